@@ -1,0 +1,70 @@
+"""Training state in one safetensors file: tensors by name, everything else as JSON in its header. No pickle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from equigen.errors import InputError, Problem
+from equigen.files import replacing
+
+Tensors = dict[str, torch.Tensor]
+
+
+def prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """The same tensors with ``prefix.`` before each name."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def unprefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """The tensors under ``prefix.``, with it taken off."""
+    start = prefix + "."
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
+    """Write one checkpoint, whole or not at all."""
+    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as temporary:
+        save_file(copies, temporary, metadata={"state": json.dumps(state)})
+
+
+def load_checkpoint(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
+    """Read what ``save_checkpoint`` wrote.
+
+    Raises InputError when the file is damaged or not one of ours.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as handle:
+            state = json.loads((handle.metadata() or {})["state"])
+            return {name: handle.get_tensor(name) for name in handle.keys()}, state  # noqa: SIM118
+    except (KeyError, ValueError, OSError, RuntimeError) as error:
+        problem = Problem(f"cannot be read ({error})", "delete it to start afresh", file=str(path))
+        raise InputError("A checkpoint is damaged.", [problem]) from error
+    except Exception as error:  # safetensors raises its own SafetensorError, a bare Exception
+        if type(error).__name__ != "SafetensorError":
+            raise
+        problem = Problem(f"is not whole ({error})", "delete it to start afresh", file=str(path))
+        raise InputError("A checkpoint is damaged.", [problem]) from error
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
+    """State of a torch optimizer whose state holds only tensors (AdamW, say): ``<parameter index>.<name>``."""
+    states = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, state in states.items() for name, value in state.items()}
+
+
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Put back what ``optimizer_tensors`` gave; hyperparameters are left as the optimizer has them."""
+    whole = optimizer.state_dict()
+    states: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        states.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**whole, "state": states})

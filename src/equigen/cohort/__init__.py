@@ -1,0 +1,25 @@
+"""Cohorts: a user's table and images, by roles, checked, split by patient and counted."""
+
+from equigen.cohort.cohort import Cohort
+from equigen.cohort.images import SUFFIXES, load_images, read_image, square
+from equigen.cohort.levels import AttributeSpec, LabelSpec
+from equigen.cohort.parse import parse_spec, read_yaml
+from equigen.cohort.spec import SPLITS, CohortSpec
+from equigen.cohort.summary import SMALL, count_cells, print_counts
+
+__all__ = [
+    "SMALL",
+    "SPLITS",
+    "SUFFIXES",
+    "AttributeSpec",
+    "Cohort",
+    "CohortSpec",
+    "LabelSpec",
+    "count_cells",
+    "load_images",
+    "parse_spec",
+    "print_counts",
+    "read_image",
+    "read_yaml",
+    "square",
+]

@@ -1,0 +1,138 @@
+"""What is checked before training: whole images, no patient and no image on two sides of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+
+import pandas as pd
+
+from equigen.cohort.faults import ImageFault
+from equigen.cohort.images import decode
+from equigen.errors import Problem
+from equigen.files import hash_file
+from equigen.progress import progress_bar
+
+
+@dataclass(frozen=True)
+class Checked:
+    """SHA-256 of an image file ("" = unreadable), and its fault where it has one."""
+
+    sha256: str
+    fault: ImageFault | None = None
+
+
+_seen: dict[tuple[str, int, int, bool], Checked] = {}  # (path, bytes, mtime, decoded) of this process
+
+
+def check_image(path: str, decoded: bool = True) -> Checked:
+    """Hash one image file, and decode it in full unless told not to; an unchanged file is not read again."""
+    file = Path(path)
+    try:
+        state = file.stat()
+        key = (path, state.st_size, state.st_mtime_ns, decoded)
+        if key not in _seen:
+            _seen[key] = _check(file, decoded)
+        return _seen[key]
+    except OSError as error:
+        return Checked(
+            "", ImageFault(f"cannot be opened: {error.strerror}", "check the path and its permissions")
+        )
+
+
+def _check(file: Path, decoded: bool) -> Checked:
+    sha256 = hash_file(file)
+    try:
+        if decoded:
+            decode(file)
+    except ImageFault as fault:
+        return Checked(sha256, fault.with_traceback(None))
+    return Checked(sha256)
+
+
+def check_images(paths: Sequence[str], decoded: bool = True, show: bool = True) -> list[Checked]:
+    """Check many image files in threads (decoding leaves Python's lock), with a progress bar."""
+    with (
+        progress_bar("checking images", len(paths), show=show) as bar,
+        ThreadPoolExecutor(cpu_count()) as pool,
+    ):
+        found = []
+        for checked in pool.map(lambda path: check_image(path, decoded), paths):
+            found.append(checked)
+            bar.advance()
+    return found
+
+
+def two_sides(frame: pd.DataFrame, side: str, column: str, what: str, mend: str) -> list[Problem]:
+    """A problem for every row of a patient who is on more than one side of column ``side`` of ``frame``."""
+    known = frame[frame["patient"].notna() & frame[side].notna()]
+    sides = known.groupby("patient", sort=False)[side].agg(lambda values: sorted(set(values)))
+    bad = sides[sides.map(len) > 1]
+    rows = known[known["patient"].isin(bad.index)]
+    return [
+        Problem(
+            f"patient '{patient}' is {what}: {', '.join(bad[patient])}", mend, row=int(row), column=column
+        )
+        for row, patient in zip(rows["row"], rows["patient"], strict=True)
+    ]
+
+
+def identical_groups(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """The groups of rows whose image files are byte for byte the same (named by different paths)."""
+    known = frame[frame["sha256"] != ""].drop_duplicates("image")
+    twice = known[known.duplicated("sha256", keep=False)]
+    return [group for _, group in twice.groupby("sha256", sort=False)]
+
+
+def identical_across(frame: pd.DataFrame, side: str, column: str, mend: str) -> list[Problem]:
+    """A problem for every row whose image is byte-identical to one on another side of column ``side``."""
+    problems = []
+    for group in identical_groups(frame):
+        if group[side].nunique() > 1:
+            rows = ", ".join(str(row) for row in group["row"])
+            sides = ", ".join(sorted(set(group[side].dropna())))
+            message = f"byte-identical images (rows {rows}) are on several sides of the split: {sides}"
+            problems += [Problem(message, mend, row=int(row), column=column) for row in group["row"]]
+    return problems
+
+
+def identical_warnings(frame: pd.DataFrame) -> list[Problem]:
+    """Byte-identical images that may stay, but should be known: shared by patients, or labelled twice."""
+    labels = [name for name in frame.columns if name.startswith("label.")]
+    found = []
+    for group in identical_groups(frame):
+        rows = ", ".join(str(row) for row in group["row"])
+        if group["patient"].nunique() > 1:
+            message = (
+                f"rows {rows}: byte-identical images of different patients; these patients stay in one split"
+            )
+            found.append(Problem(message, "check whether they are one patient"))
+        found += [
+            Problem(
+                f"rows {rows}: byte-identical images with different values of {name}", "keep the right row"
+            )
+            for name in labels
+            if group[name].nunique(dropna=False) > 1
+        ]
+    return found
+
+
+def joined_patients(frame: pd.DataFrame) -> dict[str, str]:
+    """Patient -> unit: patients who share a byte-identical image are one unit named by its first."""
+    parent = {patient: patient for patient in sorted(set(frame["patient"]))}
+
+    def root(patient: str) -> str:
+        while parent[patient] != patient:
+            parent[patient] = parent[parent[patient]]
+            patient = parent[patient]
+        return patient
+
+    for group in identical_groups(frame):
+        first, *others = [root(patient) for patient in sorted(set(group["patient"]))]
+        for other in others:
+            low, high = sorted((root(first), root(other)))
+            parent[high] = low
+    return {patient: root(patient) for patient in parent}

@@ -1,0 +1,126 @@
+"""From a row to its image file: below the root, there, and named once."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+import pandas as pd
+
+from equigen.cohort.spec import CohortSpec, ImageRole
+from equigen.errors import InputError, Problem
+
+FOLDER = "@folder"  # a column that every table has: the entry of image.folders in which the image was found
+
+
+@dataclass
+class Located:
+    """Per row: path relative to the root ("" = not usable), absolute path, folder; and what was wrong."""
+
+    root: Path
+    images: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+
+
+def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path) -> Located:
+    """Find every row's image below ``base / image.root``.
+
+    Raises:
+        InputError: the root or one of ``image.folders`` is no folder. Faults of rows are collected.
+
+    """
+    role = spec.image
+    root = (base / role.root).resolve()
+    lacking = [folder for folder in role.folders if not (root / folder).is_dir()]
+    if lacking:
+        problems = [
+            Problem("there is no such folder", "mend image.root or image.folders", file=str(root / folder))
+            for folder in lacking
+        ]
+        raise InputError("The images' folder is not there.", problems)
+    located = Located(root)
+    column = "+".join(role.columns)
+    for row, name in zip(table.index, _names(table, role), strict=True):
+        found = _find(root, role.folders, name)
+        if isinstance(found, tuple):
+            message, mend = found
+            located.problems.append(Problem(message, mend, row=int(row), column=column))
+            found = ""
+        folder = next((item for item in role.folders if found.startswith(_prefix(item))), "") if found else ""
+        located.images.append(found)
+        located.paths.append(str(root / found) if found else "")
+        located.folders.append(folder)
+    located.problems += _named_twice(table, located.images, column)
+    return located
+
+
+def _names(table: pd.DataFrame, role: ImageRole) -> list[str]:
+    """The image's name as each row gives it, "" where a cell is empty."""
+    if role.column is not None:
+        cells = [cell.strip() for cell in table[role.column]]
+    else:
+        rows = table[role.columns].to_dict("records")
+        cells = [
+            _fill(role.template or "", {str(key): str(value).strip() for key, value in row.items()})
+            for row in rows
+        ]
+    return [cell + role.suffix if cell else "" for cell in cells]
+
+
+def _fill(template: str, values: dict[str, str]) -> str:
+    if not all(values.values()):
+        return ""
+    for key, value in values.items():
+        template = template.replace("{" + key + "}", value)
+    return template
+
+
+def _prefix(folder: str) -> str:
+    text = PurePosixPath(folder).as_posix()
+    return "" if text == "." else text + "/"
+
+
+def _find(root: Path, folders: list[str], name: str) -> str | tuple[str, str]:
+    """The path relative to the root, or (message, mend)."""
+    if not name:
+        return "the cell is empty", "name the image, or leave the row out"
+    pure = PurePosixPath(name)
+    if pure.is_absolute() or ".." in pure.parts or "\0" in name:
+        return f"the path '{name}' leads out of the image root", "give paths below image.root, without '..'"
+    for folder in folders:
+        relative = (PurePosixPath(folder) / pure).as_posix()
+        full = os.path.join(root, relative)  # noqa: PTH118 (a Path per row doubles the time)
+        if os.path.isfile(full):  # noqa: PTH113
+            real = os.path.realpath(full)
+            if os.path.commonpath([real, str(root)]) != str(root):
+                return (
+                    f"'{relative}' is a link that leads out of the image root",
+                    "copy the file below image.root",
+                )
+            return relative
+    return (
+        f"there is no image '{name}' below {root}",
+        "check image.root and image.suffix, or leave the row out",
+    )
+
+
+def _named_twice(table: pd.DataFrame, images: list[str], column: str) -> list[Problem]:
+    """The later rows that name an image again; the first row stays."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row, image in zip(table.index, images, strict=True):
+        if image:
+            rows[image].append(int(row))
+    return [
+        Problem(
+            f"the image '{image}' is already in row {given[0]}",
+            "keep one row an image",
+            row=row,
+            column=column,
+        )
+        for image, given in rows.items()
+        for row in given[1:]
+    ]

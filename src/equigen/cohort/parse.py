@@ -1,0 +1,110 @@
+"""Reading ``cohort.yaml`` itself: scalars as they are written, faults with file, key and mend."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from equigen.cohort.spec import (
+    AttributeRole,
+    CohortSpec,
+    ImageRole,
+    LabelRole,
+    PatientRole,
+    SplitRole,
+    nearest,
+)
+from equigen.errors import InputError, Problem
+
+_KEPT_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose plain scalars stay text (only null is read as null) and whose keys may not repeat."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """A mapping, refusing a key that is written twice."""
+        keys = [
+            key.value
+            for key, _ in node.value
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge"
+        ]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            raise yaml.MarkedYAMLError(
+                problem=f"the key '{twice[0]}' is written twice", problem_mark=node.start_mark
+            )
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in found if tag in _KEPT_TAGS]
+    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Read a YAML mapping with scalars as written; raises ``InputError`` that names the file and the line."""
+    file = Path(path)
+    try:
+        value = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) and error.strerror else "is not UTF-8 text"
+        raise InputError(
+            "The specification cannot be read.", [Problem(why, "check the path", file=str(file))]
+        ) from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark is not None else ""
+        problem = Problem(
+            f"{where}{getattr(error, 'problem', None) or 'is no YAML'}", "mend the line", file=str(file)
+        )
+        raise InputError("The specification is no valid YAML.", [problem]) from error
+    if not isinstance(value, dict):
+        problem = Problem(
+            "holds no mapping of keys", "start from the example in the documentation", file=str(file)
+        )
+        raise InputError("The specification is empty or no mapping.", [problem])
+    return value
+
+
+def parse_spec(values: Mapping[str, Any], source: str) -> CohortSpec:
+    """Check a mapping against the schema; every fault becomes a ``Problem`` with ``source`` and key.
+
+    Raises:
+        InputError: with all unknown, missing and ill-typed keys.
+
+    """
+    try:
+        return CohortSpec.model_validate(values)
+    except ValidationError as error:
+        problems = [_schema_problem(dict(fault), source) for fault in error.errors(include_url=False)]
+        raise InputError("The cohort specification has errors.", problems) from error
+
+
+_KEYS = sorted(
+    {
+        key
+        for model in (CohortSpec, ImageRole, PatientRole, SplitRole, LabelRole, AttributeRole)
+        for key in model.model_fields
+    }
+)
+_NOT_KEYS = {"list[function-before[_text(), str]]", "dict[str,function-before[_text(), str]]"}
+
+
+def _schema_problem(fault: dict[str, Any], source: str) -> Problem:
+    """One pydantic fault as place, message and mend."""
+    key = ".".join(str(part) for part in fault["loc"] if str(part) not in _NOT_KEYS) or "cohort"
+    last = str(fault["loc"][-1]) if fault["loc"] else ""
+    if fault["type"] == "extra_forbidden":
+        return Problem(f"{key}: unknown key '{last}'", nearest(last, _KEYS), file=source)
+    if fault["type"] == "missing":
+        return Problem(f"{key}: the key is missing", f"add '{last}'", file=source)
+    if fault["type"] == "value_error":
+        what, _, mend = str(fault["msg"]).removeprefix("Value error, ").partition("; ")
+        return Problem(f"{key}: {what}", mend or f"mend '{key}'", file=source)
+    return Problem(f"{key}: {fault['msg']}, not {fault['input']!r}", f"mend '{key}'", file=source)

@@ -1,0 +1,228 @@
+"""What a phantom cohort looks like: its settings, and the parameters of every image drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from equigen.errors import InputError, Problem
+from equigen.seeds import derive, numpy_generator
+
+RATIO_RANGE = (0.25, 0.85)
+DISC_RANGE = (0.28, 0.375)
+
+
+class _Frozen(BaseModel):
+    """Settings that cannot change after they were checked; an unknown field is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class RaceAppearance(_Frozen):
+    """How large a group is, how often it is ill, and how its eyes look."""
+
+    share: float = Field(gt=0, le=1, description="fraction of patients; the shares sum to 1")
+    prevalence: float = Field(ge=0, le=1, description="fraction of patients whose ratio is drawn as glaucoma")
+    pigmentation: float = Field(ge=0, le=1, description="mean pigmentation, 0 (fair) to 1 (dark)")
+    pigmentation_sd: float = Field(default=0.07, gt=0, le=0.5, description="standard deviation of it")
+    disc_radius: float = Field(default=0.33, ge=0.28, le=0.375, description="mean disc radius in half-widths")
+    noise: float = Field(default=0.015, ge=0, le=0.3, description="sensor noise, as a fraction of full scale")
+
+
+class SexAppearance(_Frozen):
+    """How large a sex is, and how it shifts the disc; nothing else in the image depends on it."""
+
+    share: float = Field(gt=0, le=1, description="fraction of patients; the shares sum to 1")
+    disc_shift: float = Field(default=0.0, ge=-0.05, le=0.05, description="added to the disc radius")
+    noise_factor: float = Field(default=1.0, ge=0, le=10, description="multiplies the sensor noise")
+
+
+class Camera(_Frozen):
+    """One site's camera: colours, light, sharpness; ``ood`` keeps all of its images out of training."""
+
+    share: float = Field(gt=0, le=1, description="fraction of patients; the shares sum to 1")
+    ood: bool = Field(default=False, description="True: an out-of-distribution site, used for testing only")
+    gain_red: float = Field(default=1.0, ge=0.3, le=1.5, description="multiplies the red channel")
+    gain_green: float = Field(default=1.0, ge=0.3, le=1.5, description="multiplies the green channel")
+    gain_blue: float = Field(default=1.0, ge=0.3, le=3.0, description="multiplies the blue channel")
+    blur: float = Field(default=0.012, ge=0, le=0.1, description="sigma of the optics, in half-widths")
+    vignette: float = Field(default=0.35, ge=0, le=0.9, description="light lost at the field's edge")
+    field: float = Field(default=0.98, ge=0.8, le=1.5, description="radius of the field, in half-widths")
+    noise_factor: float = Field(default=1.0, ge=0, le=10, description="multiplies the sensor noise")
+
+
+def _races() -> dict[str, RaceAppearance]:
+    return {
+        "asian": RaceAppearance(share=0.15, prevalence=0.4, pigmentation=0.5, disc_radius=0.325, noise=0.015),
+        "black": RaceAppearance(share=0.2, prevalence=0.52, pigmentation=0.8, disc_radius=0.345, noise=0.020),
+        "white": RaceAppearance(share=0.65, prevalence=0.42, pigmentation=0.2, disc_radius=0.33, noise=0.012),
+    }
+
+
+def _sexes() -> dict[str, SexAppearance]:
+    return {
+        "female": SexAppearance(share=0.55, disc_shift=-0.005),
+        "male": SexAppearance(share=0.45, disc_shift=0.005, noise_factor=1.1),
+    }
+
+
+def _sites() -> dict[str, Camera]:
+    return {
+        "alpha": Camera(share=0.45),
+        "beta": Camera(share=0.35, gain_red=0.9, gain_green=1.06, gain_blue=1.1, blur=0.016, vignette=0.28),
+        "gamma": Camera(share=0.20, ood=True, gain_red=0.76, gain_green=0.95, gain_blue=1.6, blur=0.025,
+                        vignette=0.5, field=1.1, noise_factor=1.5),
+    }
+
+
+class PhantomSettings(_Frozen):
+    """Everything that decides a phantom cohort, apart from its number of images and its seed.
+
+    A patient's illness decides from which normal distribution the cup-to-disc ratio of each eye is drawn
+    (truncated by clipping to 0.25..0.85). The two distributions overlap a little, so the label is decided by
+    the ratio: *glaucoma* exactly if ``cup_disc_ratio > threshold``. With the defaults about 2 % of the
+    healthy and 3 % of the ill draws end on the other side.
+    """
+
+    size: int = Field(default=64, ge=32, le=512, description="side of the square images, in pixels")
+    races: dict[str, RaceAppearance] = Field(default_factory=_races, min_length=2, description="by level")
+    sexes: dict[str, SexAppearance] = Field(default_factory=_sexes, min_length=2, description="by level")
+    sites: dict[str, Camera] = Field(default_factory=_sites, min_length=1, description="by site")
+    both_eyes: float = Field(default=0.5, ge=0, le=1, description="chance that two images are of one patient")
+    threshold: float = Field(default=0.6, gt=0.25, lt=0.85, description="an eye above it has glaucoma")
+    healthy_ratio: float = Field(default=0.42, ge=0.25, le=0.85, description="mean ratio of the healthy")
+    healthy_ratio_sd: float = Field(default=0.09, gt=0, le=0.3, description="its standard deviation")
+    glaucoma_ratio: float = Field(default=0.73, ge=0.25, le=0.85, description="mean ratio of the ill")
+    glaucoma_ratio_sd: float = Field(default=0.07, gt=0, le=0.3, description="its standard deviation")
+    disc_radius_sd: float = Field(default=0.012, ge=0, le=0.1, description="spread of the disc radius")
+    exposure_sd: float = Field(default=0.05, ge=0, le=0.2, description="spread of the brightness of images")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name, members in (("races", self.races), ("sexes", self.sexes), ("sites", self.sites)):
+            total = sum(member.share for member in members.values())
+            if abs(total - 1) > 1e-6:
+                raise ValueError(f"the shares of {name} sum to {total:g}, and must sum to 1")
+        if all(camera.ood for camera in self.sites.values()):
+            raise ValueError("every site is out of distribution, so that nothing is left to train on")
+        if not self.healthy_ratio < self.threshold < self.glaucoma_ratio:
+            raise ValueError("threshold must lie between healthy_ratio and glaucoma_ratio")
+        return self
+
+    @classmethod
+    def read(cls, values: Mapping[str, Any]) -> PhantomSettings:
+        """Settings from a mapping (of a YAML or JSON file); raises InputError with every problem found."""
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            problems = [
+                Problem(
+                    f"phantom.{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}",
+                    f"found {str(item['input'])[:80]}; see equigen.cohort.phantom.PhantomSettings",
+                )
+                for item in error.errors()
+            ]
+            raise InputError("The settings of the phantom cannot be used.", problems) from error
+
+
+def _choose(shares: Iterable[tuple[str, Any]], rng: np.random.Generator) -> str:
+    """A name with the probability of its share."""
+    names, members = zip(*shares, strict=True)
+    edges = np.cumsum([member.share for member in members])
+    return str(names[min(int(np.searchsorted(edges, rng.random(), side="right")), len(names) - 1)])
+
+
+def _patient_of(index: int, seed: int, both_eyes: float) -> int:
+    """Images 2j and 2j+1 are both eyes of patient 2j with probability ``both_eyes``, else of two patients."""
+    shared = numpy_generator(seed, "phantom/pair", index // 2).random() < both_eyes
+    return index - index % 2 if shared else index
+
+
+def _patient(number: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
+    """What both eyes of a patient share."""
+    rng = numpy_generator(seed, "phantom/patient", number)
+    race = _choose(settings.races.items(), rng)
+    sex = _choose(settings.sexes.items(), rng)
+    site = _choose(settings.sites.items(), rng)
+    look = settings.races[race]
+    return {
+        "patient": f"p{number:06d}",
+        "race": race,
+        "sex": sex,
+        "site": site,
+        "ill": rng.random() < look.prevalence,
+        "pigmentation": float(np.clip(rng.normal(look.pigmentation, look.pigmentation_sd), 0, 1)),
+        "first_eye": "left" if rng.random() < 0.5 else "right",
+    }
+
+
+def _eye(index: int, seed: int, settings: PhantomSettings, patient: Mapping[str, Any]) -> dict[str, Any]:
+    """What belongs to one eye: ratio and geometry of the disc, and where the other draws start."""
+    rng = numpy_generator(seed, "phantom/eye", index)
+    look, sex = settings.races[patient["race"]], settings.sexes[patient["sex"]]
+    mean, spread = (
+        (settings.glaucoma_ratio, settings.glaucoma_ratio_sd)
+        if patient["ill"]
+        else (settings.healthy_ratio, settings.healthy_ratio_sd)
+    )
+    ratio = float(np.clip(rng.normal(mean, spread), *RATIO_RANGE))
+    radius = rng.normal(look.disc_radius + sex.disc_shift, settings.disc_radius_sd)
+    return {
+        "glaucoma": "glaucoma" if ratio > settings.threshold else "healthy",
+        "cup_disc_ratio": ratio,
+        "disc_radius": float(np.clip(radius, *DISC_RANGE)),
+        "disc_offset": float(rng.uniform(0.26, 0.38)),
+        "disc_y": float(rng.uniform(-0.08, 0.08)),
+        "disc_aspect": float(rng.uniform(1.0, 1.12)),
+        "cup_shift": float(rng.uniform(0.0, 0.25)),
+        "exposure": float(np.clip(rng.normal(1.0, settings.exposure_sd), 0.7, 1.15)),
+        "vessel_seed": derive(seed, "phantom/vessels", index),
+        "texture_seed": derive(seed, "phantom/texture", index),
+        "noise_seed": derive(seed, "phantom/noise", index),
+    }
+
+
+def _row(index: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
+    """All parameters of image ``index``."""
+    number = _patient_of(index, seed, settings.both_eyes)
+    patient = _patient(number, seed, settings)
+    camera = settings.sites[patient["site"]]
+    first, other = patient["first_eye"], {"left": "right", "right": "left"}[patient["first_eye"]]
+    noise = settings.races[patient["race"]].noise * settings.sexes[patient["sex"]].noise_factor
+    shared = {key: patient[key] for key in ("patient", "race", "sex", "site", "pigmentation")}
+    light = camera.model_dump(exclude={"share", "ood", "noise_factor"})
+    return {
+        "index": index,
+        "eye": first if index == number else other,
+        **shared,
+        **_eye(index, seed, settings, patient),
+        **light,
+        "noise": noise * camera.noise_factor,
+    }
+
+
+def sample_parameters(
+    n: int, seed: int = 0, settings: PhantomSettings | None = None, start: int = 0
+) -> pd.DataFrame:
+    """Parameters of images ``start`` to ``start + n - 1``: one row each.
+
+    Row k depends on (seed, settings, k) alone, so a longer cohort begins with the shorter one.
+
+    Columns: index, eye (left|right), patient, race, sex, site, pigmentation (0..1), glaucoma
+    (healthy|glaucoma), cup_disc_ratio; lengths in half-widths of the image: disc_radius, disc_offset (towards
+    the nose), disc_y, blur, field; fractions: disc_aspect (height to width), cup_shift (of the free rim,
+    towards the temple), exposure, gain_red, gain_green, gain_blue, vignette, noise (standard deviation, of
+    full scale); three seeds.
+
+    Raises InputError if ``n`` or ``start`` is negative.
+    """
+    if n < 0 or start < 0:
+        problem = Problem(f"images {start} to {start + n - 1} were asked for", "give numbers of zero or more")
+        raise InputError("A phantom cannot have a negative number of images.", [problem])
+    settings = settings or PhantomSettings()
+    empty = list(_row(0, seed, settings))
+    return pd.DataFrame([_row(index, seed, settings) for index in range(start, start + n)], columns=empty)

@@ -1,0 +1,148 @@
+"""A phantom cohort on disk: images, table, cohort.yaml; the same command goes on where it was cut off."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from numpy.typing import NDArray
+from PIL import Image
+
+from equigen.cohort.phantom.parameters import PhantomSettings, sample_parameters
+from equigen.cohort.phantom.render import render
+from equigen.errors import InputError, Problem
+from equigen.files import read_json, replacing, write_json, write_text
+from equigen.progress import progress_bar
+
+BATCH = 64
+COLUMNS = ("image", "patient", "sex", "race", "glaucoma", "site", "eye", "cup_disc_ratio", "pigmentation")
+
+
+def _file(index: int) -> str:
+    return f"{index:06d}.png"
+
+
+def _is_whole(path: Path, size: int) -> bool:
+    """Is this a complete image of the right size? A cut-off or foreign file is not."""
+    if not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.format == "PNG" and image.mode == "RGB" and image.size == (size, size)
+    except (OSError, SyntaxError):  # Pillow raises either on broken PNG data
+        return False
+
+
+def _save(path: Path, image: NDArray[np.uint8]) -> None:
+    with replacing(path) as temporary:
+        Image.fromarray(image).save(temporary, format="PNG")
+
+
+def _claim(out: Path, seed: int, settings: PhantomSettings) -> None:
+    """Mark the folder as this phantom's; raises InputError if it holds another one or another's images."""
+    mark, wanted = out / "phantom.json", {"seed": seed, "settings": settings.model_dump(mode="json")}
+    if mark.is_file():
+        try:
+            found = read_json(mark)
+        except json.JSONDecodeError as error:
+            problem = Problem(f"it is no JSON: {error}", "choose another folder", file=str(mark))
+            raise InputError("The settings beside the images cannot be read.", [problem]) from error
+        if found != wanted:
+            raise InputError(f"The folder {out} holds another phantom.", _differences(found, wanted, mark))
+        return
+    if (out / "images").is_dir() and any((out / "images").iterdir()):
+        problem = Problem("it has images, but no phantom.json", "choose an empty folder", file=str(out))
+        raise InputError("The folder holds images that are not this phantom's.", [problem])
+    write_json(mark, wanted)
+
+
+def _flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Leaves of nested mappings by dotted name."""
+    if not isinstance(value, dict):
+        return {name: value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items():
+        leaves |= _flat(item, f"{name}.{key}" if name else str(key))
+    return leaves
+
+
+def _differences(found: Any, wanted: Any, mark: Path) -> list[Problem]:
+    have, want = _flat(found), _flat(wanted)
+    return [
+        Problem(
+            f"{name} is {have.get(name, 'absent')} there and {want.get(name, 'absent')} here",
+            "use the same settings and seed, or another folder",
+            file=str(mark),
+        )
+        for name in sorted(have.keys() | want.keys())
+        if have.get(name, "absent") != want.get(name, "absent")
+    ]
+
+
+def _specification(seed: int, settings: PhantomSettings) -> dict[str, Any]:
+    """The content of cohort.yaml; healthy is the first level of the label, glaucoma the positive one."""
+    split: dict[str, Any] = {"fractions": {"train": 0.7, "val": 0.1, "test": 0.2}, "seed": seed}
+    split["ood"] = [name for name, camera in settings.sites.items() if camera.ood]
+    return {
+        "name": "phantom",
+        "phantom": True,
+        "table": "metadata.csv",
+        "image": {"column": "image", "root": "images"},
+        "patient": "patient",
+        "site": "site",
+        "split": split,
+        "labels": {"glaucoma": {"kind": "binary", "column": "glaucoma", "levels": ["healthy", "glaucoma"]}},
+        "attributes": {
+            "race": {"column": "race", "levels": list(settings.races)},
+            "sex": {"column": "sex", "levels": list(settings.sexes)},
+        },
+        "prompt": "SLO fundus photograph of a {race} {sex} patient with {glaucoma}",
+    }
+
+
+def _write_images(folder: Path, params: pd.DataFrame, size: int, show: bool) -> None:
+    """Render what is missing, in batches."""
+    missing = [row for row in range(len(params)) if not _is_whole(folder / _file(row), size)]
+    with progress_bar("phantom", len(params), done=len(params) - len(missing), show=show) as bar:
+        for start in range(0, len(missing), BATCH):
+            rows = missing[start : start + BATCH]
+            for row, image in zip(rows, render(params.iloc[rows], size), strict=True):
+                _save(folder / _file(row), image)
+            bar.advance(len(rows))
+
+
+def write_phantom(
+    out: str | Path,
+    images: int = 4000,
+    seed: int = 0,
+    settings: PhantomSettings | None = None,
+    *,
+    show: bool = True,
+) -> Path:
+    """Write a phantom cohort into a folder and return the folder.
+
+    It holds ``images/000000.png`` and so on (lossless), ``metadata.csv`` with the columns ``COLUMNS``,
+    ``cohort.yaml`` for ``Cohort.read`` and ``phantom.json`` with the seed and the settings. Images that are
+    there and whole are kept, so the same command goes on after an interruption, and one with more images
+    adds to a smaller phantom. The table and cohort.yaml are written last: a folder that has them is complete.
+    ``show`` draws a progress bar.
+
+    Raises InputError if ``images`` is below 1, or if the folder holds a phantom of another seed or other
+    settings (with every difference), or images of another origin.
+    """
+    if images < 1:
+        problem = Problem(f"{images} images were asked for", "ask for at least 1")
+        raise InputError("A phantom needs images.", [problem])
+    folder, settings = Path(out), settings or PhantomSettings()
+    _claim(folder, seed, settings)
+    params = sample_parameters(images, seed, settings)
+    _write_images(folder / "images", params, settings.size, show)
+    table = params.assign(image=[_file(row) for row in range(images)])[list(COLUMNS)]
+    write_text(folder / "metadata.csv", table.to_csv(index=False))
+    write_text(folder / "cohort.yaml", yaml.safe_dump(_specification(seed, settings), sort_keys=False))
+    return folder

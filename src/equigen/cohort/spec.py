@@ -1,0 +1,284 @@
+"""What ``cohort.yaml`` may say: which column of the user's table plays which role.
+
+Values are text, as a table's cells are; ``equigen.cohort.parse`` reads them as they are written.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from string import Formatter
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
+
+SPLITS = ("train", "val", "test")
+RESERVED_LEVELS = frozenset({"*", "gap", "es", "worst", "unknown"})
+MISSING = ("", "NA", "N/A", "NaN", "nan", "null")
+_WHOLE_NUMBER = re.compile(r"^([+-]?\d+)\.0+$")
+
+
+def canonical(value: str) -> str:
+    """A cell's text without outer blanks, and without the ``.0`` that a float column adds to a whole number.
+
+    >>> canonical(" 3.0 ")
+    '3'
+    """
+    text = value.strip()
+    whole = _WHOLE_NUMBER.match(text)
+    return whole.group(1) if whole else text
+
+
+def nearest(value: str, allowed: Iterable[str]) -> str:
+    """A hint that names the closest allowed word, or lists the allowed words when none is close."""
+    known = list(allowed)
+    lowered = {word.lower(): word for word in known}
+    close = difflib.get_close_matches(value.lower(), list(lowered), n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{lowered[close[0]]}'?"
+    shown = ", ".join(f"'{word}'" for word in known[:12]) + (", ..." if len(known) > 12 else "")
+    return f"there is: {shown}" if known else "there is none"
+
+
+def _text(value: object) -> object:
+    """Text as a table holds it; a truth value or null is refused because its spelling is lost."""
+    if isinstance(value, bool) or value is None:
+        raise ValueError(f"{value!r} is no text: write it in quotes, as the table spells it")
+    return str(value) if isinstance(value, int | float) else value
+
+
+def _names(value: object) -> object:
+    """A list of texts, or one mapping of raw value to name."""
+    if isinstance(value, Mapping):
+        return {canonical(str(_text(key))): item for key, item in value.items()}
+    return value
+
+
+Text = Annotated[str, BeforeValidator(_text)]
+Levels = Annotated[list[Text] | dict[str, Text], BeforeValidator(_names)]
+
+
+class _Strict(BaseModel):
+    """A mapping that refuses keys it does not know."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ImageRole(_Strict):
+    """Where a row's image lies: ``root / folder / (column's value + suffix)``.
+
+    ``folders`` are looked through in order (data sets that come in several image folders). Instead of
+    ``column`` a ``template`` may build the path of several columns: ``patches/{patient}/{slide}.png``.
+    """
+
+    column: Text | None = None
+    template: Text | None = None
+    root: Text = "."
+    folders: list[Text] = Field(default=["."], min_length=1)
+    suffix: Text = ""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ImageRole:
+        if (self.column is None) == (self.template is None):
+            raise ValueError("give either 'column' or 'template'")
+        return self
+
+    @property
+    def columns(self) -> list[str]:
+        """The table's columns that the path is made of."""
+        return [self.column] if self.column is not None else placeholders(self.template or "")
+
+
+class PatientRole(_Strict):
+    """The unit that may not be on both sides of a split; ``pattern`` cuts it out of a longer text.
+
+    The pattern is a regular expression; its first group, or the whole match, is the patient.
+    """
+
+    column: Text
+    pattern: Text | None = None
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, value: str | None) -> str | None:
+        try:
+            re.compile(value or "")
+        except re.error as error:
+            raise ValueError(f"is no regular expression: {error}") from error
+        return value
+
+
+class SplitRole(_Strict):
+    """Fractions and a seed, or a column; ``ood`` lists the sites kept for the out-of-distribution test."""
+
+    fractions: dict[Literal["train", "val", "test"], float] | None = None
+    seed: int = 0
+    column: Text | None = None
+    values: Annotated[dict[str, Literal["train", "val", "test"]] | None, BeforeValidator(_names)] = None
+    ood: list[Text] = []
+
+    @model_validator(mode="after")
+    def _one_way(self) -> SplitRole:
+        if self.column is not None and self.fractions is not None:
+            raise ValueError("give either 'fractions' or 'column', not both")
+        if self.values is not None and self.column is None:
+            raise ValueError("'values' needs 'column'")
+        if self.fractions is not None:
+            shares = list(self.fractions.values())
+            if any(not 0 <= share <= 1 for share in shares) or abs(sum(shares) - 1) > 1e-6:
+                raise ValueError("fractions must lie in 0 to 1 and sum to 1")
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The fraction of patients for each split, 0.7, 0.1 and 0.2 unless given."""
+        given = self.fractions if self.fractions is not None else {"train": 0.7, "val": 0.1, "test": 0.2}
+        return {name: float(given.get(name, 0.0)) for name in SPLITS}  # type: ignore[call-overload]
+
+
+def _check_names(names: Iterable[str]) -> None:
+    """Refuse level names that mean something else in result tables."""
+    for name in names:
+        if not name.strip() or name in RESERVED_LEVELS or "|" in name:
+            raise ValueError(
+                f"'{name}' cannot be a level: it is empty, reserved or holds '|'; name it otherwise"
+            )
+
+
+class LabelRole(_Strict):
+    """One diagnosis: its kind, its column and its levels (in order; binary: negative first).
+
+    ``levels`` lists raw values, or maps raw values to names (several raw values may share a name).
+    Multilabel cells hold findings between ``separator``; those in ``none`` mean that nothing was found. A
+    finding that is not listed is an error unless ``others: ignore``.
+    """
+
+    kind: Literal["binary", "multiclass", "multilabel"]
+    column: Text
+    levels: Levels | None = None
+    high_risk: list[Text] = []
+    separator: Text = "|"
+    none: list[Text] = ["No Finding"]
+    others: Literal["error", "ignore"] = "error"
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> LabelRole:
+        names = level_names(self.levels)
+        _check_names(names)
+        if self.kind == "binary" and self.levels is not None and len(names) != 2:
+            raise ValueError(f"a binary label has two levels [negative, positive], not {len(names)}")
+        if self.levels is not None and len(names) < 2 and self.kind == "multiclass":
+            raise ValueError("a multiclass label has at least two levels")
+        for risk in self.high_risk:
+            if self.levels is not None and risk not in names:
+                raise ValueError(f"high_risk names the unknown level '{risk}'; {nearest(risk, names)}")
+        if not self.separator:
+            raise ValueError("separator is empty")
+        return self
+
+
+class AttributeRole(_Strict):
+    """One patient attribute: levels (list or mapping), or a number cut into ``bins``.
+
+    Bin k is ``[bins[k], bins[k+1])``; the last one includes its upper end. Without ``names`` bins are called
+    by their ends.
+    """
+
+    column: Text
+    levels: Levels | None = None
+    bins: list[float] | None = None
+    names: list[Text] | None = None
+
+    @model_validator(mode="after")
+    def _bins_fit(self) -> AttributeRole:
+        _check_names([*level_names(self.levels), *(self.names or [])])
+        if self.bins is None:
+            if self.names is not None:
+                raise ValueError("'names' needs 'bins'; names of levels go into 'levels'")
+            return self
+        if self.levels is not None:
+            raise ValueError("give either 'levels' or 'bins', not both")
+        if len(self.bins) < 2 or any(low >= high for low, high in pairwise(self.bins)):
+            raise ValueError("bins must be at least two rising numbers")
+        if self.names is not None and len(set(self.names)) != len(self.bins) - 1:
+            raise ValueError(f"{len(self.bins)} bin edges need {len(self.bins) - 1} different names")
+        return self
+
+    @property
+    def bin_names(self) -> list[str]:
+        """A name for each bin."""
+        edges = self.bins or []
+        return self.names or [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
+
+
+def _column(value: object) -> object:
+    """``patient: patient_id`` is short for ``patient: {column: patient_id}``."""
+    return value if value is None or isinstance(value, Mapping | PatientRole) else {"column": value}
+
+
+class CohortSpec(_Strict):
+    """The roles of a table's columns; SYSTEM.md shows one in full."""
+
+    name: Text = Field(pattern=r"^[\w][\w .\-]*$")
+    table: Text
+    image: ImageRole
+    patient: Annotated[PatientRole | None, BeforeValidator(_column)]
+    site: Text | None = None
+    split: SplitRole = SplitRole()
+    labels: dict[str, LabelRole] = {}
+    attributes: dict[str, AttributeRole] = {}
+    missing: list[Text] = list(MISSING)
+    prompt: Text | None = None
+    phantom: bool = False
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> CohortSpec:
+        for name in [*self.labels, *self.attributes]:
+            if not re.match(r"^\w[\w \-]*$", name):
+                raise ValueError(
+                    f"'{name}' cannot name a label or attribute: use letters, digits, blank, _ or -"
+                )
+        both = set(self.labels) & set(self.attributes)
+        if both:
+            raise ValueError(f"'{sorted(both)[0]}' is both a label and an attribute; rename one")
+        if self.split.ood and self.site is None:
+            raise ValueError("split.ood lists sites, so 'site' must name a column")
+        known = [*self.labels, *self.attributes]
+        for place in placeholders(self.prompt or ""):
+            if place not in known:
+                raise ValueError(f"prompt uses the unknown name {{{place}}}; {nearest(place, known)}")
+        return self
+
+    def columns(self) -> list[tuple[str, str]]:
+        """Every (role, column of the table) that this specification uses."""
+        roles = [("image", column) for column in self.image.columns]
+        roles += [("patient", self.patient.column)] if self.patient is not None else []
+        roles += [("site", self.site)] if self.site is not None else []
+        roles += [("split", self.split.column)] if self.split.column is not None else []
+        roles += [(f"labels.{name}", role.column) for name, role in self.labels.items()]
+        return roles + [(f"attributes.{name}", role.column) for name, role in self.attributes.items()]
+
+
+def level_names(levels: list[str] | dict[str, str] | None) -> list[str]:
+    """The names of levels in their order, each once.
+
+    >>> level_names({"0": "no", "1": "yes", "-1": "no"})
+    ['no', 'yes']
+    """
+    if levels is None:
+        return []
+    return list(dict.fromkeys(levels.values() if isinstance(levels, dict) else levels))
+
+
+def placeholders(text: str) -> list[str]:
+    """The names between braces in a prompt or path template, in order."""
+    return [name for _, name, _, _ in Formatter().parse(text) if name is not None]

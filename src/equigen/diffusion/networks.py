@@ -1,0 +1,109 @@
+"""The networks of a conditional latent diffusion model: condition tokens and a U-Net, both of diffusers' kind."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from diffusers import ModelMixin, UNet2DConditionModel
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+
+from equigen.diffusion.vocabulary import DROPPED
+from equigen.seeds import derive
+
+Preset = Literal["tiny", "small", "base"]
+PRESETS: dict[str, dict[str, Any]] = {
+    # channels from the finest level down; width of a condition token; channels a head of attention
+    "tiny": {"channels": (48, 96), "tokens": 96, "head": 32, "layers": 1},
+    "small": {"channels": (80, 160), "tokens": 128, "head": 32, "layers": 1},
+    "base": {"channels": (192, 384), "tokens": 384, "head": 64, "layers": 2},
+}
+
+
+class ConditionTokens(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """One embedding for each level of each field, one for *unknown*, one for *dropped*.
+
+    ``sizes``: number of tokens of each field (Vocabulary.sizes); ``width``: length of an embedding.
+    Forward: token numbers [B, F] int64 -> tokens [B, F, width] for cross-attention and their sum / sqrt(F) [B, width],
+    which joins the time embedding.
+    """
+
+    config_name = "config.json"
+
+    @register_to_config
+    def __init__(self, sizes: tuple[int, ...], width: int) -> None:
+        super().__init__()
+        offsets = [sum(sizes[:index]) for index in range(len(sizes))]
+        self.register_buffer("offsets", torch.tensor(offsets, dtype=torch.int64), persistent=False)
+        self.table = torch.nn.Embedding(max(1, sum(sizes)), width)
+
+    def forward(self, ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[B, F] -> [B, max(F, 1), width], [B, width]; a cohort without fields gets one constant token."""
+        if ids.shape[1] == 0:
+            ids = ids.new_zeros(len(ids), 1)
+            tokens = self.table(ids)
+        else:
+            tokens = self.table(ids + self.offsets)
+        return tokens, tokens.sum(1) / math.sqrt(tokens.shape[1])
+
+
+def build_unet(preset: str, channels: int, side: int, seed: int) -> Any:
+    """A UNet2DConditionModel for latents [channels, side, side], initialised from ``seed`` alone.
+
+    Cross-attention stands below the finest level only, where it costs little; the sum of the tokens reaches every
+    level with the time embedding. Latents larger than 16 x 16 get one more level for each doubling.
+    """
+    shape = PRESETS[preset]
+    extra = max(0, math.ceil(math.log2(side / 16)))
+    widths = (*shape["channels"], *([shape["channels"][-1]] * extra))
+    lower = len(widths) - 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "unet-weights"))
+        return UNet2DConditionModel(
+            sample_size=side,
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * lower),
+            up_block_types=(*["CrossAttnUpBlock2D"] * lower, "UpBlock2D"),
+            block_out_channels=widths,
+            layers_per_block=shape["layers"],
+            cross_attention_dim=shape["tokens"],
+            # diffusers reads this as the number of heads
+            attention_head_dim=tuple(max(1, width // shape["head"]) for width in widths),
+            norm_num_groups=16,
+            class_embed_type="projection",
+            projection_class_embeddings_input_dim=shape["tokens"],
+        )
+
+
+def build_tokens(sizes: list[int], preset: str, seed: int) -> ConditionTokens:
+    """Condition tokens for a vocabulary, initialised from ``seed`` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive(seed, "token-weights"))
+        return ConditionTokens(sizes=tuple(sizes), width=PRESETS[preset]["tokens"])
+
+
+class Denoiser(torch.nn.Module):
+    """Condition tokens and U-Net as one module: what is trained, and what DDP or FSDP wraps."""
+
+    def __init__(self, unet: Any, tokens: ConditionTokens) -> None:
+        super().__init__()
+        self.unet, self.tokens = unet, tokens
+
+    def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """f(z_t, t, c): [B, C, h, w], [B], [B, F] -> [B, C, h, w]."""
+        tokens, pooled = self.tokens(ids)
+        return self.unet(
+            noisy, timesteps, encoder_hidden_states=tokens, class_labels=pooled, return_dict=False
+        )[0]  # type: ignore[no-any-return]
+
+
+def drop(ids: torch.Tensor, whole: float, single: float, generator: torch.Generator) -> torch.Tensor:
+    """Replace tokens by *dropped*: all of an image with chance ``whole``, each one alone with chance ``single``.
+
+    Classifier-free guidance (Ho & Salimans 2022) needs the first; the second lets one attribute be left open.
+    """
+    all_of = torch.rand(len(ids), 1, generator=generator) < whole
+    one = torch.rand(ids.shape, generator=generator) < single
+    return torch.where((all_of | one).to(ids.device), DROPPED, ids)

@@ -1,0 +1,44 @@
+"""The training objective: the denoising loss of each image."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from diffusers import DDPMScheduler
+
+Prediction = Literal["v_prediction", "epsilon"]
+STEPS = 1000
+
+
+def noise_schedule(prediction: Prediction = "v_prediction") -> Any:
+    """The noise schedule of training, as a diffusers scheduler: cosine (Nichol & Dhariwal 2021), 1000 steps."""
+    return DDPMScheduler(
+        num_train_timesteps=STEPS,
+        beta_schedule="squaredcos_cap_v2",
+        prediction_type=prediction,
+        clip_sample=False,
+    )
+
+
+def loss_per_image(
+    denoiser: Any,
+    schedule: Any,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    timesteps: torch.Tensor,
+    ids: torch.Tensor,
+) -> torch.Tensor:
+    """l_i = mean over channels and pixels of (f(z_t, t, c) - target)^2 (METHODS section 1).
+
+    ``latents``, ``noise``: [B, C, h, w], latents of unit variance per channel; ``timesteps``: [B] int64 in
+    [0, 1000); ``ids``: [B, F]. The target is the noise (epsilon) or the velocity (Salimans & Ho 2022), as the
+    schedule says. Returns [B] float32.
+    """
+    noisy = schedule.add_noise(latents, noise, timesteps)
+    target = (
+        noise
+        if schedule.config.prediction_type == "epsilon"
+        else schedule.get_velocity(latents, noise, timesteps)
+    )
+    return (denoiser(noisy, timesteps, ids).float() - target).square().mean(dim=(1, 2, 3))

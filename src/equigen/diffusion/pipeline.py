@@ -1,0 +1,149 @@
+"""A trained generator as a diffusers pipeline: a folder that ``EquigenPipeline.from_pretrained`` opens."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from numpy.typing import NDArray
+
+from equigen.diffusion.networks import ConditionTokens, Denoiser
+from equigen.diffusion.vocabulary import DROPPED, Vocabulary
+from equigen.errors import InputError, Problem
+from equigen.files import hash_value
+from equigen.latents.autoencoder import Autoencoder, quiet_diffusers, weight_hash
+
+
+class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Conditions and seeds to images, by DPM-Solver++ (Lu et al. 2022) with classifier-free guidance.
+
+    Besides the networks it keeps what they were trained with: the channel statistics that latents are normalised by,
+    the vocabulary of conditions, and the image size.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        tokens: ConditionTokens,
+        vae: Any,
+        scheduler: Any,
+        # diffusers reads parameters with defaults from the folder's model_index.json
+        latent_mean: Sequence[float] = (),
+        latent_std: Sequence[float] = (),
+        vocabulary: dict[str, list[str]] | None = None,
+        size: int = 64,
+    ) -> None:
+        super().__init__()
+        self.register_modules(unet=unet, tokens=tokens, vae=vae, scheduler=scheduler)
+        self.register_to_config(
+            latent_mean=list(latent_mean),
+            latent_std=list(latent_std),
+            vocabulary=dict(vocabulary or {}),
+            size=size,
+        )
+        self.denoiser = Denoiser(unet, tokens).eval().requires_grad_(False)
+        self.autoencoder = Autoencoder(vae)
+        self.words = Vocabulary(vocabulary or {})
+
+    @property
+    def hash(self) -> str:
+        """Sixteen hexadecimal digits over all weights and settings: the name of this generator in provenance."""
+        settings = {name: self.config[name] for name in ("latent_mean", "latent_std", "vocabulary", "size")}
+        parts = [
+            weight_hash(self.unet),
+            weight_hash(self.tokens),
+            self.autoencoder.hash,
+            settings,
+            dict(self.scheduler.config),
+        ]
+        return hash_value(parts)[:16]
+
+    def starting_noise(self, seeds: Sequence[int]) -> torch.Tensor:
+        """[B, C, h, w]: the noise of each image from its own seed alone."""
+        side = int(self.config["size"]) // self.autoencoder.factor
+        shape = (self.autoencoder.channels, side, side)
+        return torch.stack(
+            [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
+        )
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        conditions: pd.DataFrame,
+        seeds: Sequence[int],
+        guidance: float | Sequence[float] = 2.0,
+        steps: int = 20,
+    ) -> NDArray[np.uint8]:
+        """Generate one image for each row of ``conditions`` and seed.
+
+        ``conditions``: columns ``attr.*`` and ``label.*`` of level names, missing meaning unknown. ``guidance``: one scale
+        or one an image; 1 is plain conditional sampling. ``steps``: network evaluations per image (twice that with
+        guidance). Returns [B, size, size, 3] uint8. Raises InputError for unknown levels or lengths that differ.
+        """
+        scale = np.broadcast_to(np.asarray(guidance, dtype=np.float32), (len(conditions),))
+        if len(conditions) != len(seeds):
+            problem = Problem(
+                f"{len(conditions)} conditions and {len(seeds)} seeds", "give one seed an image"
+            )
+            raise InputError("Conditions and seeds do not fit.", [problem])
+        ids = self.words.encode(conditions)
+        return self.autoencoder.decode(
+            self.denormalised(
+                self.sample(self.starting_noise(seeds), ids, torch.from_numpy(scale.copy()), steps)
+            )
+        )
+
+    def denormalised(self, latents: torch.Tensor) -> torch.Tensor:
+        """Latents of unit variance -> latents as the autoencoder knows them."""
+        mean = torch.tensor(self.config["latent_mean"], device=latents.device)[:, None, None]
+        return latents * torch.tensor(self.config["latent_std"], device=latents.device)[:, None, None] + mean
+
+    def sample(
+        self, noise: torch.Tensor, ids: torch.Tensor, guidance: torch.Tensor, steps: int
+    ) -> torch.Tensor:
+        """Noise [B, C, h, w], token numbers [B, F], guidance [B] -> normalised latents [B, C, h, w]."""
+        device = next(self.denoiser.parameters()).device
+        solver = DPMSolverMultistepScheduler.from_config(
+            self.scheduler.config,
+            algorithm_type="dpmsolver++",
+            timestep_spacing="trailing",
+            final_sigmas_type="zero",
+        )
+        with warnings.catch_warnings():  # diffusers asks NumPy 2 for an array in a way that it deprecates
+            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+            solver.set_timesteps(steps, device=device)
+        latents, ids = noise.to(device) * solver.init_noise_sigma, ids.to(device)
+        scale = guidance.to(device)[:, None, None, None]
+        guided = bool((guidance != 1).any())
+        for step in solver.timesteps:
+            times = step.expand(len(latents))
+            output = self.denoiser(latents, times, ids)
+            if guided:
+                free = self.denoiser(latents, times, torch.full_like(ids, DROPPED))
+                output = free + scale * (output - free)
+            latents = solver.step(output, step, latents, return_dict=False)[0]
+        return latents
+
+
+def open_generator(folder: str | Path, device: str = "cpu") -> EquigenPipeline:
+    """Open a generator folder; InputError names what is missing."""
+    path = Path(folder)
+    if not (path / "model_index.json").is_file():
+        problem = Problem(
+            "holds no model_index.json",
+            "give the folder that `equigen train` wrote, and let training finish first",
+            file=str(path),
+        )
+        raise InputError("There is no generator here.", [problem])
+    with quiet_diffusers():
+        pipeline: EquigenPipeline = EquigenPipeline.from_pretrained(
+            str(path), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+        )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)  # type: ignore[no-any-return]

@@ -1,0 +1,67 @@
+"""What an equity mechanism is: what it is asked, and what it remembers."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor
+
+from equigen.equity.monitor import GroupLosses
+
+State = dict[str, Tensor | float | int | str]
+"""What a mechanism puts into a checkpoint: float64 and int64 tensors (safetensors) and JSON scalars."""
+
+
+@runtime_checkable
+class Mechanism(Protocol):
+    """A rule that turns the losses of a batch into weights; the training loss is mean_i(w_i * l_i).
+
+    The training loop calls, for each global batch, ``weights`` once, then steps, then asks ``wants_probe``
+    with the new count of images; when True it measures the fixed probe and gives it to ``observe_probe``.
+    Losses are gathered over all ranks first, so each rank computes the same weights and takes its slice.
+    Every random draw comes from (seed, purpose, images_seen), so neither resuming nor the number of
+    processes changes a weight. ``state_dict`` and ``load_state_dict`` carry all that is remembered: into
+    checkpoints, and from rank 0 to the others where ranks run on unlike hardware. Weights of a mechanism
+    multiply with other per-image weights (min-SNR): a mechanism sees nothing but per-image losses.
+    """
+
+    name: str
+
+    def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
+        """Weights [B] for the losses [B] of the whole global batch, on their device and in their dtype.
+
+        ``losses`` are detached and unweighted; ``groups`` is an integer index [B, A] with -1 for unknown;
+        ``timesteps`` [B] are the noise levels; ``images_seen`` counts the images before this batch and
+        differs between calls.
+        """
+        ...
+
+    def wants_probe(self, images_seen: int) -> bool:
+        """Whether the fixed probe has to be measured now, after ``images_seen`` images."""
+        ...
+
+    def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
+        """Take in the group losses of the fixed probe, measured after ``images_seen`` images."""
+        ...
+
+    def records(self) -> dict[str, float]:
+        """What to log now: ``sigma/<attribute>/<group>``, ``reward``; a value not yet known has no key."""
+        ...
+
+    def sampling_weights(self, groups: Tensor) -> Tensor | None:
+        """Sampling weights [N] of the training images, or None for the uniform stream.
+
+        Called once before the first step, at a start and at a resume, with the group index [N, A] of all
+        training images; a mechanism may take the groups' frequencies from it.
+        """
+        ...
+
+    def state_dict(self) -> State:
+        """All that a later process needs to go on exactly, as copies."""
+        ...
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from ``state``; ``InputError`` when it is of another mechanism, other groups or settings."""
+        ...
+
+

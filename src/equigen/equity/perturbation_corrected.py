@@ -1,0 +1,171 @@
+"""Fair Bayesian Perturbation with a real lever, an honest reward and a memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from equigen.equity.bayes import propose, sobol_points
+from equigen.equity.groups import Groups
+from equigen.equity.interface import State
+from equigen.equity.monitor import GroupLosses
+from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
+from equigen.errors import InputError, Problem
+from equigen.seeds import derive, torch_generator
+
+
+class CorrectedPerturbation:
+    """The idea of FairDiffusion without its faults (METHODS section 3, variant ``corrected``).
+
+    **Weights.** With a fresh standard normal per image and attribute, never negative,
+
+        w_i = exp( sum_a sigma[a, g_{a,i}] eps_{a,i} ) / mean_j exp( sum_a sigma[a, g_{a,j}]^2 / 2 )
+
+    The normaliser is the batch mean of the *expected* weights, so the expected weight over the batch is 1
+    (the learning rate keeps its meaning) while an image of a group with sigma weighs exp(sigma^2 / 2) times
+    one with none, in expectation: sigma moves the gradient itself, not only its noise. Dividing by the
+    *realised* mean instead would let one large draw push down the others and take from the lever. An
+    unknown group has sigma 0.
+
+    **Windows.** One sigma is held for a whole window of ``window_images`` images. A window ends with the
+    first batch at or past a multiple of it, whatever the batch size. Then the loop measures the fixed probe.
+
+    **Reward.** -sum_a gap_a / m on the held-out probe, gap_a between the mean losses of the attribute's
+    groups with at least ``minimum`` images, m the probe's mean loss. The gap is relative because losses fall
+    several times over during training, and gaps with them: absolute gaps would praise whichever sigma came
+    last. What drift is left is in the process, which has time (images seen) as one more input and is
+    maximised at the current time: old windows lose their say where rewards move, and keep it where not.
+
+    **Choice.** Window 0 is plain training (sigma 0), the reference; windows 1 to ``design`` - 1 are scrambled
+    Sobol points of the cube; from then on sigma = sigma_max times the maximiser of UCB (``bayes.propose``).
+    The history of all windows is kept; the process sees the newest 64.
+    """
+
+    name = "perturbation-corrected"
+
+    def __init__(self, groups: Groups, seed: int, *, window_images: int = 10_000, sigma_max: float = 1.0,
+                 beta: float = 0.1, design: int = 3, minimum: int = 8) -> None:
+        check_groups(self.name, groups)
+        check_numbers(self.name, {
+            "window_images": (window_images, 1, 10**12, True), "sigma_max": (sigma_max, 1e-6, 3, False),
+            "beta": (beta, 0, 1e6, False), "design": (design, 1, 64, True),
+            "minimum": (minimum, 1, 10**9, True),
+        })
+        self.groups, self.seed = groups, seed
+        self.window_images, self.design, self.minimum = window_images, design, minimum
+        self.sigma_max, self.beta = float(sigma_max), float(beta)
+        self.window = 0  # the current window's number
+        self.point = torch.zeros(len(groups), dtype=torch.float64)  # sigma / sigma_max, [K]
+        self.points = torch.zeros(0, len(groups), dtype=torch.float64)  # of the finished windows, [n, K]
+        self.rewards = torch.zeros(0, dtype=torch.float64)  # [n]
+        self.times = torch.zeros(0, dtype=torch.int64)  # images seen when each reward was measured, [n]
+        self.probe_counts = torch.zeros(len(groups), dtype=torch.int64)  # zeros: no probe seen yet
+        self.fallbacks, self.note = 0, ""
+
+    @property
+    def sigma(self) -> Tensor:
+        """The sigma of the current window, float64 [K] in [0, sigma_max]."""
+        return self.sigma_max * self.point
+
+    def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
+        """w_i [B], positive, with expected mean 1 over the batch; the mechanism's state does not change."""
+        self.groups.check(groups, len(losses))
+        noise = torch.randn(groups.shape, generator=torch_generator(self.seed, "equity/noise", images_seen))
+        sigma = self.groups.spread(self.sigma, groups)
+        expected = (sigma.square().sum(1) / 2).exp()
+        return ((sigma * noise.to(sigma.device)).sum(1).exp() / expected.mean()).to(losses)
+
+    def wants_probe(self, images_seen: int) -> bool:
+        """True once the current window is over, until ``observe_probe`` has begun the next."""
+        return images_seen // self.window_images > self.window
+
+    def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
+        """End the window: keep (sigma, reward, time) and choose the next sigma.
+
+        Called before a window is over (at the start, say) it only checks the probe. Raises ``InputError``
+        when the probe cannot measure any gap, or is not the probe of the earlier windows.
+        """
+        self._check_probe(monitor)
+        self.probe_counts = monitor.counts.clone()
+        if not self.wants_probe(images_seen):
+            return
+        reward = torch.tensor([-relative_gap(monitor, self.minimum)], dtype=torch.float64)
+        self.points = torch.cat([self.points, self.point[None]])
+        self.rewards = torch.cat([self.rewards, reward])
+        self.times = torch.cat([self.times, torch.tensor([images_seen])])
+        self.window = images_seen // self.window_images
+        self.point = self._next_point(images_seen)
+
+    def _next_point(self, images_seen: int) -> Tensor:
+        finished = len(self.rewards)
+        if finished < self.design:
+            return sobol_points(len(self.groups), finished, derive(self.seed, "equity/design"))[-1]
+        proposal = propose(self.points, self.rewards, times=self.times, now=float(images_seen),
+                           beta=self.beta, seed=derive(self.seed, "equity/proposal", images_seen))
+        if proposal.fallback is not None:
+            self.fallbacks, self.note = self.fallbacks + 1, proposal.fallback
+        return proposal.point
+
+    def _check_probe(self, monitor: GroupLosses) -> None:
+        comparable = [int(monitor.measured(self.minimum)[part].sum()) for part in self.groups.slices.values()]
+        problems = []
+        if monitor.groups.names != self.groups.names:
+            problems.append(Problem("its groups are others", "measure it on the attributes of the mechanism"))
+        elif max(comparable) < 2:
+            problems.append(Problem(
+                f"no attribute has two groups with {self.minimum} images (counts: {monitor.counts.tolist()})",
+                "make the probe larger, lower 'minimum', or use the mechanism 'none'"))
+        elif int(self.probe_counts.sum()) and not torch.equal(self.probe_counts, monitor.counts):
+            problems.append(Problem(
+                f"it has {monitor.counts.tolist()} images per group, and had {self.probe_counts.tolist()}",
+                "go on with the same cohort and probe, or start a new run"))
+        if problems:
+            raise InputError("The probe cannot steer the mechanism.", problems)
+
+    def records(self) -> dict[str, float]:
+        """Sigma now, the reward of the last window; ``fallbacks`` once a fit failed."""
+        known = {"reward": float(self.rewards[-1])} if len(self.rewards) else {}
+        failed = {"fallbacks": float(self.fallbacks)} if self.fallbacks else {}
+        return {**self.groups.records("sigma", self.sigma), **known, **failed}
+
+    def sampling_weights(self, groups: Tensor) -> Tensor | None:
+        """None: the uniform stream."""
+        return None
+
+    def state_dict(self) -> State:
+        """The current window and the history of all."""
+        return {
+            **self._header(), "point": self.point.clone(), "points": self.points.clone(),
+            "rewards": self.rewards.clone(), "times": self.times.clone(),
+            "probe_counts": self.probe_counts.clone(),
+            "window": self.window, "fallbacks": self.fallbacks, "note": self.note,
+        }
+
+    def load_state_dict(self, state: State) -> None:
+        """Go on from ``state``, in the middle of a window too; ``InputError`` where it does not fit."""
+        k, real, whole = len(self.groups), torch.float64, torch.int64
+        layout: Layout = {"point": ((k,), real), "points": ((None, k), real), "rewards": ((None,), real),
+                  "times": ((None,), whole), "probe_counts": ((k,), whole)}
+        check_state(state, self._header(), layout, {"window": int, "fallbacks": int, "note": str})
+        self.point, self.points = tensor_of(state, "point"), tensor_of(state, "points")
+        self.rewards, self.times = tensor_of(state, "rewards"), tensor_of(state, "times")
+        self.probe_counts, self.window = tensor_of(state, "probe_counts"), int(state["window"])
+        self.fallbacks, self.note = int(state["fallbacks"]), str(state["note"])
+
+    def _header(self) -> State:
+        settings: dict[str, Setting] = {
+            "window_images": self.window_images, "sigma_max": self.sigma_max, "beta": self.beta,
+            "design": self.design, "minimum": self.minimum,
+        }
+        return header(self.name, self.groups, self.seed, settings)
+
+
+def relative_gap(monitor: GroupLosses, minimum: int) -> float:
+    """sum_a gap_a / m over the attributes whose gap is known; NaN if none is.
+
+    On a fixed probe the same attributes are known in every window, so leaving out others favours no sigma.
+    """
+    known = [gap for gap in monitor.gaps(minimum).values() if not math.isnan(gap)]
+    return sum(known) / monitor.overall if known else float("nan")

@@ -1,0 +1,83 @@
+"""Mechanisms by name: those of this package, and those that others add by an entry point."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from equigen.equity.groups import Groups
+from equigen.equity.interface import Mechanism
+from equigen.equity.none import Plain
+from equigen.equity.perturbation import ReleasedPerturbation
+from equigen.equity.perturbation_corrected import CorrectedPerturbation
+from equigen.errors import InputError, Problem
+
+Factory = Callable[..., Any]
+ENTRY_POINTS = "equigen.mechanisms"
+BUILT_IN: dict[str, dict[str, Factory]] = {
+    "none": {"": Plain},
+    "perturbation": {"corrected": CorrectedPerturbation, "released": ReleasedPerturbation},
+}
+"""Name -> variant -> class; the first variant is the default."""
+
+
+def names() -> list[str]:
+    """Names of all mechanisms: the built-in ones, then those of installed packages."""
+    return [*BUILT_IN, *sorted(point.name for point in _outside() if point.name not in BUILT_IN)]
+
+
+def build(name: str, groups: Groups, seed: int, **settings: object) -> Mechanism:
+    """The mechanism ``name`` for these groups, every draw of it from ``seed``.
+
+    ``settings`` are its own keyword arguments; ``perturbation`` also takes ``variant`` ("corrected", the
+    default, or "released"). Another package adds a mechanism by an entry point in the group
+    "equigen.mechanisms" that names a callable (groups, seed, **settings) -> Mechanism. Raises ``InputError``
+    for a name, variant or setting that is not known, and for an outside object that is no mechanism.
+    """
+    factory = _factory(name, settings)
+    _check_settings(name, factory, settings)
+    mechanism = factory(groups, seed, **settings)
+    if not isinstance(mechanism, Mechanism):
+        kind = type(mechanism).__name__
+        problem = Problem(f"it gave a {kind}", "see equigen.equity.Mechanism for what it must have")
+        raise InputError(f"The entry point '{name}' makes no mechanism.", [problem])
+    return mechanism
+
+
+def _factory(name: str, settings: dict[str, object]) -> Factory:
+    """The callable behind a name; takes ``variant`` out of the settings where the name has variants."""
+    if name not in BUILT_IN:
+        return _load(name)
+    variants = BUILT_IN[name]
+    default = next(iter(variants))
+    variant = str(settings.pop("variant", default)) if len(variants) > 1 else default
+    if variant not in variants:
+        problem = Problem(f"variant '{variant}' is not known", f"use one of: {', '.join(variants)}")
+        raise InputError(f"The settings of the mechanism '{name}' cannot be used.", [problem])
+    return variants[variant]
+
+
+def _load(name: str) -> Factory:
+    found = [point for point in _outside() if point.name == name]
+    if not found:
+        raise InputError("There is no such mechanism.", [Problem(f"'{name}' is not known",
+                                                                f"use one of: {', '.join(names())}")])
+    factory: Factory = found[0].load()
+    return factory
+
+
+def _check_settings(name: str, factory: Factory, settings: dict[str, object]) -> None:
+    parameters = inspect.signature(factory).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return
+    allowed = [parameter.name for parameter in parameters if parameter.name not in ("groups", "seed")]
+    choice = f"use some of: {', '.join(allowed)}" if allowed else "it takes no settings"
+    problems = [Problem(f"'{key}' is not known", choice) for key in settings if key not in allowed]
+    if problems:
+        raise InputError(f"The settings of the mechanism '{name}' cannot be used.", problems)
+
+
+def _outside() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=ENTRY_POINTS))

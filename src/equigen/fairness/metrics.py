@@ -1,0 +1,268 @@
+"""Metrics of a binary decision, each for many weightings of the same rows at once.
+
+Every function takes ``weights``: None (every row counts once), [N], or [N, R] with one column per bootstrap
+replicate or group, and gives a number for each column. A row of weight 2 counts as two rows, so a cluster
+bootstrap is a matrix of multiplicities, and a group is a column of zeros and ones. A value that has no
+meaning (no positive, no negative, no weight at all) is NaN, never 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+BINS = 10  # equal-width bins of the expected calibration error
+
+HIGHER_IS_BETTER = {
+    "auc": True,
+    "pr_auc": True,
+    "accuracy": True,
+    "balanced_accuracy": True,
+    "brier": False,
+    "ece": False,
+    "sensitivity": True,
+    "specificity": True,
+    "high_risk_sensitivity": True,
+}
+
+
+def _columns(truth: NDArray[Any], weights: NDArray[Any] | None) -> tuple[Floats, bool]:
+    """Weights as [N, R] float64, and whether the caller gave one weighting only."""
+    if weights is None:
+        return np.ones((len(truth), 1)), True
+    array = np.asarray(weights, dtype=np.float64)
+    return (array[:, None], True) if array.ndim == 1 else (array, False)
+
+
+def _divide(top: Floats, bottom: Floats) -> Floats:
+    """Quotient that is NaN where the bottom is 0."""
+    quotient: Floats = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
+    return quotient
+
+
+def _running(values: Floats) -> Floats:
+    """Sums of the first 0, 1, .. N rows, [N + 1, R]."""
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    return sums
+
+
+class _Ranking:
+    """Positives and negatives by falling score, with the running weight of each: what AUC and PR AUC need."""
+
+    def __init__(self, truth: NDArray[Any], score: NDArray[Any], weights: Floats) -> None:
+        order = np.argsort(-np.asarray(score, dtype=np.float64), kind="stable")
+        is_positive = np.asarray(truth)[order] == 1
+        falling = -np.asarray(score, dtype=np.float64)[order]
+        self._up, self._down = falling[is_positive], falling[~is_positive]
+        self.positive, self.negative = weights[order[is_positive]], weights[order[~is_positive]]
+        self._above = _running(self.positive)
+        self.total = self._above[-1]
+
+    def auc(self) -> Floats:
+        """Share of positive-negative pairs in the right order, ties one half."""
+        above = self._above[np.searchsorted(self._up, self._down, side="left")]
+        level = self._above[np.searchsorted(self._up, self._down, side="right")]
+        pairs: Floats = np.einsum("nr,nr->r", self.negative, above + level) / 2
+        return _divide(pairs, self.total * self.negative.sum(axis=0))
+
+    def pr_auc(self) -> Floats:
+        """Mean over positives of the precision at their own score."""
+        true = self._above[np.searchsorted(self._up, self._up, side="right")]
+        false = _running(self.negative)[np.searchsorted(self._down, self._up, side="right")]
+        flagged = true + false
+        precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
+        return _divide(np.einsum("nr,nr->r", self.positive, precision), self.total)
+
+
+def _sums(truth: NDArray[Any], score: NDArray[Any], weights: Floats, threshold: float) -> dict[str, Floats]:
+    """Every metric that is a quotient of weighted sums, from one matrix product."""
+    y, p = np.asarray(truth, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    flag = (p >= threshold).astype(np.float64)
+    bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
+    surprise = (bins[:, None] == np.arange(BINS)) * (y - p)[:, None]
+    features = np.column_stack([np.ones_like(y), y, flag, y * flag, (p - y) ** 2, surprise])
+    total, positive, flagged, hit, error = (sums := features.T @ weights)[:5]
+    negative = total - positive
+    sensitivity = _divide(hit, positive)
+    specificity = _divide(negative - (flagged - hit), negative)
+    return {
+        "accuracy": _divide(hit + negative - (flagged - hit), total),
+        "balanced_accuracy": (sensitivity + specificity) / 2,
+        "brier": _divide(error, total),
+        "ece": _divide(np.abs(sums[5:]).sum(axis=0), total),
+        "sensitivity": sensitivity,
+        "specificity": specificity,
+        "selection_rate": _divide(flagged, total),
+    }
+
+
+def measure(
+    truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None, *, threshold: float = 0.5
+) -> dict[str, Floats]:
+    """All metrics of one set of rows, for every column of weights.
+
+    Args:
+        truth: [N] 0 or 1.
+        score: [N] probability of 1, in [0, 1].
+        weights: None, [N] or [N, R] multiplicities.
+        threshold: a row is called positive when its score is at least this.
+
+    Returns:
+        auc, pr_auc, accuracy, balanced_accuracy, brier, ece, sensitivity, specificity, selection_rate, each
+        [R].
+
+    """
+    columns, _ = _columns(truth, weights)
+    ranking = _Ranking(truth, score, columns)
+    return {"auc": ranking.auc(), "pr_auc": ranking.pr_auc(), **_sums(truth, score, columns, threshold)}
+
+
+def _only(values: Floats, single: bool) -> Floats:
+    """The one number as a 0-d array when one weighting was given."""
+    return values[0] if single else values
+
+
+def auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
+    """Area under the ROC curve: P(score of a positive > score of a negative) + half of P(equal).
+
+    Source: Hanley and McNeil, Radiology 143, 1982. NaN where one class is missing.
+
+    >>> float(auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.4, 0.8])))
+    0.875
+    """
+    columns, single = _columns(truth, weights)
+    return _only(_Ranking(truth, score, columns).auc(), single)
+
+
+def pr_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
+    """Average precision, sum_k (R_k - R_(k-1)) P_k over falling thresholds, without interpolation.
+
+    Source: scikit-learn's ``average_precision_score``. NaN where there is no positive.
+
+    >>> round(float(pr_auc(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8]))), 4)
+    0.8333
+    """
+    columns, single = _columns(truth, weights)
+    return _only(_Ranking(truth, score, columns).pr_auc(), single)
+
+
+def accuracy(
+    truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None, *, threshold: float = 0.5
+) -> Floats:
+    """Share of rows on the right side of the threshold.
+
+    >>> float(accuracy(np.array([0, 1, 1, 1]), np.array([0.1, 0.9, 0.2, 0.5])))
+    0.75
+    """
+    return _from_sums("accuracy", truth, score, weights, threshold)
+
+
+def balanced_accuracy(
+    truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None, *, threshold: float = 0.5
+) -> Floats:
+    """(sensitivity + specificity) / 2; NaN where one class is missing.
+
+    >>> float(balanced_accuracy(np.array([0, 1, 1, 1, 1]), np.array([0.1, 0.9, 0.2, 0.5, 0.3])))
+    0.75
+    """
+    return _from_sums("balanced_accuracy", truth, score, weights, threshold)
+
+
+def sensitivity(
+    truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None, *, threshold: float = 0.5
+) -> Floats:
+    """Share of the positives called positive (score >= threshold); NaN where there is none.
+
+    >>> float(sensitivity(np.array([0, 1, 1]), np.array([0.1, 0.9, 0.2])))
+    0.5
+    """
+    return _from_sums("sensitivity", truth, score, weights, threshold)
+
+
+def specificity(
+    truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None, *, threshold: float = 0.5
+) -> Floats:
+    """Share of the negatives called negative (score < threshold); NaN where there is none.
+
+    >>> float(specificity(np.array([0, 0, 1]), np.array([0.1, 0.5, 0.2])))
+    0.5
+    """
+    return _from_sums("specificity", truth, score, weights, threshold)
+
+
+def brier(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
+    """Mean squared distance of probability and truth (Brier, Mon. Weather Rev. 78, 1950); lower is better.
+
+    >>> float(brier(np.array([0, 1]), np.array([0.5, 1.0])))
+    0.125
+    """
+    return _from_sums("brier", truth, score, weights, 0.5)
+
+
+def ece(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
+    """Expected calibration error, sum_b (n_b / n) |mean truth - mean probability| over 10 equal-width bins.
+
+    Source: Naeini et al., AAAI 2015, on the probability of the positive class. Lower is better; small samples
+    look worse, which is why a gap is read against its null band.
+
+    >>> round(float(ece(np.array([0, 1, 1, 1]), np.array([0.25, 0.25, 0.95, 0.95]))), 6)
+    0.15
+    """
+    return _from_sums("ece", truth, score, weights, 0.5)
+
+
+def _from_sums(
+    name: str, truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None, threshold: float
+) -> Floats:
+    """One metric out of ``_sums``."""
+    columns, single = _columns(truth, weights)
+    return _only(_sums(truth, score, columns, threshold)[name], single)
+
+
+def _by_group(
+    metric: Callable[..., Floats],
+    truth: NDArray[Any],
+    score: NDArray[Any],
+    groups: NDArray[Any],
+    threshold: float,
+) -> Floats:
+    """A metric of the threshold in each group, [G]."""
+    members = np.asarray(groups)[:, None] == np.unique(np.asarray(groups))[None, :]
+    return metric(truth, score, members.astype(np.float64), threshold=threshold)
+
+
+def _selection_rate(
+    truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any], *, threshold: float
+) -> Floats:
+    return _from_sums("selection_rate", truth, score, weights, threshold)
+
+
+def dpd(truth: NDArray[Any], score: NDArray[Any], groups: NDArray[Any], *, threshold: float = 0.5) -> float:
+    """Demographic parity difference, max_g P(called positive | g) - min_g P(called positive | g).
+
+    Source: fairlearn's ``demographic_parity_difference``. ``truth`` is taken for symmetry and not used.
+
+    >>> dpd(np.zeros(4), np.array([0.9, 0.8, 0.9, 0.1]), np.array([0, 0, 1, 1]))
+    0.5
+    """
+    return float(np.ptp(_by_group(_selection_rate, truth, score, groups, threshold)))
+
+
+def deodds(
+    truth: NDArray[Any], score: NDArray[Any], groups: NDArray[Any], *, threshold: float = 0.5
+) -> float:
+    """Equalised odds difference, the larger of the groups' gaps in true- and false-positive rate.
+
+    Source: fairlearn's ``equalized_odds_difference`` (worst case). NaN where a group has one class only.
+
+    >>> deodds(np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.9, 0.8]), np.array([0, 0, 1, 1]))
+    1.0
+    """
+    found = _by_group(sensitivity, truth, score, groups, threshold)
+    spared = _by_group(specificity, truth, score, groups, threshold)
+    return float(np.maximum(np.ptp(found), np.ptp(spared)))

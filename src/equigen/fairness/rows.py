@@ -1,0 +1,230 @@
+"""Rows of fairness.parquet from a measured cell: estimates, intervals, null bands, differences, notes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from equigen.fairness.cells import Cell, Frame
+from equigen.fairness.metrics import HIGHER_IS_BETTER
+from equigen.statistics import holm, p_value, percentile_interval
+
+Floats = NDArray[np.float64]
+COLUMNS = [
+    "recipe",
+    "task",
+    "domain",
+    "metric",
+    "attribute",
+    "group",
+    "n",
+    "n_patients",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "null_low",
+    "null_high",
+    "p_value",
+    "difference_to",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "note",
+]
+ENOUGH = 0.5  # share of replicates that must have a value before an interval or a null band is shown
+
+
+@dataclass(frozen=True)
+class Series:
+    """What becomes one row: values [1 + R] with the estimate first, null values [B] or None, and notes."""
+
+    metric: str
+    attribute: str
+    group: str
+    n: int
+    n_patients: int
+    values: Floats
+    null: Floats | None = None
+    tested: bool = False
+    notes: list[str] = field(default_factory=list)
+
+
+def series_of(cell: Cell, *, min_patients: int) -> list[Series]:
+    """Every row a cell gives: overall, groups, and gap, worst and equity-scaled value of each attribute."""
+    made = [_overall(cell, metric, min_patients) for metric in cell.overall if metric in HIGHER_IS_BETTER]
+    for frame in cell.frames:
+        for metric in (name for name in frame.groups if name in HIGHER_IS_BETTER):
+            made += _groups(frame, metric, min_patients) + _derived(frame, metric)
+        if "selection_rate" in frame.groups:
+            made += [
+                _between(frame, "dpd", ("selection_rate",)),
+                _between(frame, "deodds", ("sensitivity", "specificity")),
+            ]
+    return [replace(item, notes=[note for note in [*item.notes, cell.note] if note]) for item in made]
+
+
+def _overall(cell: Cell, metric: str, least: int) -> Series:
+    """The row over all groups."""
+    values, notes = _shown(cell.overall[metric], cell.large, cell.n_patients, least)
+    return Series(metric, "*", "*", cell.n, cell.n_patients, values, notes=notes)
+
+
+def _shown(values: Floats, large: bool, patients: int, least: int) -> tuple[Floats, list[str]]:
+    """Values of a cell that is large enough, or none and the reason."""
+    if not large:
+        return np.full_like(values, np.nan), [f"too small: {patients} patients, at least {least} are needed"]
+    return values, [] if np.isfinite(values[0]) else ["too small: one class only"]
+
+
+def _groups(frame: Frame, metric: str, least: int) -> list[Series]:
+    """One row for each level."""
+    made = []
+    for index, level in enumerate(frame.levels):
+        values, notes = _shown(
+            frame.groups[metric][index], frame.large[index], frame.n_patients[index], least
+        )
+        counts = frame.n[index], frame.n_patients[index]
+        made.append(Series(metric, frame.attribute, level, *counts, values, notes=[*notes, frame.note]))
+    return made
+
+
+def _usable(frame: Frame, metrics: tuple[str, ...]) -> tuple[NDArray[np.int64], list[str]]:
+    """Groups with an estimate in every metric, and the notes on what was left out."""
+    ok = np.all([np.isfinite(frame.groups[metric][:, 0]) for metric in metrics], axis=0)
+    left = [level for level, inside in zip(frame.levels, ok, strict=True) if not inside]
+    notes = [f"without {', '.join(left)} (too small)"] if left else []
+    notes += [f"{frame.unknown} rows of unknown {frame.attribute} left out"] if frame.unknown else []
+    return np.flatnonzero(ok), [*notes, frame.note]
+
+
+def _spread(values: Floats) -> Floats:
+    """Gap between groups, max - min, in each column."""
+    return np.asarray(values.max(axis=0) - values.min(axis=0), dtype=np.float64)
+
+
+def _counts(frame: Frame, used: NDArray[np.int64]) -> tuple[int, int]:
+    """Rows and patients in the groups compared; a patient with rows in two groups counts in each."""
+    return sum(frame.n[index] for index in used), sum(frame.n_patients[index] for index in used)
+
+
+def _nothing(frame: Frame, metric: str, group: str, used: NDArray[np.int64]) -> Series:
+    """The row of a comparison that needs two groups and has not got them."""
+    columns = next(iter(frame.groups.values())).shape[1] if frame.levels else 1
+    return Series(
+        metric,
+        frame.attribute,
+        group,
+        *_counts(frame, used),
+        np.full(columns, np.nan),
+        notes=["too small: fewer than two groups", frame.note],
+    )
+
+
+def _derived(frame: Frame, metric: str) -> list[Series]:
+    """Gap, worst group and, for AUC, the equity-scaled value."""
+    used, notes = _usable(frame, (metric,))
+    names = ["gap", "worst", *(["es"] if metric == "auc" else [])]
+    if len(used) < 2:
+        return [_nothing(frame, metric, name, used) for name in names]
+    values, null = frame.groups[metric][used], frame.null[metric][used]
+    worst = np.min if HIGHER_IS_BETTER[metric] else np.max
+    named = frame.levels[used[(np.argmin if HIGHER_IS_BETTER[metric] else np.argmax)(values[:, 0])]]
+    head, counts = (metric, frame.attribute), _counts(frame, used)
+    made = [
+        Series(*head, "gap", *counts, _spread(values), _spread(null), tested=True, notes=notes),
+        Series(
+            *head,
+            "worst",
+            *counts,
+            worst(values, axis=0),
+            worst(null, axis=0),
+            notes=[f"worst is {named}", *notes],
+        ),
+    ]
+    if metric == "auc":
+        scaled, chance = (
+            _equity_scaled(frame.overall[metric], values),
+            _equity_scaled(frame.overall[metric][:1], null),
+        )
+        made.append(Series(*head, "es", *counts, scaled, chance, notes=notes))
+    return made
+
+
+def _equity_scaled(overall: Floats, groups: Floats) -> Floats:
+    """ES-AUC in each column (``equigen.statistics.equity_scaled`` has it for one); NaN stays NaN."""
+    return np.asarray(overall / (1 + np.abs(groups - overall).sum(axis=0)), dtype=np.float64)
+
+
+def _between(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
+    """The larger of the groups' gaps in some rates: dpd of one rate, deodds of two."""
+    used, notes = _usable(frame, metrics)
+    if len(used) < 2:
+        return _nothing(frame, name, "gap", used)
+    values = np.max([_spread(frame.groups[metric][used]) for metric in metrics], axis=0)
+    null = np.max([_spread(frame.null[metric][used]) for metric in metrics], axis=0)
+    return Series(name, frame.attribute, "gap", *_counts(frame, used), values, null, tested=True, notes=notes)
+
+
+def row_of(series: Series, other: Series | None, to: str | None) -> dict[str, Any]:
+    """One row of the table; ``other`` is the same series of the baseline on the same patients."""
+    estimate, notes = series.values[0], list(series.notes)
+    low, high = _interval(series.values[1:], np.isfinite(estimate), "replicates", notes)
+    null_low, null_high, chance = None, None, None
+    if series.null is not None and np.isfinite(estimate):
+        null_low, null_high = _interval(series.null, True, "permutations", notes)
+        valid = series.null[np.isfinite(series.null)]
+        chance = p_value(float(estimate), valid) if series.tested and null_low is not None else None
+    row = dict(
+        zip(
+            COLUMNS[3:8],
+            (series.metric, series.attribute, series.group, series.n, series.n_patients),
+            strict=True,
+        )
+    )
+    row |= {
+        "estimate": _number(estimate),
+        "ci_low": low,
+        "ci_high": high,
+        "null_low": null_low,
+        "null_high": null_high,
+        "p_value": chance,
+        "difference_to": to,
+    }
+    return row | _difference(series, other) | {"note": "; ".join(note for note in notes if note)}
+
+
+def _difference(series: Series, other: Series | None) -> dict[str, float | None]:
+    """Difference to the baseline with the interval of the paired cluster bootstrap."""
+    names = ("difference", "difference_low", "difference_high")
+    if other is None or not (np.isfinite(series.values[0]) and np.isfinite(other.values[0])):
+        return dict.fromkeys(names)
+    values = series.values - other.values
+    return dict(zip(names, (_number(values[0]), *_interval(values[1:], True, "pairs", [])), strict=True))
+
+
+def _interval(values: Floats, wanted: bool, what: str, notes: list[str]) -> tuple[float | None, float | None]:
+    """Percentile interval of the replicates with a value; those without one are counted in the notes."""
+    if not wanted or len(values) == 0:
+        return None, None
+    valid = values[np.isfinite(values)]
+    if len(valid) < len(values):
+        notes.append(f"{len(values) - len(valid)} of {len(values)} {what} had a group of one class")
+    return percentile_interval(valid) if len(valid) >= ENOUGH * len(values) else (None, None)
+
+
+def _number(value: float) -> float | None:
+    """A float, or None for what is undefined."""
+    return float(value) if np.isfinite(value) else None
+
+
+def adjust(table: pd.DataFrame) -> pd.DataFrame:
+    """Holm over attributes: p-values of one recipe, task, domain and metric are one family."""
+    tested = table["p_value"].notna()
+    adjusted = table["p_value"].astype(float).copy()
+    for _, family in table[tested].groupby(["recipe", "task", "domain", "metric"]):
+        adjusted.loc[family.index] = holm(family["p_value"].to_numpy(dtype=float))
+    return table.assign(p_value=adjusted)

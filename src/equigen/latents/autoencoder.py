@@ -1,0 +1,161 @@
+"""Autoencoders behind two calls: ``encode`` images to latents, ``decode`` latents to images."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, AutoencoderTiny
+from diffusers.utils import logging
+from numpy.typing import NDArray
+
+from equigen.errors import InputError, Problem
+from equigen.files import hash_bytes
+
+CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
+SHIPPED = "shipped"
+
+
+def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
+    """[B, H, W, 3] uint8 -> [B, 3, H, W] float32 in [-1, 1], as diffusers' autoencoders expect."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+
+
+def to_images(pixels: torch.Tensor) -> NDArray[np.uint8]:
+    """[B, 3, H, W] float in [-1, 1] -> [B, H, W, 3] uint8, clamped and rounded to the nearest level."""
+    levels = ((pixels.float().clamp(-1, 1) + 1.0) * 127.5).round().to(torch.uint8)
+    return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def blocks_of(pixels: torch.Tensor, side: int) -> torch.Tensor:
+    """[B, 3, H, W] -> [B, 3*side^2, H/side, W/side]: each block of pixels becomes the channels of one position."""
+    return torch.nn.functional.pixel_unshuffle(pixels, side) if side > 1 else pixels
+
+
+def pixels_of(blocks: torch.Tensor, side: int) -> torch.Tensor:
+    """The inverse of ``blocks_of``."""
+    return torch.nn.functional.pixel_shuffle(blocks, side) if side > 1 else blocks
+
+
+def weight_hash(module: torch.nn.Module) -> str:
+    """First 16 hexadecimal digits of SHA-256 over the names, shapes and float32 bytes of all weights."""
+    parts = [
+        name.encode()
+        + str(tuple(tensor.shape)).encode()
+        + tensor.detach().float().cpu().contiguous().numpy().tobytes()
+        for name, tensor in sorted(module.state_dict().items())
+    ]
+    return hash_bytes(b"".join(parts))[:16]
+
+
+class Autoencoder:
+    """A diffusers autoencoder with one face for all kinds.
+
+    ``encode`` takes the posterior's mode (AutoencoderKL) or the code itself (AutoencoderTiny), so the same
+    image always has the same latent. ``channels`` and ``factor`` give the latent shape [channels, H/factor, W/factor].
+    """
+
+    def __init__(self, network: Any) -> None:
+        self.network = network.eval().requires_grad_(False)
+        self.channels = int(network.config.latent_channels)
+        blocks = (
+            getattr(network.config, "encoder_block_out_channels", None) or network.config.block_out_channels
+        )
+        self.block = math.isqrt(int(network.config.in_channels) // 3)  # 1 for networks on plain RGB
+        self.factor = self.block * 2 ** (len(blocks) - 1)
+        self.hash = weight_hash(network)
+
+    @property
+    def kind(self) -> Literal["AutoencoderKL", "AutoencoderTiny"]:
+        """The diffusers class."""
+        return type(self.network).__name__  # type: ignore[return-value]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.network.parameters()).device
+
+    def to(self, device: str | torch.device) -> Autoencoder:
+        """Move the weights."""
+        self.network.to(device)
+        return self
+
+    def check_size(self, size: int) -> None:
+        """Raise InputError unless images of ``size`` pixels divide evenly into latents of at least 4 x 4."""
+        if size % self.factor or size // self.factor < 4:
+            mend = f"use a multiple of {self.factor} that is at least {4 * self.factor}"
+            raise InputError("The image size does not fit the autoencoder.", [Problem(f"size {size}", mend)])
+
+    @torch.no_grad()
+    def encode(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """[B, H, W, 3] uint8 -> [B, channels, H/factor, W/factor] float32 on the autoencoder's device."""
+        encoded = self.network.encode(blocks_of(to_tensor(images).to(self.device), self.block))
+        latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
+        return latents.float()  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
+        """[B, channels, h, w] -> [B, h*factor, w*factor, 3] uint8."""
+        return to_images(pixels_of(self.network.decode(latents.to(self.device)).sample, self.block))
+
+    def save(self, folder: str | Path) -> None:
+        """Write a folder that diffusers' ``from_pretrained`` opens."""
+        self.network.save_pretrained(str(folder), safe_serialization=True)
+
+
+@contextmanager
+def quiet_diffusers() -> Iterator[None]:
+    """No remarks from diffusers while it opens files: AutoencoderTiny remarks on a setting that it wrote itself."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def shipped_folder() -> Path:
+    """Where the autoencoder that comes with equigen lies, with its model card."""
+    return Path(str(resources.files("equigen.latents") / "shipped"))
+
+
+def load_autoencoder(path: str | Path = SHIPPED, device: str | torch.device = "cpu") -> Autoencoder:
+    """Open a diffusers autoencoder folder (AutoencoderKL or AutoencoderTiny); ``shipped`` is equigen's own.
+
+    Also takes a pipeline folder with a ``vae`` sub-folder. Weights are read from safetensors only and kept in
+    float32. Raises InputError that names the folder and what is missing.
+    """
+    folder = shipped_folder() if str(path) == SHIPPED else Path(path)
+    if not (folder / "config.json").is_file() and (folder / "vae" / "config.json").is_file():
+        folder = folder / "vae"
+    config = folder / "config.json"
+    if not config.is_file():
+        problem = Problem(
+            "no config.json there",
+            "give a diffusers autoencoder folder, or leave it out to use the shipped one",
+            file=str(folder),
+        )
+        raise InputError("The autoencoder was not found.", [problem])
+    kind = json.loads(config.read_text()).get("_class_name")
+    if kind not in CLASSES:
+        problem = Problem(f"holds a {kind}", f"use one of {', '.join(CLASSES)}", file=str(config))
+        raise InputError("This kind of autoencoder is not supported.", [problem])
+    with quiet_diffusers():
+        network = CLASSES[kind].from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            torch_dtype=torch.float32,
+            low_cpu_mem_usage=False,
+        )
+    return Autoencoder(network.to(device))

@@ -1,0 +1,131 @@
+"""Latents on disk: each image is encoded once, and found again by its hash and the autoencoder's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from equigen.cohort import Cohort, load_images
+from equigen.errors import InputError, Problem
+from equigen.files import replacing
+from equigen.latents.autoencoder import Autoencoder
+from equigen.latents.fit import psnr
+from equigen.progress import progress_bar
+
+SHARD = 2048  # images a shard
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents of a cohort's images, in its row order.
+
+    ``values``: [N, C, h, w] float32 as the autoencoder gave them (kept on disk in half precision);
+    ``size``: side of the images in pixels; ``autoencoder``: its weight hash.
+    """
+
+    values: torch.Tensor
+    size: int
+    autoencoder: str
+
+
+class LatentCache:
+    """A folder of safetensors shards for one autoencoder and image size.
+
+    A shard holds ``latents`` [n, C, h, w] float16 and, in its header, the SHA-256 of each image. Shards are only ever
+    added, so an interrupted encoding goes on where it stopped and a grown cohort encodes its new images alone.
+    """
+
+    def __init__(self, folder: str | Path, autoencoder: str, size: int) -> None:
+        self.folder = Path(folder) / f"{autoencoder}-{size}"
+        self.places: dict[str, tuple[Path, int]] = {}
+        for shard in sorted(self.folder.glob("shard-*.safetensors")):
+            self._index(shard)
+
+    def _index(self, shard: Path) -> None:
+        """Remember which image lies where; a damaged shard is an error, since silence would hide lost work."""
+        try:
+            with safe_open(str(shard), framework="pt") as handle:
+                hashes = json.loads((handle.metadata() or {})["images"])
+        except (SafetensorError, KeyError, ValueError, OSError) as error:
+            problem = Problem(
+                "is not a whole shard of latents",
+                "delete it; its images are then encoded again",
+                file=str(shard),
+            )
+            raise InputError("A cached file of latents is damaged.", [problem]) from error
+        self.places.update({name: (shard, index) for index, name in enumerate(hashes)})
+
+    def add(self, hashes: Sequence[str], latents: torch.Tensor) -> None:
+        """Write one more shard: [n, C, h, w] and the hash of each image."""
+        shard = self.folder / f"shard-{len(list(self.folder.glob('shard-*.safetensors'))):05d}.safetensors"
+        with replacing(shard) as temporary:
+            save_file(
+                {"latents": latents.half().cpu().contiguous()},
+                temporary,
+                metadata={"images": json.dumps(list(hashes))},
+            )
+        self._index(shard)
+
+    def read(self, hashes: Sequence[str]) -> torch.Tensor:
+        """[N, C, h, w] float32 for images that are all in the cache, in the order asked for."""
+        shards: dict[Path, torch.Tensor] = {}
+        for shard in sorted({self.places[name][0] for name in hashes}):
+            shards[shard] = load_file(shard)["latents"]
+        return torch.stack([shards[self.places[name][0]][self.places[name][1]] for name in hashes]).float()
+
+
+def encode(
+    cohort: Cohort,
+    autoencoder: Autoencoder,
+    folder: str | Path,
+    size: int = 64,
+    batch: int = 64,
+    show: bool = True,
+) -> Latents:
+    """Encode every image of a cohort once; images already in the cache are only read.
+
+    ``size``: side of the square images in pixels, a multiple of the autoencoder's factor. Raises InputError when it
+    does not fit, or when an image cannot be read.
+    """
+    autoencoder.check_size(size)
+    cache = LatentCache(folder, autoencoder.hash, size)
+    hashes = list(cohort.frame["sha256"])
+    first = dict(zip(reversed(hashes), reversed(list(cohort.frame["path"])), strict=True))
+    missing = [name for name in first if name not in cache.places]
+    with progress_bar(
+        "encode", len(first), done=len(first) - len(missing), show=show and bool(missing)
+    ) as bar:
+        for start in range(0, len(missing), SHARD):
+            names = missing[start : start + SHARD]
+            parts = []
+            for low in range(0, len(names), batch):
+                chunk = names[low : low + batch]
+                parts.append(
+                    autoencoder.encode(load_images([first[name] for name in chunk], size)).half().cpu()
+                )
+                bar.advance(len(chunk))
+            cache.add(names, torch.cat(parts))
+    return Latents(cache.read(hashes), size, autoencoder.hash)
+
+
+def channel_statistics(latents: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each latent channel over images and positions. [N, C, h, w] -> two lists of C."""
+    flat = latents.double().transpose(0, 1).flatten(1)
+    return flat.mean(1).tolist(), flat.std(1).clamp_min(1e-6).tolist()
+
+
+def reconstruction_error(
+    cohort: Cohort, latents: Latents, autoencoder: Autoencoder, sample: int = 256
+) -> float:
+    """Mean PSNR in dB of decoded latents against the images, over up to ``sample`` rows evenly spread over the cohort."""
+    rows = np.unique(np.linspace(0, len(cohort) - 1, min(sample, len(cohort))).astype(int))
+    images = load_images([cohort.frame["path"].iloc[row] for row in rows], latents.size)
+    parts = [autoencoder.decode(latents.values[rows[low : low + 64]]) for low in range(0, len(rows), 64)]
+    return float(psnr(images, np.concatenate(parts)).mean())

@@ -1,0 +1,57 @@
+"""Progress bars on long work: what is done, how fast, how long it will still take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+console = Console(stderr=True)
+
+
+class _Rate(ProgressColumn):
+    """Units a second, smoothed by rich."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:,.1f}/s" if speed else "-/s", style="progress.data.speed")
+
+
+class Bar:
+    """One bar: ``advance(n)`` after n units, ``note(text)`` for what changes meanwhile (a loss, say)."""
+
+    def __init__(self, progress: Progress, task: int) -> None:
+        self._progress, self._task = progress, task
+
+    def advance(self, amount: int = 1) -> None:
+        """Count ``amount`` more units as done."""
+        self._progress.advance(self._task, amount)  # type: ignore[arg-type]
+
+    def note(self, text: str) -> None:
+        """Show a short text behind the bar."""
+        self._progress.update(self._task, note=text)  # type: ignore[arg-type]
+
+
+@contextmanager
+def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Bar]:
+    """A progress bar on standard error with rate and time left; ``done`` units were made by an earlier run.
+
+    On something that is no terminal (a log file, CI) only the last state is printed.
+    """
+    columns = [
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
+    with Progress(*columns, console=console, disable=not show, refresh_per_second=4) as progress:
+        yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))

@@ -1,0 +1,276 @@
+"""Distances between two sets of features: pure functions of arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from equigen.errors import InputError, Problem
+
+Array = NDArray[np.float64]
+
+
+def feature_matrix(features: NDArray[Any], what: str = "features") -> Array:
+    """Features as float64 [N, D]; InputError when not two-dimensional or not finite, naming the first row."""
+    array = np.asarray(features, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] == 0:
+        problem = Problem(f"shape {array.shape}", "give [N, D] with one row per image")
+        raise InputError(f"{what} must be a matrix.", [problem])
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        problem = Problem(f"{len(bad)} rows are not finite, the first is {bad[0]}", "look at these images")
+        raise InputError(f"{what} hold NaN or infinity.", [problem])
+    return array
+
+
+def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
+    """Fréchet distance between Gaussians fitted to two sets of features.
+
+        FD = |mu_r - mu_g|² + Tr(S_r + S_g - 2 (S_r S_g)^(1/2))
+
+    Source: Heusel et al., NeurIPS 2017, section 2 (FID when the features are those of the FID Inception
+    network). Covariances have the n - 1 denominator. Since Tr (S_r S_g)^(1/2) is the nuclear norm of
+    A_r A_gᵀ / sqrt((n-1)(m-1)) for centred features A, no root of a singular matrix is taken, and n < d is
+    exact. The cheaper of the n x m and the d x d form is chosen.
+
+    Args:
+        real: [N, D] features.
+        generated: [M, D] features.
+
+    Returns:
+        The distance, at least 0. It is biased upwards by about 1/n: compare only at equal n.
+
+    Raises:
+        InputError: fewer than two rows, different D, NaN or infinity.
+
+    >>> float(frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])))
+    9.0
+
+    """
+    r, g = _pair(real, generated, least=2)
+    mean_r, mean_g = r.mean(axis=0), g.mean(axis=0)
+    a, b = (r - mean_r) / np.sqrt(len(r) - 1), (g - mean_g) / np.sqrt(len(g) - 1)
+    d = r.shape[1]
+    large = len(r) * len(g) > d * d
+    a_small, b_small = (_factor(side) if large and len(side) > d else side for side in (a, b))
+    root = np.linalg.svd(a_small @ b_small.T, compute_uv=False).sum()
+    value = np.sum((mean_r - mean_g) ** 2) + np.sum(a * a) + np.sum(b * b) - 2 * root
+    return max(0.0, float(value))
+
+
+def _factor(rows: Array) -> Array:
+    """R of the QR decomposition: [D, D] with the same Gram matrix RᵀR, so the same covariance."""
+    return np.asarray(np.linalg.qr(rows, mode="r"), dtype=np.float64)
+
+
+def _pair(real: NDArray[Any], generated: NDArray[Any], least: int) -> tuple[Array, Array]:
+    r, g = feature_matrix(real, "Real features"), feature_matrix(generated, "Generated features")
+    problems = [Problem(f"{len(side)} {name} rows", f"give at least {least}")
+                for side, name in ((r, "real"), (g, "generated")) if len(side) < least]
+    if r.shape[1] != g.shape[1]:
+        problems.append(Problem(f"{r.shape[1]} and {g.shape[1]} columns", "use one encoder for both sides"))
+    if problems:
+        raise InputError("The two sets of features cannot be compared.", problems)
+    return r, g
+
+
+@dataclass(frozen=True)
+class Influence:
+    """A value with the first-order influence of each row: weights w_i in place of 1/n add sum w_i psi_i.
+
+    ``real`` [N] and ``generated`` [M] sum to zero; ``real`` is empty for a metric of the generated side
+    alone.
+    """
+
+    value: float
+    real: Array
+    generated: Array
+
+
+def frechet_influence(rr: Array, rg: Array, gg: Array) -> Influence:
+    """Fréchet distance and its influence functions from inner products alone.
+
+    With the centred A = A_r A_gᵀ / sqrt((n-1)(m-1)) = U s Vᵀ, the derivative of its nuclear norm under a
+    change of the weight of row i gives, for a real row,
+
+        psi_i = 2 (mu_r - mu_g)·(x_i - mu_r) + |x_i - mu_r|² n/(n-1) - Tr S_r - [n (U s Uᵀ)_ii - sum s]
+
+    and the same with V for a generated row (infinitesimal jackknife: Efron and Stein, Ann. Stat. 9, 1981; the
+    derivative of the root as in optimal transport between Gaussians). Used for bootstrap intervals and null
+    bands, where one decomposition has to serve hundreds of replicates.
+
+    Args:
+        rr: [N, N] inner products of real rows.
+        rg: [N, M] real with generated.
+        gg: [M, M] generated.
+
+    Returns:
+        The distance, the same as ``frechet_distance``, with its influences.
+
+    """
+    n, m = rg.shape
+    parts = _moments(rr, rg, gg)
+    u, s, vt = np.linalg.svd(parts.centred, full_matrices=False)
+    psi_r = parts.shift_r + centred_values(parts.square_r * n / (n - 1) - n * ((u * u) @ s))
+    psi_g = parts.shift_g + centred_values(parts.square_g * m / (m - 1) - m * ((vt.T * vt.T) @ s))
+    return Influence(max(0.0, float(parts.rest - 2 * s.sum())), psi_r, psi_g)
+
+
+def frechet_of_inner(rr: Array, rg: Array, gg: Array) -> float:
+    """Fréchet distance from inner products, without influences; arguments as in ``frechet_influence``."""
+    parts = _moments(rr, rg, gg)
+    return max(0.0, float(parts.rest - 2 * np.linalg.svd(parts.centred, compute_uv=False).sum()))
+
+
+@dataclass(frozen=True)
+class _Moments:
+    """Centred cross matrix, squared distances to the own mean, shifts along the means, FD less its root."""
+
+    centred: Array
+    square_r: Array
+    square_g: Array
+    shift_r: Array
+    shift_g: Array
+    rest: float
+
+
+def _moments(rr: Array, rg: Array, gg: Array) -> _Moments:
+    n, m = rg.shape
+    row_r, row_g, total = rg.mean(axis=1), rg.mean(axis=0), rg.mean()
+    mean_r, mean_g = rr.mean(axis=1), gg.mean(axis=1)
+    centred = (rg - row_r[:, None] - row_g[None, :] + total) / np.sqrt((n - 1) * (m - 1))
+    square_r = np.diag(rr) - 2 * mean_r + mean_r.mean()
+    square_g = np.diag(gg) - 2 * mean_g + mean_g.mean()
+    between = mean_r.mean() + mean_g.mean() - 2 * total
+    rest = float(between + square_r.sum() / (n - 1) + square_g.sum() / (m - 1))
+    shift_r, shift_g = 2 * centred_values(mean_r - row_r), 2 * centred_values(mean_g - row_g)
+    return _Moments(centred, square_r, square_g, shift_r, shift_g, rest)
+
+
+def centred_values(values: Array) -> Array:
+    """Values less their mean."""
+    return np.asarray(values - values.mean(), dtype=np.float64)
+
+
+def polynomial_kernel(a: NDArray[Any], b: NDArray[Any]) -> Array:
+    """Kernel of KID, k(x, y) = (x·y / d + 1)³ (Bińkowski et al., ICLR 2018, section 4).
+
+    Args:
+        a: [N, D] features.
+        b: [M, D] features.
+
+    Returns:
+        [N, M] float64.
+
+    """
+    inner = np.asarray(a, dtype=np.float64) @ np.asarray(b, dtype=np.float64).T
+    return kernel_of_inner(inner, np.asarray(a).shape[1])
+
+
+def kernel_of_inner(inner: Array, dimension: int) -> Array:
+    """The same kernel from inner products x·y that are there already."""
+    base = inner / dimension + 1
+    return np.asarray(base * base * base, dtype=np.float64)
+
+
+def kernel_distance(
+    real: NDArray[Any], generated: NDArray[Any], clusters: NDArray[Any] | None = None
+) -> float:
+    """Unbiased squared maximum mean discrepancy with the polynomial kernel (KD; KID on Inception features).
+
+        KD = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(g_i, g_j) - 2 mean_{i,j} k(r_i, g_j)
+
+    Source: Gretton et al., JMLR 13, 2012, lemma 6; Bińkowski et al., ICLR 2018. Unbiased at any n, so it may
+    be negative. With ``clusters``, pairs of real rows of one cluster (patient) are left out as well: they are
+    more alike than two independent rows, and would bias the first mean upwards.
+
+    Args:
+        real: [N, D] features.
+        generated: [M, D] features.
+        clusters: [N] cluster of each real row; None takes each row for its own.
+
+    Raises:
+        InputError: fewer than two rows or clusters, different D, NaN or infinity.
+
+    >>> kernel_distance(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]))
+    -3.5
+
+    """
+    r, g = _pair(real, generated, least=2)
+    codes = np.arange(len(r)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if len(np.unique(codes)) < 2:
+        problem = Problem("all real rows are of one cluster", "give images of at least two patients")
+        raise InputError("The kernel distance needs pairs of different clusters.", [problem])
+    ones_r, ones_g = np.ones((1, len(r))), np.ones((1, len(g)))
+    within_r = pair_mean(without_clusters(polynomial_kernel(r, r), codes), ones_r, codes)
+    within_g = pair_mean(without_clusters(polynomial_kernel(g, g), None), ones_g, None)
+    return float((within_r + within_g - 2 * cross_mean(polynomial_kernel(r, g), ones_r, ones_g))[0])
+
+
+def without_clusters(kernel: Array, codes: NDArray[np.int64] | None) -> Array:
+    """A copy of a square kernel matrix with zero where both rows are of one cluster (None: the diagonal)."""
+    result = np.array(kernel, dtype=np.float64)
+    np.fill_diagonal(result, 0.0)
+    if codes is not None:
+        order = np.argsort(codes, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+            if len(rows) > 1:
+                result[np.ix_(rows, rows)] = 0.0
+    return result
+
+
+def pair_mean(kernel: Array, weights: Array, codes: NDArray[np.int64] | None) -> Array:
+    """Mean of the kernel over pairs of rows of different clusters, for many sets of multiplicities at once.
+
+        sum_{ij, c_i≠c_j} w_i w_j k_ij / (W² - sum_c W_c²),   W_c = sum of w over cluster c
+
+    A row that a bootstrap drew twice is not paired with its own copy: that pair's kernel is a diagonal entry,
+    and counting it would shift every replicate upwards.
+
+    Args:
+        kernel: [N, N] from ``without_clusters``.
+        weights: [R, N] multiplicities, one row per replicate.
+        codes: [N] cluster codes; None takes each row for its own cluster.
+
+    Returns:
+        [R]; NaN where a replicate holds fewer than two clusters.
+
+    """
+    total = np.einsum("rn,rn->r", weights @ kernel, weights)
+    if codes is None:
+        own = np.einsum("rn,rn->r", weights, weights)
+    else:
+        own = np.square(_cluster_sums(weights, codes, int(codes.max()) + 1)).sum(axis=1)
+    pairs = weights.sum(axis=1) ** 2 - own
+    return _ratio(total, pairs)
+
+
+def cross_mean(kernel: Array, real: Array, generated: Array, codes_real: NDArray[np.int64] | None = None,
+               codes_generated: NDArray[np.int64] | None = None) -> Array:
+    """Mean of the kernel between the two sides: real [R, N] and generated [R, M] multiplicities -> [R].
+
+    With cluster codes on one scale, the kernel holds zero where both rows are of one cluster, and these pairs
+    are not counted. NaN where no pair is left.
+    """
+    total = np.einsum("rm,rm->r", real @ kernel, generated)
+    pairs = real.sum(axis=1) * generated.sum(axis=1)
+    if codes_real is not None and codes_generated is not None:
+        size = int(max(codes_real.max(), codes_generated.max())) + 1
+        shared = _cluster_sums(real, codes_real, size) * _cluster_sums(generated, codes_generated, size)
+        pairs = pairs - shared.sum(axis=1)
+    return _ratio(total, pairs)
+
+
+def _cluster_sums(weights: Array, codes: NDArray[np.int64], size: int) -> Array:
+    """Sum of the weights [R, N] over the rows of each cluster -> [R, size]."""
+    member = csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(size, len(codes)))
+    return np.asarray((member @ weights.T).T, dtype=np.float64)
+
+
+def _ratio(total: Array, pairs: Array) -> Array:
+    mean: Array = np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0.5)
+    return mean

@@ -1,0 +1,73 @@
+"""All that a report holds, checked once: the page, the JSON and the cards are three views of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from equigen.report.frames import as_data, plain
+from equigen.report.images import Grid
+from equigen.report.layout import Sentence
+
+FORMAT = 1
+PHANTOM = "Numbers about an artificial image model, not about patients."
+
+
+@dataclass(frozen=True)
+class Content:
+    """What is reported; ``counts``, ``quality``, ``fairness`` and ``history`` are completed tables.
+
+    ``given`` holds the tables as they came (None for one that was not given), for the JSON.
+    """
+
+    title: str
+    phantom: bool
+    software: str
+    facts: dict[str, str]
+    warnings: list[str]
+    settings: Mapping[str, Any]
+    timings: Mapping[str, float]
+    versions: Mapping[str, str]
+    counts: pd.DataFrame
+    quality: pd.DataFrame
+    fairness: pd.DataFrame
+    history: dict[str, pd.DataFrame]
+    grids: list[Grid]
+    sentences: list[Sentence]
+    given: dict[str, pd.DataFrame | None]
+
+    def topics(self) -> dict[str, list[Sentence]]:
+        """The sentences by topic, in order."""
+        topics: dict[str, list[Sentence]] = {}
+        for sentence in self.sentences:
+            topics.setdefault(sentence.topic, []).append(sentence)
+        return topics
+
+    def data(self) -> dict[str, Any]:
+        """The report as JSON-like data: tables as they came, unknown values as None."""
+        return {
+            "format": FORMAT,
+            "software": self.software,
+            "title": self.title,
+            "phantom": self.phantom,
+            "note": PHANTOM if self.phantom else None,
+            "facts": plain(self.facts),
+            "in_short": [vars(sentence) | {"parts": list(sentence.parts)} for sentence in self.sentences],
+            "warnings": plain(self.warnings),
+            **{name: as_data(frame) for name, frame in self.given.items()},
+            "history": {name: as_data(frame) for name, frame in self.history.items()},
+            "grids": [_grid(grid) for grid in self.grids],
+            "settings": plain(self.settings),
+            "timings": plain(self.timings),
+            "versions": plain(self.versions),
+        }
+
+
+def _grid(grid: Grid) -> dict[str, Any]:
+    """A grid without its pixels, which are in the page."""
+    shape = list(grid.real.shape)
+    words = {"title": grid.title, "caption": grid.caption, "rows": list(grid.rows)}
+    return words | {"sources": list(grid.sources()), "shape": shape}

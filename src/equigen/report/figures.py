@@ -1,0 +1,135 @@
+"""Matplotlib to inline SVG: the same bytes for the same numbers, no address outside the page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from io import StringIO
+from textwrap import wrap
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+WIDTH = 5.6  # inches; two figures stand beside each other on a wide screen
+INK, MUTED, RULE, BAND = "#1c2330", "#5b6472", "#dfe3e8", "#d5d9df"
+# Okabe and Ito's colours without yellow, which vanishes on white; told apart in colour blindness.
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
+REFERENCES = ["real", "reconstruction"]
+_STYLE = {
+    "svg.hashsalt": "equigen",
+    "svg.fonttype": "none",
+    "font.family": "DejaVu Sans",
+    "font.size": 8.5,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": INK,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": INK,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.7,
+    "figure.facecolor": "none",
+    "axes.facecolor": "none",
+    "axes.formatter.useoffset": False,
+    "text.usetex": False,
+    "text.parse_math": False,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one run, recipe or group is drawn: told apart by marker and dash as well as by colour."""
+
+    color: str
+    marker: str
+    dash: Any
+    filled: bool = True
+
+
+def looks(names: list[str]) -> dict[str, Look]:
+    """A look per name: references in grey with open markers, the others down the palette."""
+    result, place = {}, 0
+    for name in names:
+        if name in REFERENCES:
+            result[name] = Look("#4a4f57", "s" if name == "real" else "D", ":", filled=False)
+        else:
+            step = place % len(PALETTE)
+            result[name] = Look(PALETTE[step], MARKERS[step], DASHES[step])
+            place += 1
+    return result
+
+
+def wrapped(text: str, width: int) -> str:
+    """Text broken into lines of at most ``width`` characters, long words included."""
+    return "\n".join(wrap(text, width, break_long_words=True)) or text
+
+
+@contextmanager
+def drawing(height: float) -> Iterator[Figure]:
+    """A figure of the page's width, drawn in the page's style."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(WIDTH, height))
+        FigureCanvasSVG(figure)
+        yield figure
+
+
+def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]], height: float) -> None:
+    """A legend across the top of the figure, in as many columns as the longest name allows."""
+    labels = [wrapped(label, 34) for label, _ in entries]
+    handles = [Line2D([], [], **{"linestyle": "none", "markersize": 5, **style}) for _, style in entries]
+    figure.legend(
+        handles,
+        labels,
+        loc="upper left",
+        bbox_to_anchor=(0.005, 1.0),
+        ncols=legend_columns(labels),
+        frameon=False,
+        borderaxespad=0.2,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        fontsize=8.5,
+    )
+
+
+def legend_columns(labels: list[str]) -> int:
+    """How many legend entries fit beside each other."""
+    longest = max((max(map(len, label.split("\n"))) for label in labels), default=1)
+    return max(1, min(4, int(WIDTH * 14.5) // (longest + 6)))
+
+
+def legend_height(names: list[str]) -> float:
+    """Inches that the legend of these names needs."""
+    labels = [wrapped(name, 34) for name in names]
+    columns = np.array_split(np.array([label.count("\n") + 1 for label in labels]), legend_columns(labels))
+    return 0.1 + 0.175 * max(int(lines.sum()) for lines in columns)
+
+
+def svg_text(figure: Figure, alt: str, slug: str) -> str:
+    """The figure as an ``<svg>`` element with ``alt`` as its name.
+
+    Identifiers get the prefix ``slug`` so that many figures may share a page; the XML header, the metadata
+    and the namespaces' addresses go, which inline SVG in HTML does not need.
+    """
+    buffer = StringIO()
+    with mpl.rc_context(_STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"\s+xmlns(:\w+)?=\"[^\"]*\"", "", text)
+    text = text.replace("xlink:href", "href")
+    text = re.sub(r'\bid="', f'id="{slug}-', text)
+    text = re.sub(r'href="#', f'href="#{slug}-', text)
+    text = re.sub(r"url\(#", f"url(#{slug}-", text)
+    text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", text, count=1)
+    text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(alt, quote=True)}"', 1)

@@ -1,0 +1,200 @@
+"""Forest plots: an estimate with its interval for every group and run; below, the gap and its chance band."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from equigen.report.figures import (
+    BAND,
+    INK,
+    MUTED,
+    RULE,
+    WIDTH,
+    Look,
+    drawing,
+    legend,
+    legend_height,
+    looks,
+    svg_text,
+    wrapped,
+)
+from equigen.report.rounding import known
+
+_LABEL = 1.55  # inches for the groups' names
+_LINE = 0.155  # inches for one run of one group
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One estimate of one run; all numbers may be NaN, and ``remark`` stands in for a missing estimate."""
+
+    row: str
+    series: str
+    estimate: float
+    low: float
+    high: float
+    floor: float = float("nan")
+    null_low: float = float("nan")
+    null_high: float = float("nan")
+    remark: str = ""
+
+
+def forest(
+    groups: list[Mark],
+    gaps: list[Mark],
+    *,
+    axis: str,
+    scale: float,
+    alt: str,
+    slug: str,
+    series: list[str] | None = None,
+    styles: dict[str, Look] | None = None,
+    floor: str = "floor (real against real)",
+    limits: tuple[float, float] | None = None,
+) -> str:
+    """A forest plot as inline SVG.
+
+    ``groups`` are drawn in the order of their first appearance, ``gaps`` in an axis of their own below with
+    the chance band in grey; all values are multiplied by ``scale``. ``series`` gives the order of the runs
+    and ``styles`` their looks, so that a run keeps its colour over a whole page; ``floor`` is what the
+    floor's tick is called, and ``limits`` are the ends of the groups' axis, before scaling.
+    """
+    names = series or list(dict.fromkeys(mark.series for mark in groups + gaps))
+    names = [name for name in names if any(mark.series == name for mark in groups + gaps)]
+    style = styles or looks(names)
+    rows = list(dict.fromkeys(mark.row for mark in groups))
+    entries = _entries(names, style, groups, gaps, floor=floor)
+    sizes = _Sizes(
+        len(rows),
+        _lines(rows),
+        len(names),
+        len({g.series for g in gaps}),
+        legend_height([label for label, _ in entries]),
+    )
+    with drawing(sizes.total) as figure:
+        legend(figure, entries, sizes.total)
+        upper = figure.add_axes(sizes.upper())
+        _groups(upper, groups, rows, names, style=style, scale=scale)
+        upper.set_xlabel(axis)
+        if limits is not None:
+            upper.set_xlim(limits[0] * scale, limits[1] * scale)
+        if gaps:
+            lower = figure.add_axes(sizes.lower())
+            _gaps(lower, gaps, names, style, scale)
+            lower.set_xlabel(f"gap between groups: {axis.split(',', maxsplit=1)[0]}")
+        return svg_text(figure, alt, slug)
+
+
+@dataclass(frozen=True)
+class _Sizes:
+    """Heights in inches and places in figure fractions."""
+
+    rows: int
+    lines: int
+    names: int
+    gaps: int
+    legend: float
+
+    @property
+    def groups(self) -> float:
+        return self.rows * max(self.names * _LINE + 0.1, self.lines * 0.15 + 0.08)
+
+    @property
+    def gap(self) -> float:
+        return self.gaps * 0.2 + 0.1 if self.gaps else 0.0
+
+    @property
+    def total(self) -> float:
+        return self.legend + 0.05 + self.groups + 0.46 + (self.gap + 0.5 if self.gaps else 0.0)
+
+    def upper(self) -> tuple[float, float, float, float]:
+        bottom = self.total - self.legend - 0.05 - self.groups
+        return _LABEL / WIDTH, bottom / self.total, 1 - (_LABEL + 0.12) / WIDTH, self.groups / self.total
+
+    def lower(self) -> tuple[float, float, float, float]:
+        return _LABEL / WIDTH, 0.46 / self.total, 1 - (_LABEL + 0.12) / WIDTH, self.gap / self.total
+
+
+def _lines(rows: list[str]) -> int:
+    return max((wrapped(row, 22).count("\n") + 1 for row in rows), default=1)
+
+
+def _entries(
+    names: list[str], style: dict[str, Look], groups: list[Mark], gaps: list[Mark], *, floor: str
+) -> list[tuple[str, Any]]:
+    entries: list[tuple[str, Any]] = [(name, _dot(style[name])) for name in names]
+    if any(known(mark.floor) for mark in groups):
+        entries.append((floor, {"marker": "|", "color": INK, "markersize": 8}))
+    if any(known(mark.null_high) for mark in gaps):
+        entries.append(("chance band of the gap", {"marker": "s", "color": BAND, "markersize": 8}))
+    return entries
+
+
+def _dot(look: Look) -> dict[str, Any]:
+    return {
+        "marker": look.marker,
+        "color": look.color,
+        "markerfacecolor": look.color if look.filled else "white",
+    }
+
+
+def _groups(
+    axes: Any, marks: list[Mark], rows: list[str], names: list[str], *, style: dict[str, Look], scale: float
+) -> None:
+    middles = {row: float(place) for place, row in enumerate(rows)}
+    shift = {name: (i - (len(names) - 1) / 2) * 0.8 / max(len(names), 2) for i, name in enumerate(names)}
+    drawn = {mark.row for mark in marks if known(mark.estimate)}
+    places = [middles[mark.row] + (shift[mark.series] if mark.row in drawn else 0.0) for mark in marks]
+    _points(axes, marks, places, style=style, scale=scale)
+    axes.hlines([edge - 0.5 for edge in range(1, len(rows))], 0, 1, transform=axes.get_yaxis_transform(),
+                color=RULE, linewidth=0.7, zorder=0)  # fmt: skip
+    axes.set_yticks(range(len(rows)), [wrapped(row, 22) for row in rows], multialignment="right")
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    _tidy(axes)
+
+
+def _points(
+    axes: Any, marks: list[Mark], places: list[float], *, style: dict[str, Look], scale: float
+) -> None:
+    """Estimates and intervals run by run, floors, and once a place the remark where there is no estimate."""
+    pairs = [(mark, y) for mark, y in zip(marks, places, strict=True) if known(mark.estimate)]
+    for name in dict.fromkeys(mark.series for mark, _ in pairs):
+        own = [(mark, y) for mark, y in pairs if mark.series == name]
+        bars = [(m, y) for m, y in own if known(m.low) and known(m.high)]
+        axes.hlines([y for _, y in bars], [m.low * scale for m, _ in bars], [m.high * scale for m, _ in bars],
+                    color=style[name].color, linewidth=1.6, zorder=3)  # fmt: skip
+        axes.plot([m.estimate * scale for m, _ in own], [y for _, y in own], linestyle="none", markersize=5,
+                  zorder=4, **_dot(style[name]))  # fmt: skip
+    floors = [(mark.floor * scale, y) for mark, y in pairs if known(mark.floor)]
+    axes.plot([x for x, _ in floors], [y for _, y in floors], "|", color=INK, markersize=8,
+              markeredgewidth=1.3, zorder=2)  # fmt: skip
+    remarks = {y: mark.remark for mark, y in zip(marks, places, strict=True) if not known(mark.estimate)}
+    for y, remark in remarks.items():
+        axes.text(0.01, y, remark, transform=axes.get_yaxis_transform(), color=MUTED, fontsize=7.5,
+                  style="italic", verticalalignment="center")  # fmt: skip
+
+
+def _gaps(axes: Any, marks: list[Mark], names: list[str], style: dict[str, Look], scale: float) -> None:
+    present = [name for name in names if any(mark.series == name for mark in marks)]
+    places = [float(present.index(mark.series)) for mark in marks]
+    bands = [(mark, y) for mark, y in zip(marks, places, strict=True) if known(mark.null_high)]
+    lows = [mark.null_low if known(mark.null_low) else 0.0 for mark, _ in bands]
+    widths = [(mark.null_high - low) * scale for (mark, _), low in zip(bands, lows, strict=True)]
+    axes.barh(
+        [y for _, y in bands], widths, left=[low * scale for low in lows], height=0.8, color=BAND, zorder=1
+    )
+    _points(axes, marks, places, style=style, scale=scale)
+    axes.set_yticks(range(len(present)), [wrapped(name, 22).split("\n")[0] for name in present])
+    axes.set_ylim(len(present) - 0.5, -0.5)
+    axes.set_xlim(left=0)
+    _tidy(axes)
+
+
+def _tidy(axes: Any) -> None:
+    axes.spines["left"].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(axis="x", color=RULE, linewidth=0.7)
+    axes.set_axisbelow(True)
+    axes.margins(x=0.04)

@@ -1,0 +1,114 @@
+"""The tables that the report reads: checked, completed with the optional columns, and turned into JSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from equigen.errors import InputError, Problem
+from equigen.report.metrics import metric
+
+DERIVED = ["gap", "es", "worst"]  # groups that are no group of patients
+_ESTIMATE = ["estimate", "ci_low", "ci_high", "null_low", "null_high", "p_value"]
+QUALITY_TEXT = ["run", "encoder", "metric", "attribute", "group", "note"]
+QUALITY_NUMBERS = ["n_real", "n_generated", "matched_n", *_ESTIMATE, "floor", "excess"]
+FAIRNESS_TEXT = ["recipe", "task", "domain", "metric", "attribute", "group", "difference_to", "note"]
+FAIRNESS_NUMBERS = ["n", "n_patients", *_ESTIMATE, "difference", "difference_low", "difference_high"]
+COUNTS_TEXT = ["label", "level", "attribute", "group", "split"]
+HISTORY_TEXT = ["kind", "attribute", "group"]
+_OPTIONAL = {"encoder", "note", "difference_to", "task", "domain", "label", "split", "level"}
+
+
+def _completed(
+    frame: pd.DataFrame, name: str, text: list[str], numbers: list[str], needed: list[str]
+) -> pd.DataFrame:
+    required = [column for column in text if column not in _OPTIONAL] + needed
+    missing = [column for column in required if column not in frame.columns]
+    if missing:
+        mend = f"give the table with the columns {', '.join(required)}"
+        raise InputError(
+            f"The {name} table cannot be reported.",
+            [Problem("column is missing", mend, column=c) for c in missing],
+        )
+    texts = {
+        c: frame[c].astype(object).where(frame[c].notna(), "").map(str) if c in frame else "" for c in text
+    }
+    nan = float("nan")
+    values = {c: pd.to_numeric(frame[c]).astype(float) if c in frame else nan for c in numbers}
+    return pd.DataFrame({**texts, **values}, index=frame.index).reset_index(drop=True)
+
+
+def quality_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
+    """The quality table with every column of the contract; a missing excess is estimate minus floor."""
+    if frame is None or frame.empty:
+        return pd.DataFrame(columns=[*QUALITY_TEXT, *QUALITY_NUMBERS])
+    full = _completed(frame, "quality", QUALITY_TEXT, QUALITY_NUMBERS, ["estimate"])
+    distance = full["metric"].map(lambda name: metric(name).better == "lower") & ~full["group"].isin(DERIVED)
+    over = (full["estimate"] - full["floor"]).where(distance)
+    return full.assign(excess=full["excess"].fillna(over))
+
+
+def fairness_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
+    """The fairness table with every column of the contract."""
+    if frame is None or frame.empty:
+        return pd.DataFrame(columns=[*FAIRNESS_TEXT, *FAIRNESS_NUMBERS])
+    full = _completed(frame, "fairness", FAIRNESS_TEXT, FAIRNESS_NUMBERS, ["estimate"])
+    return full.assign(domain=full["domain"].replace("", "all"))
+
+
+def counts_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
+    """The counts with text columns, ``images``, ``patients`` (NaN where absent) and ``small`` (bool).
+
+    Where there is a column ``domain``, out-of-distribution rows become a split of their own: ``test (ood)``.
+    """
+    if frame is None or frame.empty:
+        return pd.DataFrame(columns=[*COUNTS_TEXT, "images", "patients", "small"])
+    small = frame["small"].fillna(False).astype(bool) if "small" in frame else False
+    full = _completed(frame, "counts", COUNTS_TEXT, ["images", "patients"], ["images"])
+    outside = (frame["domain"] == "ood").to_numpy() if "domain" in frame else np.zeros(len(full), bool)
+    split = full["split"].where(~outside, full["split"] + " (ood)")
+    return full.assign(split=split, small=np.asarray(small))
+
+
+def history_frame(frame: pd.DataFrame) -> pd.DataFrame:
+    """One generator's history: images seen, kind, attribute, group, value."""
+    return _completed(frame, "history", HISTORY_TEXT, ["images_seen", "value"], ["images_seen", "value"])
+
+
+def in_order(values: pd.Series) -> list[str]:
+    """The different values in the order of their first appearance."""
+    return [str(value) for value in values.drop_duplicates()]
+
+
+def plain(value: Any) -> Any:
+    """A JSON-like copy: NaN and infinity become None, NumPy scalars become Python's, the rest text."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
+        ordered = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
+        return [plain(entry) for entry in ordered]
+    return _plain_scalar(value.item() if isinstance(value, np.generic) else value)
+
+
+def _plain_scalar(value: Any) -> Any:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, (bool, str, int)):
+        return value
+    return value.as_posix() if isinstance(value, PurePath) else str(value)
+
+
+def as_data(frame: pd.DataFrame | None) -> dict[str, Any] | None:
+    """A table as ``{"columns": [...], "rows": [[...], ...]}`` with None where a value is unknown."""
+    if frame is None:
+        return None
+    columns = [frame[name].tolist() for name in frame.columns]
+    rows = [[plain(entry) for entry in row] for row in zip(*columns, strict=True)]
+    return {"columns": [str(name) for name in frame.columns], "rows": rows}

@@ -1,0 +1,100 @@
+"""What a page is made of: sections of blocks, blocks of sentences, figures and tables. No HTML here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One table cell: main text, a smaller second line, and a mark that the style sheet knows.
+
+    ``mark`` is one of "" (plain), "small" (too few patients), "missing", "beyond" (outside the chance band).
+    """
+
+    text: str
+    under: str = ""
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One table row: its heading and cells; ``kind`` is "", "attribute" (spans the table) or "derived"."""
+
+    head: str
+    cells: list[Cell] = field(default_factory=list)
+    kind: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with a caption; the first entry of ``head`` stands over the row headings."""
+
+    caption: str
+    head: list[str]
+    rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An inline SVG with its caption; the text alternative is inside the SVG."""
+
+    svg: str
+    caption: str
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Images of one group from one source, beside each other in one PNG (base64)."""
+
+    png: str
+    alt: str
+    width: int
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """A grid of images: a row per group, a column per source."""
+
+    title: str
+    caption: str
+    sources: list[str]
+    rows: list[tuple[str, list[Strip]]]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A headed part of a section; ``folded`` parts are closed until the reader opens them."""
+
+    title: str
+    text: list[str] = field(default_factory=list)
+    pictures: list[Picture] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+    images: list[ImageTable] = field(default_factory=list)
+    terms: list[tuple[str, str, str]] = field(default_factory=list)
+    code: str = ""
+    folded: bool = False
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section with its anchor; ``absent`` is what the page says when there is no block."""
+
+    anchor: str
+    title: str
+    intro: str
+    blocks: list[Block]
+    absent: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One finding in plain words, with its ``parts`` as a list below it.
+
+    ``tone`` is "finding", "chance" (not established), "caution", "missing" or "note" (how to read them).
+    """
+
+    text: str
+    tone: str
+    topic: str
+    parts: tuple[str, ...] = ()

@@ -1,0 +1,47 @@
+"""What each metric is called, which way is better, how it is shown, and where its formula comes from."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Words about one metric.
+
+    ``scale`` multiplies shown numbers (KD is shown x 1000); ``decimals`` None means about three significant
+    digits; ``better`` is "lower", "higher" or "" (neither).
+    """
+
+    name: str
+    short: str
+    title: str
+    better: str
+    meaning: str
+    source: str
+    scale: float = 1.0
+    decimals: int | None = None
+
+
+def _catalogue() -> dict[str, Any]:
+    read: dict[str, Any] = json.loads(files("equigen.report").joinpath("catalogue.json").read_text("utf-8"))
+    return read
+
+
+_READ = _catalogue()
+METRICS: dict[str, Metric] = {entry["name"]: Metric(**entry) for entry in _READ["metrics"]}
+TERMS: list[tuple[str, str, str]] = [(t["term"], t["meaning"], t["source"]) for t in _READ["terms"]]
+LIMITS: list[str] = _READ["limits"]
+
+
+def metric(name: str) -> Metric:
+    """The words about a metric; an unknown one keeps its name and says that it has no definition here."""
+    known = METRICS.get(name)
+    if known is not None:
+        return known
+    better = "lower" if name.endswith("error") else "higher" if name.endswith("accuracy") else ""
+    shown = name.replace("_", " ")
+    return Metric(name, shown, shown, better, "No definition in this report.", "")

@@ -1,0 +1,203 @@
+"""The page's sections, each made from one table."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from equigen.report.curves import curves, shared_limits
+from equigen.report.figures import looks
+from equigen.report.frames import in_order, plain
+from equigen.report.images import Grid, image_table
+from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
+from equigen.report.metrics import LIMITS, TERMS, metric
+from equigen.report.rounding import count, duration, listing, number
+from equigen.report.tables import counts_tables, split_tables
+
+MANY = 12  # more kinds of notes than this are folded away
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+EARLY = 0.1  # share of training whose values do not set the losses' axis
+FOLD = 3  # more generators than this and the figures per group are folded away
+
+
+def counts_section(counts: pd.DataFrame) -> Section:
+    """Who is in the data."""
+    blocks = []
+    if not counts.empty:
+        small = int(counts["small"].sum())
+        text = [
+            f"{small} of {len(counts)} cells (split by split) are small: numbers about them are uncertain."
+        ]
+        blocks = [Block("", text if small else [], tables=counts_tables(counts))]
+        if split := split_tables(counts):
+            blocks.append(Block("The same, split by split", tables=split, folded=True))
+    return Section(
+        "data",
+        "Who is in the data",
+        "Images, and in brackets patients, for each group and diagnosis.",
+        blocks,
+        "The counts were not given.",
+    )
+
+
+def images_section(grids: list[Grid]) -> Section:
+    """Real and generated images on the same rows."""
+    blocks = [Block("", images=[image_table(grid)]) for grid in grids]
+    intro = "Every row is one group; real images and those of each generator stand side by side."
+    return Section("images", "Images", intro, blocks, "No images were given.")
+
+
+def training_section(history: Mapping[str, pd.DataFrame]) -> Section:
+    """Losses and mechanism values over images seen."""
+    blocks = [_loss_block(history), *_group_blocks(history)]
+    intro = (
+        "The denoising loss on a fixed probe (the same images, noise and noise levels each time), in images "
+        "seen. Lower is better, but groups may differ in how hard their images are."
+    )
+    return Section(
+        "training",
+        "Training",
+        intro,
+        [block for block in blocks if block.pictures],
+        "No training history was given.",
+    )
+
+
+def _part(frame: pd.DataFrame, kind: str, attribute: str) -> pd.DataFrame:
+    return frame[(frame["kind"] == kind) & (frame["attribute"] == attribute) & frame["value"].notna()]
+
+
+def _loss_block(history: Mapping[str, pd.DataFrame]) -> Block:
+    """The whole set's loss of every generator."""
+    pictures = []
+    for kind, title in (
+        ("probe_heldout", "held-out probe"),
+        ("probe_train", "training probe"),
+        ("train", "training batches"),
+    ):
+        lines = {name: part for name, frame in history.items() if not (part := _part(frame, kind, "*")).empty}
+        if lines:
+            alt = f"Loss on the {title} over images seen for {listing(list(lines))}. " + _ends(lines)
+            svg = curves(lines, looks(list(history)), axis="loss", alt=alt, slug=f"loss-{kind}")
+            pictures.append(
+                Picture(svg, f"Loss on the {title}, all images. Long runs are averaged to 200 points.")
+            )
+    return Block("All images together", pictures=pictures)
+
+
+def _ends(lines: Mapping[str, pd.DataFrame]) -> str:
+    words = metric("loss")
+    last = {name: frame.sort_values("images_seen")["value"].iloc[-1] for name, frame in lines.items()}
+    return (
+        "Last values: "
+        + listing([f"{name} {number(float(value), words)}" for name, value in last.items()])
+        + "."
+    )
+
+
+def _group_blocks(history: Mapping[str, pd.DataFrame]) -> list[Block]:
+    """Losses per group on the best probe there is, and the mechanism's sigma."""
+    kinds = {kind for frame in history.values() for kind in frame.loc[frame["attribute"] != "*", "kind"]}
+    titles = {"probe_heldout": "held-out probe", "probe_train": "training probe", "train": "training batches"}
+    kind = next((kind for kind in titles if kind in kinds), None)
+    blocks = [_per_group(history, kind, f"Loss per group, {titles[kind]}", "loss")] if kind else []
+    return blocks + (
+        [_per_group(history, "sigma", "Sigma of the mechanism", "sigma")] if "sigma" in kinds else []
+    )
+
+
+def _attributes(history: Mapping[str, pd.DataFrame], kind: str) -> list[str]:
+    names = [
+        name for frame in history.values() for name in in_order(frame.loc[frame["kind"] == kind, "attribute"])
+    ]
+    return [name for name in dict.fromkeys(names) if name != "*"]
+
+
+def _per_group(history: Mapping[str, pd.DataFrame], kind: str, title: str, axis: str) -> Block:
+    """A figure for each attribute and generator; the generators of one attribute share their axis."""
+    pictures = []
+    for attribute in _attributes(history, kind):
+        parts = {
+            name: own for name, frame in history.items() if not (own := _part(frame, kind, attribute)).empty
+        }
+        groups = list(dict.fromkeys(group for part in parts.values() for group in in_order(part["group"])))
+        limits, styles = shared_limits(list(parts.values()), EARLY), looks(groups)
+        for place, (name, part) in enumerate(parts.items()):
+            lines = {group: own for group in groups if not (own := part[part["group"] == group]).empty}
+            alt = f"{title} of {name} over images seen, by {attribute}. " + _ends(lines)
+            slug = f"{kind}-{_slug(attribute)}-{place}"
+            svg = curves(lines, styles, axis=axis, alt=alt, slug=slug, limits=limits)
+            pictures.append(Picture(svg, f"{name}, by {attribute}"))
+    text = [] if kind == "sigma" else ["The first tenth of training may lie above the axis."]
+    return Block(title, text, pictures, folded=len(history) > FOLD)
+
+
+def _slug(text: str) -> str:
+    return "".join(sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}" for sign in text)
+
+
+def reading_section(quality: pd.DataFrame, fairness: pd.DataFrame) -> Section:
+    """Definitions of what the page shows, what it cannot support, and every note of the tables."""
+    names = [*in_order(quality["metric"]), *in_order(fairness["metric"])]
+    used = [metric(name) for name in dict.fromkeys(names)]
+    ways = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
+    terms = [(m.title, f"{m.meaning} {ways[m.better]}".strip(), m.source) for m in used]
+    limits = [*LIMITS, *_tests(quality, fairness)]
+    blocks = [
+        Block("What a number cannot support", limits),
+        Block("Words", terms=[*TERMS]),
+        Block("Metrics on this page", terms=terms),
+    ]
+    notes = _notes(quality, "quality") + _notes(fairness, "fairness")
+    if notes:
+        table = Table("What the tables note", ["note", "table", "rows"], notes)
+        blocks.append(Block("Notes of the tables", tables=[table], folded=len(notes) > MANY))
+    return Section(
+        "reading",
+        "How to read this, and its limits",
+        "",
+        [b for b in blocks if b.text or b.terms or b.tables],
+        "",
+    )
+
+
+def _tests(quality: pd.DataFrame, fairness: pd.DataFrame) -> list[str]:
+    total = int(quality["p_value"].notna().sum() + fairness["p_value"].notna().sum())
+    if total < 2:
+        return []
+    chance = max(1, round(total * 0.05))
+    return [
+        f"This report holds {total} p-values. If nothing differed, about {chance} of them would still be "
+        "0.05 or less, fewer where they were corrected for their number."
+    ]
+
+
+def _notes(frame: pd.DataFrame, table: str) -> list[Row]:
+    """Each kind of note once, with its number of rows; notes that differ in numbers only are one kind."""
+    kinds: dict[str, list[str]] = {}
+    for note in (part for cell in frame["note"] for part in cell.split("; ") if part):
+        kinds.setdefault(_NUMBER.sub("#", note), []).append(note)
+    return [
+        Row(notes[0], [Cell(table), Cell(count(len(notes)), "numbers differ" if len(set(notes)) > 1 else "")])
+        for notes in kinds.values()
+    ]
+
+
+def settings_section(
+    settings: Mapping[str, Any], versions: Mapping[str, str], timings: Mapping[str, float]
+) -> Section:
+    """Settings, versions and times."""
+    blocks = []
+    if settings:
+        blocks.append(Block("Settings", code=json.dumps(plain(settings), indent=2, ensure_ascii=False)))
+    if versions:
+        rows = [Row(name, [Cell(str(value))]) for name, value in versions.items()]
+        blocks.append(Block("Versions", tables=[Table("Software", ["software", "version"], rows)]))
+    if timings:
+        rows = [Row(name, [Cell(duration(float(value)))]) for name, value in timings.items()]
+        blocks.append(Block("Time", tables=[Table("Stages", ["stage", "time"], rows)]))
+    return Section("settings", "Settings", "", blocks, "No settings were given.")

@@ -1,0 +1,113 @@
+"""What may be said about a table's rows in plain words, and never more than the rows say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from equigen.report.frames import DERIVED
+from equigen.report.metrics import Metric
+from equigen.report.rounding import known, number, p_text
+
+LEVEL = 0.05
+_SEEDED = re.compile(r"^(?P<base>.+?)[\s._/@-]+(?:seed|s)[\s._=-]*(?P<seed>\d+)$")
+DOMAINS = {
+    "all": "all test images",
+    "id": "in distribution (held-out patients of the training sites)",
+    "ood": "out of distribution (other sites)",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a chance band says about one value: ``beyond`` is None where chance was not tested."""
+
+    beyond: bool | None
+    text: str
+
+
+def verdict(row: Any, metric: Metric) -> Verdict:
+    """Whether a gap is larger than chance alone gives.
+
+    Larger than chance needs both: above the band and p at most 0.05, where both are given; if they disagree
+    the gap counts as not distinguishable. A missing estimate or band gives no verdict.
+    """
+    if not known(row["estimate"]):
+        return Verdict(None, "not evaluated")
+    has_band, has_p = known(row["null_high"]), known(row["p_value"])
+    if not has_band and not has_p:
+        return Verdict(None, "whether chance explains it was not tested")
+    outside = (not has_band or row["estimate"] > row["null_high"]) and (not has_p or row["p_value"] <= LEVEL)
+    words = "larger than chance explains" if outside else "not distinguishable from chance"
+    parts = [f"chance alone gives up to {number(row['null_high'], metric)}"] if has_band else []
+    parts += [p_text(row["p_value"])] if has_p else []
+    return Verdict(bool(outside), f"{', '.join(parts)}: {words}")
+
+
+def gap_text(row: Any, metric: Metric) -> str:
+    """``gap 0.12, chance alone gives up to 0.15: not distinguishable from chance``."""
+    if not known(row["estimate"]):
+        return f"gap not evaluated{_because(row['note'])}"
+    return f"gap {number(row['estimate'], metric)}, {verdict(row, metric).text}"
+
+
+def _because(note: str) -> str:
+    return f" ({note})" if note else ""
+
+
+def split_seed(run: str) -> tuple[str, int | None]:
+    """A run's mechanism and training seed: ``perturbation-s2`` and ``perturbation/seed 2`` are its seed 2."""
+    found = _SEEDED.match(run)
+    return (found["base"], int(found["seed"])) if found else (run, None)
+
+
+def by_mechanism(runs: list[str]) -> dict[str, list[str]]:
+    """Mechanism -> its runs, one a training seed, in the order of their first appearance."""
+    result: dict[str, list[str]] = {}
+    for run in runs:
+        result.setdefault(split_seed(run)[0], []).append(run)
+    return result
+
+
+def domain_title(domain: str) -> str:
+    """A domain in words; a site keeps its name."""
+    return DOMAINS.get(domain, f"site {domain}")
+
+
+def primary_tasks(tasks: list[str]) -> list[str]:
+    """The tasks shown first: macro and high-risk ones; without them all of up to two, else the first."""
+    main = [task for task in tasks if task.split(":")[-1] in {"macro", "high_risk"}]
+    return main or (tasks if len(tasks) <= 2 else tasks[:1])
+
+
+def main_domains(domains: list[str]) -> list[str]:
+    """In and out of distribution where they are given, else all images together."""
+    return (
+        [domain for domain in ("id", "ood") if domain in domains]
+        or [d for d in domains if d == "all"]
+        or domains
+    )
+
+
+def is_group(frame: pd.DataFrame) -> pd.Series:
+    """Rows of one real group: neither the whole set nor a derived value."""
+    return ~frame["group"].isin(["*", *DERIVED])
+
+
+def one(frame: pd.DataFrame, **wanted: str) -> Any | None:
+    """The first row with these values, or None."""
+    for column, value in wanted.items():
+        frame = frame[frame[column] == value]
+    return None if frame.empty else frame.iloc[0]
+
+
+def worst_group(groups: pd.DataFrame, metric: Metric, column: str = "estimate") -> Any | None:
+    """The row of the worst group; None without a direction or with fewer than two known groups."""
+    rows = groups[groups[column].notna()]
+    if len(rows) < 2 or not metric.better:
+        return None
+    values = rows[column].to_numpy(float)
+    return rows.iloc[int(values.argmax() if metric.better == "lower" else values.argmin())]

@@ -1,0 +1,45 @@
+"""Intervals from bootstrap replicates."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equigen.errors import InputError, Problem
+
+
+def finite(values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+    """Values as a flat float64 array; InputError when there is none or one is NaN or infinite.
+
+    A missing value has to be counted and reported by whoever made it; it may not vanish in a figure.
+    """
+    array = np.asarray(values, dtype=np.float64).reshape(-1)
+    bad = int(np.sum(~np.isfinite(array)))
+    if len(array) == 0 or bad:
+        message = "no values" if len(array) == 0 else f"{bad} of {len(array)} values are not finite"
+        problem = Problem(message, "drop and count what is undefined first")
+        raise InputError(f"Cannot compute {what}.", [problem])
+    return array
+
+
+def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap replicates: their (1 - level)/2 and (1 + level)/2 quantiles.
+
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, section 13.3.
+
+    Args:
+        values: [R] the statistic in each replicate; NaN is refused.
+        level: coverage aimed at, between 0 and 1.
+
+    Raises:
+        InputError: no values, a value that is not finite, or a level outside (0, 1).
+
+    >>> percentile_interval(np.arange(101.0), level=0.5)
+    (25.0, 75.0)
+
+    """
+    if not 0 < level < 1:
+        raise InputError("A level lies between 0 and 1.", [Problem(f"level is {level}", "0.95 is usual")])
+    array = finite(values, "an interval")
+    low, high = np.quantile(array, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)

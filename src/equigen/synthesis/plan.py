@@ -1,0 +1,143 @@
+"""What is sampled: a table with one row for each image to make."""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from equigen.cohort import Cohort
+from equigen.errors import InputError, Problem
+from equigen.seeds import derive, numpy_generator
+
+Policy = Literal["match", "balanced", "uniform", "complement"]
+
+
+def plan(
+    cohort: Cohort,
+    policy: Policy = "match",
+    size: int = 1000,
+    seed: int = 0,
+    guidance: float = 2.0,
+    steps: int = 20,
+) -> pd.DataFrame:
+    """One row for each image: ``label.*``, ``attr.*``, ``prompt``, ``seed``, ``guidance``, ``steps`` (METHODS section 4).
+
+    ``match``: the joint distribution of the training split, unknown values included. ``balanced``: every cell of
+    attribute levels equally often, diagnoses as frequent in each cell as in the whole training split (Ktena et al.
+    2024). ``uniform``: every diagnosis in every cell equally often. ``complement``: what each attribute cell lacks to
+    the size of the largest, diagnoses as in the whole split; ``size`` is then the most that is made. Counts are exact up
+    to rounding, not drawn. Raises InputError for an unknown policy, size below 1 or an empty training split.
+    """
+    training = cohort.split("train").frame
+    _check(policy, size, training)
+    labels = [f"label.{name}" for name in cohort.labels]
+    attributes = [f"attr.{name}" for name in cohort.attributes]
+    diagnoses = (
+        training[labels].drop_duplicates().reset_index(drop=True) if labels else pd.DataFrame(index=range(1))
+    )
+    prevalence = _shares(training, diagnoses)
+    if policy == "match":
+        joint = training[attributes + labels].drop_duplicates().reset_index(drop=True)
+        rows = joint.iloc[np.repeat(np.arange(len(joint)), allot(_shares(training, joint), size))]
+    else:
+        cells = (
+            pd.MultiIndex.from_product(
+                [spec.levels for spec in cohort.attributes.values()], names=attributes
+            ).to_frame(index=False)
+            if attributes
+            else pd.DataFrame(index=range(1))
+        )
+        rows = _fill(
+            cells,
+            _cell_weights(policy, cells, training, size),
+            diagnoses,
+            prevalence if policy != "uniform" else _known(diagnoses),
+        )
+    rows = rows.reset_index(drop=True)
+    order = numpy_generator(seed, "plan-order").permutation(len(rows))
+    rows = rows.iloc[order].reset_index(drop=True)
+    rows["prompt"] = [
+        cohort.prompt({name.split(".", 1)[1]: value for name, value in row.items()})
+        for row in rows.to_dict("records")
+    ]
+    rows["seed"] = [derive(seed, "image", index) for index in range(len(rows))]
+    return rows.assign(guidance=float(guidance), steps=int(steps))
+
+
+def _check(policy: str, size: int, training: pd.DataFrame) -> None:
+    problems = []
+    if policy not in get_args(Policy):
+        problems.append(Problem(f"policy '{policy}' is unknown", f"use one of {', '.join(get_args(Policy))}"))
+    if size < 1:
+        problems.append(Problem(f"size {size}", "ask for at least one image"))
+    if len(training) == 0:
+        problems.append(Problem("the training split is empty", "mend the split in cohort.yaml"))
+    if problems:
+        raise InputError("No plan can be made.", problems)
+
+
+def allot(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
+    """Whole numbers that sum to ``total`` and are as near to the weights as can be (largest remainders).
+
+    >>> allot(np.array([0.5, 0.3, 0.2]), 4).tolist()
+    [2, 1, 1]
+    """
+    exact = np.asarray(weights, dtype=np.float64) / np.sum(weights) * total
+    counts = np.floor(exact + 1e-9).astype(np.int64)
+    remainders = np.argsort(-(exact - counts), kind="stable")
+    counts[remainders[: total - counts.sum()]] += 1
+    return counts
+
+
+def _key(frame: pd.DataFrame) -> list[tuple[str | None, ...]]:
+    """Rows as tuples in which every missing value is None."""
+    return [
+        tuple(None if pd.isna(value) else str(value) for value in row)
+        for row in frame.itertuples(index=False)
+    ]
+
+
+def _shares(training: pd.DataFrame, kinds: pd.DataFrame) -> NDArray[np.float64]:
+    """Share of training rows of each kind (a row of ``kinds``)."""
+    counts = pd.Series(_key(training[list(kinds.columns)])).value_counts()
+    return np.array([counts.get(key, 0) for key in _key(kinds)], dtype=np.float64) / len(training)
+
+
+def _known(diagnoses: pd.DataFrame) -> NDArray[np.float64]:
+    """Equal weight for each diagnosis that is known; none for those with an unknown label."""
+    known = diagnoses.notna().all(axis=1).to_numpy(dtype=np.float64) if len(diagnoses.columns) else np.ones(1)
+    return known / max(known.sum(), 1)
+
+
+def _cell_weights(policy: str, cells: pd.DataFrame, training: pd.DataFrame, size: int) -> NDArray[np.int64]:
+    """How many images each cell of attribute levels gets."""
+    if policy != "complement":
+        return allot(np.ones(len(cells)), size)
+    counts = np.round(_shares(training, cells) * len(training))
+    lacking = counts.max() - counts
+    return (
+        allot(lacking, int(min(size, lacking.sum())))
+        if lacking.sum()
+        else np.zeros(len(cells), dtype=np.int64)
+    )
+
+
+def _fill(
+    cells: pd.DataFrame, counts: NDArray[np.int64], diagnoses: pd.DataFrame, weights: NDArray[np.float64]
+) -> pd.DataFrame:
+    """Every cell with its count of images, diagnoses in each cell by ``weights``.
+
+    Rounding is carried over from cell to cell, so rare diagnoses are right in the sum even where cells are small.
+    """
+    parts, given, asked = [], np.zeros(len(diagnoses), dtype=np.int64), 0
+    for (_, cell), count in zip(cells.iterrows(), counts, strict=True):
+        asked += int(count)
+        due = np.maximum(weights * asked - given, 0)
+        share = allot(due if due.sum() else weights, int(count))
+        given += share
+        rows = diagnoses.iloc[np.repeat(np.arange(len(diagnoses)), share)]
+        parts.append(rows.assign(**{str(name): value for name, value in cell.items()}))
+    return pd.concat(parts) if parts else diagnoses.iloc[:0]

@@ -1,0 +1,64 @@
+"""What happened during training, as rows of ``history.parquet``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+import torch
+
+from equigen.equity import GroupLosses, Groups
+
+COLUMNS = ["images_seen", "kind", "attribute", "group", "value", "n"]
+Row = list[Any]
+
+
+class History:
+    """Rows (images_seen, kind, attribute, group, value, n) and the running sums of training losses per group.
+
+    ``kind`` is train (mean loss since the last log), probe_train, probe_heldout (fixed probes), learning_rate, or what
+    the mechanism records (sigma, reward). ``n``: images behind the mean; None where that has no meaning.
+    """
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+        self.rows: list[Row] = []
+        self.sums = torch.zeros(1 + len(groups), 2, dtype=torch.float64)
+
+    def count(self, losses: torch.Tensor, index: torch.Tensor) -> None:
+        """Add a global batch: losses [B] and group index [B, A]."""
+        values = torch.stack([losses.double(), torch.ones(len(losses), dtype=torch.float64)], dim=1)
+        self.sums[0] += values.sum(0)
+        for column, (attribute, _) in enumerate(self.groups.names):
+            known = index[:, column] >= 0
+            self.sums[1:][self.groups.slices[attribute]].index_add_(0, index[known, column], values[known])
+
+    def log_training(self, seen: int, learning_rate: float) -> float:
+        """Turn the running sums into rows and begin anew; the overall mean loss."""
+        names = [("*", "*"), *self.groups.index]
+        for (attribute, group), (total, n) in zip(names, self.sums.tolist(), strict=True):
+            if n:
+                self.rows.append([seen, "train", attribute, group, total / n, int(n)])
+        mean = float(self.sums[0, 0] / self.sums[0, 1].clamp_min(1))
+        self.rows.append([seen, "learning_rate", "*", "*", learning_rate, None])
+        self.sums.zero_()
+        return mean
+
+    def log_probe(self, seen: int, kind: str, monitor: GroupLosses) -> None:
+        """Rows of one probe; a group without images has no row."""
+        self.rows.append([seen, kind, "*", "*", monitor.overall, None])
+        for (attribute, group), value, n in zip(
+            self.groups.index, monitor.means.tolist(), monitor.counts.tolist(), strict=True
+        ):
+            if n:
+                self.rows.append([seen, kind, attribute, group, value, n])
+
+    def log_records(self, seen: int, records: dict[str, float]) -> None:
+        """Rows of what a mechanism records: ``sigma/sex/female`` or ``reward``."""
+        for name, value in records.items():
+            kind, attribute, group = (*name.split("/", 2), "*", "*")[:3]
+            self.rows.append([seen, kind, attribute, group, value, None])
+
+    def frame(self) -> pd.DataFrame:
+        """All rows as a table."""
+        return pd.DataFrame(self.rows, columns=COLUMNS)

@@ -1,0 +1,240 @@
+"""The training loop. It reads top to bottom: draw, predict, weigh, step, watch, save."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+
+from equigen.checkpoints import (
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    prefixed,
+    save_checkpoint,
+    unprefixed,
+)
+from equigen.diffusion import Denoiser, loss_per_image
+from equigen.equity import Groups, Mechanism
+from equigen.errors import EquigenError, InputError, Problem
+from equigen.progress import progress_bar
+from equigen.training.average import Average
+from equigen.training.history import History
+from equigen.training.probe import Probe
+from equigen.training.settings import TrainSettings
+from equigen.training.stream import Stream
+
+
+@dataclass
+class Data:
+    """What is trained on: normalised latents [N, C, h, w], token numbers [N, F], group index [N, A], their names."""
+
+    latents: torch.Tensor
+    ids: torch.Tensor
+    index: torch.Tensor
+    groups: Groups
+
+
+def crossed(before: int, after: int, every: int) -> bool:
+    """Whether a multiple of ``every`` lies in (before, after]."""
+    return before // every != after // every
+
+
+class Trainer:
+    """All state of one training run: networks, optimizer, average, mechanism, history and the count of images seen."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        schedule: Any,
+        data: Data,
+        held_out: Data | None,
+        mechanism: Mechanism,
+        settings: TrainSettings,
+        checkpoint: Path,
+        key: str,
+        accelerator: Accelerator | None = None,
+    ) -> None:
+        self.accelerator = accelerator or Accelerator()
+        self.settings, self.schedule, self.data, self.mechanism = settings, schedule, data, mechanism
+        self.checkpoint, self.key = checkpoint, key
+        self.network, self.seen = denoiser, 0
+        self.optimizer = torch.optim.AdamW(
+            denoiser.parameters(),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.99),
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.history = History(data.groups)
+        workers = self.accelerator.num_processes
+        if settings.batch % workers:
+            problem = Problem(
+                f"batch {settings.batch} on {workers} processes", f"use a multiple of {workers}"
+            )
+            raise InputError("The batch cannot be shared out.", [problem])
+        share = settings.batch // workers
+        self.mine = slice(
+            self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share
+        )
+        weights = mechanism.sampling_weights(data.index)
+        self.stream = Stream(data.ids, tuple(data.latents.shape[1:]), settings, weights)
+        self.probes = {"probe_train": self._probe(data, "train")}
+        if held_out is not None and len(held_out.latents):
+            self.probes["probe_heldout"] = self._probe(held_out, "heldout")
+        self.model, self.prepared = self.accelerator.prepare(denoiser, self.optimizer)
+        self.average = Average(denoiser) if settings.ema else None
+        if checkpoint.is_file():
+            self._resume()
+
+    def _probe(self, data: Data, name: str) -> Probe:
+        return Probe(
+            data.latents,
+            data.ids,
+            data.index,
+            data.groups,
+            self.settings.probe_images,
+            self.settings.seed,
+            name,
+        )
+
+    def run(self, show: bool = True) -> None:
+        """Train until ``settings.images`` images are seen; on CPU the weights do not depend on where it was interrupted."""
+        settings, device = self.settings, self.accelerator.device
+        latents = self.data.latents.to(device)
+        self.model.train()
+        if self.seen == 0:
+            self._watch(force=True)
+        with progress_bar(
+            f"train {settings.mechanism}",
+            settings.images,
+            done=self.seen,
+            show=show and self.accelerator.is_main_process,
+        ) as bar:
+            while self.seen < settings.images:
+                batch = self.stream.batch(self.seen)
+                rows, index = batch.rows[self.mine], self.data.index[batch.rows]
+
+                # f(z_t, t, c) against its target, for this process's share of the batch
+                with self._autocast():
+                    inputs = (batch.noise[self.mine], batch.timesteps[self.mine], batch.ids[self.mine])
+                    losses = loss_per_image(
+                        self.model, self.schedule, latents[rows], *(value.to(device) for value in inputs)
+                    )
+
+                # the mechanism sees the losses of the whole batch, and each process takes its share of the weights
+                everyone = self.accelerator.gather(losses.detach()).cpu()
+                self._check_finite(everyone)
+                weights = self.mechanism.weights(everyone, index, batch.timesteps, self.seen)
+                loss = (weights[self.mine].to(device) * losses).mean()
+
+                self.prepared.zero_grad()
+                self.accelerator.backward(loss)
+                self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
+                for group in self.optimizer.param_groups:
+                    group["lr"] = settings.learning_rate_at(self.seen)
+                self.prepared.step()
+                if self.average is not None:
+                    self.average.update(self.network, settings.ema_decay_at(self.seen))
+
+                before, self.seen = self.seen, self.seen + settings.batch
+                self.history.count(everyone, index)
+                if crossed(before, self.seen, settings.log_every):
+                    bar.note(
+                        f"loss {self.history.log_training(self.seen, settings.learning_rate_at(self.seen)):.4f}"
+                    )
+                self._watch(force=crossed(before, self.seen, settings.probe_every))
+                if crossed(before, self.seen, settings.checkpoint_every) or self.seen >= settings.images:
+                    self._save()
+                bar.advance(settings.batch)
+
+    def _autocast(self) -> Any:
+        """bfloat16 where it was asked for, or where it is faster."""
+        device = self.accelerator.device.type
+        wanted = self.settings.precision == "bf16" or (self.settings.precision == "auto" and device == "cuda")
+        return torch.autocast(device, torch.bfloat16, enabled=wanted)
+
+    def _check_finite(self, losses: torch.Tensor) -> None:
+        """Stop before a diverged step reaches the weights' average, the history or a checkpoint."""
+        if not bool(losses.isfinite().all()):
+            raise EquigenError(
+                f"Training diverged after {self.seen} images: a loss is not finite. Lower learning_rate "
+                f"(now {self.settings.learning_rate}); the last checkpoint is kept at {self.checkpoint}."
+            )
+
+    def _watch(self, force: bool) -> None:
+        """Measure the probes when the mechanism's window ends, or on schedule."""
+        asked = self.mechanism.wants_probe(self.seen)
+        if not (asked or force):
+            return
+        monitors = {}
+        for kind in self.probes if force else list(self.probes)[-1:]:
+            monitors[kind] = self.probes[kind].measure(
+                self.model, self.schedule, self.accelerator.device, self.settings.batch
+            )
+            self.history.log_probe(self.seen, kind, monitors[kind])
+        if asked or self.seen == 0:  # at the start a mechanism only checks that the probe can steer it
+            self.mechanism.observe_probe(list(monitors.values())[-1], self.seen)
+            self._agree()
+        self.history.log_records(self.seen, self.mechanism.records())
+
+    def _agree(self) -> None:
+        """All processes go on with the first one's decision; unlike processors may round proposals differently."""
+        if self.accelerator.num_processes > 1:
+            state = self.mechanism.state_dict()
+            device = self.accelerator.device
+            shared = {
+                name: broadcast(value.to(device)).cpu() if isinstance(value, torch.Tensor) else value
+                for name, value in state.items()
+            }
+            self.mechanism.load_state_dict(shared)
+
+    def _save(self) -> None:
+        """Everything that the rest of the run depends on, in one file, written by the first process."""
+        if not self.accelerator.is_main_process:
+            return
+        state = self.mechanism.state_dict()
+        tensors = {
+            **prefixed("network", self.network.state_dict()),
+            **prefixed("optimizer", optimizer_tensors(self.optimizer)),
+            **prefixed("average", self.average.state_dict() if self.average else {}),
+            **prefixed(
+                "mechanism", {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
+            ),
+            "history.sums": self.history.sums,
+        }
+        scalars = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+        save_checkpoint(
+            self.checkpoint,
+            tensors,
+            {
+                "key": self.key,
+                "seen": self.seen,
+                "mechanism": scalars,
+                "history": self.history.rows,
+                "saved": time.time(),
+            },
+        )
+
+    def _resume(self) -> None:
+        """Go on from the checkpoint; InputError when it belongs to other data or settings."""
+        tensors, state = load_checkpoint(self.checkpoint)
+        if state["key"] != self.key:
+            problem = Problem(
+                "was made with other data or settings",
+                "choose another output folder, or delete this file to start afresh",
+                file=str(self.checkpoint),
+            )
+            raise InputError("The checkpoint does not fit this run.", [problem])
+        self.network.load_state_dict(unprefixed("network", tensors))
+        load_optimizer_tensors(self.optimizer, unprefixed("optimizer", tensors))
+        if self.average is not None:
+            self.average.load_state_dict(unprefixed("average", tensors))
+        self.mechanism.load_state_dict({**unprefixed("mechanism", tensors), **state["mechanism"]})
+        self.history.rows, self.history.sums = state["history"], tensors["history.sums"]
+        self.seen = int(state["seen"])

@@ -1,0 +1,76 @@
+"""The fixed probe: the same images, noise and noise levels every time, so that only the network changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from equigen.diffusion import STEPS, loss_per_image
+from equigen.equity import GroupLosses, Groups, group_losses
+from equigen.seeds import numpy_generator, torch_generator
+
+STRATA = 4  # noise levels at which each image of a probe is measured
+
+
+class Probe:
+    """Group losses on a sample that holds every group as evenly as the data allow.
+
+    ``latents`` [N, C, h, w] normalised, ``ids`` [N, F], ``groups`` [N, A]. At most ``count`` images are taken, in turn
+    from each group of each attribute, without replacement. Each is measured at one timestep in each of STRATA equal
+    strata of [0, 1000), with noise of its own.
+    """
+
+    def __init__(
+        self,
+        latents: torch.Tensor,
+        ids: torch.Tensor,
+        index: torch.Tensor,
+        groups: Groups,
+        count: int,
+        seed: int,
+        name: str,
+    ) -> None:
+        rows = choose(index, groups, count, seed, name)
+        draws = torch_generator(seed, f"probe-{name}")
+        self.groups, self.index = groups, index[rows]
+        self.latents, self.ids = latents[rows].repeat(STRATA, 1, 1, 1), ids[rows].repeat(STRATA, 1)
+        self.noise = torch.randn(self.latents.shape, generator=draws)
+        width = STEPS // STRATA
+        self.timesteps = torch.cat(
+            [
+                torch.randint(low * width, (low + 1) * width, (len(rows),), generator=draws)
+                for low in range(STRATA)
+            ]
+        )
+
+    @torch.no_grad()
+    def measure(self, denoiser: Any, schedule: Any, device: torch.device, batch: int) -> GroupLosses:
+        """Mean denoising loss of each group, over images and strata."""
+        parts = []
+        for low in range(0, len(self.latents), batch):
+            part = slice(low, low + batch)
+            inputs = (self.latents[part], self.noise[part], self.timesteps[part], self.ids[part])
+            parts.append(loss_per_image(denoiser, schedule, *(value.to(device) for value in inputs)).cpu())
+        return group_losses(torch.cat(parts).view(STRATA, -1).T, self.index, self.groups)
+
+
+def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str) -> torch.Tensor:
+    """Rows of the probe: each group in turn gives its next image in a random order, until ``count`` are chosen."""
+    order = numpy_generator(seed, f"probe-rows-{name}").permutation(len(index))
+    shuffled = index.numpy()[order]
+    queues = [
+        iter(order[shuffled[:, column] == level])
+        for column, (_, levels) in enumerate(groups.names)
+        for level in range(len(levels))
+    ] or [iter(order)]
+    chosen: dict[int, None] = {}
+    while queues and len(chosen) < count:
+        for queue in list(queues):
+            fresh = next((int(row) for row in queue if int(row) not in chosen), None)
+            if fresh is None:
+                queues.remove(queue)
+            else:
+                chosen[fresh] = None
+    return torch.from_numpy(np.array(sorted(chosen), dtype=np.int64))

@@ -1,0 +1,55 @@
+"""Settings of a training run: what a user may choose, with what each choice means."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from equigen.diffusion import Prediction
+from equigen.diffusion.networks import Preset
+
+
+class TrainSettings(BaseModel):
+    """How a generator is trained. Time is counted in images seen, so that the batch size changes nothing else."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(64, ge=16)                         # side of the images, pixels
+    preset: Preset = "small"                             # network: tiny (2 M parameters), small (6 M), base (40 M)
+    prediction: Prediction = "v_prediction"              # or epsilon
+    images: int = Field(200_000, ge=1)                   # length of training
+    batch: int = Field(64, ge=1)                         # global batch, over all processes
+    learning_rate: float = Field(6e-4, gt=0)             # AdamW, at the peak
+    schedule: Literal["cosine", "constant"] = "cosine"   # cosine falls to a tenth of the peak
+    warmup: int = Field(5_000, ge=0)                     # images of linear warm-up
+    weight_decay: float = Field(0.01, ge=0)
+    clip: float = Field(1.0, gt=0)                       # largest gradient norm
+    ema: float = Field(20_000, ge=0)                     # half-life of the averaged weights in images; 0 keeps none
+    drop_all: float = Field(0.1, ge=0, le=1)             # chance that an image's whole condition is dropped
+    drop_one: float = Field(0.05, ge=0, le=1)            # chance that one token of it is dropped
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU; small U-Nets are not faster with it on a CPU
+    probe_images: int = Field(128, ge=8)                 # images of each fixed probe (training side, held-out side)
+    probe_every: int = Field(20_000, ge=1)               # images between two measurements, if the mechanism asks for none
+    log_every: int = Field(2_000, ge=1)                  # images over which training losses are averaged
+    checkpoint_every: int = Field(20_000, ge=1)          # images between two checkpoints
+    mechanism: str = "perturbation"
+    mechanism_settings: dict[str, Any] = {}
+    seed: int = 0
+
+    def learning_rate_at(self, seen: int) -> float:
+        """Linear warm-up, then constant, or half a cosine from the peak to a tenth of it."""
+        rise = min(1.0, (seen + self.batch) / max(self.warmup, 1))
+        if self.schedule == "constant":
+            return self.learning_rate * rise
+        done = min(1.0, seen / self.images)
+        return self.learning_rate * rise * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+
+    def ema_decay_at(self, seen: int) -> float:
+        """Weight of the old average in one step: 0.5^(batch / half-life), the half-life growing to ``ema``.
+
+        Early on the half-life is 5 % of the images seen, so that the average forgets the random start
+        (Karras et al., EDM, NeurIPS 2022, appendix F.2).
+        """
+        return float(0.5 ** (self.batch / max(1e-8, min(self.ema, 0.05 * (seen + self.batch)))))

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.linalg import sqrtm
+from torchmetrics.image.fid import FrechetInceptionDistance
+from torchmetrics.image.inception import InceptionScore
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from equigen.errors import InputError
+from equigen.quality import frechet_distance, inception_score, kernel_distance
+from equigen.quality.distances import (
+    cross_mean,
+    frechet_influence,
+    frechet_of_inner,
+    pair_mean,
+    polynomial_kernel,
+    without_clusters,
+)
+from equigen.quality.scores import inception_influence
+
+
+class Identity(torch.nn.Module):
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.num_features = features
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return images.reshape(len(images), -1)
+
+
+def features(n: int, d: int, seed: int, scale: float = 1.0) -> np.ndarray:
+    return np.abs(np.random.default_rng(seed).standard_normal((n, d))) * scale
+
+
+def test_frechet_by_scipy():
+    a, b = features(80, 12, 0), features(70, 12, 1, 1.3)
+    sa, sb = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    expected = np.sum((a.mean(0) - b.mean(0)) ** 2) + np.trace(sa + sb - 2 * np.real(sqrtm(sa @ sb)))
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+def test_frechet_of_two_gaussians_of_known_distance():
+    # diagonal covariances: |mu|² + sum (s_r - s_g)² = 9 + (1 - 2)² + (1 - 0.5)² = 10.25
+    rng = np.random.default_rng(0)
+    a = rng.standard_normal((60_000, 2))
+    b = rng.standard_normal((60_000, 2)) * [2.0, 0.5] + [3.0, 0.0]
+    assert frechet_distance(a, b) == pytest.approx(10.25, rel=0.01)
+
+
+@pytest.mark.parametrize(("n", "m", "d"), [(60, 50, 8), (9, 7, 30), (9, 80, 20), (80, 9, 20), (2, 2, 5)])
+def test_frechet_agrees_with_torchmetrics_with_few_rows_too(n, m, d):
+    a, b = features(n, d, 2), features(m, d, 3, 1.2)
+    metric = FrechetInceptionDistance(feature=Identity(d))
+    metric.set_dtype(torch.float64)
+    metric.update(torch.from_numpy(a).reshape(n, d, 1, 1), real=True)
+    metric.update(torch.from_numpy(b).reshape(m, d, 1, 1), real=False)
+    assert frechet_distance(a, b) == pytest.approx(float(metric.compute()), rel=1e-4)
+
+
+def test_both_routes_of_frechet_give_the_same():
+    a, b = features(90, 10, 4), features(80, 10, 5)  # takes the d x d route
+    direct = frechet_of_inner(a @ a.T, a @ b.T, b @ b.T)  # always n x m
+    assert frechet_distance(a, b) == pytest.approx(direct, rel=1e-9)
+
+
+def test_frechet_of_a_set_with_itself_is_zero_and_order_does_not_matter():
+    a, b = features(40, 6, 6), features(40, 6, 7)
+    assert frechet_distance(a, a) == pytest.approx(0, abs=1e-10)
+    shuffled = a[np.random.default_rng(0).permutation(40)]
+    assert frechet_distance(shuffled, b) == pytest.approx(frechet_distance(a, b), rel=1e-12)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-12)
+
+
+def test_frechet_of_constant_features_is_the_distance_of_the_means():
+    assert frechet_distance(np.ones((5, 3)), np.full((4, 3), 3.0)) == pytest.approx(12.0)
+
+
+@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features")
+def test_kernel_agrees_with_torchmetrics():
+    a, b = features(30, 9, 8), features(30, 9, 9, 1.4)
+    metric = KernelInceptionDistance(feature=Identity(9), subsets=1, subset_size=30)
+    metric.set_dtype(torch.float64)
+    metric.update(torch.from_numpy(a).reshape(30, 9, 1, 1), real=True)
+    metric.update(torch.from_numpy(b).reshape(30, 9, 1, 1), real=False)
+    assert kernel_distance(a, b) == pytest.approx(float(metric.compute()[0]), rel=1e-6)
+
+
+def test_kernel_is_unbiased_at_any_n():
+    values = {
+        n: [kernel_distance(features(n, 4, 2 * s), features(n, 4, 2 * s + 1)) for s in range(300)]
+        for n in (4, 16)
+    }
+    for draws in values.values():
+        assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(300)
+
+
+def test_kernel_leaves_out_pairs_of_one_patient():
+    rng = np.random.default_rng(0)
+    patient = rng.standard_normal((40, 5))
+    real = np.repeat(patient, 3, axis=0)
+    clusters = np.repeat(np.arange(40), 3)
+    other = rng.standard_normal((60, 5))
+    single = kernel_distance(patient, other)  # each patient three times is each patient once
+    assert kernel_distance(real, other, clusters) == pytest.approx(single, rel=1e-10)
+    assert kernel_distance(real, other) > single + 0.01  # their own copies would bias it upwards
+
+
+def test_bootstrap_weights_equal_duplicated_rows_without_their_own_copies():
+    rng = np.random.default_rng(1)
+    a, b = features(9, 4, 10), features(8, 4, 11)
+    clusters = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
+    drawn_a = np.concatenate([np.flatnonzero(clusters == c) for c in rng.integers(0, 6, 6)])
+    drawn_b = rng.integers(0, 8, 8)
+    weights_a, weights_b = (
+        np.bincount(d, minlength=n)[None].astype(float) for d, n in ((drawn_a, 9), (drawn_b, 8))
+    )
+    pairs_a = [
+        polynomial_kernel(a[[i]], a[[j]])[0, 0]
+        for i in drawn_a
+        for j in drawn_a
+        if clusters[i] != clusters[j]
+    ]
+    pairs_b = [polynomial_kernel(b[[i]], b[[j]])[0, 0] for i in drawn_b for j in drawn_b if i != j]
+    cross = polynomial_kernel(a[drawn_a], b[drawn_b]).mean()
+    kernel_a, kernel_b = (
+        without_clusters(polynomial_kernel(a, a), clusters),
+        without_clusters(polynomial_kernel(b, b), None),
+    )
+    assert pair_mean(kernel_a, weights_a, clusters)[0] == pytest.approx(np.mean(pairs_a))
+    assert pair_mean(kernel_b, weights_b, None)[0] == pytest.approx(np.mean(pairs_b))
+    assert cross_mean(polynomial_kernel(a, b), weights_a, weights_b)[0] == pytest.approx(cross)
+
+
+def test_cross_mean_leaves_out_one_patient_on_both_sides():
+    a, b = features(4, 3, 12), features(3, 3, 13)
+    codes_a, codes_b = np.array([0, 0, 1, 2]), np.array([0, 3, 2])
+    kernel = polynomial_kernel(a, b)
+    kept = [kernel[i, j] for i in range(4) for j in range(3) if codes_a[i] != codes_b[j]]
+    kernel[codes_a[:, None] == codes_b[None]] = 0
+    value = cross_mean(kernel, np.ones((1, 4)), np.ones((1, 3)), codes_a, codes_b)
+    assert value[0] == pytest.approx(np.mean(kept))
+
+
+def test_a_replicate_with_one_cluster_is_undefined():
+    kernel = without_clusters(polynomial_kernel(features(3, 2, 0), features(3, 2, 0)), None)
+    assert np.isnan(pair_mean(kernel, np.array([[3.0, 0, 0]]), np.arange(3))[0])
+
+
+@pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features", "ignore:std")
+def test_inception_score_agrees_with_torchmetrics():
+    logits = np.random.default_rng(0).standard_normal((50, 7)) * 2
+    metric = InceptionScore(feature=Identity(7), splits=1)
+    metric.update(torch.from_numpy(logits).reshape(50, 7, 1, 1))
+    probabilities = torch.from_numpy(logits).softmax(1).numpy()
+    assert inception_score(probabilities) == pytest.approx(float(metric.compute()[0]), rel=1e-6)
+
+
+def test_inception_score_by_hand():
+    assert inception_score(np.eye(3)) == pytest.approx(3.0)
+    assert inception_score(np.full((5, 4), 0.25)) == pytest.approx(1.0)
+
+
+def test_influence_of_the_inception_score_is_the_jackknife():
+    p = np.random.default_rng(0).dirichlet(np.ones(5), 12)
+    part = inception_influence(p)
+    brute = np.array(
+        [11 * (inception_score(p) - inception_score(np.delete(p, i, axis=0))) for i in range(12)]
+    )
+    assert part.value == pytest.approx(inception_score(p))
+    assert part.generated == pytest.approx(brute - brute.mean())
+
+
+@pytest.mark.parametrize("d", [6, 60])
+def test_influence_of_frechet_is_its_derivative(d):
+    rng = np.random.default_rng(0)
+    a, b = features(15, d, 20), features(12, d, 21, 1.2)
+    part = frechet_influence(a @ a.T, a @ b.T, b @ b.T)
+    assert part.value == pytest.approx(frechet_distance(a, b), rel=1e-9)
+    direction = rng.standard_normal(15) * 1e-6
+    weights = np.full(15, 1 / 15) + direction - direction.mean()
+    assert weighted_frechet(a, weights, b) - weighted_frechet(a, np.full(15, 1 / 15), b) == pytest.approx(
+        float(part.real @ weights), rel=1e-4
+    )
+    assert part.real.sum() == pytest.approx(0, abs=1e-9)
+    assert part.generated.sum() == pytest.approx(0, abs=1e-9)
+
+
+def weighted_frechet(a: np.ndarray, weights: np.ndarray, b: np.ndarray) -> float:
+    mean = weights @ a
+    root_a = (a - mean) * np.sqrt(weights * len(a) / (len(a) - 1))[:, None]
+    root_b = (b - b.mean(0)) / np.sqrt(len(b) - 1)
+    nuclear = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
+    return float(np.sum((mean - b.mean(0)) ** 2) + np.sum(root_a**2) + np.sum(root_b**2) - 2 * nuclear)
+
+
+@pytest.mark.parametrize("metric", [frechet_distance, kernel_distance])
+def test_bad_features_are_refused(metric):
+    good = features(5, 3, 0)
+    bad = good.copy()
+    bad[2, 1] = np.nan
+    with pytest.raises(InputError, match="the first is 2"):
+        metric(good, bad)
+    with pytest.raises(InputError, match="3 and 2 columns"):
+        metric(good, features(5, 2, 0))
+    with pytest.raises(InputError, match="1 real rows"):
+        metric(good[:1], good)
+    with pytest.raises(InputError, match="must be a matrix"):
+        metric(good[0], good)
+
+
+def test_bad_probabilities_and_one_cluster_are_refused():
+    with pytest.raises(InputError, match="sum to one"):
+        inception_score(np.full((4, 3), 0.5))
+    with pytest.raises(InputError, match="one cluster"):
+        kernel_distance(features(4, 3, 0), features(4, 3, 1), np.zeros(4))

@@ -1,0 +1,95 @@
+"""Figures draw every number they are given, on the scale they say."""
+
+import re
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+
+from equigen.report.curves import curves, shared_limits, thinned
+from equigen.report.figures import looks, wrapped
+from equigen.report.forest import Mark, forest
+
+NAN = float("nan")
+
+
+def marks(rows, series):
+    return [Mark(row, name, 0.1 + i / 100, 0.05 + i / 100, 0.15 + i / 100, floor=0.01)
+            for i, row in enumerate(rows) for name in series]  # fmt: skip
+
+
+def texts(svg):
+    return [re.sub("<[^>]+>", "", text) for text in re.findall(r"<text.*?</text>", svg, re.DOTALL)]
+
+
+def test_forest_names_every_group_run_and_axis():
+    rows, series = [f"group {i}" for i in range(7)], ["none", "perturbation", "reconstruction"]
+    gaps = [Mark("gap", name, 0.06, 0.02, 0.1, null_low=0.0, null_high=0.08) for name in series]
+    svg = forest(marks(rows, series), gaps, axis="KD x 1000, lower is better", scale=1000, alt="a", slug="s")
+    ElementTree.fromstring(svg)
+    shown = texts(svg)
+    for text in [*rows, *series, "KD x 1000, lower is better", "gap between groups: KD x 1000",
+                 "floor (real against real)", "chance band of the gap"]:  # fmt: skip
+        assert text in shown, text
+
+
+def test_forest_says_once_that_a_group_is_too_small():
+    small = [Mark("b", name, NAN, NAN, NAN, remark="too small") for name in ("x", "y")]
+    svg = forest([*marks(["a"], ["x", "y"]), *small], [], axis="AUC", scale=1, alt="a", slug="s")
+    assert texts(svg).count("too small") == 1
+
+
+def test_forest_of_nothing_but_holes_is_drawn():
+    svg = forest(
+        [Mark("a", "x", NAN, NAN, NAN, remark="too small")], [], axis="AUC", scale=1, alt="a", slug="s"
+    )
+    assert "too small" in texts(svg)
+
+
+def test_identifiers_carry_the_slug_and_bytes_repeat():
+    first, second = (
+        forest(marks(["a"], ["x"]), [], axis="AUC", scale=1, alt="a", slug="f1") for _ in range(2)
+    )
+    assert first == second
+    assert all(name.startswith("f1-") for name in re.findall(r'\bid="([^"]+)"', first))
+    assert all(
+        name.startswith("f1-") for name in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', first)[0] if name
+    )
+
+
+def test_long_curves_are_averaged_not_picked():
+    x, y = thinned(np.arange(1000.0), np.arange(1000.0) % 2, most=100)
+    assert len(x) == 100
+    np.testing.assert_allclose(y, 0.5)
+    np.testing.assert_allclose(x[:2], [4.5, 14.5])
+
+
+def test_short_curves_stay_as_they_are():
+    x, y = thinned(np.arange(5.0), np.array([1.0, 2, 3, 4, 5]))
+    assert x.tolist() == [0, 1, 2, 3, 4]
+    assert y.tolist() == [1, 2, 3, 4, 5]
+
+
+def test_axis_forgets_the_first_tenth_only():
+    frame = pd.DataFrame({"images_seen": [0, 10, 50, 100], "value": [9.0, 1.0, 0.5, NAN]})
+    np.testing.assert_allclose(shared_limits([frame], 0.1), (0.475, 1.025))
+    np.testing.assert_allclose(shared_limits([frame]), (0.075, 9.425))
+    assert shared_limits([]) is None
+
+
+def test_curves_leave_unknown_values_out():
+    frame = pd.DataFrame({"images_seen": [0, 1000, 2000], "value": [1.0, NAN, 0.5]})
+    svg = curves({"none": frame}, looks(["none"]), axis="loss", alt="a", slug="c")
+    assert "none" in texts(svg)
+    assert "nan" not in svg.lower()
+
+
+def test_runs_are_told_apart_without_colour():
+    style = looks(["real", "reconstruction", "none", "perturbation", "group_dro"])
+    assert len({(look.marker, look.filled) for look in style.values()}) == 5
+    assert style["real"].filled is False
+
+
+def test_long_names_wrap():
+    assert wrapped("native hawaiian or other pacific islander", 22).count("\n") == 1
+    assert max(map(len, wrapped("x" * 70, 22).split("\n"))) == 22

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from equigen.errors import InputError
+from equigen.statistics import equity_scaled, gap, holm, p_value, percentile_interval
+
+
+def test_percentile_interval_by_hand():
+    assert percentile_interval(np.arange(1001.0)) == pytest.approx((25.0, 975.0))
+    assert percentile_interval(np.array([3.0, 1.0, 2.0]), level=0.5) == pytest.approx((1.5, 2.5))
+
+
+def test_interval_covers_the_mean_of_a_normal_sample():
+    rng, covered = np.random.default_rng(0), 0
+    for _ in range(400):
+        sample = rng.standard_normal(100)
+        draws = sample[rng.integers(0, 100, (400, 100))].mean(axis=1)
+        low, high = percentile_interval(draws)
+        covered += low <= 0 <= high
+    assert 0.91 <= covered / 400 <= 0.98  # nominal 0.95, Monte-Carlo error 0.011
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf]])
+def test_undefined_values_are_refused_not_dropped(values):
+    for function in (percentile_interval, gap, lambda v: p_value(1.0, v)):
+        with pytest.raises(InputError):
+            function(np.array(values))
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 95.0])
+def test_a_level_outside_its_range_is_refused(level):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        percentile_interval(np.ones(3), level=level)
+
+
+def test_p_value_counts_ties_and_is_never_zero():
+    assert p_value(3.0, np.array([1.0, 3.0, 5.0, 2.0])) == pytest.approx(3 / 5)
+    assert p_value(9.0, np.zeros(99)) == pytest.approx(0.01)
+    assert p_value(0.3, np.array([0.1 + 0.2])) == 1.0  # equal but for rounding
+    assert p_value(0.1 + 0.2, np.array([0.3])) == 1.0
+    with pytest.raises(InputError):
+        p_value(np.nan, np.ones(3))
+
+
+def test_holm_by_hand():
+    # sorted 0.01, 0.02, 0.03, 0.5 times 4, 3, 2, 1 -> 0.04, 0.06, 0.06, 0.5
+    assert holm(np.array([0.03, 0.5, 0.01, 0.02])) == pytest.approx([0.06, 0.5, 0.04, 0.06])
+    assert holm(np.array([0.9, 0.8])) == pytest.approx([1.0, 1.0])
+    assert holm(np.array([0.04])) == pytest.approx([0.04])
+    assert len(holm(np.array([]))) == 0
+    with pytest.raises(InputError, match=r"lies in \[0, 1\]"):
+        holm(np.array([0.5, 1.5]))
+
+
+def test_holm_does_not_depend_on_the_order():
+    values = np.random.default_rng(0).random(12)
+    order = np.random.default_rng(1).permutation(12)
+    assert holm(values[order]) == pytest.approx(holm(values)[order])
+
+
+def test_equity_scaled_values_by_hand():
+    groups = np.array([0.7, 0.9])
+    assert equity_scaled(0.8, groups, relative=False, higher_is_better=True) == pytest.approx(0.8 / 1.2)
+    assert equity_scaled(0.8, groups, relative=False, higher_is_better=True, alpha=2) == pytest.approx(
+        0.8 / 1.4
+    )
+    assert equity_scaled(2.0, np.array([1.5, 3.0]), relative=True, higher_is_better=True) == pytest.approx(
+        2.0 / (1 + 1.5 / 2)
+    )
+    assert equity_scaled(
+        20.0, np.array([15.0, 30.0]), relative=True, higher_is_better=False
+    ) == pytest.approx(20 * (1 + 15 / 20))
+    assert equity_scaled(0.2, np.array([0.1, 0.4]), relative=False, higher_is_better=False) == pytest.approx(
+        0.26
+    )
+
+
+def test_equity_scaled_of_equal_groups_is_the_value_itself():
+    for relative in (True, False):
+        for higher in (True, False):
+            assert equity_scaled(0.6, np.full(3, 0.6), relative=relative, higher_is_better=higher) == 0.6
+
+
+def test_a_lower_is_better_value_below_zero_still_gets_worse():
+    # an unbiased kernel distance may be negative; M + sum |M_g - M| stays defined
+    assert equity_scaled(-0.1, np.array([0.1, -0.2]), relative=True, higher_is_better=False) == pytest.approx(
+        0.2
+    )
+    with pytest.raises(InputError, match="above zero"):
+        equity_scaled(-0.1, np.array([0.1]), relative=True, higher_is_better=True)
+    with pytest.raises(InputError, match="not finite"):
+        equity_scaled(np.nan, np.array([0.1]), relative=True, higher_is_better=False)
+
+
+def test_gap_by_hand():
+    assert gap([0.5, 0.25, 0.75]) == 0.5
+    assert gap(np.array([2.0])) == 0.0
