@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from equigen.errors import InputError, Problem
@@ -44,13 +44,8 @@ def load_checkpoint(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
         with safe_open(str(path), framework="pt") as handle:
             state = json.loads((handle.metadata() or {})["state"])
             return {name: handle.get_tensor(name) for name in handle.keys()}, state  # noqa: SIM118
-    except (KeyError, ValueError, OSError, RuntimeError) as error:
-        problem = Problem(f"cannot be read ({error})", "delete it to start afresh", file=str(path))
-        raise InputError("A checkpoint is damaged.", [problem]) from error
-    except Exception as error:  # safetensors raises its own SafetensorError, a bare Exception
-        if type(error).__name__ != "SafetensorError":
-            raise
-        problem = Problem(f"is not whole ({error})", "delete it to start afresh", file=str(path))
+    except (SafetensorError, KeyError, ValueError, OSError, RuntimeError) as error:
+        problem = Problem(f"is no whole checkpoint ({error})", "delete it to start afresh", file=str(path))
         raise InputError("A checkpoint is damaged.", [problem]) from error
 
 

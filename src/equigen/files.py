@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -12,8 +13,28 @@ from typing import Any
 from uuid import uuid4
 
 import pandas as pd
+from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
+
+FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def naming_full_disk(path: str | Path) -> Iterator[None]:
+    """Turn a writer's full disk, or used-up quota, into an ``InputError`` that names ``path``.
+
+    safetensors reports it without an error number, only as "... (os error 28)" at the end of its message.
+    """
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        told = [code for code in FULL if number == code or (number is None and f"(os error {code})" in str(error))]
+        if not told:
+            raise
+        problem = Problem(os.strerror(told[0]), "free some space and run the same command again", file=str(path))
+        raise InputError("The disk is full; nothing half-written was kept.", [problem]) from error
 
 
 @contextmanager
@@ -24,22 +45,14 @@ def replacing(path: str | Path) -> Iterator[Path]:
     suffix work, and no reader takes it for a result. A full disk is an ``InputError`` that names the file.
     """
     final = Path(path)
-    final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f".{final.stem}.{uuid4().hex[:8]}.part{final.suffix}")
-    try:
-        yield temporary
-        temporary.replace(final)
-    except OSError as error:
-        if error.errno in {28, 122}:  # ENOSPC, EDQUOT
-            problem = Problem(
-                error.strerror or "no space left",
-                "free some space and run the same command again",
-                file=str(final),
-            )
-            raise InputError("The disk is full; nothing half-written was kept.", [problem]) from error
-        raise
-    finally:
-        temporary.unlink(missing_ok=True)
+    with naming_full_disk(final):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:

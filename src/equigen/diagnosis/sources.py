@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_file, hash_value
 
 SYNTHETIC_TABLE = "synthetic.parquet"
-Folders = str | Path | Mapping[str, str | Path]
+Folders = str | PathLike[str] | Mapping[str, str | PathLike[str]]
 
 
 @dataclass(frozen=True)

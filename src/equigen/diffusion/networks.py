@@ -31,7 +31,7 @@ class ConditionTokens(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     config_name = "config.json"
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, sizes: tuple[int, ...], width: int) -> None:
         super().__init__()
         offsets = [sum(sizes[:index]) for index in range(len(sizes))]
@@ -59,7 +59,7 @@ def build_unet(preset: str, channels: int, side: int, seed: int) -> Any:
     widths = (*shape["channels"], *([shape["channels"][-1]] * extra))
     lower = len(widths) - 1
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "unet-weights"))
+        torch.default_generator.manual_seed(derive(seed, "unet-weights"))  # the CPU's alone: others are not forked
         return UNet2DConditionModel(
             sample_size=side,
             in_channels=channels,
@@ -80,8 +80,9 @@ def build_unet(preset: str, channels: int, side: int, seed: int) -> Any:
 def build_tokens(sizes: list[int], preset: str, seed: int) -> ConditionTokens:
     """Condition tokens for a vocabulary, initialised from ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "token-weights"))
-        return ConditionTokens(sizes=tuple(sizes), width=PRESETS[preset]["tokens"])
+        torch.default_generator.manual_seed(derive(seed, "token-weights"))
+        tokens: ConditionTokens = ConditionTokens(sizes=tuple(sizes), width=PRESETS[preset]["tokens"])
+        return tokens
 
 
 class Denoiser(torch.nn.Module):
@@ -94,9 +95,10 @@ class Denoiser(torch.nn.Module):
     def forward(self, noisy: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """f(z_t, t, c): [B, C, h, w], [B], [B, F] -> [B, C, h, w]."""
         tokens, pooled = self.tokens(ids)
-        return self.unet(
+        output: torch.Tensor = self.unet(
             noisy, timesteps, encoder_hidden_states=tokens, class_labels=pooled, return_dict=False
-        )[0]  # type: ignore[no-any-return]
+        )[0]
+        return output
 
 
 def drop(ids: torch.Tensor, whole: float, single: float, generator: torch.Generator) -> torch.Tensor:

@@ -36,9 +36,7 @@ def loss_per_image(
     schedule says. Returns [B] float32.
     """
     noisy = schedule.add_noise(latents, noise, timesteps)
-    target = (
-        noise
-        if schedule.config.prediction_type == "epsilon"
-        else schedule.get_velocity(latents, noise, timesteps)
-    )
-    return (denoiser(noisy, timesteps, ids).float() - target).square().mean(dim=(1, 2, 3))
+    velocity = schedule.config.prediction_type == "v_prediction"
+    target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
+    difference: torch.Tensor = denoiser(noisy, timesteps, ids).float() - target
+    return difference.square().mean(dim=(1, 2, 3))

@@ -7,24 +7,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import numpy as np
 import pandas as pd
 import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from equigen.diffusion.networks import ConditionTokens, Denoiser
+from equigen.diffusion.objective import STEPS
 from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value
+from equigen.files import hash_value, read_json
 from equigen.latents.autoencoder import Autoencoder, quiet_diffusers, weight_hash
+
+
+Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
+"""Fields and their levels, in the order of the tokens; pairs in the files."""
 
 
 class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Conditions and seeds to images, by DPM-Solver++ (Lu et al. 2022) with classifier-free guidance.
 
     Besides the networks it keeps what they were trained with: the channel statistics that latents are normalised by,
-    the vocabulary of conditions, and the image size.
+    the vocabulary of conditions, and the image size. Open a folder with ``EquigenPipeline.from_pretrained`` (or
+    ``open_generator``): plain ``DiffusionPipeline.from_pretrained`` only knows the classes of diffusers itself.
     """
 
     def __init__(
@@ -36,31 +44,40 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         # diffusers reads parameters with defaults from the folder's model_index.json
         latent_mean: Sequence[float] = (),
         latent_std: Sequence[float] = (),
-        vocabulary: dict[str, list[str]] | None = None,
+        vocabulary: Fields | None = None,
         size: int = 64,
     ) -> None:
         super().__init__()
+        self.words = Vocabulary(dict(vocabulary or {}))
         self.register_modules(unet=unet, tokens=tokens, vae=vae, scheduler=scheduler)
         self.register_to_config(
             latent_mean=list(latent_mean),
             latent_std=list(latent_std),
-            vocabulary=dict(vocabulary or {}),
+            # as pairs: diffusers sorts the keys of a mapping, and tokens stand in the order of the fields
+            vocabulary=[[name, levels] for name, levels in self.words.fields.items()],
             size=size,
         )
         self.denoiser = Denoiser(unet, tokens).eval().requires_grad_(False)
         self.autoencoder = Autoencoder(vae)
-        self.words = Vocabulary(vocabulary or {})
 
     @property
     def hash(self) -> str:
-        """Sixteen hexadecimal digits over all weights and settings: the name of this generator in provenance."""
-        settings = {name: self.config[name] for name in ("latent_mean", "latent_std", "vocabulary", "size")}
+        """Sixteen hexadecimal digits over all weights and settings: the name of this generator in provenance.
+
+        The same before ``save_pretrained`` and after ``from_pretrained``: of the scheduler's private notes only those
+        that a saved file holds are counted.
+        """
+        noted = {"_class_name": type(self.scheduler).__name__, "_diffusers_version": diffusers.__version__}
+        schedule = {**noted, **self.scheduler.config}
+        fields = self.words.fields
+        settings = {name: self.config[name] for name in ("latent_mean", "latent_std", "size")}
+        settings["vocabulary"] = fields if list(fields) == sorted(fields) else list(fields.items())
         parts = [
             weight_hash(self.unet),
             weight_hash(self.tokens),
             self.autoencoder.hash,
             settings,
-            dict(self.scheduler.config),
+            {name: value for name, value in schedule.items() if name != "_use_default_values"},
         ]
         return hash_value(parts)[:16]
 
@@ -68,9 +85,7 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         """[B, C, h, w]: the noise of each image from its own seed alone."""
         side = int(self.config["size"]) // self.autoencoder.factor
         shape = (self.autoencoder.channels, side, side)
-        return torch.stack(
-            [torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]
-        )
+        return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 
     @torch.no_grad()
     def __call__(
@@ -82,22 +97,16 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
     ) -> NDArray[np.uint8]:
         """Generate one image for each row of ``conditions`` and seed.
 
-        ``conditions``: columns ``attr.*`` and ``label.*`` of level names, missing meaning unknown. ``guidance``: one scale
-        or one an image; 1 is plain conditional sampling. ``steps``: network evaluations per image (twice that with
-        guidance). Returns [B, size, size, 3] uint8. Raises InputError for unknown levels or lengths that differ.
+        ``conditions``: columns ``attr.*`` and ``label.*`` of level names, missing meaning unknown. ``guidance``: one
+        scale or one an image; 1 is plain conditional sampling. ``steps``: network evaluations per image (twice that
+        with guidance). Returns [B, size, size, 3] uint8. Raises InputError for unknown levels, lengths that differ, and
+        a number of steps that cannot be made.
         """
-        scale = np.broadcast_to(np.asarray(guidance, dtype=np.float32), (len(conditions),))
-        if len(conditions) != len(seeds):
-            problem = Problem(
-                f"{len(conditions)} conditions and {len(seeds)} seeds", "give one seed an image"
-            )
-            raise InputError("Conditions and seeds do not fit.", [problem])
+        scale = np.asarray(guidance, dtype=np.float32)
+        _check_request(len(conditions), len(seeds), scale, steps)
         ids = self.words.encode(conditions)
-        return self.autoencoder.decode(
-            self.denormalised(
-                self.sample(self.starting_noise(seeds), ids, torch.from_numpy(scale.copy()), steps)
-            )
-        )
+        scales = torch.from_numpy(np.broadcast_to(scale, len(conditions)).copy())
+        return self.autoencoder.decode(self.denormalised(self.sample(self.starting_noise(seeds), ids, scales, steps)))
 
     def denormalised(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents of unit variance -> latents as the autoencoder knows them."""
@@ -118,7 +127,8 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         with warnings.catch_warnings():  # diffusers asks NumPy 2 for an array in a way that it deprecates
             warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
             solver.set_timesteps(steps, device=device)
-        latents, ids = noise.to(device) * solver.init_noise_sigma, ids.to(device)
+        latents: torch.Tensor = noise.to(device) * solver.init_noise_sigma
+        ids = ids.to(device)
         scale = guidance.to(device)[:, None, None, None]
         guided = bool((guidance != 1).any())
         for step in solver.timesteps:
@@ -131,8 +141,32 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         return latents
 
 
+def _check_request(conditions: int, seeds: int, guidance: NDArray[np.float32], steps: int) -> None:
+    """InputError for a call that cannot be carried out."""
+    problems = []
+    if not conditions:
+        problems.append(Problem("there are no conditions", "ask for at least one image"))
+    if seeds != conditions:
+        problems.append(Problem(f"{conditions} conditions and {seeds} seeds", "give one seed an image"))
+    if guidance.shape not in {(), (conditions,)}:
+        problems.append(Problem(f"guidance of shape {guidance.shape}", "give one scale, or one an image"))
+    if not 1 <= steps <= STEPS:
+        problems.append(Problem(f"{steps} steps", f"use a whole number from 1 to {STEPS}"))
+    if problems:
+        raise InputError("These images cannot be made.", problems)
+
+
+def _check_fields(folder: Path) -> None:
+    """Refuse a folder whose vocabulary is a mapping: its order, and so what each token means, was lost in writing."""
+    index = read_json(folder / "model_index.json")
+    if isinstance(index.get("vocabulary"), dict):
+        mend = "delete training.json and stage.json there and run the same training again: only the writing is repeated"
+        problem = Problem("holds a vocabulary without the order of its fields", mend, file=str(folder))
+        raise InputError("The generator was written by an early version.", [problem])
+
+
 def open_generator(folder: str | Path, device: str = "cpu") -> EquigenPipeline:
-    """Open a generator folder; InputError names what is missing."""
+    """Open a generator folder; InputError names what is missing or damaged."""
     path = Path(folder)
     if not (path / "model_index.json").is_file():
         problem = Problem(
@@ -141,9 +175,14 @@ def open_generator(folder: str | Path, device: str = "cpu") -> EquigenPipeline:
             file=str(path),
         )
         raise InputError("There is no generator here.", [problem])
-    with quiet_diffusers():
-        pipeline: EquigenPipeline = EquigenPipeline.from_pretrained(
-            str(path), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
-        )
+    _check_fields(path)
+    try:
+        with quiet_diffusers():
+            pipeline: EquigenPipeline = EquigenPipeline.from_pretrained(
+                str(path), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        mend = "copy the whole folder, or delete its training.json and run `equigen train` again"
+        raise InputError("The generator is damaged.", [Problem(str(error), mend, file=str(path))]) from error
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device)  # type: ignore[no-any-return]

@@ -46,45 +46,56 @@ class Vocabulary:
     def encode(self, frame: pd.DataFrame) -> torch.Tensor:
         """Columns ``attr.*`` and ``label.*`` of readable level names -> token numbers [N, F] int64.
 
-        A missing value is *unknown*; a multi-label column holds present findings separated by "|".
-        Raises InputError naming row and column for a missing column or a level that the generator does not know.
+        A missing or empty cell is *unknown*; a multi-label column holds present findings separated by "|", and an empty
+        cell there means that none is present. Raises InputError naming row and column for a missing column, or a level
+        or finding that the generator does not know.
         """
-        columns, problems = [], []
-        for field, levels in self.fields.items():
-            column, _, finding = field.partition("=")
-            if column not in frame.columns:
-                problems.append(
-                    Problem("is missing", f"add it, with levels {', '.join(levels)} or empty", column=column)
-                )
-                continue
-            numbers = {level: FIRST + index for index, level in enumerate(levels)}
-            words = [_word(value, finding) for value in frame[column]]
-            unknown = [row for row, word in enumerate(words) if word is not None and word not in numbers]
-            problems += [
-                Problem(
-                    f"'{words[row]}' is unknown to this generator",
-                    f"use one of {', '.join(levels)}, or leave it empty",
-                    row=row + 2,
-                    column=column,
-                )
-                for row in unknown
-            ]
-            columns.append(
-                np.array([UNKNOWN if word is None else numbers.get(word, UNKNOWN) for word in words])
-            )
+        problems = [problem for column, known in self._known().items() for problem in _check(frame, column, known)]
         if problems:
             raise InputError("The conditions do not fit the generator.", problems)
-        return (
-            torch.from_numpy(np.stack(columns, axis=1).astype(np.int64))
-            if columns
-            else torch.zeros(len(frame), 0, dtype=torch.int64)
-        )
+        columns = []
+        for field, levels in self.fields.items():
+            column, _, finding = field.partition("=")
+            numbers = {level: FIRST + index for index, level in enumerate(levels)}
+            words = [_word(value, finding) for value in frame[column]]
+            columns.append(np.array([UNKNOWN if word is None else numbers[word] for word in words], dtype=np.int64))
+        table = np.stack(columns, axis=1) if columns else np.zeros((len(frame), 0), dtype=np.int64)
+        return torch.from_numpy(table)
+
+    def _known(self) -> dict[str, tuple[list[str], bool]]:
+        """Each column with the words that it may hold, and whether a cell may hold several."""
+        known: dict[str, tuple[list[str], bool]] = {}
+        for field, levels in self.fields.items():
+            column, several, finding = field.partition("=")
+            earlier = known.get(column, ([], True))[0]
+            known[column] = ([*earlier, finding], True) if several else (levels, False)
+        return known
+
+
+def _check(frame: pd.DataFrame, column: str, known: tuple[list[str], bool]) -> list[Problem]:
+    """What is wrong with one column."""
+    levels, several = known
+    if column not in frame.columns:
+        return [Problem("is missing", f"add it, with levels {', '.join(levels)} or empty", column=column)]
+    cells = [str(value) if _given(value) else "" for value in frame[column]]
+    mend = f"use {'some' if several else 'one'} of {', '.join(levels)}, or leave it empty"
+    return [
+        Problem(f"'{word}' is unknown to this generator", mend, row=row + 2, column=column)
+        for row, cell in enumerate(cells)
+        for word in (cell.split("|") if several else [cell])
+        if cell and word not in levels
+    ]
+
+
+def _given(value: Any) -> bool:
+    """Whether a cell holds anything, be it an empty text."""
+    return not bool(pd.isna(value))
 
 
 def _word(value: Any, finding: str) -> str | None:
-    """One cell as a level name; None where it is missing."""
-    if value is None or (isinstance(value, float) and np.isnan(value)) or value is pd.NA:
+    """One cell as a level name; None where it is unknown."""
+    if not _given(value):
         return None
     if not finding:
-        return str(value)
+        return str(value) or None
     return PRESENT if finding in str(value).split("|") else ABSENT

@@ -15,9 +15,10 @@ import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
 from diffusers.utils import logging
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes
+from equigen.files import hash_bytes, naming_full_disk
 
 CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SHIPPED = "shipped"
@@ -65,10 +66,8 @@ class Autoencoder:
     def __init__(self, network: Any) -> None:
         self.network = network.eval().requires_grad_(False)
         self.channels = int(network.config.latent_channels)
-        blocks = (
-            getattr(network.config, "encoder_block_out_channels", None) or network.config.block_out_channels
-        )
-        self.block = math.isqrt(int(network.config.in_channels) // 3)  # 1 for networks on plain RGB
+        blocks = getattr(network.config, "encoder_block_out_channels", None) or network.config.block_out_channels
+        self.block = _block_side(int(network.config.in_channels))
         self.factor = self.block * 2 ** (len(blocks) - 1)
         self.hash = weight_hash(network)
 
@@ -80,7 +79,8 @@ class Autoencoder:
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.network.parameters()).device
+        weight: torch.Tensor = next(self.network.parameters())
+        return weight.device
 
     def to(self, device: str | torch.device) -> Autoencoder:
         """Move the weights."""
@@ -107,7 +107,17 @@ class Autoencoder:
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that diffusers' ``from_pretrained`` opens."""
-        self.network.save_pretrained(str(folder), safe_serialization=True)
+        with naming_full_disk(folder):
+            self.network.save_pretrained(str(folder), safe_serialization=True)
+
+
+def _block_side(channels: int) -> int:
+    """Side of the pixel blocks that a network's input channels hold: 1 for plain RGB. InputError if there is none."""
+    side = math.isqrt(channels // 3)
+    if side < 1 or 3 * side**2 != channels:
+        problem = Problem(f"it takes {channels} channels", "use one that takes RGB images (3 channels)")
+        raise InputError("This kind of autoencoder is not supported.", [problem])
+    return side
 
 
 @contextmanager
@@ -146,16 +156,35 @@ def load_autoencoder(path: str | Path = SHIPPED, device: str | torch.device = "c
             file=str(folder),
         )
         raise InputError("The autoencoder was not found.", [problem])
-    kind = json.loads(config.read_text()).get("_class_name")
+    try:
+        kind = json.loads(config.read_text()).get("_class_name")
+    except ValueError as error:
+        problem = Problem(f"is no JSON ({error})", "write the autoencoder's folder again", file=str(config))
+        raise InputError("The autoencoder is damaged.", [problem]) from error
     if kind not in CLASSES:
         problem = Problem(f"holds a {kind}", f"use one of {', '.join(CLASSES)}", file=str(config))
         raise InputError("This kind of autoencoder is not supported.", [problem])
-    with quiet_diffusers():
-        network = CLASSES[kind].from_pretrained(
-            str(folder),
-            use_safetensors=True,
-            local_files_only=True,
-            torch_dtype=torch.float32,
-            low_cpu_mem_usage=False,
-        )
-    return Autoencoder(network.to(device))
+    return Autoencoder(_open(CLASSES[kind], folder).to(device))
+
+
+def _open(kind: Any, folder: Path) -> Any:
+    """The network with every weight from the folder; diffusers alone would fill missing ones at random."""
+    mend = "weights are read from diffusion_pytorch_model.safetensors; save them with safe_serialization=True"
+    try:
+        with quiet_diffusers():
+            network, told = kind.from_pretrained(
+                str(folder),
+                use_safetensors=True,
+                local_files_only=True,
+                torch_dtype=torch.float32,
+                low_cpu_mem_usage=False,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        problem = Problem(f"its weights cannot be read ({error})", mend, file=str(folder))
+        raise InputError("The autoencoder is damaged.", [problem]) from error
+    if told["missing_keys"]:
+        names = sorted(told["missing_keys"])
+        problem = Problem(f"{len(names)} weights are missing, {names[0]} for one", mend, file=str(folder))
+        raise InputError("The autoencoder is damaged.", [problem])
+    return network

@@ -12,9 +12,7 @@ from equigen.seeds import derive
 if TYPE_CHECKING:
     from equigen.latents.fit import AutoencoderSettings
 
-LATENT_SPREAD = (
-    0.35  # standard deviation of each latent channel at the start: far inside the decoder's soft clamp at 3
-)
+LATENT_SPREAD = 0.35  # standard deviation of a latent channel at the start: far inside the decoder's soft clamp at 3
 
 
 def principal_components(blocks: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -35,7 +33,7 @@ def build_autoencoder(settings: AutoencoderSettings, seed: int, sample: torch.Te
     """
     width = 3 * settings.factor**2
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive(seed, "autoencoder-weights"))
+        torch.default_generator.manual_seed(derive(seed, "autoencoder-weights"))  # the CPU's alone
         network = AutoencoderTiny(
             in_channels=width,
             out_channels=width,

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from equigen.cohort import Cohort, load_images
 from equigen.errors import InputError, Problem
-from equigen.files import replacing
+from equigen.files import hash_value, replacing
 from equigen.latents.autoencoder import Autoencoder
 from equigen.latents.fit import psnr
 from equigen.progress import progress_bar
@@ -63,11 +63,21 @@ class LatentCache:
         self.places.update({name: (shard, index) for index, name in enumerate(hashes)})
 
     def add(self, hashes: Sequence[str], latents: torch.Tensor) -> None:
-        """Write one more shard: [n, C, h, w] and the hash of each image."""
-        shard = self.folder / f"shard-{len(list(self.folder.glob('shard-*.safetensors'))):05d}.safetensors"
+        """Write one more shard: [n, C, h, w] and the hash of each image. InputError when a latent is not finite.
+
+        The shard's name holds a hash of what is in it, so neither another process nor a gap in the numbers, left by a
+        damaged shard that was deleted, can make it take the place of another.
+        """
+        halves = latents.half().cpu().contiguous()
+        sound = halves.isfinite().flatten(1).all(1)
+        if not bool(sound.all()):
+            problem = Problem(f"{int((~sound).sum())} images have latents beyond half precision", "use another one")
+            raise InputError("The autoencoder does not fit these images.", [problem])
+        count = len(list(self.folder.glob("shard-*.safetensors")))
+        shard = self.folder / f"shard-{count:05d}-{hash_value(list(hashes))[:12]}.safetensors"
         with replacing(shard) as temporary:
             save_file(
-                {"latents": latents.half().cpu().contiguous()},
+                {"latents": halves},
                 temporary,
                 metadata={"images": json.dumps(list(hashes))},
             )
@@ -124,7 +134,7 @@ def channel_statistics(latents: torch.Tensor) -> tuple[list[float], list[float]]
 def reconstruction_error(
     cohort: Cohort, latents: Latents, autoencoder: Autoencoder, sample: int = 256
 ) -> float:
-    """Mean PSNR in dB of decoded latents against the images, over up to ``sample`` rows evenly spread over the cohort."""
+    """Mean PSNR in dB of decoded latents against the images, over up to ``sample`` rows spread over the cohort."""
     rows = np.unique(np.linspace(0, len(cohort) - 1, min(sample, len(cohort))).astype(int))
     images = load_images([cohort.frame["path"].iloc[row] for row in rows], latents.size)
     parts = [autoencoder.decode(latents.values[rows[low : low + 64]]) for low in range(0, len(rows), 64)]

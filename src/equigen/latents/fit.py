@@ -46,7 +46,7 @@ class AutoencoderSettings(BaseModel):
     patch: int = Field(64, ge=32)                   # side of a training patch
     batch: int = Field(32, ge=1)
     learning_rate: float = Field(1e-3, gt=0)        # peak; 2 % warm-up, then cosine to nothing
-    noise: float = Field(0.05, ge=0)                # standard deviation of noise on latents in training, in latent standard deviations
+    noise: float = Field(0.05, ge=0)                # noise on latents in training, in their standard deviations
     colour: float = Field(0.15, ge=0, le=1)         # spread of random gain, shift and gamma of each patch
     checkpoint_every: int = Field(20_000, ge=1)
 
@@ -86,11 +86,14 @@ def draw_patch(image: NDArray[np.uint8], side: int, colour: float, rng: np.rando
     return patch
 
 
-def draw_batch(sources: Sequence[Sequence[NDArray[np.uint8]]], settings: AutoencoderSettings, seed: int, step: int) -> NDArray[np.uint8]:
-    """[batch, patch, patch, 3] uint8: each patch from a source drawn uniformly, so that small data sets count as much."""
+def draw_batch(
+    sources: Sequence[Sequence[NDArray[np.uint8]]], settings: AutoencoderSettings, seed: int, step: int
+) -> NDArray[np.uint8]:
+    """[batch, patch, patch, 3] uint8: each patch from a source drawn uniformly: small data sets count as much."""
     rng = numpy_generator(seed, "autoencoder-patches", step)
     picked = [sources[int(rng.integers(len(sources)))] for _ in range(settings.batch)]
-    return np.stack([draw_patch(images[int(rng.integers(len(images)))], settings.patch, settings.colour, rng) for images in picked])
+    chosen = (images[int(rng.integers(len(images)))] for images in picked)  # one by one, between the patches' draws
+    return np.stack([draw_patch(image, settings.patch, settings.colour, rng) for image in chosen])
 
 
 def patch_loss(network: Any, pixels: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -129,7 +132,8 @@ def fit_autoencoder(
     """
     settings = settings or AutoencoderSettings()
     if not sources or any(len(images) == 0 for images in sources):
-        raise InputError("There are no images to train the autoencoder on.", [Problem("an empty source", "check the table's training split")])
+        problem = Problem("an empty source", "check the table's training split")
+        raise InputError("There are no images to train the autoencoder on.", [problem])
     first = np.concatenate([draw_batch(sources, settings, seed, -1 - index) for index in range(BASIS_BATCHES)])
     network = build_autoencoder(settings, seed, blocks_of(to_tensor(first), settings.factor)).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
@@ -137,19 +141,24 @@ def fit_autoencoder(
     seen = _resume(Path(checkpoint), key, network, optimizer)
     with progress_bar("autoencoder", settings.patches, done=seen, show=show) as bar:
         while seen < settings.patches:
-            squared = _step(network, optimizer, draw_batch(sources, settings, seed, seen // settings.batch), settings, seed, seen)
+            images = draw_batch(sources, settings, seed, seen // settings.batch)
+            squared = _step(network, optimizer, images, settings, seed, seen)
             before, seen = seen, seen + settings.batch
             bar.advance(settings.batch)
             if before // 2_000 != seen // 2_000:
                 bar.note(f"{-10 * math.log10(squared.item() / 4):.1f} dB")
             if before // settings.checkpoint_every != seen // settings.checkpoint_every or seen >= settings.patches:
-                tensors = {**prefixed("network", network.state_dict()), **prefixed("optimizer", optimizer_tensors(optimizer))}
-                save_checkpoint(checkpoint, tensors, {"seen": seen, "key": key})
+                _save(Path(checkpoint), key, network, optimizer, seen)
     return Autoencoder(network)
 
 
 def _step(
-    network: Any, optimizer: torch.optim.Optimizer, images: NDArray[np.uint8], settings: AutoencoderSettings, seed: int, seen: int
+    network: Any,
+    optimizer: torch.optim.Optimizer,
+    images: NDArray[np.uint8],
+    settings: AutoencoderSettings,
+    seed: int,
+    seen: int,
 ) -> torch.Tensor:
     """One optimizer step; the mean squared error of the batch, in pixels of [-1, 1]."""
     device = next(network.parameters()).device
@@ -167,13 +176,21 @@ def _step(
     return squared.detach()
 
 
+def _save(checkpoint: Path, key: str, network: Any, optimizer: torch.optim.Optimizer, seen: int) -> None:
+    """All that the rest of the fit depends on."""
+    weights = prefixed("network", network.state_dict())
+    moments = prefixed("optimizer", optimizer_tensors(optimizer))
+    save_checkpoint(checkpoint, {**weights, **moments}, {"seen": seen, "key": key})
+
+
 def _resume(checkpoint: Path, key: str, network: Any, optimizer: torch.optim.Optimizer) -> int:
     """Put back an earlier state of the same settings, if there is one; patches seen so far."""
     if not checkpoint.is_file():
         return 0
     tensors, state = load_checkpoint(checkpoint)
     if state["key"] != key:
-        problem = Problem("was made with other settings or another seed", "name another file, or delete this one", file=str(checkpoint))
+        mend = "name another file, or delete this one"
+        problem = Problem("was made with other settings or another seed", mend, file=str(checkpoint))
         raise InputError("The checkpoint does not fit.", [problem])
     network.load_state_dict(unprefixed("network", tensors))
     load_optimizer_tensors(optimizer, unprefixed("optimizer", tensors))

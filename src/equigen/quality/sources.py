@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import TypeAlias
 
@@ -52,7 +53,7 @@ class ImageSet:
         return np.where(known, self.frame["patient"].astype(str).to_numpy(dtype=str), own)
 
 
-Source: TypeAlias = ImageSet | Cohort | pd.DataFrame | str | Path
+Source: TypeAlias = ImageSet | Cohort | pd.DataFrame | str | PathLike[str]
 
 
 def image_set(source: Source, side: str) -> ImageSet:
@@ -89,7 +90,7 @@ def _form(source: Source, side: str) -> ImageSet:
         return source
     if isinstance(source, pd.DataFrame):
         return ImageSet(source.reset_index(drop=True))
-    if isinstance(source, str | Path):
+    if isinstance(source, str | PathLike):
         return _synthetic(Path(source), side)
     levels = {name: list(spec.levels) for name, spec in source.attributes.items()}
     return ImageSet(source.frame.reset_index(drop=True), levels=levels)

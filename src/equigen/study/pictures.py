@@ -12,7 +12,7 @@ from equigen.cohort import Cohort, load_images
 from equigen.report import Grid
 from equigen.seeds import numpy_generator
 
-COLUMNS = 6  # images a group and source
+COLUMNS = 5  # images a group and source
 
 
 def grids(real: Cohort, generated: Mapping[str, pd.DataFrame], size: int, seed: int = 0) -> list[Grid]:

@@ -15,18 +15,18 @@ import equigen
 from equigen.cohort import Cohort, load_images, print_counts
 from equigen.cohort.phantom import Oracle, write_phantom
 from equigen.diagnosis import FitSettings, diagnose
-from equigen.errors import InputError, Problem
 from equigen.fairness import audit
 from equigen.files import write_parquet
 from equigen.latents import Autoencoder, encode, load_autoencoder, reconstruction_error
 from equigen.progress import console
 from equigen.quality import ImageSet, evaluate, oracle_correctness
 from equigen.report import write_report
+from equigen.study.check import check_cohort, check_early, generators, used_plans
 from equigen.study.pictures import grids
-from equigen.study.settings import StudySettings, check_keys, read_study
+from equigen.study.settings import StudySettings, read_study
 from equigen.study.stages import Stages
 from equigen.synthesis import SyntheticSet, generate, plan
-from equigen.training import Run, TrainSettings, check_settings, train
+from equigen.training import Run, TrainSettings, train
 
 LIBRARIES = ("torch", "diffusers", "accelerate", "botorch", "scikit-learn", "numpy")
 
@@ -35,17 +35,26 @@ class Study:
     """One study in one folder: each method is a stage, and reads what the stages before it wrote."""
 
     def __init__(
-        self, settings: StudySettings, folder: str | Path, base: str | Path, show: bool = True
+        self,
+        settings: StudySettings,
+        folder: str | Path,
+        base: str | Path,
+        show: bool = True,
+        source: str = "study",  # the file that errors name
     ) -> None:
         self.settings, self.folder, self.base, self.show = settings, Path(folder), Path(base), show
+        self.source = source
         self.stages = Stages(self.folder)
         self.features = self.folder / "features"
 
     def run(self) -> Path:
         """All stages, in order; the path of the report's page."""
-        self.cohort = self._cohort()
+        self.runs = generators(self.settings, self.source)
+        check_early(self.settings, self.base, self.source)
         self.coder = load_autoencoder(self._beside(self.settings.autoencoder))
-        self.runs = self._check_runs()
+        self.coder.check_size(self.settings.size)
+        self.cohort = self._cohort()
+        check_cohort(self.settings, self.runs, self.cohort, self.coder, self.source)
         console.print()
         print_counts(self.cohort, console)
         self._encode()
@@ -53,7 +62,7 @@ class Study:
         self.sets = {
             (name, plan_name): self._generate(run, plan_name)
             for name, run in made.items()
-            for plan_name in self._plans()
+            for plan_name in used_plans(self.settings)
         }
         quality, predictions = self._evaluate(), self._diagnose()
         fairness = self._audit(predictions)
@@ -71,7 +80,8 @@ class Study:
             place = self.stages.run(
                 "phantom",
                 [equigen.__version__, asked.model_dump()],
-                lambda out: write_phantom(out, asked.images, asked.seed),
+                lambda out: write_phantom(out, asked.images, asked.seed, show=self.show),
+                results=["metadata.csv", "cohort.yaml"],
             )
             cohort = Cohort.read(place / "cohort.yaml", show_progress=self.show)
         elif isinstance(chosen.cohort, str):
@@ -80,58 +90,15 @@ class Study:
             )
         else:
             cohort = Cohort.from_spec(
-                chosen.cohort or {}, self.base, quarantine=chosen.quarantine, show_progress=self.show
+                chosen.cohort or {},
+                self.base,
+                quarantine=chosen.quarantine,
+                show_progress=self.show,
+                source=self.source,
             )
-        self.stages.run("cohort", [cohort.hash, str(cohort.root)], cohort.save)
+        files = ["cohort.parquet", "cohort.json"]
+        self.stages.run("cohort", [cohort.hash, str(cohort.root)], cohort.save, files)
         return cohort
-
-    def _check_runs(self) -> dict[str, TrainSettings]:
-        """Settings of every generator, by its name; all checked before the first is trained."""
-        runs = {}
-        for mechanism, own in self.settings.mechanisms.items():
-            for seed in self.settings.seeds:
-                name = mechanism if len(self.settings.seeds) == 1 else f"{mechanism}-seed{seed}"
-                rule = str(own.get("mechanism", mechanism))
-                rest = {key: value for key, value in own.items() if key != "mechanism"}
-                values = {
-                    **self.settings.train,
-                    "size": self.settings.size,
-                    "mechanism": rule,
-                    "mechanism_settings": rest,
-                    "seed": seed,
-                }
-                runs[name] = check_keys(TrainSettings, values, "train", "The training settings have errors.")
-                check_settings(runs[name], self.cohort, self.coder)
-        if not runs:
-            raise InputError(
-                "There is nothing to train.",
-                [Problem("'mechanisms' is empty", "name at least one, such as none")],
-            )
-        self._check_labels()
-        return runs
-
-    def _check_labels(self) -> None:
-        """Names that later stages will ask for."""
-        label, problems = self.settings.diagnose.label, []
-        if label is not None and label not in self.cohort.labels:
-            problems.append(
-                Problem(
-                    f"diagnose.label '{label}' is not a label of the cohort",
-                    f"use one of {', '.join(self.cohort.labels)}",
-                )
-            )
-        for stage in ("evaluate", "audit"):
-            asked = getattr(self.settings, stage).groups or []
-            problems += [
-                Problem(
-                    f"{stage}.groups: '{name}' is not an attribute of the cohort",
-                    f"use some of {', '.join(self.cohort.attributes)}",
-                )
-                for name in asked
-                if name not in self.cohort.attributes
-            ]
-        if problems:
-            raise InputError("The study's settings do not fit the cohort.", problems)
 
     def _encode(self) -> None:
         """Latents of the images that are trained on or steered by, once for all generators."""
@@ -159,12 +126,9 @@ class Study:
                 autoencoder=self._beside(self.settings.autoencoder),
                 show=self.show,
             ),
+            results=["training.json"],
         )
         return Run(place, name)
-
-    def _plans(self) -> list[str]:
-        """The plans that a later stage reads."""
-        return list(dict.fromkeys([self.settings.evaluate.plan, self.settings.diagnose.plan]))
 
     def _generate(self, run: Run, plan_name: str) -> SyntheticSet:
         """One synthetic set of one generator."""
@@ -175,6 +139,7 @@ class Study:
             f"synthetic/{run.name}-{plan_name}",
             [pipeline.hash, asked.model_dump(), self.cohort.hash],
             lambda out: generate(pipeline, rows, out, show=self.show),
+            results=["synthetic.parquet"],
         )
         return SyntheticSet(place)
 
@@ -199,14 +164,19 @@ class Study:
                 for name, made in sets.items()
             ]
             pixels = load_images(list(held_out.frame["path"]), self.settings.size)
-            decoded = ImageSet(
-                held_out.frame,
-                reconstructed(self.coder, pixels),
-                {name: list(spec.levels) for name, spec in self.cohort.attributes.items()},
-            )
+            again = reconstructed(self.coder, pixels)
+            levels = {name: list(spec.levels) for name, spec in self.cohort.attributes.items()}
+            decoded = ImageSet(held_out.frame, again, levels)
             parts.append(evaluate(held_out, decoded, asked.groups, run="reconstruction", **common))
             if self.cohort.phantom:
-                parts += self._oracle(held_out, pixels, decoded, sets)
+                shown = {"real": (pixels, held_out.frame), "reconstruction": (again, held_out.frame)}
+                for name, made in sets.items():
+                    frame = made.frame
+                    shown[name] = (load_images(list(frame["path"]), self.settings.size), frame)
+                parts += [
+                    oracle_correctness(images, frame, Oracle(), run=name, levels=levels, show=self.show)
+                    for name, (images, frame) in shown.items()
+                ]
             write_parquet(
                 place / "quality.parquet", pd.concat([part for part in parts if len(part)], ignore_index=True)
             )
@@ -218,26 +188,8 @@ class Study:
             self.coder.hash,
             asked.model_dump(),
         ]
-        return pd.read_parquet(self.stages.run("quality", inputs, work) / "quality.parquet")
-
-    def _oracle(
-        self, held_out: Cohort, pixels: Any, decoded: ImageSet, sets: Mapping[str, SyntheticSet]
-    ) -> list[pd.DataFrame]:
-        """Does the image show what was asked for? Real and reconstructed images are the ceiling."""
-        levels = {name: list(spec.levels) for name, spec in self.cohort.attributes.items()}
-        common: dict[str, Any] = {"levels": levels, "show": self.show}
-        parts = [oracle_correctness(pixels, held_out.frame, Oracle(), run="real", **common)]
-        parts.append(
-            oracle_correctness(decoded.pixels, held_out.frame, Oracle(), run="reconstruction", **common)
-        )  # type: ignore[arg-type]
-        for name, made in sets.items():
-            frame = made.frame
-            parts.append(
-                oracle_correctness(
-                    load_images(list(frame["path"]), self.settings.size), frame, Oracle(), run=name, **common
-                )
-            )
-        return parts
+        place = self.stages.run("quality", inputs, work, ["quality.parquet"])
+        return pd.read_parquet(place / "quality.parquet")
 
     def _diagnose(self) -> pd.DataFrame:
         """predictions.parquet: real only, and real with each generator's images."""
@@ -264,24 +216,23 @@ class Study:
                 out=out,
                 show=self.show,
             ),
+            results=["predictions.parquet"],
         )
         return pd.read_parquet(place / "predictions.parquet")
 
     def _audit(self, predictions: pd.DataFrame) -> pd.DataFrame:
         """fairness.parquet."""
         asked = self.settings.audit
+        groups = list(self.cohort.attributes) if asked.groups is None else asked.groups
 
         def work(place: Path) -> None:
-            made = audit(
-                predictions, asked.groups, replicates=asked.replicates, permutations=asked.permutations
-            )
+            made = audit(predictions, groups, replicates=asked.replicates, permutations=asked.permutations)
             write_parquet(place / "fairness.parquet", made)
 
         content = int(pd.util.hash_pandas_object(predictions).sum())
-        return pd.read_parquet(
-            self.stages.run("fairness", [equigen.__version__, content, asked.model_dump()], work)
-            / "fairness.parquet"
-        )
+        inputs = [equigen.__version__, content, asked.model_dump()]
+        place = self.stages.run("fairness", inputs, work, ["fairness.parquet"])
+        return pd.read_parquet(place / "fairness.parquet")
 
     def _report(self, made: Mapping[str, Run], quality: pd.DataFrame, fairness: pd.DataFrame) -> Path:
         """The page, its JSON and the cards; written anew every time, since it is cheap."""
@@ -345,4 +296,4 @@ def run_study(
     """
     file = Path(path)
     settings = read_study(file, overrides)
-    return Study(settings, out or Path("runs") / settings.name, file.parent, show).run()
+    return Study(settings, out or Path("runs") / settings.name, file.parent, show, str(file)).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +22,17 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self.skipped: list[str] = []
 
-    def run(self, name: str, inputs: Any, work: Callable[[Path], object]) -> Path:
+    def run(self, name: str, inputs: Any, work: Callable[[Path], object], results: Sequence[str] = ()) -> Path:
         """Do one stage in ``folder/name`` unless it is done for just these inputs.
 
-        ``inputs``: everything that the result depends on, as JSON-like data. ``work`` gets the stage's folder. A folder
-        that was begun for other inputs is moved to ``stale/``, so nothing is lost and nothing is mixed.
+        ``inputs``: everything that the result depends on, as JSON-like data. ``work`` gets the stage's folder.
+        ``results``: files that later stages read; a done stage that has lost one is done again. A folder that was
+        begun for other inputs is moved to ``stale/``, so nothing is lost and nothing is mixed.
         """
         place, key = self.folder / name, hash_value(inputs)
-        if self._read(place / STAMP).get("key") == key:
-            self.seconds[name] = float(read_json(place / STAMP)["seconds"])
+        stamp = self._read(place / STAMP)
+        if stamp.get("key") == key and all((place / result).is_file() for result in results):
+            self.seconds[name] = float(stamp["seconds"])
             self.skipped.append(name)
             console.print(f"[dim]{name}: done, nothing changed[/dim]")
             return place
@@ -38,6 +40,7 @@ class Stages:
         if place.exists() and earlier.get("key") != key:
             self._move_aside(place, name, str(earlier.get("key", "unknown"))[:8])
             earlier = {}
+        (place / STAMP).unlink(missing_ok=True)
         write_json(place / BEGUN, {"key": key, "seconds": earlier.get("seconds", 0.0)})
         console.print(f"[bold]{name}[/bold]")
         started = time.monotonic()
@@ -55,7 +58,7 @@ class Stages:
             return {}
         try:
             return dict(read_json(path))
-        except ValueError as error:
+        except (ValueError, TypeError) as error:
             raise InputError(
                 "A record of the run is damaged.",
                 [Problem("is no JSON", "delete it; its stage runs again", file=str(path))],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Literal, get_args
 
 import numpy as np
@@ -15,7 +16,7 @@ from equigen.seeds import derive, numpy_generator
 Policy = Literal["match", "balanced", "uniform", "complement"]
 
 
-def plan(
+def plan(  # noqa: PLR0917 (the arguments are those of a plan in study.yaml)
     cohort: Cohort,
     policy: Policy = "match",
     size: int = 1000,
@@ -23,16 +24,17 @@ def plan(
     guidance: float = 2.0,
     steps: int = 20,
 ) -> pd.DataFrame:
-    """One row for each image: ``label.*``, ``attr.*``, ``prompt``, ``seed``, ``guidance``, ``steps`` (METHODS section 4).
+    """One row for each image: ``label.*``, ``attr.*``, ``prompt``, ``seed``, ``guidance``, ``steps``.
 
     ``match``: the joint distribution of the training split, unknown values included. ``balanced``: every cell of
     attribute levels equally often, diagnoses as frequent in each cell as in the whole training split (Ktena et al.
-    2024). ``uniform``: every diagnosis in every cell equally often. ``complement``: what each attribute cell lacks to
-    the size of the largest, diagnoses as in the whole split; ``size`` is then the most that is made. Counts are exact up
-    to rounding, not drawn. Raises InputError for an unknown policy, size below 1 or an empty training split.
+    2024). ``uniform``: every known diagnosis in every cell equally often. ``complement``: what each attribute cell
+    lacks to the size of the largest, diagnoses as in the whole split; ``size`` is then the most that is made. Counts
+    are exact up to rounding, not drawn; rows are shuffled. Raises InputError for an unknown policy, a size or steps
+    below 1, negative guidance, an empty training split, or ``uniform`` where no diagnosis is known.
     """
     training = cohort.split("train").frame
-    _check(policy, size, training)
+    _check(policy, size, guidance, steps, training)
     labels = [f"label.{name}" for name in cohort.labels]
     attributes = [f"attr.{name}" for name in cohort.attributes]
     diagnoses = (
@@ -40,7 +42,7 @@ def plan(
     )
     prevalence = _shares(training, diagnoses)
     if policy == "match":
-        joint = training[attributes + labels].drop_duplicates().reset_index(drop=True)
+        joint = training[labels + attributes].drop_duplicates().reset_index(drop=True)
         rows = joint.iloc[np.repeat(np.arange(len(joint)), allot(_shares(training, joint), size))]
     else:
         cells = (
@@ -55,24 +57,27 @@ def plan(
             _cell_weights(policy, cells, training, size),
             diagnoses,
             prevalence if policy != "uniform" else _known(diagnoses),
-        )
+        )[labels + attributes]
     rows = rows.reset_index(drop=True)
     order = numpy_generator(seed, "plan-order").permutation(len(rows))
     rows = rows.iloc[order].reset_index(drop=True)
     rows["prompt"] = [
-        cohort.prompt({name.split(".", 1)[1]: value for name, value in row.items()})
-        for row in rows.to_dict("records")
+        cohort.prompt(dict(zip(rows.columns, values, strict=True))) for values in _key(rows)
     ]
     rows["seed"] = [derive(seed, "image", index) for index in range(len(rows))]
     return rows.assign(guidance=float(guidance), steps=int(steps))
 
 
-def _check(policy: str, size: int, training: pd.DataFrame) -> None:
+def _check(policy: str, size: int, guidance: float, steps: int, training: pd.DataFrame) -> None:
     problems = []
     if policy not in get_args(Policy):
         problems.append(Problem(f"policy '{policy}' is unknown", f"use one of {', '.join(get_args(Policy))}"))
     if size < 1:
         problems.append(Problem(f"size {size}", "ask for at least one image"))
+    if not guidance >= 0:
+        problems.append(Problem(f"guidance {guidance}", "use 0 or more; 1 is plain conditional sampling"))
+    if steps < 1:
+        problems.append(Problem(f"steps {steps}", "use at least 1"))
     if len(training) == 0:
         problems.append(Problem("the training split is empty", "mend the split in cohort.yaml"))
     if problems:
@@ -94,6 +99,8 @@ def allot(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
 
 def _key(frame: pd.DataFrame) -> list[tuple[str | None, ...]]:
     """Rows as tuples in which every missing value is None."""
+    if len(frame.columns) == 0:  # itertuples would give no row at all
+        return [()] * len(frame)
     return [
         tuple(None if pd.isna(value) else str(value) for value in row)
         for row in frame.itertuples(index=False)
@@ -102,14 +109,19 @@ def _key(frame: pd.DataFrame) -> list[tuple[str | None, ...]]:
 
 def _shares(training: pd.DataFrame, kinds: pd.DataFrame) -> NDArray[np.float64]:
     """Share of training rows of each kind (a row of ``kinds``)."""
-    counts = pd.Series(_key(training[list(kinds.columns)])).value_counts()
-    return np.array([counts.get(key, 0) for key in _key(kinds)], dtype=np.float64) / len(training)
+    counts = Counter(_key(training[list(kinds.columns)]))
+    found: NDArray[np.float64] = np.array([counts[key] for key in _key(kinds)], dtype=np.float64)
+    return found / len(training)
 
 
 def _known(diagnoses: pd.DataFrame) -> NDArray[np.float64]:
     """Equal weight for each diagnosis that is known; none for those with an unknown label."""
-    known = diagnoses.notna().all(axis=1).to_numpy(dtype=np.float64) if len(diagnoses.columns) else np.ones(1)
-    return known / max(known.sum(), 1)
+    known: NDArray[np.float64] = np.array([None not in key for key in _key(diagnoses)], dtype=np.float64)
+    if not known.any():
+        problem = Problem("no training image has all of its diagnoses known", "use the policy balanced or match")
+        raise InputError("No plan can be made.", [problem])
+    weights: NDArray[np.float64] = known / known.sum()
+    return weights
 
 
 def _cell_weights(policy: str, cells: pd.DataFrame, training: pd.DataFrame, size: int) -> NDArray[np.int64]:

@@ -45,8 +45,19 @@ def crossed(before: int, after: int, every: int) -> bool:
     return before // every != after // every
 
 
+def check_batch(batch: int, processes: int) -> None:
+    """InputError unless the global batch can be shared out evenly."""
+    if batch % processes:
+        problem = Problem(f"batch {batch} on {processes} processes", f"use a multiple of {processes}")
+        raise InputError("The batch cannot be shared out.", [problem])
+
+
 class Trainer:
-    """All state of one training run: networks, optimizer, average, mechanism, history and the count of images seen."""
+    """All state of one training run: networks, optimizer, average, mechanism, history and the count of images seen.
+
+    ``checkpoint``: the file that is written, and gone on from where it exists; ``key`` says what it belongs to. Raises
+    InputError when that is something else, or when the batch cannot be shared out among the processes.
+    """
 
     def __init__(
         self,
@@ -73,15 +84,9 @@ class Trainer:
         )
         self.history = History(data.groups)
         workers = self.accelerator.num_processes
-        if settings.batch % workers:
-            problem = Problem(
-                f"batch {settings.batch} on {workers} processes", f"use a multiple of {workers}"
-            )
-            raise InputError("The batch cannot be shared out.", [problem])
+        check_batch(settings.batch, workers)
         share = settings.batch // workers
-        self.mine = slice(
-            self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share
-        )
+        self.mine = slice(self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share)
         weights = mechanism.sampling_weights(data.index)
         self.stream = Stream(data.ids, tuple(data.latents.shape[1:]), settings, weights)
         self.probes = {"probe_train": self._probe(data, "train")}
@@ -104,7 +109,11 @@ class Trainer:
         )
 
     def run(self, show: bool = True) -> None:
-        """Train until ``settings.images`` images are seen; on CPU the weights do not depend on where it was interrupted."""
+        """Train until ``settings.images`` images are seen.
+
+        On a CPU the weights do not depend on where the run was interrupted. Raises EquigenError, before anything is
+        saved, when a loss or a gradient is not finite.
+        """
         settings, device = self.settings, self.accelerator.device
         latents = self.data.latents.to(device)
         self.model.train()
@@ -129,13 +138,14 @@ class Trainer:
 
                 # the mechanism sees the losses of the whole batch, and each process takes its share of the weights
                 everyone = self.accelerator.gather(losses.detach()).cpu()
-                self._check_finite(everyone)
+                self._check_finite("loss", everyone)
                 weights = self.mechanism.weights(everyone, index, batch.timesteps, self.seen)
                 loss = (weights[self.mine].to(device) * losses).mean()
 
                 self.prepared.zero_grad()
                 self.accelerator.backward(loss)
-                self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
+                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
+                self._check_finite("gradient", norm)
                 for group in self.optimizer.param_groups:
                     group["lr"] = settings.learning_rate_at(self.seen)
                 self.prepared.step()
@@ -143,13 +153,13 @@ class Trainer:
                     self.average.update(self.network, settings.ema_decay_at(self.seen))
 
                 before, self.seen = self.seen, self.seen + settings.batch
+                over = self.seen >= settings.images
                 self.history.count(everyone, index)
-                if crossed(before, self.seen, settings.log_every):
-                    bar.note(
-                        f"loss {self.history.log_training(self.seen, settings.learning_rate_at(self.seen)):.4f}"
-                    )
-                self._watch(force=crossed(before, self.seen, settings.probe_every))
-                if crossed(before, self.seen, settings.checkpoint_every) or self.seen >= settings.images:
+                if over or crossed(before, self.seen, settings.log_every):
+                    mean = self.history.log_training(self.seen, settings.learning_rate_at(self.seen))
+                    bar.note(f"loss {mean:.4f}")
+                self._watch(force=over or crossed(before, self.seen, settings.probe_every))
+                if over or crossed(before, self.seen, settings.checkpoint_every):
                     self._save()
                 bar.advance(settings.batch)
 
@@ -159,12 +169,14 @@ class Trainer:
         wanted = self.settings.precision == "bf16" or (self.settings.precision == "auto" and device == "cuda")
         return torch.autocast(device, torch.bfloat16, enabled=wanted)
 
-    def _check_finite(self, losses: torch.Tensor) -> None:
-        """Stop before a diverged step reaches the weights' average, the history or a checkpoint."""
-        if not bool(losses.isfinite().all()):
+    def _check_finite(self, what: str, values: torch.Tensor) -> None:
+        """Stop before a diverged step reaches the weights, their average, the history or a checkpoint."""
+        if not bool(values.isfinite().all()):
+            found = self.checkpoint.is_file()
+            kept = f"the last checkpoint is kept at {self.checkpoint}" if found else "no checkpoint was written yet"
             raise EquigenError(
-                f"Training diverged after {self.seen} images: a loss is not finite. Lower learning_rate "
-                f"(now {self.settings.learning_rate}); the last checkpoint is kept at {self.checkpoint}."
+                f"Training diverged after {self.seen} images: a {what} is not finite. Lower learning_rate "
+                f"(now {self.settings.learning_rate}) and start afresh in another folder; {kept}."
             )
 
     def _watch(self, force: bool) -> None:
@@ -203,23 +215,17 @@ class Trainer:
             **prefixed("network", self.network.state_dict()),
             **prefixed("optimizer", optimizer_tensors(self.optimizer)),
             **prefixed("average", self.average.state_dict() if self.average else {}),
-            **prefixed(
-                "mechanism", {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
-            ),
+            **prefixed("mechanism", {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}),
             "history.sums": self.history.sums,
         }
-        scalars = {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
-        save_checkpoint(
-            self.checkpoint,
-            tensors,
-            {
-                "key": self.key,
-                "seen": self.seen,
-                "mechanism": scalars,
-                "history": self.history.rows,
-                "saved": time.time(),
-            },
-        )
+        record = {
+            "key": self.key,
+            "seen": self.seen,
+            "mechanism": {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)},
+            "history": self.history.rows,
+            "saved": time.time(),
+        }
+        save_checkpoint(self.checkpoint, tensors, record)
 
     def _resume(self) -> None:
         """Go on from the checkpoint; InputError when it belongs to other data or settings."""

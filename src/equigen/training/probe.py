@@ -57,7 +57,10 @@ class Probe:
 
 
 def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str) -> torch.Tensor:
-    """Rows of the probe: each group in turn gives its next image in a random order, until ``count`` are chosen."""
+    """Rows of the probe: each group in turn gives its next image in a random order, until ``count`` are chosen.
+
+    Images without any known group are taken only where there are no others.
+    """
     order = numpy_generator(seed, f"probe-rows-{name}").permutation(len(index))
     shuffled = index.numpy()[order]
     queues = [
@@ -73,4 +76,6 @@ def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str
                 queues.remove(queue)
             else:
                 chosen[fresh] = None
+    if not chosen:  # no image has a known group
+        chosen = dict.fromkeys(int(row) for row in order[:count])
     return torch.from_numpy(np.array(sorted(chosen), dtype=np.int64))

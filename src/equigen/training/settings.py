@@ -29,9 +29,9 @@ class TrainSettings(BaseModel):
     ema: float = Field(20_000, ge=0)                     # half-life of the averaged weights in images; 0 keeps none
     drop_all: float = Field(0.1, ge=0, le=1)             # chance that an image's whole condition is dropped
     drop_one: float = Field(0.05, ge=0, le=1)            # chance that one token of it is dropped
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU; small U-Nets are not faster with it on a CPU
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 on a GPU; on a CPU it is no faster here
     probe_images: int = Field(128, ge=8)                 # images of each fixed probe (training side, held-out side)
-    probe_every: int = Field(20_000, ge=1)               # images between two measurements, if the mechanism asks for none
+    probe_every: int = Field(20_000, ge=1)               # images between two measurements of both probes
     log_every: int = Field(2_000, ge=1)                  # images over which training losses are averaged
     checkpoint_every: int = Field(20_000, ge=1)          # images between two checkpoints
     mechanism: str = "perturbation"

@@ -22,9 +22,9 @@ from equigen.diffusion import (
 )
 from equigen.equity import Groups, build
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json, write_json, write_parquet
+from equigen.files import hash_value, naming_full_disk, read_json, write_json, write_parquet
 from equigen.latents import SHIPPED, Autoencoder, channel_statistics, encode, load_autoencoder
-from equigen.training.loop import Data, Trainer
+from equigen.training.loop import Data, Trainer, check_batch
 from equigen.training.settings import TrainSettings
 
 
@@ -48,10 +48,8 @@ def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoenc
     """
     autoencoder.check_size(settings.size)
     if len(cohort.split("train")) == 0:
-        raise InputError(
-            "There is nothing to train on.",
-            [Problem("the training split is empty", "mend the split in cohort.yaml")],
-        )
+        problem = Problem("the training split is empty", "mend the split in cohort.yaml")
+        raise InputError("There is nothing to train on.", [problem])
     build(settings.mechanism, groups_of(cohort), settings.seed, **settings.mechanism_settings)
 
 
@@ -81,57 +79,58 @@ def train(
     training is done. Raises InputError before any expensive work when something does not fit.
     """
     changes = {"mechanism": mechanism, "images": images, "seed": seed}
-    settings = TrainSettings(
-        **{
-            **(settings or TrainSettings()).model_dump(),
-            **{k: v for k, v in changes.items() if v is not None},
-        }
-    )
+    given = {name: value for name, value in changes.items() if value is not None}
+    settings = TrainSettings(**{**(settings or TrainSettings()).model_dump(), **given})
     folder = Path(out) if out else Path("generators") / f"{settings.mechanism}-seed{settings.seed}"
     accelerator = Accelerator()
     coder = load_autoencoder(autoencoder, str(accelerator.device))
     check_settings(settings, cohort, coder)
+    check_batch(settings.batch, accelerator.num_processes)
     key = hash_value([cohort.hash, coder.hash, settings.model_dump(mode="json")])
     if (folder / "training.json").is_file():
         _check_same(folder, key)
         return Run(folder, folder.name)
-    whole = cohort.split("train", "val", domain="id")
+    cache = latents or folder.parent.parent / "latents"
     with accelerator.main_process_first():
-        values = encode(
-            whole, coder, latents or folder.parent.parent / "latents", settings.size, show=show
-        ).values
-    in_training = torch.tensor([split == "train" for split in whole.frame["split"]])
-    mean, std = channel_statistics(values[in_training])
-    values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        sides = prepare(cohort, coder, cache, settings.size, show)
     words, groups = Vocabulary.of(cohort), groups_of(cohort)
-    ids = words.encode(whole.frame)
-    index = (
-        torch.stack([torch.from_numpy(whole.groups(name)) for name in groups.attributes], dim=1)
-        if groups.names
-        else torch.zeros(len(whole), 0, dtype=torch.int64)
-    )
-    sides = [Data(values[mask], ids[mask], index[mask], groups) for mask in (in_training, ~in_training)]
     denoiser = Denoiser(
         build_unet(settings.preset, coder.channels, settings.size // coder.factor, settings.seed),
         build_tokens(words.sizes, settings.preset, settings.seed),
     )
     rule = build(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
-    trainer = Trainer(
-        denoiser,
-        noise_schedule(settings.prediction),
-        sides[0],
-        sides[1],
-        rule,
-        settings,
-        folder / "checkpoint.safetensors",
-        key,
-        accelerator,
-    )
+    schedule, checkpoint = noise_schedule(settings.prediction), folder / "checkpoint.safetensors"
+    trainer = Trainer(denoiser, schedule, sides.train, sides.held_out, rule, settings, checkpoint, key, accelerator)
     trainer.run(show)
     if accelerator.is_main_process:
-        _export(trainer, coder, words, mean, std, folder, key)
+        with naming_full_disk(folder):
+            _export(trainer, coder, words, sides, folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Training and held-out data, normalised by ``mean`` and ``std`` [C] of the training images' latents."""
+
+    train: Data
+    held_out: Data
+    mean: list[float]
+    std: list[float]
+
+
+def prepare(cohort: Cohort, coder: Autoencoder, cache: str | Path, size: int, show: bool = True) -> Sides:
+    """Latents, token numbers and group index of the training and validation splits; no other image is touched."""
+    whole = cohort.split("train", "val", domain="id")
+    values = encode(whole, coder, cache, size, show=show).values
+    in_training = torch.tensor([split == "train" for split in whole.frame["split"]])
+    mean, std = channel_statistics(values[in_training])
+    values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+    ids, groups = Vocabulary.of(cohort).encode(whole.frame), groups_of(cohort)
+    columns = [torch.from_numpy(whole.groups(name)) for name in groups.attributes]
+    index = torch.stack(columns, dim=1) if columns else torch.zeros(len(whole), 0, dtype=torch.int64)
+    parts = [Data(values[mask], ids[mask], index[mask], groups) for mask in (in_training, ~in_training)]
+    return Sides(parts[0], parts[1], mean, std)
 
 
 def _check_same(folder: Path, key: str) -> None:
@@ -145,15 +144,7 @@ def _check_same(folder: Path, key: str) -> None:
         raise InputError("The output folder is taken.", [problem])
 
 
-def _export(
-    trainer: Trainer,
-    coder: Autoencoder,
-    words: Vocabulary,
-    mean: list[float],
-    std: list[float],
-    folder: Path,
-    key: str,
-) -> None:
+def _export(trainer: Trainer, coder: Autoencoder, words: Vocabulary, sides: Sides, folder: Path) -> None:
     """Write the pipeline (averaged weights where kept), the history, and last the record that says all is done."""
     if trainer.average is not None:
         trainer.average.copy_to(trainer.network)
@@ -162,15 +153,15 @@ def _export(
         tokens=trainer.network.tokens,
         vae=coder.network,
         scheduler=trainer.schedule,
-        latent_mean=mean,
-        latent_std=std,
+        latent_mean=sides.mean,
+        latent_std=sides.std,
         vocabulary=words.fields,
         size=trainer.settings.size,
     )
     pipeline.to("cpu").save_pretrained(str(folder), safe_serialization=True)
     write_parquet(folder / "history.parquet", trainer.history.frame())
     record: dict[str, Any] = {
-        "key": key,
+        "key": trainer.key,
         "generator": pipeline.hash,
         "autoencoder": coder.hash,
         "settings": trainer.settings.model_dump(mode="json"),

@@ -27,7 +27,7 @@ def _trunks(rng: np.random.Generator) -> tuple[Array, Array]:
     trunks = trunks + rng.normal(0, [[[0.02], [0.05], [0.08], [0.12]]], trunks.shape)
     trunks[4:, :, 0] += 0.05  # veins run beside their arteries, a little towards the nose
     trunks[4:, 2:, 1] *= rng.uniform(0.72, 1.18, (4, 1))
-    width = np.tile([0.046, 0.032], 4) * rng.uniform(0.85, 1.15, 8) * np.repeat([0.85, 1.1], 4)
+    width = np.tile([0.058, 0.04], 4) * rng.uniform(0.85, 1.15, 8) * np.repeat([0.85, 1.1], 4)
     return trunks, width
 
 
@@ -57,9 +57,8 @@ def _tree(seed: int) -> tuple[Array, Array]:
     """Control points [v, 4, 2] and root widths [v] of a tree; the first half are arteries."""
     rng = np.random.default_rng(seed)
     trunks, width = _trunks(rng)
-    sides, side_width = _branches(trunks, width, 4, rng)
-    twigs, twig_width = _branches(sides, side_width, 2, rng)
-    return _arteries_first(trunks, sides, twigs), _arteries_first(width, side_width, twig_width)
+    sides, side_width = _branches(trunks, width, 2, rng)
+    return _arteries_first(trunks, sides), _arteries_first(width, side_width)
 
 
 def _outlines(curves: Array, widths: Array) -> Array:

@@ -1,0 +1,46 @@
+"""Run the benchmarks and keep their figures: `python -m benchmarks [loop] [latents] [demo]`.
+
+Run it when nothing else runs. Figures go to benchmarks/results/, with the hardware named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from pathlib import Path
+
+import torch
+
+from benchmarks import demo, latents, loop
+from equigen import __version__
+from equigen.files import write_json
+
+BENCHMARKS = {"loop": loop.measure, "latents": latents.measure, "demo": demo.measure}
+RESULTS = Path(__file__).parent / "results"
+
+
+def hardware() -> dict[str, object]:
+    """What the figures were measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return {
+        "processor": model,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "torch": torch.__version__,
+        "equigen": __version__,
+    }
+
+
+def main() -> None:
+    """Measure what was asked for, print it and write it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all by default")
+    for name in parser.parse_args().names or BENCHMARKS:
+        figures = BENCHMARKS[name]()
+        write_json(RESULTS / f"benchmark-{name}.json", {"hardware": hardware(), **figures})
+        print(name, figures, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""What the benchmarks share: a phantom cohort in a temporary folder, encoded, with a network to train on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from equigen.cohort import Cohort
+from equigen.cohort.phantom import write_phantom
+from equigen.diffusion import Denoiser, Vocabulary, build_tokens, build_unet
+from equigen.latents import Autoencoder, channel_statistics, encode, load_autoencoder
+from equigen.training import Data
+from equigen.training.train import groups_of
+
+SIZE = 64
+
+
+@dataclass
+class Setting:
+    """A training split, its latents, and the autoencoder that made them."""
+
+    cohort: Cohort
+    coder: Autoencoder
+    data: Data
+
+    @classmethod
+    def make(cls, folder: Path, images: int = 1500) -> Setting:
+        """Write the phantom, encode it, normalise the latents."""
+        place = write_phantom(folder / "phantom", images)
+        cohort = Cohort.read(place / "cohort.yaml", show_progress=False).split("train")
+        coder = load_autoencoder()
+        values = encode(cohort, coder, folder / "latents", SIZE, show=False).values
+        mean, std = channel_statistics(values)
+        values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
+        groups = groups_of(cohort)
+        index = torch.stack([torch.from_numpy(cohort.groups(name)) for name in groups.attributes], dim=1)
+        return cls(cohort, coder, Data(values, Vocabulary.of(cohort).encode(cohort.frame), index, groups))
+
+    def denoiser(self, preset: str) -> Any:
+        """A fresh network, the same every time."""
+        sizes = Vocabulary.of(self.cohort).sizes
+        side = SIZE // self.coder.factor
+        return Denoiser(build_unet(preset, self.coder.channels, side, 0), build_tokens(sizes, preset, 0))

@@ -1,0 +1,167 @@
+"""What can be known to fail before the first expensive stage of a study, found then, with file and key."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from equigen.cohort import Cohort, parse_spec, read_yaml
+from equigen.cohort.phantom import PhantomSettings
+from equigen.cohort.spec import nearest
+from equigen.equity import Groups, build, group_losses, names
+from equigen.errors import InputError, Problem
+from equigen.latents import Autoencoder
+from equigen.quality import load_encoder
+from equigen.study.settings import StudySettings, check_keys
+from equigen.synthesis import plan
+from equigen.training import TrainSettings, check_settings
+from equigen.training.probe import choose
+from equigen.training.train import groups_of
+
+PHANTOM_LABELS = ("glaucoma",)
+
+
+@contextmanager
+def at(key: str, source: str) -> Iterator[None]:
+    """Say of every problem found within, which key of which file it is about."""
+    try:
+        yield
+    except InputError as error:
+        problems = [
+            replace(problem, message=f"{key}: {problem.message}", file=source) for problem in error.problems
+        ]
+        raise InputError(error.title, problems) from error
+
+
+def generators(settings: StudySettings, source: str) -> dict[str, TrainSettings]:
+    """Settings of every generator by its name: the mechanism, with ``-seed<seed>`` where there are several seeds.
+
+    Raises InputError for a key of ``train`` that is unknown or wrong.
+    """
+    runs = {}
+    for mechanism, own in settings.mechanisms.items():
+        for seed in settings.seeds:
+            name = mechanism if len(settings.seeds) == 1 else f"{mechanism}-seed{seed}"
+            values = {
+                **settings.train,
+                "size": settings.size,
+                "mechanism": str(own.get("mechanism", mechanism)),
+                "mechanism_settings": {key: value for key, value in own.items() if key != "mechanism"},
+                "seed": seed,
+            }
+            title = "The training settings have errors."
+            runs[name] = check_keys(TrainSettings, values, source, title, under="train")
+    return runs
+
+
+def check_early(settings: StudySettings, base: Path, source: str) -> None:
+    """Checks that need no image: names of mechanisms, encoder, labels and attributes.
+
+    Raises InputError with all that is wrong in one of these respects.
+    """
+    known = names()
+    problems = [
+        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", nearest(rule, known), file=source)
+        for name, rule in (
+            (name, str(own.get("mechanism", name))) for name, own in settings.mechanisms.items()
+        )
+        if rule not in known
+    ]
+    if problems:
+        raise InputError("There is no such mechanism.", problems)
+    with at("evaluate.encoder", source):
+        load_encoder(settings.evaluate.encoder)
+    if settings.phantom is not None:
+        shape = PhantomSettings()
+        levels = {"race": tuple(shape.races), "sex": tuple(shape.sexes)}
+        check_names(settings, PHANTOM_LABELS, levels, source)
+        _check_mechanisms(settings, Groups(tuple(levels.items())), source)
+    else:
+        inline = not isinstance(settings.cohort, str)
+        place = source if inline else str(base / str(settings.cohort))
+        spec = parse_spec(settings.cohort if inline else read_yaml(place), place)  # type: ignore[arg-type]
+        check_names(settings, spec.labels, spec.attributes, source)
+
+
+def _check_mechanisms(settings: StudySettings, groups: Groups, source: str) -> None:
+    """Settings of the mechanisms, on known groups."""
+    for name, own in settings.mechanisms.items():
+        rest = {key: value for key, value in own.items() if key != "mechanism"}
+        with at(f"mechanisms.{name}", source):
+            build(str(own.get("mechanism", name)), groups, settings.seeds[0], **rest)
+
+
+def check_names(
+    settings: StudySettings, labels: Collection[str], attributes: Collection[str], source: str
+) -> None:
+    """Labels and attributes that later stages will ask for. Raises InputError for those the cohort does not have."""
+    label, problems = settings.diagnose.label, []
+    if not labels:
+        problems.append(Problem("the cohort has no label", "give 'labels' in the cohort", file=source))
+    elif label is not None and label not in labels:
+        message = f"diagnose.label: '{label}' is not a label of the cohort"
+        problems.append(Problem(message, nearest(label, labels), file=source))
+    for stage in ("evaluate", "audit"):
+        problems += [
+            Problem(
+                f"{stage}.groups: '{name}' is not an attribute of the cohort", nearest(name, attributes), file=source
+            )
+            for name in getattr(settings, stage).groups or []
+            if name not in attributes
+        ]
+    if problems:
+        raise InputError("The study's settings do not fit the cohort.", problems)
+
+
+def check_cohort(
+    settings: StudySettings, runs: Mapping[str, TrainSettings], cohort: Cohort, coder: Autoencoder, source: str
+) -> None:
+    """Whether every later stage has images to work on, mechanisms their groups, and plans their rows."""
+    test = cohort.frame["domain"].where(cohort.frame["split"] == "test")
+    counts = {"train": 0, "val": 0, **cohort.frame["split"].value_counts()}
+    counts["test (in distribution)"] = int((test == "id").sum())
+    counts.pop("test", None)
+    empty = [
+        Problem(f"split {name} has no image", "change 'split' of the cohort, or add images")
+        for name, count in counts.items()
+        if not count
+    ]
+    if empty:
+        raise InputError("A study needs images for training, validation and testing.", empty)
+    for name, chosen in runs.items():
+        with at(f"generator {name}", source):
+            check_settings(chosen, cohort, coder)
+            _check_probe(chosen, cohort)
+    for name in used_plans(settings):
+        with at(f"plans.{name}", source):
+            _check_plan(plan(cohort, **settings.plans[name].model_dump()))
+
+
+def _check_probe(chosen: TrainSettings, cohort: Cohort) -> None:
+    """Show the mechanism the probe that it will get at the start of training, with losses that are all 1.
+
+    It refuses a probe that cannot steer it; without this a study would learn so after hours of other trainings.
+    """
+    held_out, groups = cohort.split("val", domain="id"), groups_of(cohort)
+    if not groups.names:
+        return
+    index = torch.stack([torch.from_numpy(held_out.groups(name)) for name in groups.attributes], dim=1)
+    rows = choose(index, groups, chosen.probe_images, chosen.seed, "heldout")
+    monitor = group_losses(torch.ones(len(rows), 1), index[rows], groups)
+    build(chosen.mechanism, groups, chosen.seed, **chosen.mechanism_settings).observe_probe(monitor, 0)
+
+
+def _check_plan(rows: pd.DataFrame) -> None:
+    if len(rows) == 0:
+        problem = Problem("asks for no image", "a 'complement' is empty when all groups are equally large")
+        raise InputError("A plan is empty.", [problem])
+
+
+def used_plans(settings: StudySettings) -> list[str]:
+    """The plans that a later stage reads."""
+    return list(dict.fromkeys([settings.evaluate.plan, settings.diagnose.plan]))

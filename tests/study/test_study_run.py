@@ -1,0 +1,217 @@
+"""A whole study: to its report, skipped when nothing changed, and the same when it was interrupted."""
+
+import json
+import shutil
+import sys
+
+import pandas as pd
+import pytest
+
+from equigen.errors import InputError
+from equigen.study import run_study
+
+STAGES = {
+    "cohort", "latents", "generators/none", "generators/perturbation", "synthetic/none-match",
+    "synthetic/none-balanced", "synthetic/perturbation-match", "synthetic/perturbation-balanced", "quality",
+    "diagnosis", "fairness",
+}  # fmt: skip
+TABLES = ("quality/quality.parquet", "diagnosis/predictions.parquet", "fairness/fairness.parquet")
+
+
+def report_of(desk) -> dict:
+    return json.loads((desk.out / "report" / "report.json").read_text())
+
+
+def test_a_study_ends_with_a_report_of_all_its_parts(finished):
+    page = (finished.out / "report" / "index.html").read_text()
+    content = report_of(finished)
+    assert set(finished.stamps()) == STAGES
+    assert content["title"] == "tiny" and content["phantom"] is True
+    assert content["facts"]["Cohort"].startswith("tiny: 120 images")
+    assert set(content["history"]) == {"none", "perturbation"}
+    assert {row["run"] for row in content["quality"]} == {"none", "perturbation", "reconstruction", "real"}
+    assert {"fd", "kd", "oracle_accuracy"} <= {row["metric"] for row in content["quality"]}
+    recipes = {"real", "real+none@1", "real+perturbation@1"}
+    assert {row["recipe"] for row in content["fairness"]} == recipes
+    assert {"auc", "dpd", "deodds"} <= {row["metric"] for row in content["fairness"]}
+    assert {"id", "ood", "all"} <= {row["domain"] for row in content["fairness"]}
+    assert [grid["title"] for grid in content["grids"]] == ["race", "sex", "glaucoma"]
+    assert content["grids"][0]["sources"] == ["real", "none", "perturbation"]
+    assert content["settings"]["train"]["images"] == 96 and content["counts"]
+    assert STAGES <= set(content["timings"]) and all(value >= 0 for value in content["timings"].values())
+    for words in ("asian", "perturbation", "oracle", "glaucoma"):
+        assert words in page
+
+
+def test_the_whole_set_has_numbers_and_small_groups_say_so(finished):
+    table = pd.read_parquet(finished.out / TABLES[0])
+    whole = table[(table["group"] == "*") & table["metric"].isin(["fd", "kd"]) & (table["run"] == "none")]
+    assert len(whole) == 2 and whole["estimate"].notna().all()
+
+
+def test_again_every_stage_is_skipped_and_only_the_report_is_written(finished, copied, capsys):
+    before = {path: path.stat().st_mtime_ns for path in copied.out.rglob("*") if path.is_file()}
+    stamps = copied.stamps()
+    copied.run()
+    assert copied.stamps() == stamps and set(stamps) == STAGES
+    changed = {path for path, time in before.items() if path.stat().st_mtime_ns != time}
+    assert changed == {path for path in before if path.parent == copied.out / "report"}
+    assert {path for path in copied.out.rglob("*") if path.is_file()} == set(before)
+    assert not (copied.out / "stale").exists()
+    first, second = report_of(finished), report_of(copied)
+    assert first == second
+    assert capsys.readouterr().err.count("nothing changed") == len(STAGES)
+
+
+def test_a_changed_training_reruns_what_depends_on_it_and_keeps_the_old(copied):
+    before, old = copied.stamps(), (copied.out / "generators/none/training.json").read_text()
+    copied.run({"train.images": 64})
+    after = copied.stamps()
+    assert {name for name in STAGES if after[name] == before[name]} == {"cohort", "latents"}
+    kept = sorted(path.name for path in (copied.out / "stale").iterdir())
+    assert [name.rsplit("-", 1)[0] for name in kept] == sorted(
+        name.replace("/", "-") for name in STAGES - {"cohort", "latents"}
+    )
+    stale = next(path for path in (copied.out / "stale").iterdir() if path.name.startswith("generators-none"))
+    assert (stale / "training.json").read_text() == old
+    assert json.loads((copied.out / "generators/none/training.json").read_text())["images_seen"] == 64
+    assert report_of(copied)["settings"]["train"]["images"] == 64
+
+
+def test_changed_audit_settings_rerun_the_audit_alone(copied):
+    before = copied.stamps()
+    copied.run({"audit.replicates": 30})
+    assert {name for name in STAGES if copied.stamps()[name] != before[name]} == {"fairness"}
+
+
+def test_a_lost_result_is_made_again_although_its_stage_was_done(copied):
+    kept = {name: (copied.out / name).read_bytes() for name in TABLES}
+    for name in TABLES:
+        (copied.out / name).unlink()
+    copied.run()
+    for name, content in kept.items():
+        assert (copied.out / name).read_bytes() == content
+
+
+def test_a_damaged_record_is_named(copied):
+    (copied.out / "quality" / "stage.json").write_text("{")
+    with pytest.raises(InputError, match=r"quality/stage.json: is no JSON \(delete it"):
+        copied.run()
+
+
+class Cut(BaseException):
+    """Not an error that anybody catches."""
+
+
+def at_call(monkeypatch, owner, name, number):
+    """Let one function fail at its n-th call, before it does anything."""
+    real, calls = getattr(owner, name), []
+
+    def failing(*args, **rest):
+        calls.append(1)
+        if len(calls) == number:
+            raise Cut(name)
+        return real(*args, **rest)
+
+    monkeypatch.setattr(owner, name, failing)
+
+
+def test_a_study_interrupted_in_every_stage_gives_the_numbers_of_one_that_was_not(finished, desk, monkeypatch):
+    from equigen.training.loop import Trainer
+
+    modules = sys.modules
+    faults = [
+        (modules["equigen.latents.cache"].LatentCache, "add", 1),
+        (Trainer, "_check_finite", 4),  # after 48 images, the checkpoint is of 32
+        (Trainer, "_check_finite", 6),
+        (modules["equigen.synthesis.generate"], "write_png", 20),
+        (modules["equigen.study.run"], "evaluate", 2),
+        (modules["equigen.diagnosis.diagnose"], "_predict", 2),
+        (modules["equigen.study.run"], "audit", 1),
+        (modules["equigen.study.run"], "write_report", 1),
+    ]
+    for owner, name, number in faults:
+        with monkeypatch.context() as patched:
+            at_call(patched, owner, name, number)
+            with pytest.raises(Cut, match=name):
+                desk.run()
+        assert not (desk.out / "report" / "index.html").exists()
+        assert not (desk.out / "stale").exists()
+    desk.run()
+    for name in TABLES:
+        pd.testing.assert_frame_equal(pd.read_parquet(desk.out / name), pd.read_parquet(finished.out / name))
+    for name in ("none", "perturbation"):
+        first, second = (
+            json.loads((side.out / "generators" / name / "training.json").read_text()) for side in (finished, desk)
+        )
+        assert first["generator"] == second["generator"]
+
+
+def test_time_spent_before_an_interruption_is_counted(tmp_path, monkeypatch):
+    from equigen.study import stages
+
+    clock = iter([0.0, 5.0, 100.0, 102.0])
+    monkeypatch.setattr(stages.time, "monotonic", lambda: next(clock))
+    run = stages.Stages(tmp_path)
+
+    def fail(_place):
+        raise Cut
+
+    with pytest.raises(Cut):
+        run.run("work", [1], fail)
+    run.run("work", [1], lambda place: None)
+    assert run.seconds == {"work": 7.0}
+
+
+def test_several_seeds_name_generators_by_seed_and_the_cohort_may_be_a_file_and_a_phantom_a_stage(desk):
+    """Also: a generator's name is its key, and `none:` without settings is written as people write it."""
+    del desk.values["cohort"]
+    desk.values |= {"phantom": {"images": 60, "seed": 2}, "mechanisms": {"plain": {"mechanism": "none"}}}
+    desk.values |= {"seeds": [1, 7], "audit": {"groups": ["sex"], "replicates": 20, "permutations": 20}}
+    desk.values["train"] |= {"images": 16}
+    desk.values["plans"] = {"one": {"policy": "balanced", "size": 6, "steps": 1}}
+    desk.values["evaluate"] |= {"plan": "one", "groups": []}
+    desk.values["diagnose"] |= {"plan": "one", "ratios": [1], "images": 16}
+    desk.run()
+    assert set(desk.stamps()) == {
+        *("phantom", "cohort", "latents", "generators/plain-seed1", "generators/plain-seed7"),
+        *("synthetic/plain-seed1-one", "synthetic/plain-seed7-one", "quality", "diagnosis", "fairness"),
+    }
+    content = report_of(desk)
+    assert {row["recipe"] for row in content["fairness"]} == {"real+plain-seed1@1", "real+plain-seed7@1"}
+    assert content["facts"]["Generators"] == "plain (2 training seeds)"
+    assert {row["attribute"] for row in content["fairness"]} == {"*", "sex"}
+    first = (desk.out / "generators/plain-seed1/training.json").read_text()
+    assert first != (desk.out / "generators/plain-seed7/training.json").read_text()
+
+
+def test_a_cohort_file_gives_the_same_study_as_its_content(finished, copied, phantom_folder):
+    """The cohort's hash is of its content, so nothing is made again."""
+    import yaml
+
+    (copied.place / "cohort.yaml").write_text(yaml.safe_dump(copied.values["cohort"]))
+    copied.values["cohort"] = "cohort.yaml"
+    before = copied.stamps()
+    copied.run()
+    assert copied.stamps() == before
+
+
+def test_bad_rows_stop_a_study_or_are_left_out_and_listed(desk, phantom_folder, monkeypatch):
+    data = desk.place / "data"
+    shutil.copytree(phantom_folder, data)
+    (data / "images" / "000004.png").write_bytes(b"no image")
+    desk.values["cohort"] |= {"table": "data/metadata.csv", "image": {"column": "image", "root": "data/images"}}
+    with pytest.raises(InputError, match=r"row 6, column 'image': the image '000004.png'"):
+        desk.run()
+    assert not (desk.out / "latents").exists()
+    monkeypatch.setattr("equigen.study.run.Study._encode", lambda self: (_ for _ in ()).throw(Cut()))
+    with pytest.raises(Cut):
+        desk.run({"quarantine": True})
+    sheet = json.loads((desk.out / "cohort" / "cohort.json").read_text())
+    assert sheet["images"] == 119 and [problem["row"] for problem in sheet["problems"]] == [6]
+
+
+def test_the_run_folder_is_named_after_the_study(desk, monkeypatch):
+    monkeypatch.chdir(desk.place)
+    monkeypatch.setattr("equigen.study.run.Study.run", lambda self: self.folder)
+    assert run_study(desk.write()).as_posix() == "runs/tiny"

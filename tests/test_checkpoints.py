@@ -1,0 +1,110 @@
+"""A checkpoint gives back exactly what went in, or says that it is damaged."""
+
+import json
+import os
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from equigen.checkpoints import (
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    prefixed,
+    save_checkpoint,
+    unprefixed,
+)
+from equigen.errors import InputError
+
+
+def network_and_optimizer(seed):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = torch.nn.Linear(3, 2)
+    return network, torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
+
+
+def step(network, optimizer, number):
+    inputs = torch.full((4, 3), 0.5 + number)
+    optimizer.zero_grad()
+    network(inputs).square().mean().backward()
+    optimizer.step()
+
+
+def test_names_with_a_prefix():
+    tensors = {"a": torch.zeros(1), "b.c": torch.ones(1)}
+    both = {**prefixed("x", tensors), **prefixed("xy", {"a": torch.full((1,), 7.0)})}
+    assert list(both) == ["x.a", "x.b.c", "xy.a"]
+    assert unprefixed("x", both) == tensors
+
+
+def test_round_trip_is_exact(tmp_path):
+    tensors = {
+        "half": torch.randn(3, generator=torch.Generator().manual_seed(0)).half(),
+        "double": torch.tensor([1 / 3, float("nan"), float("inf")], dtype=torch.float64),
+        "whole": torch.tensor(2**60, dtype=torch.int64),
+        "none": torch.zeros(0, 4),
+        "strided": torch.arange(6.0).view(2, 3).T,
+    }
+    state = {"seen": 10**12, "value": 0.1 + 0.2, "rows": [[1, "a", None]], "text": "ü"}
+    save_checkpoint(tmp_path / "deep" / "c.safetensors", tensors, state)
+    back, told = load_checkpoint(tmp_path / "deep" / "c.safetensors")
+    assert told == state and set(back) == set(tensors)
+    for name, tensor in tensors.items():
+        assert back[name].dtype == tensor.dtype
+        assert torch.equal(back[name].nan_to_num(nan=-1), tensor.nan_to_num(nan=-1))
+    assert os.listdir(tmp_path / "deep") == ["c.safetensors"]
+
+
+def test_an_optimizer_goes_on_exactly(tmp_path):
+    one, optimizer = network_and_optimizer(0)
+    for number in range(3):
+        step(one, optimizer, number)
+    tensors = {**prefixed("network", one.state_dict()), **prefixed("optimizer", optimizer_tensors(optimizer))}
+    assert set(unprefixed("optimizer", tensors)) == {
+        f"{index}.{name}" for index in (0, 1) for name in ("step", "exp_avg", "exp_avg_sq")
+    }
+    save_checkpoint(tmp_path / "c.safetensors", tensors, {})
+    two, other = network_and_optimizer(1)
+    back, _ = load_checkpoint(tmp_path / "c.safetensors")
+    two.load_state_dict(unprefixed("network", back))
+    load_optimizer_tensors(other, unprefixed("optimizer", back))
+    for number in range(3, 6):
+        step(one, optimizer, number)
+        step(two, other, number)
+    assert torch.equal(one.weight, two.weight) and torch.equal(one.bias, two.bias)
+    assert all(torch.equal(value, optimizer_tensors(other)[name]) for name, value in optimizer_tensors(optimizer).items())
+
+
+def test_hyperparameters_are_the_optimizers_own():
+    one, optimizer = network_and_optimizer(0)
+    step(one, optimizer, 0)
+    two = torch.optim.AdamW(network_and_optimizer(0)[0].parameters(), lr=0.7)
+    load_optimizer_tensors(two, optimizer_tensors(optimizer))
+    assert two.param_groups[0]["lr"] == 0.7
+
+
+@pytest.mark.parametrize("keep", [0, 4, 100, -1])
+def test_a_truncated_file_is_named(tmp_path, keep):
+    place = tmp_path / "c.safetensors"
+    save_checkpoint(place, {"a": torch.arange(100.0)}, {"seen": 1})
+    place.write_bytes(place.read_bytes()[:keep])
+    with pytest.raises(InputError, match="damaged") as caught:
+        load_checkpoint(place)
+    assert caught.value.problems[0].file == str(place) and "delete it" in caught.value.problems[0].mend
+
+
+@pytest.mark.parametrize("metadata", [None, {"other": "x"}, {"state": "{"}])
+def test_a_foreign_file_is_named(tmp_path, metadata):
+    save_file({"a": torch.zeros(1)}, tmp_path / "c.safetensors", metadata=metadata)
+    with pytest.raises(InputError, match=r"c\.safetensors"):
+        load_checkpoint(tmp_path / "c.safetensors")
+
+
+def test_a_state_that_json_cannot_hold_leaves_the_old_checkpoint(tmp_path):
+    place = tmp_path / "c.safetensors"
+    save_checkpoint(place, {"a": torch.zeros(1)}, {"seen": 1})
+    with pytest.raises(TypeError):
+        save_checkpoint(place, {"a": torch.ones(1)}, {"seen": json})
+    assert load_checkpoint(place)[1] == {"seen": 1} and os.listdir(tmp_path) == ["c.safetensors"]
