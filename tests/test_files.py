@@ -25,6 +25,11 @@ from equigen.files import (
 )
 
 
+def names(folder):
+    """What lies in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     place = tmp_path / "table.txt"
     write_text(place, "old")
@@ -32,7 +37,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
         temporary.write_text("new")
         assert place.read_text() == "old"
     assert place.read_text() == "new"
-    assert os.listdir(tmp_path) == ["table.txt"]
+    assert names(tmp_path) == ["table.txt"]
 
 
 def test_an_exception_leaves_nothing_half_written(tmp_path):
@@ -42,13 +47,13 @@ def test_an_exception_leaves_nothing_half_written(tmp_path):
         temporary.write_text("half")
         raise ZeroDivisionError
     assert place.read_text() == "old"
-    assert os.listdir(tmp_path) == ["table.txt"]
+    assert names(tmp_path) == ["table.txt"]
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
         pass
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_the_temporary_name_is_hidden_and_keeps_the_suffix(tmp_path):
@@ -73,7 +78,7 @@ def test_a_full_disk_names_the_file_and_the_mend(tmp_path, number, kind):
     assert problem.file == str(tmp_path / "big.bin")
     assert os.strerror(number) in problem.message and "free some space" in problem.mend
     assert caught.value.__cause__ is error
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_a_full_disk_while_making_the_folder(tmp_path, monkeypatch):
@@ -96,7 +101,7 @@ def test_a_table_on_a_really_full_device(tmp_path):
     with pytest.raises(InputError, match="disk is full"), replacing(tmp_path / "a.parquet") as temporary:
         temporary.symlink_to("/dev/full")
         frame.to_parquet(temporary)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "denied"), SafetensorError("invalid header")])
@@ -110,7 +115,7 @@ def test_other_errors_pass_unchanged(tmp_path, error):
 def test_json_refuses_what_it_has_no_word_for(tmp_path, value):
     with pytest.raises(ValueError, match="Out of range float"):
         write_json(tmp_path / "a.json", value)
-    assert os.listdir(tmp_path) == []
+    assert names(tmp_path) == []
 
 
 def test_json_and_tables_come_back(tmp_path):
@@ -134,6 +139,6 @@ def test_hashes(tmp_path):
 def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
     seen = []
     sync = os.fsync
-    monkeypatch.setattr(files.os, "fsync", lambda handle: (seen.append(os.listdir(tmp_path)), sync(handle)))
+    monkeypatch.setattr(files.os, "fsync", lambda handle: (seen.append(names(tmp_path)), sync(handle)))
     write_bytes(tmp_path / "a.bin", b"abc")
     assert len(seen) == 1 and "a.bin" not in seen[0]

@@ -95,19 +95,25 @@ def card(
     )
     return f"""# The autoencoder that ships with equigen
 
-A diffusers `AutoencoderTiny` over blocks of {settings.factor} x {settings.factor} pixels (its input is the image after `pixel_unshuffle`, which
-`equigen.load_autoencoder` does), {settings.latent_channels} latent channels, {size_mb:.1f} MB in half precision, weight hash `{identity}`. Images of
-64 pixels become latents of {64 // settings.factor} x {64 // settings.factor}, small enough to train a diffusion model on two CPU cores.
+A diffusers `AutoencoderTiny` over blocks of {settings.factor} x {settings.factor} pixels (its input is the image \
+after `pixel_unshuffle`, which
+`equigen.load_autoencoder` does), {settings.latent_channels} latent channels, {size_mb:.1f} MB in half precision, \
+weight hash `{identity}`. Images of
+64 pixels become latents of {64 // settings.factor} x {64 // settings.factor}, small enough to train a diffusion \
+model on two CPU cores.
 Its training starts from principal components of the blocks and goes on from there with noise on the latents.
-It is no perceptual autoencoder: it was trained on squared error (plus a little absolute error), so fine texture is smoothed.
+It is no perceptual autoencoder: it was trained on squared error (plus a little absolute error), so fine texture is \
+smoothed.
 
 Trained by `tools/train_shipped_autoencoder.py` on {settings.patches} patches of {settings.patch} pixels of
 * NIH ChestX-ray (Wang et al., CVPR 2017; free with acknowledgement of the NIH Clinical Center),
 * PAD-UFES-20 (Pacheco et al., Data in Brief 32:106221, 2020; CC BY 4.0),
 * equigen's fundus phantoms,
 
-80 % of the patients of each real set; all figures below are of other patients. No image can be read out of the weights by their design,
-but they are small-data weights: for images unlike these, measure first (`equigen encode` prints the error), or fit your own
+80 % of the patients of each real set; all figures below are of other patients. No image can be read out of the \
+weights by their design,
+but they are small-data weights: for images unlike these, measure first (`equigen encode` prints the error), or fit \
+your own
 (`equigen autoencoder train`).
 
 ## Reconstruction error at 64 px (PSNR in dB)

@@ -61,7 +61,9 @@ def _root(
 
 @cohort_app.command("check")
 def cohort_check(
-    cohort: Annotated[Path, typer.Argument(help="cohort.yaml: which column of your table plays which role.")],
+    cohort: Annotated[
+        Path, typer.Argument(metavar="COHORT_YAML", help="Which column of your table plays which role.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for cohort.parquet and cohort.json.")] = Path("cohort"),
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Go on without the bad rows, and list them.")
@@ -160,7 +162,7 @@ def train(
     cohort: CohortArgument,
     out: Annotated[
         Path | None,
-        typer.Option(help="Folder of the generator; generators/<mechanism>-seed<seed> by default."),
+        typer.Option(help="Folder of the generator; generators/MECHANISM-seedSEED by default."),
     ] = None,
     mechanism: Annotated[
         str | None, typer.Option(help="none, perturbation (the default), or one that a package adds.")
@@ -194,13 +196,13 @@ def train(
 @app.command()
 def generate(
     *,
-    generator: Annotated[Path, typer.Argument(help="Folder that `equigen train` wrote.")],
+    generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder that `equigen train` wrote.")],
     cohort: Annotated[Path, typer.Option(help="Cohort whose distribution the plan follows.")],
     out: Annotated[Path, typer.Option(help="Folder of the synthetic set.")],
     policy: Annotated[str, typer.Option(help="match, balanced, uniform or complement.")] = "match",
     size: Annotated[int, typer.Option(help="How many images.")] = 1000,
     guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 2.0,
-    steps: Annotated[int, typer.Option(help="DPM-Solver++ steps.")] = 20,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler (DPM-Solver++).")] = 20,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     batch: Annotated[int, typer.Option(help="Images held at once; changes memory, never images.")] = 32,
 ) -> None:
@@ -290,7 +292,7 @@ def diagnose(
 def audit(
     *,
     predictions: Annotated[
-        Path, typer.Argument(help="csv, tsv or parquet; yours, or what `diagnose` wrote.")
+        Path, typer.Argument(metavar="PREDICTIONS", help="csv, tsv or parquet; yours, or what `diagnose` wrote.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for fairness.parquet.")],
     groups: Annotated[
@@ -341,8 +343,10 @@ def report(
 
 @app.command()
 def run(
-    study: Annotated[Path, typer.Argument(help="study.yaml: cohort, generators, plans, what is measured.")],
-    out: Annotated[Path | None, typer.Option(help="Run folder; runs/<name> by default.")] = None,
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY_YAML", help="Cohort, generators, plans, what is measured.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     overrides: SetOption = None,
 ) -> None:
     """Run a whole study to its report. Finished stages are skipped, an interrupted one goes on."""
@@ -353,7 +357,7 @@ def run(
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Run folder.")] = Path("equigen-demo"),
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("equigen-demo"),
     overrides: SetOption = None,
 ) -> None:
     """Run the main job on an embedded phantom: no download, no data, a few minutes on two CPU cores."""

@@ -9,7 +9,7 @@ from equigen.diffusion import STEPS, loss_per_image, noise_schedule
 
 
 def alpha_bar(step):
-    """Product of 1 - beta with beta_t = min(1 - f(t + 1) / f(t), 0.999), f(t) = cos^2((t / T + 0.008) / 1.008 pi / 2)."""
+    """Product of 1 - beta_t; beta_t = min(1 - f(t + 1) / f(t), 0.999), f(t) = cos^2((t / T + 0.008) / 1.008 pi / 2)."""
 
     def f(t):
         return math.cos((t / STEPS + 0.008) / 1.008 * math.pi / 2) ** 2

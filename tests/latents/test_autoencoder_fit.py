@@ -139,5 +139,5 @@ def test_nothing_to_train_on(sources, tmp_path):
 
 @pytest.mark.parametrize("changes", [{"patch": 34}, {"latent_channels": 9}, {"patches": 0}, {"surprise": 1}])
 def test_settings_that_do_not_go_together(changes):
-    with pytest.raises(ValueError, match="patch|latent_channels|surprise"):
+    with pytest.raises(ValueError, match=r"patch|latent_channels|surprise"):
         AutoencoderSettings(**{**SMALL.model_dump(), **changes})

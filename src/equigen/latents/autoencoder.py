@@ -187,4 +187,5 @@ def _open(kind: Any, folder: Path) -> Any:
         names = sorted(told["missing_keys"])
         problem = Problem(f"{len(names)} weights are missing, {names[0]} for one", mend, file=str(folder))
         raise InputError("The autoencoder is damaged.", [problem])
+    network.register_to_config(_name_or_path="")  # where it lay here is nothing to write into a generator's folder
     return network

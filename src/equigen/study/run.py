@@ -21,7 +21,7 @@ from equigen.latents import Autoencoder, encode, load_autoencoder, reconstructio
 from equigen.progress import console
 from equigen.quality import ImageSet, evaluate, oracle_correctness
 from equigen.report import write_report
-from equigen.study.check import check_cohort, check_early, generators, used_plans
+from equigen.study.check import at, check_cohort, check_early, generators, used_plans
 from equigen.study.pictures import grids
 from equigen.study.settings import StudySettings, read_study
 from equigen.study.stages import Stages
@@ -52,7 +52,8 @@ class Study:
         self.runs = generators(self.settings, self.source)
         check_early(self.settings, self.base, self.source)
         self.coder = load_autoencoder(self._beside(self.settings.autoencoder))
-        self.coder.check_size(self.settings.size)
+        with at("size", self.source):
+            self.coder.check_size(self.settings.size)
         self.cohort = self._cohort()
         check_cohort(self.settings, self.runs, self.cohort, self.coder, self.source)
         console.print()
@@ -173,21 +174,17 @@ class Study:
                 for name, made in sets.items():
                     frame = made.frame
                     shown[name] = (load_images(list(frame["path"]), self.settings.size), frame)
+                drawn: dict[str, Any] = {"levels": levels, "replicates": asked.replicates, "show": self.show}
                 parts += [
-                    oracle_correctness(images, frame, Oracle(), run=name, levels=levels, show=self.show)
+                    oracle_correctness(images, frame, Oracle(), run=name, **drawn)
                     for name, (images, frame) in shown.items()
                 ]
             write_parquet(
                 place / "quality.parquet", pd.concat([part for part in parts if len(part)], ignore_index=True)
             )
 
-        inputs = [
-            equigen.__version__,
-            self.cohort.hash,
-            [[name, _made_by(made)] for name, made in sets.items()],
-            self.coder.hash,
-            asked.model_dump(),
-        ]
+        made_by = [[name, _made_by(made)] for name, made in sets.items()]
+        inputs = [equigen.__version__, self.cohort.hash, made_by, self.coder.hash, asked.model_dump()]
         place = self.stages.run("quality", inputs, work, ["quality.parquet"])
         return pd.read_parquet(place / "quality.parquet")
 
@@ -196,13 +193,8 @@ class Study:
         asked = self.settings.diagnose
         sets = {name: made for (name, plan_name), made in self.sets.items() if plan_name == asked.plan}
         fit = FitSettings(images=asked.images, width=asked.width, class_balanced=asked.class_balanced)
-        inputs = [
-            equigen.__version__,
-            self.cohort.hash,
-            [[name, _made_by(made)] for name, made in sets.items()],
-            asked.model_dump(),
-            self.settings.size,
-        ]
+        made_by = [[name, _made_by(made)] for name, made in sets.items()]
+        inputs = [equigen.__version__, self.cohort.hash, made_by, asked.model_dump(), self.settings.size]
         place = self.stages.run(
             "diagnosis",
             inputs,

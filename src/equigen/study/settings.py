@@ -163,7 +163,7 @@ def parse_override(key: str, text: str) -> Any:
         problem = Problem(f"'{key}={text}' is no YAML", "quote the value, as in --set 'key=\"a: b\"'")
         raise InputError("An override cannot be read.", [problem]) from error
     if words:
-        return None if value in {"null", "~"} else value
+        return None if value in ("null", "~") else value
     return plain(value)
 
 

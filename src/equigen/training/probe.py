@@ -17,9 +17,9 @@ STRATA = 4  # noise levels at which each image of a probe is measured
 class Probe:
     """Group losses on a sample that holds every group as evenly as the data allow.
 
-    ``latents`` [N, C, h, w] normalised, ``ids`` [N, F], ``groups`` [N, A]. At most ``count`` images are taken, in turn
-    from each group of each attribute, without replacement. Each is measured at one timestep in each of STRATA equal
-    strata of [0, 1000), with noise of its own.
+    ``latents`` [N, C, h, w] normalised, ``ids`` [N, F], ``groups`` [N, A]. About ``count`` images are taken, in turn
+    from each group of each attribute, without replacement (see ``choose``). Each is measured at one timestep in each of
+    STRATA equal strata of [0, 1000), with noise of its own.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Probe:
 def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str) -> torch.Tensor:
     """Rows of the probe: each group in turn gives its next image in a random order, until ``count`` are chosen.
 
+    The last round is finished, so that no group is behind another: there may be one image more for each group.
     Images without any known group are taken only where there are no others.
     """
     order = numpy_generator(seed, f"probe-rows-{name}").permutation(len(index))

@@ -17,7 +17,7 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(64, ge=16)                         # side of the images, pixels
-    preset: Preset = "small"                             # network: tiny (2 M parameters), small (6 M), base (40 M)
+    preset: Preset = "small"                             # network: tiny (2 M parameters), small (6 M), base (53 M)
     prediction: Prediction = "v_prediction"              # or epsilon
     images: int = Field(200_000, ge=1)                   # length of training
     batch: int = Field(64, ge=1)                         # global batch, over all processes

@@ -1,0 +1,197 @@
+"""Tables that others made: evaluate, diagnose, audit and report from the command line, and whole studies."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from equigen.cli import app
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+
+
+def fine(*words) -> str:
+    done = call(*words)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def refused(*words) -> str:
+    done = call(*words)
+    assert done.exit_code == 2 and "Traceback" not in done.output, done.output
+    return done.stderr
+
+
+@pytest.fixture(scope="module")
+def sides(tmp_path_factory):
+    """70 real images of 35 patients in a table, 40 generated ones in another that has no patient."""
+    place, rng = tmp_path_factory.mktemp("sides"), np.random.default_rng(1)
+    for name, count in (("real", 70), ("fake", 40)):
+        (place / name).mkdir()
+        rows = []
+        for index in range(count):
+            Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(place / name / f"{index}.png")
+            rows.append({"file": f"{name}/{index}.png", "patient": f"p{index // 2}", "sex": "FM"[index // 2 % 2]})
+        frame = pd.DataFrame(rows)
+        (frame if name == "real" else frame.drop(columns="patient")).to_csv(place / f"{name}.csv", index=False)
+    return place
+
+
+def measured(sides, out, *words, real="real.csv", generated="fake.csv") -> pd.DataFrame:
+    fine("evaluate", "--real", sides / real, "--generated", sides / generated, "--out", out, "--replicates", 20, *words)
+    return pd.read_parquet(out / "quality.parquet")
+
+
+def test_evaluate_takes_tables_of_others_and_generated_images_need_no_patient(sides, tmp_path):
+    table = measured(sides, tmp_path / "q", "--groups", "sex")
+    assert set(table["run"]) == {"fake"}
+    assert set(table.loc[table["attribute"] == "sex", "group"]) == {"F", "M", "gap", "es"}
+    whole = table[(table["group"] == "*") & (table["metric"] == "kd")].iloc[0]
+    assert (whole["n_real"], whole["n_generated"]) == (70, 40) and np.isfinite(whole["estimate"])
+
+
+def test_evaluate_takes_other_column_names(sides, tmp_path):
+    frame = pd.read_csv(sides / "real.csv").rename(columns={"file": "path", "patient": "pid"})
+    frame.to_csv(sides / "named.csv", index=False)
+    pd.read_csv(sides / "fake.csv").rename(columns={"file": "path"}).to_csv(sides / "made.csv", index=False)
+    words = ("--image", "path", "--patient", "pid")
+    table = measured(sides, tmp_path / "a", *words, real="named.csv", generated="made.csv")
+    assert set(table["group"]) == {"*"}  # no groups were asked for
+    head = ("evaluate", "--out", tmp_path / "b", "--real", sides / "named.csv", "--generated")
+    text = refused(*head, sides / "fake.csv")
+    assert "image: the table has no such column" in text and "Name the column with --image" in text
+    text = refused(*head, sides / "made.csv", "--image", "path")
+    assert "column 'patient'" in text and "--patient; none: every image is its own patient" in text
+    words = ("--image", "path", "--patient", "none")
+    own = measured(sides, tmp_path / "c", *words, real="named.csv", generated="made.csv")
+    assert (own["n_real"] == 70).any()
+
+
+def test_evaluate_takes_bare_folders_a_cohort_and_a_synthetic_set(sides, phantom_folder, finished_set, tmp_path):
+    assert set(measured(sides, tmp_path / "a", real="real", generated="fake")["group"]) == {"*"}
+    table = measured(sides, tmp_path / "b", real=phantom_folder, generated=finished_set)
+    assert {"*", "race", "sex"} == set(table["attribute"])  # all that both have
+    head = ("evaluate", "--out", tmp_path / "c", "--generated", sides / "fake.csv")
+    text = refused(*head, "--real", sides / "real", "--groups", "sex")
+    assert "A folder of images has no groups" in text and "give a table with these columns" in text
+
+
+@pytest.fixture(scope="module")
+def finished_set(phantom_folder, generator, tmp_path_factory):
+    out = tmp_path_factory.mktemp("set") / "s"
+    fine("generate", generator.folder, "--cohort", phantom_folder, "--out", out, "--steps", 1, "--size", 32)
+    return out
+
+
+def test_evaluate_names_what_is_wrong(sides, tmp_path):
+    head = ("evaluate", "--out", tmp_path / "q", "--generated", sides / "fake.csv", "--real")
+    assert "nowhere: not found (check the path)" in refused(*head, sides / "nowhere")
+    assert "rael.csv: there is no such table (did you mean 'real.csv'?)" in refused(*head, sides / "rael.csv")
+    assert "is neither a table (.csv, .tsv, .parquet), a cohort.yaml nor" in refused(*head, sides / "real" / "0.png")
+    assert "attributes.age: the table has no such column" in refused(*head, sides / "real.csv", "--groups", "age")
+    frame = pd.read_csv(sides / "real.csv").replace({"sex": {"F": "female"}})
+    frame.to_csv(sides / "other.csv", index=False)
+    text = refused(*head, sides / "other.csv", "--groups", "sex")
+    assert "level 'F' of the generated images is not listed (levels: M, female)" in text
+    assert not (tmp_path / "q" / "quality.parquet").exists()
+
+
+def predictions() -> pd.DataFrame:
+    rng = np.random.default_rng(2)
+    truth = rng.integers(0, 2, 160)
+    return pd.DataFrame(
+        {
+            "pid": [f"p{index // 2}" for index in range(160)],
+            "y": truth,
+            "p": np.clip(truth * 0.3 + rng.uniform(0, 0.7, 160), 0, 1),
+            "sex": ["F", "F", "M", "M"] * 40,
+            "hospital": ["a"] * 80 + ["b"] * 80,
+        }
+    )
+
+
+def test_audit_takes_a_users_table_and_report_takes_tables_alone(tmp_path, sides):
+    predictions().to_csv(tmp_path / "p.csv", index=False)
+    words = ("audit", tmp_path / "p.csv", "--truth", "y", "--score", "p", "--patient", "pid", "--site", "hospital")
+    out = fine(*words, "--groups", "sex", "--out", tmp_path / "f", "--replicates", 30)
+    assert "hospital" not in out and str(tmp_path / "f" / "fairness.parquet") in out
+    table = pd.read_parquet(tmp_path / "f" / "fairness.parquet")
+    assert {"all", "a", "b"} <= set(table["domain"])
+    auc = table[(table["metric"] == "auc") & (table["domain"] == "all")].set_index("group")
+    assert {"*", "F", "M", "gap", "es"} <= set(auc.index) and auc.loc["*", "n"] == 160
+    page = fine("report", "--fairness", tmp_path / "f" / "fairness.parquet", "--out", tmp_path / "r", "--title", "Mine")
+    assert page.strip() == str(tmp_path / "r" / "index.html")
+    content = json.loads((tmp_path / "r" / "report.json").read_text())
+    assert content["title"] == "Mine" and content["quality"] is None and len(content["fairness"]["rows"]) == len(table)
+
+
+def test_audit_and_report_name_what_is_wrong(tmp_path):
+    predictions().to_csv(tmp_path / "p.csv", index=False)
+    text = refused("audit", tmp_path / "p.csv", "--out", tmp_path / "f", "--groups", "sex")
+    assert "column 'truth'" in text and "column 'probability'" in text
+    words = ("audit", tmp_path / "p.csv", "--truth", "y", "--score", "p", "--patient", "pid", "--out", tmp_path / "f")
+    assert "no column starts with 'attr.' and no groups were named" in refused(*words)
+    assert "nothing.csv" in refused("audit", tmp_path / "nothing.csv", "--out", tmp_path / "f")
+    assert "give --quality, --fairness or both" in refused("report", "--out", tmp_path / "r")
+    assert "no such file" in refused("report", "--out", tmp_path / "r", "--quality", tmp_path / "q.parquet")
+    assert "p.csv: is no Parquet file" in refused("report", "--out", tmp_path / "r", "--quality", tmp_path / "p.csv")
+    assert not (tmp_path / "r").exists() and not (tmp_path / "f").exists()
+
+
+def test_diagnose_on_real_and_on_real_and_synthetic(phantom_folder, finished_set, tmp_path):
+    words = ("diagnose", phantom_folder, "--images", 32, "--size", 32)
+    fine(*words, "--out", tmp_path / "a")
+    assert set(pd.read_parquet(tmp_path / "a" / "predictions.parquet")["recipe"]) == {"real"}
+    fine(*words, "--out", tmp_path / "b", "--synthetic", finished_set, "--ratios", "0.5", "--seeds", "1,2")
+    made = pd.read_parquet(tmp_path / "b" / "predictions.parquet")
+    assert set(made["recipe"]) == {"real+synthetic@0.5"} and set(made["seed"]) == {1, 2}
+    assert "give --synthetic, or leave --ratios out" in refused(*words, "--out", tmp_path / "c", "--ratios", "0,1")
+    assert "--seeds cannot be read" in refused(*words, "--out", tmp_path / "c", "--seeds", "one")
+    assert "--seeds cannot be read" in refused(*words, "--out", tmp_path / "c", "--seeds", "")
+    assert "there is no label 'dx' (labels are: glaucoma)" in refused(*words, "--out", tmp_path / "c", "--label", "dx")
+
+
+def test_run_and_demo_pass_their_options_on(tmp_path, monkeypatch):
+    seen = []
+
+    def fake(path, out, overrides):
+        seen.append((path.name, out, overrides))
+        return tmp_path / "index.html"
+
+    monkeypatch.setattr("equigen.study.run_study", fake)
+    sets = ("--set", "train.images=50", "--set", "seeds=[0,1]", "--set", "cohort.labels.dx.levels=[no, yes]")
+    assert fine("run", tmp_path / "study.yaml", "--out", tmp_path / "r", *sets).strip() == str(tmp_path / "index.html")
+    fine("demo", "--set", "name=7")
+    changed = {"train.images": 50, "seeds": [0, 1], "cohort.labels.dx.levels": ["no", "yes"]}
+    assert seen[0] == ("study.yaml", tmp_path / "r", changed)
+    assert seen[1][0] == "demo.yaml" and seen[1][1].name == "equigen-demo" and seen[1][2] == {"name": "7"}
+    assert "'train.images' (write --set key=value)" in refused("run", "s.yaml", "--set", "train.images")
+    assert "'=5' (write --set key=value)" in refused("run", "s.yaml", "--set", "=5")
+    assert "'seeds=[0' is no YAML" in refused("run", "s.yaml", "--set", "seeds=[0")
+
+
+def test_a_reduced_demo_runs_to_its_page(tmp_path):
+    small = {
+        "phantom.images": 60, "size": 32, "train.images": 16, "train.batch": 16, "mechanisms": "{none: {}}",
+        "plans.match": "{policy: match, size: 6, steps: 1}", "plans.balanced": "{policy: balanced, size: 6, steps: 1}",
+        "evaluate.encoder": "efficientnet-lite0@64", "evaluate.replicates": 20, "diagnose.images": 16,
+        "diagnose.width": 8, "audit.replicates": 20, "audit.permutations": 20, "evaluate.groups": "[]",
+        "audit.groups": "[]",
+    }  # fmt: skip
+    sets = [word for key, value in small.items() for word in ("--set", f"{key}={value}")]
+    page = fine("demo", "--out", tmp_path / "demo", *sets).strip()
+    assert page == str(tmp_path / "demo" / "report" / "index.html")
+    assert "artificial image model" in (tmp_path / "demo" / "report" / "index.html").read_text()
+    shutil.rmtree(tmp_path / "demo" / "report")
+
+
+def test_a_study_of_bad_settings_ends_with_status_two(tmp_path):
+    (tmp_path / "study.yaml").write_text("name: x\nphantom: {images: 100}\nmechanisms: {fair: {}}\n")
+    text = refused("run", tmp_path / "study.yaml", "--out", tmp_path / "r")
+    assert "study.yaml: mechanisms.fair: there is no mechanism 'fair'" in text and not (tmp_path / "r").exists()
