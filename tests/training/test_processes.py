@@ -50,7 +50,7 @@ def test_both_processes_hold_the_same(folder, name):
     assert told["world"] == retold["world"] == 2
     assert all(torch.equal(tensor, two[key]) for key, tensor in one.items())  # sigma too, bit for bit
     assert told["rows"] == retold["rows"]
-    assert bool((one["sigma"] >= 0).all()) and bool((one["sigma"] != 1).all()) and float(one["sigma"].max()) > 0
+    assert len(set(one["sigma"].tolist())) > 2  # neither all 0 nor all 1, as they started
 
 
 @pytest.mark.parametrize("name", MECHANISMS)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
+from equigen.devices import best_device
 from equigen.diagnosis.fit import FitSettings, Pool, fit
 from equigen.diagnosis.networks import Card, Classifier
 from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe, parse_recipe, recipe_names
@@ -77,7 +78,7 @@ def diagnose(
     sources = {name: read_source(folder, names) for name, folder in synthetic_folders(synthetic).items()}
     chosen = _recipes(ratios, recipes, list(sources))
     _check_splits(cohort)
-    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    where = torch.device(device or best_device())
     data = Data(cohort, sources, size)
     parts = []
     for name in names:

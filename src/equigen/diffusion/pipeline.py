@@ -15,13 +15,13 @@ from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
+from equigen.devices import best_device
 from equigen.diffusion.networks import ConditionTokens, Denoiser
 from equigen.diffusion.objective import STEPS
 from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json
+from equigen.files import hash_value
 from equigen.latents.autoencoder import Autoencoder, quiet_diffusers, weight_hash
-
 
 Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
 """Fields and their levels, in the order of the tokens; pairs in the files."""
@@ -69,9 +69,8 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         noted = {"_class_name": type(self.scheduler).__name__, "_diffusers_version": diffusers.__version__}
         schedule = {**noted, **self.scheduler.config}
-        fields = self.words.fields
         settings = {name: self.config[name] for name in ("latent_mean", "latent_std", "size")}
-        settings["vocabulary"] = fields if list(fields) == sorted(fields) else list(fields.items())
+        settings["vocabulary"] = list(self.words.fields.items())
         parts = [
             weight_hash(self.unet),
             weight_hash(self.tokens),
@@ -156,16 +155,7 @@ def _check_request(conditions: int, seeds: int, guidance: NDArray[np.float32], s
         raise InputError("These images cannot be made.", problems)
 
 
-def _check_fields(folder: Path) -> None:
-    """Refuse a folder whose vocabulary is a mapping: its order, and so what each token means, was lost in writing."""
-    index = read_json(folder / "model_index.json")
-    if isinstance(index.get("vocabulary"), dict):
-        mend = "delete training.json and stage.json there and run the same training again: only the writing is repeated"
-        problem = Problem("holds a vocabulary without the order of its fields", mend, file=str(folder))
-        raise InputError("The generator was written by an early version.", [problem])
-
-
-def open_generator(folder: str | Path, device: str = "cpu") -> EquigenPipeline:
+def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipeline:
     """Open a generator folder; InputError names what is missing or damaged."""
     path = Path(folder)
     if not (path / "model_index.json").is_file():
@@ -175,7 +165,6 @@ def open_generator(folder: str | Path, device: str = "cpu") -> EquigenPipeline:
             file=str(path),
         )
         raise InputError("There is no generator here.", [problem])
-    _check_fields(path)
     try:
         with quiet_diffusers():
             pipeline: EquigenPipeline = EquigenPipeline.from_pretrained(
@@ -185,4 +174,4 @@ def open_generator(folder: str | Path, device: str = "cpu") -> EquigenPipeline:
         mend = "copy the whole folder, or delete its training.json and run `equigen train` again"
         raise InputError("The generator is damaged.", [Problem(str(error), mend, file=str(path))]) from error
     pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device)  # type: ignore[no-any-return]
+    return pipeline.to(device or best_device())  # type: ignore[no-any-return]

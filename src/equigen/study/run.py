@@ -14,6 +14,7 @@ import pandas as pd
 import equigen
 from equigen.cohort import Cohort, load_images, print_counts
 from equigen.cohort.phantom import Oracle, write_phantom
+from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
 from equigen.fairness import audit
 from equigen.files import write_parquet
@@ -51,7 +52,7 @@ class Study:
         """All stages, in order; the path of the report's page."""
         self.runs = generators(self.settings, self.source)
         check_early(self.settings, self.base, self.source)
-        self.coder = load_autoencoder(self._beside(self.settings.autoencoder))
+        self.coder = load_autoencoder(self._beside(self.settings.autoencoder), best_device())
         with at("size", self.source):
             self.coder.check_size(self.settings.size)
         self.cohort = self._cohort()

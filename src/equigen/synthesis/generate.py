@@ -47,7 +47,7 @@ def generate(
     out: str | Path | None = None,
     *,
     batch: int = 32,
-    device: str = "cpu",
+    device: str | None = None,
     show: bool = True,
 ) -> SyntheticSet:
     """Make the images of a plan. Interrupted, the same call goes on; done, it makes nothing again.
@@ -79,7 +79,7 @@ def generate(
     return SyntheticSet(folder)
 
 
-def _open(generator: str | Path | Run | EquigenPipeline, device: str) -> EquigenPipeline:
+def _open(generator: str | Path | Run | EquigenPipeline, device: str | None) -> EquigenPipeline:
     if isinstance(generator, EquigenPipeline):
         return generator
     return open_generator(generator.folder if isinstance(generator, Run) else generator, device)

@@ -16,7 +16,7 @@ from equigen.seeds import derive, numpy_generator
 Policy = Literal["match", "balanced", "uniform", "complement"]
 
 
-def plan(  # noqa: PLR0917 (the arguments are those of a plan in study.yaml)
+def plan(
     cohort: Cohort,
     policy: Policy = "match",
     size: int = 1000,

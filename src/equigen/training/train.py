@@ -35,7 +35,7 @@ class Run:
     folder: Path
     name: str
 
-    def pipeline(self, device: str = "cpu") -> EquigenPipeline:
+    def pipeline(self, device: str | None = None) -> EquigenPipeline:
         """The generator as a diffusers pipeline."""
         return open_generator(self.folder, device)
 
