@@ -22,7 +22,7 @@ from equigen.checkpoints import (
     unprefixed,
 )
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value
+from equigen.files import hash_bytes, hash_value
 from equigen.latents.autoencoder import Autoencoder, blocks_of, to_tensor
 from equigen.latents.basis import LATENT_SPREAD, build_autoencoder
 from equigen.progress import progress_bar
@@ -137,7 +137,8 @@ def fit_autoencoder(
     first = np.concatenate([draw_batch(sources, settings, seed, -1 - index) for index in range(BASIS_BATCHES)])
     network = build_autoencoder(settings, seed, blocks_of(to_tensor(first), settings.factor)).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
-    key = hash_value([settings.model_dump(mode="json"), seed])
+    pictures = [hash_bytes(b"".join(image.tobytes() for image in images)) for images in sources]
+    key = hash_value([settings.model_dump(mode="json"), seed, pictures])
     seen = _resume(Path(checkpoint), key, network, optimizer)
     with progress_bar("autoencoder", settings.patches, done=seen, show=show) as bar:
         while seen < settings.patches:
