@@ -120,7 +120,7 @@ def _batch(params: pd.DataFrame, size: int) -> NDArray[np.uint8]:
     scene += disc * (RIM - scene)
     scene += cup * (CUP - scene)
     arteries, veins = draw_vessels(params, size)
-    over_disc = 1 - 0.4 * disc  # the bright tissue below scatters light into the vessels
+    over_disc = 1 - 0.65 * disc  # the bright tissue below scatters light into the vessels
     scene *= 1 - over_disc * arteries[..., None] * (1 - ARTERY)
     scene *= 1 - over_disc * veins[..., None] * (1 - VEIN)
     scene *= _light(params, x, y, pixel)[..., None]

@@ -24,10 +24,10 @@ def _trunks(rng: np.random.Generator) -> tuple[Array, Array]:
     upper = np.stack([_TEMPORAL, _NASAL])
     arcades = np.concatenate([upper, upper * [1, -1]])
     trunks = np.concatenate([arcades, arcades])
-    trunks = trunks + rng.normal(0, [[[0.02], [0.05], [0.08], [0.12]]], trunks.shape)
+    trunks = trunks + rng.normal(0, [[[0.02], [0.04], [0.05], [0.08]]], trunks.shape)
     trunks[4:, :, 0] += 0.05  # veins run beside their arteries, a little towards the nose
     trunks[4:, 2:, 1] *= rng.uniform(0.72, 1.18, (4, 1))
-    width = np.tile([0.058, 0.04], 4) * rng.uniform(0.85, 1.15, 8) * np.repeat([0.85, 1.1], 4)
+    width = np.tile([0.075, 0.048], 4) * rng.uniform(0.85, 1.15, 8) * np.repeat([0.85, 1.1], 4)
     return trunks, width
 
 
