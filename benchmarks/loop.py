@@ -16,7 +16,7 @@ from equigen.equity import build
 from equigen.training import Trainer, TrainSettings
 
 PRESET, BATCH = "tiny", 64        # the smallest network: what the loop adds weighs most here
-ROUNDS, BARE, OURS = 3, 2_560, 10_240  # a whole default window of the mechanism in each round
+ROUNDS, BARE, OURS = 3, 1_920, 10_240  # a whole default window of the mechanism in each round
 
 
 def bare(setting: Setting, denoiser: Any, images: int) -> float:
