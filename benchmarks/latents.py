@@ -37,7 +37,7 @@ def train(setting: Setting, preset: str, latents_of: Callable[[torch.Tensor], to
 
 
 def autoencoders(shipped: Autoencoder) -> dict[str, Autoencoder]:
-    """The shipped one, which is unusually cheap, and a small one of the usual kind (untrained: only its cost counts)."""
+    """The shipped one, which is unusually cheap, and a small one of the usual kind, untrained: its cost counts."""
     levels = 4
     usual = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * levels,
