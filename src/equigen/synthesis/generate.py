@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from PIL import Image
 
 from equigen.diffusion import EquigenPipeline, open_generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json, write_bytes, write_json, write_parquet
+from equigen.files import hash_value, read_json, write_json, write_parquet
+from equigen.pngs import is_whole, write_png
 from equigen.progress import progress_bar
 from equigen.training import Run
 
@@ -124,25 +123,6 @@ def render(pipeline: EquigenPipeline, plan: pd.DataFrame, rows: list[int]) -> ND
         made = pipeline(full, list(full["seed"]), guidance=list(full["guidance"]), steps=steps)
         images |= dict(zip(chunk, made, strict=False))
     return np.stack([images[row] for row in rows])
-
-
-def is_whole(path: Path, size: int) -> bool:
-    """Whether this is a complete RGB PNG of [size, size]; a cut-off or foreign file is not."""
-    if not path.is_file():
-        return False
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.format == "PNG" and image.mode == "RGB" and image.size == (size, size)
-    except (OSError, SyntaxError):  # Pillow raises either on broken PNG data
-        return False
-
-
-def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write [H, W, 3] uint8 as a lossless PNG, whole or not at all."""
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, format="PNG")
-    write_bytes(path, buffer.getvalue())
 
 
 def _check(plan: pd.DataFrame, pipeline: EquigenPipeline, batch: int) -> None:

@@ -6,16 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import yaml
-from numpy.typing import NDArray
-from PIL import Image
 
 from equigen.cohort.phantom.parameters import PhantomSettings, sample_parameters
 from equigen.cohort.phantom.render import render
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, replacing, write_json, write_text
+from equigen.files import read_json, write_json, write_text
+from equigen.pngs import is_whole, write_png
 from equigen.progress import progress_bar
 
 BATCH = 64
@@ -24,23 +22,6 @@ COLUMNS = ("image", "patient", "sex", "race", "glaucoma", "site", "eye", "cup_di
 
 def _file(index: int) -> str:
     return f"{index:06d}.png"
-
-
-def _is_whole(path: Path, size: int) -> bool:
-    """Is this a complete image of the right size? A cut-off or foreign file is not."""
-    if not path.is_file():
-        return False
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image.format == "PNG" and image.mode == "RGB" and image.size == (size, size)
-    except (OSError, SyntaxError):  # Pillow raises either on broken PNG data
-        return False
-
-
-def _save(path: Path, image: NDArray[np.uint8]) -> None:
-    with replacing(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")
 
 
 def _claim(out: Path, seed: int, settings: PhantomSettings) -> None:
@@ -107,12 +88,12 @@ def _specification(seed: int, settings: PhantomSettings) -> dict[str, Any]:
 
 def _write_images(folder: Path, params: pd.DataFrame, size: int, show: bool) -> None:
     """Render what is missing, in batches."""
-    missing = [row for row in range(len(params)) if not _is_whole(folder / _file(row), size)]
+    missing = [row for row in range(len(params)) if not is_whole(folder / _file(row), size)]
     with progress_bar("phantom", len(params), done=len(params) - len(missing), show=show) as bar:
         for start in range(0, len(missing), BATCH):
             rows = missing[start : start + BATCH]
             for row, image in zip(rows, render(params.iloc[rows], size), strict=True):
-                _save(folder / _file(row), image)
+                write_png(folder / _file(row), image)
             bar.advance(len(rows))
 
 

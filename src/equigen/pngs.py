@@ -1,0 +1,31 @@
+"""Lossless images on disk: written whole or not at all, and known to be whole when work goes on."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from equigen.files import write_bytes
+
+
+def is_whole(path: Path, size: int) -> bool:
+    """Whether this is a complete RGB PNG of [size, size]; a cut-off or foreign file is not."""
+    if not path.is_file():
+        return False
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.format == "PNG" and image.mode == "RGB" and image.size == (size, size)
+    except (OSError, SyntaxError):  # Pillow raises either on broken PNG data
+        return False
+
+
+def write_png(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write [H, W, 3] uint8 as a lossless PNG, whole or not at all."""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, format="PNG")
+    write_bytes(path, buffer.getvalue())
