@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from equigen.cohort import Cohort
-from equigen.cohort.phantom import write_phantom
+from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import Denoiser, Vocabulary, build_tokens, build_unet
 from equigen.latents import Autoencoder, channel_statistics, encode, load_autoencoder
 from equigen.training import Data
@@ -27,9 +27,9 @@ class Setting:
     data: Data
 
     @classmethod
-    def make(cls, folder: Path, images: int = 1500) -> Setting:
-        """Write the phantom, encode it, normalise the latents."""
-        place = write_phantom(folder / "phantom", images)
+    def make(cls, folder: Path, images: int = 1500, stored: int = SIZE) -> Setting:
+        """Write the phantom at ``stored`` pixels, encode it at SIZE, normalise the latents."""
+        place = write_phantom(folder / "phantom", images, settings=PhantomSettings(size=stored))
         cohort = Cohort.read(place / "cohort.yaml", show_progress=False).split("train")
         coder = load_autoencoder()
         values = encode(cohort, coder, folder / "latents", SIZE, show=False).values

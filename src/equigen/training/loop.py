@@ -115,7 +115,7 @@ class Trainer:
         saved, when a loss or a gradient is not finite.
         """
         settings, device = self.settings, self.accelerator.device
-        latents = self.data.latents.to(device)
+        latents, parameters = self.data.latents.to(device), list(self.model.parameters())
         self.model.train()
         if self.seen == 0:
             self._watch(force=True)
@@ -144,7 +144,7 @@ class Trainer:
 
                 self.prepared.zero_grad()
                 self.accelerator.backward(loss)
-                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), settings.clip)
+                norm = self.accelerator.clip_grad_norm_(parameters, settings.clip)
                 self._check_finite("gradient", norm)
                 for group in self.optimizer.param_groups:
                     group["lr"] = settings.learning_rate_at(self.seen)
