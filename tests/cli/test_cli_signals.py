@@ -7,8 +7,10 @@ import time
 
 import pytest
 
+# A shell that starts the tests in the background makes them ignore SIGINT; a user's terminal does not.
 SCRIPT = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 import equigen.cli, equigen.files
 def slow(handle):
     print("writing", flush=True)
