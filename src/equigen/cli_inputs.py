@@ -41,7 +41,9 @@ def is_cohort(path: Path) -> bool:
     )
 
 
-def image_side(path: Path, groups: list[str] | None, image: str, patient: str | None) -> Any:
+def image_side(
+    path: Path, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None = None
+) -> Any:
     """A side of an evaluation: a synthetic set, a cohort's test split, a table, or a folder of images."""
     from equigen.cohort import Cohort
 
@@ -53,7 +55,7 @@ def image_side(path: Path, groups: list[str] | None, image: str, patient: str | 
         word = "is neither a table (.csv, .tsv, .parquet), a cohort.yaml nor a folder" if path.exists() else "not found"
         raise InputError("There are no images to evaluate.", [Problem(word, "check the path", file=str(path))])
     try:
-        return Cohort.from_table(path, groups or [], image=image, patient=patient)
+        return Cohort.from_table(path, groups or [], labels=labels or [], image=image, patient=patient)
     except InputError as error:
         problems = [_with_option(problem, {image: "--image", patient: "--patient"}) for problem in error.problems]
         raise InputError(error.title, problems) from error

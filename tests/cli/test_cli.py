@@ -24,7 +24,8 @@ OPTIONS = {
     "encode": "COHORT --out --size --autoencoder",
     "train": "COHORT --out --mechanism --images --preset --size --seed --autoencoder --latents --settings",
     "generate": "GENERATOR --cohort --out --policy --size --guidance --steps --seed --batch",
-    "evaluate": "--real --generated --out --groups --image --patient --size --replicates",
+    "evaluate": "--real --generated --out --groups --labels --train --image --patient --encoder --metrics --size "
+    "--matched-n --replicates --seed --intersections",
     "diagnose": "COHORT --out --synthetic --label --ratios --images --size --seeds",
     "audit": "PREDICTIONS --out --groups --truth --score --patient --site --replicates",
     "report": "--out --quality --fairness --title",

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -76,10 +77,49 @@ def test_evaluate_takes_other_column_names(sides, tmp_path):
 def test_evaluate_takes_bare_folders_a_cohort_and_a_synthetic_set(sides, phantom_folder, finished_set, tmp_path):
     assert set(measured(sides, tmp_path / "a", real="real", generated="fake")["group"]) == {"*"}
     table = measured(sides, tmp_path / "b", real=phantom_folder, generated=finished_set)
-    assert {"*", "race", "sex"} == set(table["attribute"])  # all that both have
+    assert {"*", "race", "sex", "race & sex"} == set(table["attribute"])  # all that both have
+    assert {"nn_ratio", "semantic_auc"} <= set(table["metric"])  # the cohort brings its training split and labels
     head = ("evaluate", "--out", tmp_path / "c", "--generated", sides / "fake.csv")
     text = refused(*head, "--real", sides / "real", "--groups", "sex")
     assert "A folder of images has no groups" in text and "give a table with these columns" in text
+
+
+def test_evaluate_compares_sets_looks_for_copies_and_writes_a_report(sides, tmp_path):
+    draws = np.random.default_rng(7)
+    diagnosed = pd.read_csv(sides / "real.csv").assign(dx=lambda rows: np.where(rows.index % 3, "well", "ill"))
+    diagnosed.to_csv(sides / "held.csv", index=False)
+    owners = [f"t{row}" for row in range(40)]
+    trained_on = pd.read_csv(sides / "fake.csv").assign(patient=owners, dx=draws.choice(["well", "ill"], 40))
+    trained_on.to_csv(sides / "train.csv", index=False)
+    trained_on.drop(columns="patient").to_csv(sides / "stolen.csv", index=False)  # the training images themselves
+    (sides / "own").mkdir()
+    for index in range(40):
+        pixels = draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(sides / "own" / f"{index}.png")
+    names = [f"own/{index}.png" for index in range(40)]
+    trained_on.drop(columns="patient").assign(file=names).to_csv(sides / "asked.csv", index=False)
+    out = tmp_path / "q"
+    options = ("--train", sides / "train.csv", "--labels", "dx", "--generated", f"theirs={sides / 'stolen.csv'}")
+    more = ("--encoder", "efficientnet-lite0@32", "--no-intersections", "--matched-n", 8)
+    table = measured(sides, out, "--groups", "sex", *options, *more, real="held.csv", generated="asked.csv")
+    assert list(dict.fromkeys(table["run"])) == ["asked", "theirs"] and not table["attribute"].str.contains("&").any()
+    whole = table[table["group"] == "*"].set_index(["run", "metric"])["estimate"]
+    assert whole["theirs", "near_copies"] == 1 and whole["theirs", "nn_ratio"] == 0
+    assert whole["asked", "near_copies"] < 1 and whole["asked", "nn_ratio"] > 0.5
+    difference = pd.read_parquet(out / "comparison.parquet").set_index(["run", "metric", "group"])
+    found = difference.loc[("theirs", "near_copies", "*"), "difference"]
+    assert found == pytest.approx(1 - whole["asked", "near_copies"])
+    copies = pd.read_parquet(out / "copies.parquet")
+    first = copies[(copies["run"] == "theirs") & (copies["rank"] == 1)].iloc[0]
+    assert first["distance"] == 0 and Path(first["generated"]) == Path(first["training"]) and first["near_copy"]
+    page = (out / "report" / "index.html").read_text()
+    assert "theirs" in page and "near copy" in page and "Memorisation" in page
+    text = refused("evaluate", "--out", out, "--real", sides / "held.csv", "--generated", sides / "asked.csv",
+                   "--generated", sides / "asked.csv")
+    assert "'asked' names two sets" in text and "--generated other=" in text
+    text = refused("evaluate", "--out", out, "--real", sides / "held.csv", "--generated", sides / "asked.csv",
+                   "--metrics", "kd,beauty")
+    assert "beauty" in text and "near_copies" in text
 
 
 @pytest.fixture(scope="module")

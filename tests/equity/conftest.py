@@ -1,4 +1,6 @@
-"""Groups of two attributes, and made-up probes."""
+"""Groups of two attributes, a made-up training set, and made-up probes."""
+
+import itertools
 
 import pytest
 import torch
@@ -10,7 +12,15 @@ MECHANISMS = {
     "none": ("none", {}),
     "released": ("perturbation", {"variant": "released"}),
     "corrected": ("perturbation", {"variant": "corrected"}),
+    **{name: (name, {}) for name in ("random", "reweight", "balanced", "group_dro", "minmax_noise")},
 }
+
+
+def population(groups):
+    """A training set that has every cell, unknown groups included, 1 to 7 times."""
+    cells = list(itertools.product(*(range(-1, len(levels)) for _, levels in groups.names)))
+    counts = [1 + 3 * place % 7 for place in range(len(cells))]
+    return torch.tensor(cells).repeat_interleave(torch.tensor(counts), 0)
 
 
 @pytest.fixture
@@ -18,13 +28,24 @@ def groups():
     return Groups(NAMES)
 
 
+@pytest.fixture
+def training(groups):
+    """The group index of the training set that ``make`` shows to a mechanism."""
+    return population(groups)
+
+
 @pytest.fixture(params=MECHANISMS)
 def make(request, groups):
-    """Builds each built-in mechanism: make(seed) with its default settings unless others are given."""
+    """Builds each built-in mechanism: make(seed) with its default settings unless others are given.
+
+    Like the loop, it asks for the sampling weights first.
+    """
     name, fixed = MECHANISMS[request.param]
 
     def build_it(seed=0, names=groups, **settings):
-        return build(name, names, seed, **fixed, **settings)
+        mechanism = build(name, names, seed, **fixed, **settings)
+        mechanism.sampling_weights(population(names))
+        return mechanism
 
     build_it.kind = request.param
     return build_it

@@ -9,6 +9,8 @@ from equigen.equity import build, names, registry
 from equigen.equity.none import Plain
 from equigen.errors import InputError
 
+BUILT_IN = ["none", "perturbation", "random", "reweight", "balanced", "group_dro", "minmax_noise"]
+
 
 class Doubling(Plain):
     """An outside mechanism with a setting."""
@@ -36,7 +38,7 @@ def outside(monkeypatch):
 
 
 def test_built_in_names_and_the_default_variant(groups):
-    assert names()[:2] == ["none", "perturbation"]
+    assert names()[:7] == BUILT_IN
     assert build("none", groups, 0).name == "none"
     assert build("perturbation", groups, 0).name == "perturbation-corrected"
     assert build("perturbation", groups, 0, variant="released").name == "perturbation-released"
@@ -61,7 +63,7 @@ def test_what_is_not_known_is_refused_with_the_choice(groups, name, settings, me
 
 
 def test_a_mechanism_of_another_package(groups, outside):
-    assert names() == ["none", "perturbation", "broken", "doubling"]
+    assert names() == [*BUILT_IN, "broken", "doubling"]
     mechanism = build("doubling", groups, 0, factor=3.0)
     assert mechanism.weights(torch.ones(2), torch.zeros(2, 2), torch.zeros(2), 0).tolist() == [3.0, 3.0]
     with pytest.raises(InputError, match="'speed' is not known"):

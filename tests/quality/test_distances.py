@@ -9,15 +9,14 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from equigen.errors import InputError
-from equigen.quality import frechet_distance, inception_score, kernel_distance
+from equigen.quality import frechet, frechet_distance, inception_score, kernel_distance
 from equigen.quality.distances import (
     cross_mean,
-    frechet_influence,
-    frechet_of_inner,
     pair_mean,
     polynomial_kernel,
     without_clusters,
 )
+from equigen.quality.frechet import frechet_influence, frechet_value
 from equigen.quality.scores import inception_influence
 
 
@@ -59,10 +58,20 @@ def test_frechet_agrees_with_torchmetrics_with_few_rows_too(n, m, d):
     assert frechet_distance(a, b) == pytest.approx(float(metric.compute()), rel=1e-4)
 
 
-def test_both_routes_of_frechet_give_the_same():
-    a, b = features(90, 10, 4), features(80, 10, 5)  # takes the d x d route
-    direct = frechet_of_inner(a @ a.T, a @ b.T, b @ b.T)  # always n x m
-    assert frechet_distance(a, b) == pytest.approx(direct, rel=1e-9)
+@pytest.mark.parametrize(("n", "m", "d"), [(90, 80, 10), (20, 18, 60), (30, 12, 20)])
+def test_both_routes_of_frechet_give_the_same_value_and_influences(n, m, d, monkeypatch):
+    a, b = features(n, d, 4), features(m, d, 5, 1.2)
+    parts = []
+    for route in (frechet._direct, frechet._thin):
+        monkeypatch.setattr(frechet, "_direct", route)
+        monkeypatch.setattr(frechet, "_thin", route)
+        parts.append(frechet_influence(a, b))
+    assert parts[0].value == pytest.approx(parts[1].value, rel=1e-9)
+    for side in ("real", "generated"):
+        first, second = (getattr(part, side) for part in parts)
+        assert first == pytest.approx(second, abs=1e-6 * np.abs(first).max())
+    assert frechet_value(a, b) == pytest.approx(parts[0].value, rel=1e-7)
+    assert frechet_distance(a, b) == pytest.approx(parts[0].value, rel=1e-9)
 
 
 def test_frechet_of_a_set_with_itself_is_zero_and_order_does_not_matter():
@@ -172,27 +181,16 @@ def test_influence_of_the_inception_score_is_the_jackknife():
     assert part.generated == pytest.approx(brute - brute.mean())
 
 
-@pytest.mark.parametrize("d", [6, 60])
-def test_influence_of_frechet_is_its_derivative(d):
-    rng = np.random.default_rng(0)
-    a, b = features(15, d, 20), features(12, d, 21, 1.2)
-    part = frechet_influence(a @ a.T, a @ b.T, b @ b.T)
-    assert part.value == pytest.approx(frechet_distance(a, b), rel=1e-9)
-    direction = rng.standard_normal(15) * 1e-6
-    weights = np.full(15, 1 / 15) + direction - direction.mean()
-    assert weighted_frechet(a, weights, b) - weighted_frechet(a, np.full(15, 1 / 15), b) == pytest.approx(
-        float(part.real @ weights), rel=1e-4
-    )
-    assert part.real.sum() == pytest.approx(0, abs=1e-9)
-    assert part.generated.sum() == pytest.approx(0, abs=1e-9)
-
-
-def weighted_frechet(a: np.ndarray, weights: np.ndarray, b: np.ndarray) -> float:
-    mean = weights @ a
-    root_a = (a - mean) * np.sqrt(weights * len(a) / (len(a) - 1))[:, None]
-    root_b = (b - b.mean(0)) / np.sqrt(len(b) - 1)
-    nuclear = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    return float(np.sum((mean - b.mean(0)) ** 2) + np.sum(root_a**2) + np.sum(root_b**2) - 2 * nuclear)
+@pytest.mark.parametrize(("n", "m", "d"), [(15, 12, 6), (15, 12, 60), (7, 9, 30), (20, 20, 20), (12, 9, 4)])
+def test_influence_of_frechet_is_the_jackknife(n, m, d):
+    a, b = features(n, d, 20), features(m, d, 21, 1.2)
+    part = frechet_influence(a, b)
+    whole = frechet_distance(a, b)
+    assert part.value == pytest.approx(whole, rel=1e-9)
+    real = [(n - 1) * (whole - frechet_distance(np.delete(a, i, axis=0), b)) for i in range(n)]
+    made = [(m - 1) * (whole - frechet_distance(a, np.delete(b, i, axis=0))) for i in range(m)]
+    for own, brute in ((part.real, np.array(real)), (part.generated, np.array(made))):
+        assert own == pytest.approx(brute - brute.mean(), abs=1e-6 * np.abs(brute).max())
 
 
 @pytest.mark.parametrize("metric", [frechet_distance, kernel_distance])

@@ -196,3 +196,9 @@ def test_folding_batch_norm_leaves_the_network_the_same_function():
 def test_unknown_encoders_and_resolutions_are_refused(name):
     with pytest.raises(InputError, match=r"efficientnet-lite0|multiple of 32"):
         load_encoder(name)
+
+
+def test_an_image_without_a_patient_does_not_merge_the_others():
+    frame = pd.DataFrame({"patient": [None, "p12", "p13", "p12"]})
+    patients = ImageSet(frame, np.zeros((4, 8, 8, 3), np.uint8)).patients("real")
+    assert patients.tolist() == ["real image 0", "p12", "p13", "p12"]

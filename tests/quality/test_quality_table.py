@@ -8,7 +8,8 @@ from quality_images import ColourEncoder, make_images
 from equigen.errors import InputError
 from equigen.quality import COLUMNS, ImageSet, evaluate, frechet_distance, inception_score, kernel_distance
 
-FAST = {"replicates": 60, "repeats": 2, "show": False, "min_patients": 20}
+THREE = ["fd", "kd", "is"]
+FAST = {"replicates": 60, "repeats": 2, "show": False, "min_patients": 20, "metrics": THREE}
 
 
 def row(table: pd.DataFrame, metric: str, attribute: str, group: str) -> pd.Series:
@@ -117,6 +118,7 @@ def test_p_values_under_the_null_are_uniform_or_cautious():
             real,
             generated,
             encoder=ColourEncoder(),
+            metrics=THREE,
             seed=seed,
             replicates=39,
             repeats=1,
@@ -201,9 +203,10 @@ def test_few_images_for_many_features_are_noted(table):
         def __call__(self, images):
             return np.tile(super().__call__(images)[0], 100), None
 
-    wide = evaluate(real, generated, [], encoder=Wide(), **FAST)
+    wide = evaluate(real, generated, [], encoder=Wide(), **FAST | {"metrics": None})
     assert "n 30 is below the 600 features" in row(wide, "fd", "*", "*").note
-    assert set(wide.metric) == {"fd", "kd"}  # an encoder without classes has no score
+    assert "is" not in set(wide.metric)  # an encoder without classes has no score
+    assert {"fd", "fd_inf", "kd", "precision", "recall", "density", "coverage"} == set(wide.metric)
 
 
 def test_holm_over_attributes():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from report_rows import ATTRIBUTES, NAN, SIZES, fairness_row, quality_row
 
-from equigen.report import Grid
+from equigen.report import ClosePairs, Grid
 
 
 def _quality_run(run, level, rng, metric="kd", scale=1.0):
@@ -64,7 +64,7 @@ def _quality_run(run, level, rng, metric="kd", scale=1.0):
 
 @pytest.fixture(scope="session")
 def quality():
-    """Two mechanisms, the autoencoder, KD, FD, IS and the oracle's metrics; one group is too small."""
+    """Two mechanisms, the autoencoder, a metric of every family and intersections; one group is too small."""
     rng = np.random.default_rng(3)
     rows = []
     for run, level in {
@@ -75,8 +75,36 @@ def quality():
     }.items():
         rows += _quality_run(run, level, rng) + _quality_run(run, 0.5, rng, "is", 10)
     for run in ("none", "perturbation", "perturbation-released"):
-        rows += _quality_run(run, 0.81, rng, "oracle_accuracy", 1.0)
+        for metric in ("oracle_accuracy", "semantic_auc", "coverage", "near_copies"):
+            rows += _quality_run(run, 0.81, rng, metric, 1.0)
+        for group, value in (("female & under 40", NAN), ("female & 40 to 59", 0.3), ("male & 40 to 59", 0.2)):
+            note = "" if value == value else "too small: 3 patients"
+            rows.append(quality_row(run, "sex & age", group, value, note=note))
     return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def comparison():
+    """One mechanism against another: overall, one attribute, its gap; one row without numbers."""
+    rows = [
+        {"run": "perturbation", "difference_to": "none", "encoder": "efficientnet-lite0", "metric": metric,
+         "attribute": attribute, "group": group, "estimate": 0.25, "reference": 0.28, "difference": difference,
+         "ci_low": difference - 0.02, "ci_high": difference + 0.02, "p_value": 0.01, "note": "paired"}
+        for metric in ("kd", "near_copies", "coverage")
+        for attribute, group, difference in (("*", "*", -0.03), ("sex", "female", 0.01), ("sex", "male", NAN),
+                                             ("sex", "gap", 0.04))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(scope="session")
+def copies():
+    """Three pairs of one run: images, and their rows."""
+    images = np.random.default_rng(5).integers(0, 255, (2, 3, 64, 64, 3)).astype(np.uint8)
+    table = pd.DataFrame({"run": "none", "rank": [1, 2, 3], "generated": ["a.png", "b.png", "c.png"],
+                          "training": "row 7", "distance": [1.0, 1.5, NAN], "ratio": [0.5, 0.7, NAN],
+                          "near_copy": [True, False, None], "attr.sex": ["female", None, "male"]})  # fmt: skip
+    return [ClosePairs("none", images[0], images[1], ["one", "two", "three"], 1.2)], table
 
 
 def _fairness_task(task, rng, tasks_rows):
@@ -253,7 +281,7 @@ def grids():
 
 
 @pytest.fixture(scope="session")
-def everything(quality, fairness, counts, history, grids):
+def everything(quality, fairness, counts, history, grids, comparison, copies):
     """All arguments of write_report but the folder."""
     return {
         "title": "Equal image quality on the fundus phantom",
@@ -269,6 +297,9 @@ def everything(quality, fairness, counts, history, grids):
         "fairness": fairness,
         "history": history,
         "grids": grids,
+        "comparison": comparison,
+        "copies": copies[0],
+        "copies_table": copies[1],
         "settings": {
             "training": {"images": 40_000, "batch": 64, "learning_rate": 2e-4},
             "seed": 0,

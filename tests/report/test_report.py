@@ -96,7 +96,7 @@ def test_no_hole_is_printed_as_a_number(page):
 
 def test_json_holds_the_tables(page, everything):
     data = json.loads((page.parent / "report.json").read_text())
-    for name in ("quality", "fairness", "counts"):
+    for name in ("quality", "fairness", "counts", "comparison"):
         back = pd.DataFrame(data[name]["rows"], columns=data[name]["columns"])
         given = everything[name].astype(object).where(everything[name].notna(), None)
         assert list(back.columns) == list(given.columns)
@@ -108,7 +108,8 @@ def test_json_holds_the_tables(page, everything):
 
 def test_sections_come_in_order(page):
     titles = [values["id"] for tag, values in read(page).tags if tag == "section" and "id" in values]
-    wanted = ["short", "data", "images", "training", "quality", "oracle", "diagnosis", "reading", "settings"]
+    wanted = ["short", "data", "images", "training", "quality", "memorisation", "semantic", "compared"]
+    wanted += ["diagnosis", "reading", "settings"]
     assert titles == wanted
 
 
@@ -216,7 +217,7 @@ def test_kd_is_shown_times_a_thousand_and_says_so(tmp_path):
 def test_floor_of_a_score_is_what_real_images_reach(tmp_path):
     score = pd.DataFrame([quality_row("none", "*", "*", 2.5, metric="is", floor=3.25, excess=NAN)])
     text = report(score, path=tmp_path).read_text()
-    assert '<th scope="col">real images</th>' in text
+    assert '<th scope="col">real images score</th>' in text
     assert "<td>3.25</td><td>2.50<small>2.48 to 2.52</small></td>" in text
     assert "excess over the floor" not in text
 

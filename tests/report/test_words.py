@@ -9,6 +9,7 @@ from equigen.report.metrics import metric
 from equigen.report.words import gap_text, primary_tasks, split_seed, verdict
 from equigen.report.words_fairness import fairness_sentences
 from equigen.report.words_quality import quality_sentences
+from equigen.report.words_semantic import semantic_sentences
 
 NAN = float("nan")
 
@@ -18,7 +19,8 @@ def said(sentences):
 
 
 def quality_said(*rows):
-    return said(quality_sentences(quality_frame(pd.DataFrame(rows))))
+    frame = quality_frame(pd.DataFrame(rows))
+    return said(quality_sentences(frame) + semantic_sentences(frame))
 
 
 def fairness_said(*rows):

@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 
 from equigen.errors import InputError
-from equigen.statistics import equity_scaled, gap, holm, p_value, percentile_interval
+from equigen.statistics import (
+    equity_scaled,
+    gap,
+    holm,
+    interval_error,
+    p_value,
+    percentile_interval,
+    two_sided_p_value,
+)
 
 
 def test_percentile_interval_by_hand():
@@ -97,3 +105,26 @@ def test_a_lower_is_better_value_below_zero_still_gets_worse():
 def test_gap_by_hand():
     assert gap([0.5, 0.25, 0.75]) == 0.5
     assert gap(np.array([2.0])) == 0.0
+
+
+def test_two_sided_p_value_inverts_the_interval():
+    draws = np.arange(-2.0, 97.0)  # 99 replicates, three at or below zero
+    assert two_sided_p_value(draws) == pytest.approx(2 * 4 / 100)
+    assert two_sided_p_value(-draws) == two_sided_p_value(draws)
+    assert two_sided_p_value(np.zeros(50)) == 1
+    with pytest.raises(InputError):
+        two_sided_p_value(np.array([1.0, np.nan]))
+
+
+def test_interval_error_is_how_far_an_end_moves():
+    rng = np.random.default_rng(0)
+    ends = [percentile_interval(rng.standard_normal(400)) for _ in range(400)]
+    errors = [interval_error(rng.standard_normal(400)) for _ in range(50)]
+    assert np.mean(errors) == pytest.approx(np.std(ends, axis=0).max(), rel=0.3)
+    assert interval_error(np.full(20, 3.0)) == 0
+
+
+def test_rounding_of_what_was_subtracted_is_no_difference():
+    null = np.zeros(9)
+    assert p_value(1e-14, null) == pytest.approx(0.1)
+    assert p_value(1e-14, null, scale=12.0) == 1

@@ -9,6 +9,7 @@ import pytest
 
 from equigen.errors import InputError
 from equigen.files import write_text
+from equigen.quality import Evaluation
 from equigen.study import run_study
 
 STAGES = {
@@ -48,7 +49,12 @@ def test_a_study_ends_with_a_report_of_all_its_parts(finished):
     assert content["facts"]["Cohort"].startswith("tiny: 120 images")
     assert set(content["history"]) == {"none", "perturbation"}
     assert column(content["quality"], "run") == {"none", "perturbation", "reconstruction", "real"}
-    assert {"fd", "kd", "oracle_accuracy"} <= column(content["quality"], "metric")
+    found = {"fd", "kd", "precision", "nn_ratio", "semantic_auc", "oracle_accuracy"}
+    assert found <= column(content["quality"], "metric")
+    copied = [dict(zip(content["quality"]["columns"], row, strict=True)) for row in content["quality"]["rows"]]
+    assert not any(row["run"] == "reconstruction" and row["metric"] == "nn_ratio" for row in copied)
+    assert column(content["comparison"], "difference_to") == {"none", "perturbation"}
+    assert column(content["copies"], "run") == {"none", "perturbation"}
     recipes = {"real", "real+none@1", "real+perturbation@1"}
     assert column(content["fairness"], "recipe") == recipes
     assert {"auc", "dpd", "deodds"} <= column(content["fairness"], "metric")
@@ -81,8 +87,8 @@ def test_again_every_stage_is_skipped_and_only_the_report_is_written(copied, bri
 
 def test_a_changed_training_reruns_what_depends_on_it_and_keeps_the_old(copied, brief, monkeypatch):
     table = pd.read_parquet(copied.out / TABLES[0])  # measuring again takes long, and is not what is tested
-    monkeypatch.setattr("equigen.study.run.evaluate", lambda *_, run, **__: table[table["run"] == run])
-    monkeypatch.setattr("equigen.study.run.oracle_correctness", lambda *_, run, **__: table.head(0))
+    measured = Evaluation(table, pd.DataFrame(), pd.DataFrame())
+    monkeypatch.setattr("equigen.study.run.evaluate_study", lambda *_: measured)
     audited = pd.read_parquet(copied.out / TABLES[2])
     monkeypatch.setattr("equigen.study.run.audit", lambda *_, **__: audited)
     before, old = copied.stamps(), (copied.out / "generators/none/training.json").read_text()

@@ -15,19 +15,29 @@ _MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "None", "unknown", "Unknown"]
 
 
 def table_values(
-    table: Path, groups: Sequence[str] | Mapping[str, str], image: str, patient: str | None, root: str
+    table: Path,
+    groups: Sequence[str] | Mapping[str, str],
+    labels: Sequence[str] | Mapping[str, str],
+    image: str,
+    patient: str | None,
+    root: str,
 ) -> dict[str, Any]:
     """A cohort specification for a table, as a mapping."""
-    columns = groups if isinstance(groups, Mapping) else {name: name for name in groups}
     return {
         "name": _name(table),
         "table": table.name,
         "image": {"column": image, "root": root},
         "patient": patient,
         "split": {"fractions": {"test": 1.0}},
-        "attributes": {name: {"column": column} for name, column in columns.items()},
+        "labels": {name: {"kind": "multiclass", "column": column} for name, column in _columns(labels).items()},
+        "attributes": {name: {"column": column} for name, column in _columns(groups).items()},
         "missing": _MISSING,
     }
+
+
+def _columns(names: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """Name -> column; a bare name is its own column."""
+    return dict(names) if isinstance(names, Mapping) else {name: name for name in names}
 
 
 def folder_values(folder: Path, groups: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:

@@ -96,6 +96,7 @@ class Cohort:
         table: str | Path,
         groups: Sequence[str] | Mapping[str, str] = (),
         *,
+        labels: Sequence[str] | Mapping[str, str] = (),
         image: str = "file",
         patient: str | None = "patient",
         root: str | Path = ".",
@@ -105,12 +106,14 @@ class Cohort:
     ) -> Cohort:
         """A cohort for evaluation alone, from a table or from a folder of images, without a YAML file.
 
-        Everything is in split "test" and there are no labels.
+        Everything is in split "test".
 
         Args:
             table: csv, tsv or parquet; or a folder, whose images (also in its subfolders) are each a patient
                 of their own.
             groups: columns that are attributes, or attribute name -> column. A folder has none.
+            labels: columns with one diagnosis per image, or label name -> column. A folder has none; several findings
+                in one image need a cohort.yaml.
             image: column with the image's path.
             patient: column with the patient; None where every image is its own patient.
             root: what the paths are relative to, itself relative to the table.
@@ -124,9 +127,9 @@ class Cohort:
         """
         place, reading = Path(table), Reading(quarantine, check_images, show_progress)
         if place.is_dir():
-            values, listing = folder_values(place, list(groups))
+            values, listing = folder_values(place, [*groups, *labels])
             return cls._build(parse_spec(values, str(place)), place, reading, listing)
-        values = table_values(place, groups, image, patient, str(root))
+        values = table_values(place, groups, labels, image, patient, str(root))
         return cls._build(parse_spec(values, str(place)), place.parent, reading)
 
     @classmethod

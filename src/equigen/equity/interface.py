@@ -45,7 +45,7 @@ class Mechanism(Protocol):
         ...
 
     def records(self) -> dict[str, float]:
-        """What to log now: ``sigma/<attribute>/<group>``, ``reward``; a value not yet known has no key."""
+        """What to log now: ``sigma/<attribute>/<group>``, ``weight/...``, ``reward``; what is not known has no key."""
         ...
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:

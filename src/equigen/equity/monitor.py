@@ -86,7 +86,7 @@ def group_losses(losses: Tensor, index: Tensor, groups: Groups, *,
     return GroupLosses(groups, table, counts, everyone)
 
 
-def timestep_strata(timesteps: Tensor, total: int, n_strata: int) -> Tensor:
+def timestep_strata(timesteps: Tensor, total: float, n_strata: int) -> Tensor:
     """Stratum 0 .. n_strata-1 of each timestep in [0, total): floor(t * S / T), strata of equal width."""
     return (timesteps.float() * n_strata / total).floor().long().clamp(0, n_strata - 1)
 

@@ -11,6 +11,7 @@ from equigen.equity.bayes import propose
 from equigen.equity.groups import Groups
 from equigen.equity.interface import State
 from equigen.equity.monitor import GroupLosses
+from equigen.equity.noise import draw, released_weights
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
 from equigen.seeds import derive, torch_generator
 
@@ -59,8 +60,8 @@ class ReleasedPerturbation:
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
         """w_i of this step [B]; then the step is over: its reward is kept and sigma moves on."""
         self.groups.check(groups, len(losses))
-        noise = torch.randn(groups.shape, generator=torch_generator(self.seed, "equity/noise", images_seen))
-        weights = 1 + (self.groups.spread(self.sigma, groups) * noise.to(groups.device)).sum(1)
+        sigma = self.groups.spread(self.sigma, groups)
+        weights = released_weights(sigma, draw(groups, self.seed, images_seen))
         self._step(-batch_gap(losses, groups, self.groups), images_seen)
         return weights.to(losses)
 

@@ -11,9 +11,10 @@ from equigen.equity.bayes import propose, sobol_points
 from equigen.equity.groups import Groups
 from equigen.equity.interface import State
 from equigen.equity.monitor import GroupLosses
+from equigen.equity.noise import draw, lognormal_weights
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
 from equigen.errors import InputError, Problem
-from equigen.seeds import derive, torch_generator
+from equigen.seeds import derive
 
 
 class CorrectedPerturbation:
@@ -72,10 +73,8 @@ class CorrectedPerturbation:
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
         """w_i [B], positive, with expected mean 1 over the batch; the mechanism's state does not change."""
         self.groups.check(groups, len(losses))
-        noise = torch.randn(groups.shape, generator=torch_generator(self.seed, "equity/noise", images_seen))
         sigma = self.groups.spread(self.sigma, groups)
-        expected = (sigma.square().sum(1) / 2).exp()
-        return ((sigma * noise.to(sigma.device)).sum(1).exp() / expected.mean()).to(losses)
+        return lognormal_weights(sigma, draw(groups, self.seed, images_seen)).to(losses)
 
     def wants_probe(self, images_seen: int) -> bool:
         """True once the current window is over, until ``observe_probe`` has begun the next."""

@@ -7,11 +7,16 @@ from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from equigen.equity.balanced import Balanced
+from equigen.equity.group_dro import GroupDRO
 from equigen.equity.groups import Groups
 from equigen.equity.interface import Mechanism
+from equigen.equity.minmax_noise import MinMaxNoise
 from equigen.equity.none import Plain
 from equigen.equity.perturbation import ReleasedPerturbation
 from equigen.equity.perturbation_corrected import CorrectedPerturbation
+from equigen.equity.random_noise import RandomWeights
+from equigen.equity.reweight import Reweight
 from equigen.errors import InputError, Problem
 
 Factory = Callable[..., Any]
@@ -19,6 +24,11 @@ ENTRY_POINTS = "equigen.mechanisms"
 BUILT_IN: dict[str, dict[str, Factory]] = {
     "none": {"": Plain},
     "perturbation": {"corrected": CorrectedPerturbation, "released": ReleasedPerturbation},
+    "random": {"": RandomWeights},
+    "reweight": {"": Reweight},
+    "balanced": {"": Balanced},
+    "group_dro": {"": GroupDRO},
+    "minmax_noise": {"": MinMaxNoise},
 }
 """Name -> variant -> class; the first variant is the default."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
@@ -66,6 +66,13 @@ def check_numbers(mechanism: str, settings: Mapping[str, tuple[object, float, fl
     ]
     if problems:
         raise InputError(f"The settings of the mechanism '{mechanism}' cannot be used.", problems)
+
+
+def check_choice(mechanism: str, name: str, value: object, choices: Collection[str]) -> None:
+    """Refuse a setting that is none of the words it can be."""
+    if value not in choices:
+        problem = Problem(f"'{name}' is {value!r}", f"use one of: {', '.join(choices)}")
+        raise InputError(f"The settings of the mechanism '{mechanism}' cannot be used.", [problem])
 
 
 def check_groups(mechanism: str, groups: Groups) -> None:

@@ -1,4 +1,4 @@
-"""The cells of a quality table (the whole set and each group), their one n, and the shared resampling."""
+"""The cells of a quality table: the whole set and each group, their rows on both sides and their one n."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_bootstrap, patient_codes, permute_groups, split_halves
+from equigen.statistics import split_halves
 
 Rows = NDArray[np.int64]
 LARGEST_N = 400  # what matched n is limited to unless the user gives one: FD costs n³
+BETWEEN = " & "  # joins the names of two attributes, and of their groups, in an intersection
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Settings:
     ``matched_n``: images per side in every group; None takes the most that the smallest eligible group
     allows, at most 400. ``repeats``: how often each row is used in subsamples at least, and half splits.
     ``replicates``: bootstrap replicates, and permutations of the null band. ``min_patients``: below it a cell
-    is "too small".
+    is "too small". ``limit``: images per side in each cell; beyond it whole patients are drawn at random.
     """
 
     matched_n: int | None = None
@@ -31,10 +32,11 @@ class Settings:
     replicates: int = 500
     seed: int = 0
     min_patients: int = 30
+    limit: int = 4000
 
     def check(self) -> None:
         """Raise InputError for each setting that makes no sense."""
-        least = {"repeats": 1, "replicates": 20, "min_patients": 2}
+        least = {"repeats": 1, "replicates": 20, "min_patients": 2, "limit": 1}
         problems = [Problem(f"{name} is {getattr(self, name)}", f"give at least {low}")
                     for name, low in least.items() if getattr(self, name) < low]
         if self.matched_n is not None and self.matched_n < 2:
@@ -56,7 +58,8 @@ class Cell:
     """One group, or the whole set (attribute and group ``*``), with its rows on both sides.
 
     ``reason`` says why there is no number for it; None where there is one. ``halves`` are ``repeats`` splits
-    of the real rows into two halves that share no patient (indices into ``real``).
+    of the real rows into two halves that share no patient (indices into ``real``). ``note`` says in words what
+    was left out of a cell that is larger than the limit.
     """
 
     attribute: str
@@ -67,6 +70,7 @@ class Cell:
     patients: int
     halves: list[tuple[Rows, Rows]]
     reason: str | None
+    note: str = ""
 
     @property
     def largest_n(self) -> int:
@@ -76,31 +80,72 @@ class Cell:
 
 
 def make_cells(real: Side, generated: Side, levels: dict[str, list[str]], settings: Settings) -> list[Cell]:
-    """The whole set first, then each group of each attribute in the order of its levels."""
+    """The whole set first, then each group of each attribute in the order of its levels.
+
+    Raises InputError where a cell is larger than the limit and each of its patients is so too.
+    """
     everything = np.arange(len(real.patients)), np.arange(len(generated.patients))
-    cells = [_cell(("*", "*", -1), everything, real, settings)]
+    cells = [_cell(("*", "*", -1), everything, (real, generated), settings)]
     for name, groups in levels.items():
         for code, group in enumerate(groups):
             rows = np.flatnonzero(real.groups[name] == code), np.flatnonzero(generated.groups[name] == code)
-            cells.append(_cell((name, group, code), rows, real, settings))
+            cells.append(_cell((name, group, code), rows, (real, generated), settings))
     return cells
 
 
-def _cell(name: tuple[str, str, int], both: tuple[Rows, Rows], real: Side, settings: Settings) -> Cell:
-    (rows, made), patients = both, real.patients[both[0]]
-    count, reason = len(np.unique(patients)), None
-    if count < settings.min_patients:
-        reason = f"too small: {count} patients"
-    elif len(made) < settings.min_patients:
-        reason = f"too small: {len(made)} generated images"
-    purpose = f"quality/halves/{name[0]}/{name[1]}"
-    draws = [] if reason else [split_halves(patients, numpy_generator(settings.seed, purpose, index))
-                               for index in range(settings.repeats)]
-    cell = Cell(*name, rows, made, count, draws, reason)
-    if reason is None and (cell.largest_n < 2 or cell.largest_n < (settings.matched_n or 0)):
-        reason = f"too small for matched n: at most {cell.largest_n} images per real half and generated side"
-        cell = Cell(*name, rows, made, count, [], reason)
-    return cell
+def _cell(
+    name: tuple[str, str, int], both: tuple[Rows, Rows], sides: tuple[Side, Side], settings: Settings
+) -> Cell:
+    kept, notes = [], []
+    for rows, side, title in zip(both, sides, ("real", "generated"), strict=True):
+        rng = numpy_generator(settings.seed, f"quality/limit/{title}/{name[0]}/{name[1]}")
+        chosen = whole_patients(side.patients[rows], settings.limit, rng, title)
+        kept.append(rows[chosen].astype(np.int64))
+        if len(chosen) < len(rows):
+            notes.append(f"{len(chosen)} of {len(rows)} {title} images, drawn by patient")
+    patients = sides[0].patients[kept[0]]
+    count = len(np.unique(patients))
+    cell = Cell(*name, kept[0], kept[1], count, [], _too_small(count, len(kept[1]), settings), "; ".join(notes))
+    return cell if cell.reason is not None else _with_halves(cell, patients, settings)
+
+
+def _too_small(patients: int, generated: int, settings: Settings) -> str | None:
+    if patients < settings.min_patients:
+        return f"too small: {patients} patients"
+    if generated < settings.min_patients:
+        return f"too small: {generated} generated images"
+    return None
+
+
+def _with_halves(cell: Cell, patients: NDArray[Any], settings: Settings) -> Cell:
+    purpose = f"quality/halves/{cell.attribute}/{cell.group}"
+    halves = [split_halves(patients, numpy_generator(settings.seed, purpose, index))
+              for index in range(settings.repeats)]
+    values = {**cell.__dict__, "halves": halves}
+    whole = Cell(**values)
+    if whole.largest_n >= max(2, settings.matched_n or 0):
+        return whole
+    reason = f"too small for matched n: at most {whole.largest_n} images per real half and generated side"
+    return Cell(**{**values, "halves": [], "reason": reason})
+
+
+def whole_patients(patients: NDArray[Any], limit: int, rng: np.random.Generator, side: str) -> Rows:
+    """Positions of at most ``limit`` rows, whole patients drawn at random, in their old order.
+
+    Raises InputError when there are more rows than that and each patient has more than ``limit``.
+    """
+    if len(patients) <= limit:
+        return np.arange(len(patients), dtype=np.int64)
+    codes = np.unique(patients, return_inverse=True)[1]
+    counts = np.bincount(codes)
+    order = rng.permutation(len(counts))
+    order = order[counts[order] <= limit]
+    kept = np.zeros(len(counts), dtype=bool)
+    kept[order[np.cumsum(counts[order]) <= limit]] = True
+    if not kept.any():
+        problem = Problem(f"one patient has more than {limit} images", "raise the limit")
+        raise InputError(f"The {side} images cannot be limited.", [problem])
+    return np.flatnonzero(kept[codes]).astype(np.int64)
 
 
 def matched_n(cells: list[Cell], settings: Settings) -> int | None:
@@ -116,39 +161,24 @@ def matched_n(cells: list[Cell], settings: Settings) -> int | None:
     return settings.matched_n or min(LARGEST_N, *eligible)
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Resampling that all metrics and cells share, so that gaps are paired.
+def cross_groups(sides: list[Side], levels: dict[str, list[str]]) -> tuple[list[Side], dict[str, list[str]]]:
+    """Intersections of all pairs of attributes, as attributes of their own.
 
-    ``real`` [R, N] and ``generated`` [R, M]: multiplicity of each row in each patient-cluster bootstrap
-    replicate. ``null``: for each attribute the permuted group codes of both sides, [R, N] and [R, M].
+    ``sex`` and ``age`` give ``sex & age`` with the groups ``female & under 40`` and so on; a row whose group is
+    unknown in one of them is unknown. Returns the sides with these attributes alone, and their levels.
     """
-
-    real: NDArray[np.float64]
-    generated: NDArray[np.float64]
-    null: dict[str, tuple[Rows, Rows]]
-
-
-def make_draws(real: Side, generated: Side, settings: Settings) -> Draws:
-    """Draw bootstrap multiplicities and permutations, both with patients whole."""
-    real, generated = (Side(patient_codes(side.patients), side.groups) for side in (real, generated))
-    null = {name: (_permuted(real, name, settings, "real"), _permuted(generated, name, settings, "generated"))
-            for name in real.groups}
-    return Draws(_weights(real, settings, "real"), _weights(generated, settings, "generated"), null)
-
-
-def _weights(side: Side, settings: Settings, name: str) -> NDArray[np.float64]:
-    rng = numpy_generator(settings.seed, f"quality/bootstrap/{name}")
-    count = len(side.patients)
-    draws = patient_bootstrap(side.patients, settings.replicates, rng) if count else iter(())
-    rows = [np.bincount(rows, minlength=count) for rows in draws]
-    return np.array(rows, dtype=np.float64).reshape(len(rows) or settings.replicates, count)
-
-
-def _permuted(side: Side, attribute: str, settings: Settings, name: str) -> Rows:
-    rng = numpy_generator(settings.seed, f"quality/null/{attribute}/{name}")
-    draws = [permute_groups(side.groups[attribute], side.patients, rng) for _ in range(settings.replicates)]
-    return np.array(draws, dtype=np.int64).reshape(settings.replicates, len(side.patients))
+    names = list(levels)
+    pairs = [(a, b) for index, a in enumerate(names) for b in names[index + 1 :]]
+    crossed = {f"{a}{BETWEEN}{b}": [f"{x}{BETWEEN}{y}" for x in levels[a] for y in levels[b]] for a, b in pairs}
+    result = []
+    for side in sides:
+        groups = {}
+        for a, b in pairs:
+            known = (side.groups[a] >= 0) & (side.groups[b] >= 0)
+            both = side.groups[a] * len(levels[b]) + side.groups[b]
+            groups[f"{a}{BETWEEN}{b}"] = np.where(known, both, -1).astype(np.int64)
+        result.append(Side(side.patients, groups))
+    return result, crossed
 
 
 def cover(count: int, n: int, least: int, rng: np.random.Generator) -> list[Rows]:

@@ -91,66 +91,6 @@ class Influence:
     generated: Array
 
 
-def frechet_influence(rr: Array, rg: Array, gg: Array) -> Influence:
-    """Fréchet distance and its influence functions from inner products alone.
-
-    With the centred A = A_r A_gᵀ / sqrt((n-1)(m-1)) = U s Vᵀ, the derivative of its nuclear norm under a
-    change of the weight of row i gives, for a real row,
-
-        psi_i = 2 (mu_r - mu_g)·(x_i - mu_r) + |x_i - mu_r|² n/(n-1) - Tr S_r - [n (U s Uᵀ)_ii - sum s]
-
-    and the same with V for a generated row (infinitesimal jackknife: Efron and Stein, Ann. Stat. 9, 1981; the
-    derivative of the root as in optimal transport between Gaussians). Used for bootstrap intervals and null
-    bands, where one decomposition has to serve hundreds of replicates.
-
-    Args:
-        rr: [N, N] inner products of real rows.
-        rg: [N, M] real with generated.
-        gg: [M, M] generated.
-
-    Returns:
-        The distance, the same as ``frechet_distance``, with its influences.
-
-    """
-    n, m = rg.shape
-    parts = _moments(rr, rg, gg)
-    u, s, vt = np.linalg.svd(parts.centred, full_matrices=False)
-    psi_r = parts.shift_r + centred_values(parts.square_r * n / (n - 1) - n * ((u * u) @ s))
-    psi_g = parts.shift_g + centred_values(parts.square_g * m / (m - 1) - m * ((vt.T * vt.T) @ s))
-    return Influence(max(0.0, float(parts.rest - 2 * s.sum())), psi_r, psi_g)
-
-
-def frechet_of_inner(rr: Array, rg: Array, gg: Array) -> float:
-    """Fréchet distance from inner products, without influences; arguments as in ``frechet_influence``."""
-    parts = _moments(rr, rg, gg)
-    return max(0.0, float(parts.rest - 2 * np.linalg.svd(parts.centred, compute_uv=False).sum()))
-
-
-@dataclass(frozen=True)
-class _Moments:
-    """Centred cross matrix, squared distances to the own mean, shifts along the means, FD less its root."""
-
-    centred: Array
-    square_r: Array
-    square_g: Array
-    shift_r: Array
-    shift_g: Array
-    rest: float
-
-
-def _moments(rr: Array, rg: Array, gg: Array) -> _Moments:
-    n, m = rg.shape
-    row_r, row_g, total = rg.mean(axis=1), rg.mean(axis=0), rg.mean()
-    mean_r, mean_g = rr.mean(axis=1), gg.mean(axis=1)
-    centred = (rg - row_r[:, None] - row_g[None, :] + total) / np.sqrt((n - 1) * (m - 1))
-    square_r = np.diag(rr) - 2 * mean_r + mean_r.mean()
-    square_g = np.diag(gg) - 2 * mean_g + mean_g.mean()
-    between = mean_r.mean() + mean_g.mean() - 2 * total
-    rest = float(between + square_r.sum() / (n - 1) + square_g.sum() / (m - 1))
-    shift_r, shift_g = 2 * centred_values(mean_r - row_r), 2 * centred_values(mean_g - row_g)
-    return _Moments(centred, square_r, square_g, shift_r, shift_g, rest)
-
-
 def centred_values(values: Array) -> Array:
     """Values less their mean."""
     return np.asarray(values - values.mean(), dtype=np.float64)

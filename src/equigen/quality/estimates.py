@@ -1,138 +1,224 @@
-"""From features to estimates: each metric in each cell with its replicates, floor and null values."""
+"""From features to estimates: a metric in each cell with its replicates, floor and null values."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from equigen.progress import Bar
-from equigen.quality.cells import Cell, Draws, Rows, Settings, cover
-from equigen.quality.distances import (
-    Array,
-    Influence,
-    cross_mean,
-    frechet_influence,
-    frechet_of_inner,
-    kernel_of_inner,
-    pair_mean,
-    without_clusters,
-)
-from equigen.quality.scores import inception_influence
-from equigen.seeds import numpy_generator
+from equigen.quality.cells import Cell, Rows, cover
+from equigen.quality.distances import Influence
+from equigen.quality.draws import Pool
+from equigen.quality.plan import Array, Estimate, Key, Measured, Plan, Value
 
-Key = tuple[str, str]
+__all__ = [
+    "Array", "Estimate", "Floor", "Key", "Measured", "Null", "Plan", "Plug", "Value", "averaged", "first_order",
+    "measure_mean", "measure_plugs", "measure_weighted",
+]
+Plug = Callable[[Rows, Rows], list[Influence]]
+Floor = Callable[[Cell], float | Array]  # an array holds one value for each half split
+Null = Callable[[Pool], Array]  # a pool of permuted labels -> [R, G]
+STACKED = 2**25  # multiplicities of one side in memory at a time, 256 MiB
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """A value with its bootstrap replicates [R] and its floor (None where the metric has none)."""
+def measure_weighted(
+    metric: str, kind: str, value: Value, floor: Floor | None, plan: Plan, note: str = "", null: Null | None = None
+) -> Measured:
+    """Measure a metric that takes multiplicities, exactly so in each replicate and permutation.
 
-    value: float
-    replicates: Array
-    floor: float | None = None
+    Args:
+        metric: its name in the table.
+        kind: "lower", "higher" or "share".
+        value: rows of both sides and multiplicities [R, n] and [R, m] -> [R], NaN where undefined.
+        floor: what two halves of a cell's real images give, or one value for each split; None for none.
+        plan: cells and draws.
+        note: words for each row of the metric.
+        null: a cheaper way to the same null values; None calls ``value`` on the pool.
 
-
-@dataclass(frozen=True)
-class Measured:
-    """One metric in all eligible cells.
-
-    ``null`` gives for each attribute [R, G] what its eligible groups, in the order of the cells, would show
-    if group labels meant nothing. ``kind`` is "lower", "higher" (both relative when equity-scaled), "share".
     """
-
-    metric: str
-    kind: str
-    estimates: dict[Key, Estimate]
-    null: dict[str, Array]
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Inner:
-    """Inner products x·y of all rows of both sides, from which FD and KD of any subset follow."""
-
-    rr: Array
-    rg: Array
-    gg: Array
-    dimension: int
+    estimates: dict[Key, Estimate] = {}
+    for cell in plan.cells:
+        if cell.reason is None:
+            weights = [np.concatenate([np.ones((1, side.shape[1])), side]) for side in plan.weights(cell)]
+            values = value(cell.real, cell.generated, *weights)
+            base, error = _mean_and_error(floor(cell)) if floor is not None else (None, 0.0)
+            estimates[cell.attribute, cell.group] = Estimate(float(values[0]), values[1:], base, 0.0, error)
+        plan.bar.advance()
+    pools = plan.draws.null.items()
+    chance = {name: null(pool) if null is not None else pool_values(value, pool) for name, pool in pools}
+    return Measured(metric, kind, estimates, chance, note)
 
 
-def inner_products(real: Array, generated: Array) -> Inner:
-    """Inner products of float64 features; the origin stays where it is, since KD's kernel depends on it."""
-    r, g = real, generated
-    return Inner(r @ r.T, r @ g.T, g @ g.T, real.shape[1])
+def pool_values(value: Value, pool: Pool) -> Array:
+    """[R, G]: ``value`` of the rows that each permutation gives to each group; several groups in one call."""
+    count = len(pool.real_groups)
+    step = max(1, STACKED // max(1, pool.size * max(len(pool.real), len(pool.generated))))
+    parts = []
+    for start in range(0, count, step):
+        stacked = [
+            np.concatenate([side[start : start + step] == group for group in range(pool.size)]).astype(np.float64)
+            for side in (pool.real_groups, pool.generated_groups)
+        ]
+        parts.append(value(pool.real, pool.generated, *stacked).reshape(pool.size, -1).T)
+    return np.concatenate(parts)
 
 
-Plug = Callable[[Rows, Rows], Influence]
-Floor = Callable[[Cell], float]
+def measure_plugs(
+    metrics: list[tuple[str, str]], plug: Plug, floor: Callable[[Cell], Any] | None, plan: Plan,
+    notes: list[str],
+) -> list[Measured]:
+    """Measure metrics that have influence functions at matched n, over subsamples, in every eligible cell.
 
-
-@dataclass(frozen=True)
-class Plan:
-    """What all metrics share: the cells, the resampling draws, the one n, the settings, the progress bar."""
-
-    cells: list[Cell]
-    draws: Draws
-    n: int
-    settings: Settings
-    bar: Bar
-
-    def rng(self, purpose: str, cell: Cell) -> np.random.Generator:
-        """A generator for one purpose in one cell."""
-        return numpy_generator(self.settings.seed, f"quality/{purpose}/{cell.attribute}/{cell.group}")
-
-    def weights(self, cell: Cell) -> tuple[Array, Array]:
-        """Bootstrap multiplicities of the cell's rows on both sides."""
-        return self.draws.real[:, cell.real], self.draws.generated[:, cell.generated]
-
-    def half_samples(self, cell: Cell) -> list[tuple[Rows, Rows]]:
-        """Pairs of n real rows from two halves that share no patient; each split of the cell uses all rows."""
-        rng, pairs = self.rng("floor", cell), []
-        for halves in cell.halves:
-            least = max(-(-len(half) // self.n) for half in halves)
-            samples = [[half[rows] for rows in cover(len(half), self.n, least, rng)] for half in halves]
-            pairs += [(cell.real[first], cell.real[second]) for first, second in zip(*samples, strict=False)]
-        return pairs
-
-
-def null_values(
-    value: Callable[[Array, Array], Array], cells: list[Cell], draws: Draws
-) -> dict[str, Array]:
-    """[R, G] per attribute: ``value`` of the rows that each permutation gives to each eligible group.
-
-    ``value`` takes multiplicities of the real [R, N] and the generated rows [R, M].
+    ``plug`` gives one ``Influence`` for each of ``metrics`` (name and kind), and ``floor`` one value, or an array
+    with a value for each half split. Replicates
+    and null values are to first order: the mean influence of the rows that were drawn; for the null the
+    influences of the whole set.
     """
-    result = {}
-    for name, (real, generated) in draws.null.items():
-        codes = [cell.code for cell in cells if cell.attribute == name and cell.reason is None]
-        values = [value(*((side == code).astype(np.float64) for side in (real, generated))) for code in codes]
-        result[name] = np.stack(values, axis=-1) if values else np.zeros((len(real), 0))
+    estimates: list[dict[Key, Estimate]] = [{} for _ in metrics]
+    null: list[dict[str, Array]] = [{} for _ in metrics]
+    for cell in plan.cells:
+        if cell.reason is None:
+            parts = averaged(plug, cell, plan, metrics[0][0])
+            bases = floor(cell) if floor is not None else [None] * len(metrics)
+            for index, (part, base) in enumerate(zip(parts, bases, strict=True)):
+                replicates = first_order(part.influence(shared_rows(cell, plan)), *plan.weights(cell))
+                centre, spread = _mean_and_error(base) if base is not None else (None, 0.0)
+                place = cell.attribute, cell.group
+                estimates[index][place] = Estimate(part.value, replicates, centre, part.error, spread)
+            if cell.attribute == "*":
+                null = _first_order_null(parts, plug, cell, plan)
+        plan.bar.advance()
+    zipped = zip(metrics, estimates, null, notes, strict=True)
+    return [Measured(*name, own, chance, note) for name, own, chance, note in zipped]
+
+
+def _first_order_null(parts: list[Averaged], plug: Plug, whole: Cell, plan: Plan) -> list[dict[str, Array]]:
+    """For each metric, the group means of the influences under permutation, about the value of the whole set.
+
+    Influences are those of the whole set, or of the pool where it holds rows that a limited whole set does not,
+    scaled to the overlap of each group's own subsamples.
+    """
+    result: list[dict[str, Array]] = [{} for _ in parts]
+    for attribute, pool in plan.draws.null.items():
+        inside = np.isin(pool.real, whole.real).all() and np.isin(pool.generated, whole.generated).all()
+        everything = whole if inside else pool_cell(attribute, pool)
+        own = parts if inside else averaged(plug, everything, plan, "null")
+        at = [np.searchsorted(everything.real, pool.real), np.searchsorted(everything.generated, pool.generated)]
+        columns: list[list[Array]] = [[] for _ in parts]
+        for group, cell in enumerate(plan.eligible(attribute)):
+            weights = [(side == group).astype(np.float64) for side in (pool.real_groups, pool.generated_groups)]
+            for index, part in enumerate(own):
+                psi = part.influence(shared_rows(cell, plan))
+                local = Influence(parts[index].value, psi.real[at[0]] if len(psi.real) else psi.real,
+                                  psi.generated[at[1]] if len(psi.generated) else psi.generated)
+                columns[index].append(first_order(local, *weights))
+        for index, column in enumerate(columns):
+            result[index][attribute] = np.stack(column, axis=1)
     return result
 
 
-def averaged(plug: Plug, cell: Cell, plan: Plan, metric: str) -> Influence:
-    """Mean of a metric over subsamples of n rows of both sides, with the mean influence of every row.
+def pool_cell(attribute: str, pool: Pool) -> Cell:
+    """All rows of a pool as one cell, in ascending order."""
+    return Cell(attribute, "*", -1, np.sort(pool.real), np.sort(pool.generated), 0, [], None)
 
-    So many subsamples are drawn that every row of both sides is used ``repeats`` times or more: the mean
-    influence of a row must not carry the noise of those it was drawn with.
+
+def overlap_of(cell: Cell, n: int) -> float:
+    """Of the other rows of a subsample of n that holds a given row, the share that another such one holds too."""
+    return float(np.mean([min(1.0, (n - 1) / max(1, size - 1)) for size in (len(cell.real), len(cell.generated))]))
+
+
+def shared_rows(cell: Cell, plan: Plan) -> float:
+    """The same for two of the subsamples that are averaged, which are one and the same once in ``repeats`` times."""
+    overlap = overlap_of(cell, plan.n)
+    return overlap + (1 - overlap) / plan.settings.repeats
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean influences of the rows of one side, [N], and their variance taken apart (``spread_of``)."""
+
+    psi: Array
+    linear: float
+    pairs: float
+
+    def scaled(self, overlap: float) -> Array:
+        """The influences with the variance that a mean over subsamples of this overlap has: V1 + f V2."""
+        observed = float(np.mean(self.psi * self.psi)) if len(self.psi) else 0.0
+        if observed == 0:
+            return self.psi
+        return np.asarray(self.psi * np.sqrt((self.linear + overlap * self.pairs) / observed))
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Mean of a metric over subsamples, its Monte-Carlo standard error, and both sides' influences."""
+
+    value: float
+    error: float
+    sides: tuple[Spread, Spread]
+
+    def influence(self, overlap: float) -> Influence:
+        """Value and influences as of a mean over subsamples of this overlap."""
+        return Influence(self.value, self.sides[0].scaled(overlap), self.sides[1].scaled(overlap))
+
+
+def averaged(plug: Plug, cell: Cell, plan: Plan, purpose: str) -> list[Averaged]:
+    """Means of metrics over subsamples of n rows of both sides, with the mean influence of every row.
+
+    So many subsamples are drawn that every row of both sides is used ``repeats`` times or more.
     """
-    rng, sides = plan.rng(metric, cell), (cell.real, cell.generated)
-    least = plan.settings.repeats * max(-(-len(rows) // plan.n) for rows in sides)
-    samples = [cover(len(rows), plan.n, least, rng)[:least] for rows in sides]
-    values, sums = [], [np.zeros((2, len(rows))) for rows in sides]
-    for chosen in zip(*samples, strict=True):
-        part = plug(cell.real[chosen[0]], cell.generated[chosen[1]])
-        values.append(part.value)
-        for total, rows, psi in zip(sums, chosen, (part.real, part.generated), strict=True):
-            if len(psi):
-                total[0, rows] += psi
-                total[1, rows] += 1
-    psi_real, psi_generated = (total[0] / np.maximum(total[1], 1) for total in sums)
-    return Influence(float(np.mean(values)), psi_real, psi_generated)
+    samples = subsamples(cell.real, cell.generated, plan, plan.rng(purpose, cell))
+    sizes, overlap = (len(cell.real), len(cell.generated)), overlap_of(cell, plan.n)
+    drawn = [plug(cell.real[real], cell.generated[generated]) for real, generated in samples]
+    values = np.array([[part.value for part in parts] for parts in drawn])
+    rounds = [part.mean(axis=0) for part in np.array_split(values, plan.settings.repeats)]
+    errors = np.std(rounds, axis=0, ddof=1) / np.sqrt(len(rounds)) if len(rounds) > 1 else np.zeros(values.shape[1])
+    merged = []
+    for index in range(values.shape[1]):
+        sides = [
+            spread_of(size, [(chosen[side], (parts[index].real, parts[index].generated)[side])
+                             for chosen, parts in zip(samples, drawn, strict=True)], overlap)
+            for side, size in enumerate(sizes)
+        ]
+        merged.append(Averaged(float(values[:, index].mean()), float(errors[index]), (sides[0], sides[1])))
+    return merged
+
+
+def spread_of(size: int, parts: list[tuple[Rows, Array]], overlap: float) -> Spread:
+    """Mean influence of each of ``size`` rows over subsamples, and what its variance is made of.
+
+    The influence of a row depends on the rows it was drawn with. In the Hoeffding decomposition of a value on n
+    rows let V1 be n times the variance of its linear part and V2 that of its pairs. An influence by the jackknife
+    has the variance V1 + 2 V2 (Efron and Stein, Ann. Stat. 9, 1981), its mean over subsamples V1 + 2 f V2, and
+    n times the mean of the value over subsamples V1 + f V2, where f (``overlap_of``; ``shared_rows`` for the few
+    that are drawn) is the share of other rows that two subsamples with a row in common have in common: averaging
+    takes most of the pairs' noise out. V2 follows
+    from how much one row's influence differs between subsamples, 2 (1 - f) V2. Where rows are in one subsample
+    alone nothing can be told apart, and all is taken for linear, which errs on the wide side.
+    """
+    total, square, count = np.zeros(size), np.zeros(size), np.zeros(size)
+    for rows, psi in parts:
+        if len(psi):
+            total[rows] += psi
+            square[rows] += psi * psi
+            count[rows] += 1
+    mean = total / np.maximum(count, 1)
+    observed, spare = float(np.mean(mean * mean)), float(np.sum(np.maximum(count - 1, 0)))
+    if observed == 0 or spare == 0 or overlap >= 1:
+        return Spread(mean, observed, 0.0)
+    within = max(0.0, float(np.sum(square - count * mean * mean)) / spare)
+    between = max(0.0, observed - within * float(np.mean(1 / np.maximum(count, 1))))
+    pairs = within / (2 * (1 - overlap))
+    return Spread(mean, max(0.0, between - 2 * overlap * pairs), pairs)
+
+
+def subsamples(real: Rows, generated: Rows, plan: Plan, rng: np.random.Generator) -> list[tuple[Rows, Rows]]:
+    """Pairs of n positions of both sides; every row of both is used ``repeats`` times or more."""
+    least = plan.settings.repeats * max(-(-len(rows) // plan.n) for rows in (real, generated))
+    both = [cover(len(rows), plan.n, least, rng)[:least] for rows in (real, generated)]
+    return list(zip(*both, strict=True))
 
 
 def first_order(part: Influence, real: Array, generated: Array) -> Array:
@@ -140,119 +226,37 @@ def first_order(part: Influence, real: Array, generated: Array) -> Array:
 
     NaN where a side that matters has no row.
     """
-    shifts = [_weighted(psi, weights) for psi, weights in ((part.real, real), (part.generated, generated))]
+    shifts = [weighted_mean(psi, weights) if psi.any() else np.zeros(len(weights))
+              for psi, weights in ((part.real, real), (part.generated, generated))]
     return np.asarray(part.value + shifts[0] + shifts[1], dtype=np.float64)
 
 
-def _weighted(psi: Array, weights: Array) -> Array:
-    if not psi.any():
-        return np.zeros(len(weights))
-    total = weights.sum(axis=1)
-    mean: Array = np.divide(weights @ psi, total, out=np.full(len(total), np.nan), where=total > 0)
+def weighted_mean(scores: Array, weights: Array) -> Array:
+    """Mean of [n] scores under multiplicities [R, n] -> [R]; a score of NaN does not count; NaN for no row."""
+    known = np.isfinite(scores)
+    total = weights[:, known].sum(axis=1)
+    mean: Array = np.divide(weights[:, known] @ scores[known], total, out=np.full(len(total), np.nan), where=total > 0)
     return mean
 
 
-def measure_plug(
-    name: tuple[str, str], plug: Plug, floor: Floor | None, plan: Plan, note: str = ""
+def measure_mean(
+    metric: str, kind: str, generated: Array, real: Array | None, plan: Plan, note: str = ""
 ) -> Measured:
-    """Measure a metric that has an influence function (FD, IS) at n in every eligible cell.
+    """Mean of a score over the generated images of each cell; its floor is the mean over the real ones.
 
-    ``name`` is the metric and its kind. The null values are to first order too: group means of the influences
-    of the whole set, under permutation of the groups.
+    ``generated`` [M] and ``real`` [N] (None: no floor) hold the score of each image of a side; an image whose
+    score is NaN does not count. A mean is its own first-order expansion, so everything is exact.
     """
-    estimates: dict[Key, Estimate] = {}
-    null: dict[str, Array] = {}
-    for cell in plan.cells:
-        if cell.reason is None:
-            part = averaged(plug, cell, plan, name[0])
-            replicates = first_order(part, *plan.weights(cell))
-            base = floor(cell) if floor is not None else None
-            estimates[cell.attribute, cell.group] = Estimate(part.value, replicates, base)
-            if cell.attribute == "*":
-                null = null_values(partial(first_order, part), plan.cells, plan.draws)
-        plan.bar.advance()
-    return Measured(*name, estimates, null, note)
-
-
-def measure_frechet(inner: Inner, plan: Plan, note: str = "") -> Measured:
-    """FD at n in every eligible cell; its floor is the FD of two halves of the cell's real images."""
-    def plug(real: Rows, generated: Rows) -> Influence:
-        return frechet_influence(inner.rr[np.ix_(real, real)], inner.rg[np.ix_(real, generated)],
-                                 inner.gg[np.ix_(generated, generated)])
+    def value(_: Rows, rows: Rows, __: Array, weights: Array) -> Array:
+        return weighted_mean(generated[rows], weights)
 
     def floor(cell: Cell) -> float:
-        halves = plan.half_samples(cell)
-        return float(np.mean([
-            frechet_of_inner(*(inner.rr[np.ix_(x, y)] for x, y in ((a, a), (a, b), (b, b))))
-            for a, b in halves
-        ]))
-    return measure_plug(("fd", "lower"), plug, floor, plan, note)
+        scores = np.zeros(0) if real is None else real[cell.real]
+        return float(weighted_mean(scores, np.ones((1, len(scores))))[0])
+    return measure_weighted(metric, kind, value, None if real is None else floor, plan, note)
 
 
-def measure_inception(
-    real: NDArray[np.float32], generated: NDArray[np.float32], plan: Plan, note: str = ""
-) -> Measured:
-    """IS at n in every eligible cell; the IS of the cell's real images at n stands in the floor's place."""
-    def plug(_: Rows, rows: Rows) -> Influence:
-        return inception_influence(generated[rows])
-
-    def floor(cell: Cell) -> float:
-        samples = cover(len(cell.real), plan.n, plan.settings.repeats, plan.rng("is/real", cell))
-        return float(np.mean([inception_influence(real[cell.real[rows]]).value for rows in samples]))
-    return measure_plug(("is", "higher"), plug, floor, plan, note)
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Kernel matrices with zero where both rows are of one patient, and the patients' codes of both sides."""
-
-    rr: Array
-    rg: Array
-    gg: Array
-    real: Rows
-    generated: Rows
-
-
-def kernels(inner: Inner, real: Rows, generated: Rows) -> Kernels:
-    """Kernels of KD from the inner products; ``real`` and ``generated`` are patient codes on one scale.
-
-    Pairs of one patient across the two sides (a reconstruction beside its original) are left out too.
-    """
-    rr, rg, gg = (kernel_of_inner(part, inner.dimension) for part in (inner.rr, inner.rg, inner.gg))
-    rg[real[:, None] == generated[None, :]] = 0.0
-    return Kernels(without_clusters(rr, real), rg, without_clusters(gg, generated), real, generated)
-
-
-def kernel_value(parts: Kernels, real: Array, generated: Array) -> Array:
-    """KD for multiplicities [R, N] of the real and [R, M] of the generated rows -> [R]."""
-    within = pair_mean(parts.rr, real, parts.real) + pair_mean(parts.gg, generated, parts.generated)
-    return np.asarray(within - 2 * cross_mean(parts.rg, real, generated, parts.real, parts.generated))
-
-
-def _part(parts: Kernels, real: Rows, generated: Rows) -> Kernels:
-    return Kernels(parts.rr[np.ix_(real, real)], parts.rg[np.ix_(real, generated)],
-                   parts.gg[np.ix_(generated, generated)], parts.real[real], parts.generated[generated])
-
-
-def measure_kernel(parts: Kernels, plan: Plan) -> Measured:
-    """KD in every eligible cell; unbiased, its mean over all subsamples of n is its value on all rows."""
-    estimates: dict[Key, Estimate] = {}
-    for cell in plan.cells:
-        if cell.reason is None:
-            own = _part(parts, cell.real, cell.generated)
-            value = kernel_value(own, np.ones((1, len(cell.real))), np.ones((1, len(cell.generated))))
-            replicates, floor = kernel_value(own, *plan.weights(cell)), _kernel_floor(parts, cell)
-            estimates[cell.attribute, cell.group] = Estimate(float(value[0]), replicates, floor)
-        plan.bar.advance()
-    null = null_values(partial(kernel_value, parts), plan.cells, plan.draws)
-    return Measured("kd", "lower", estimates, null)
-
-
-def _kernel_floor(parts: Kernels, cell: Cell) -> float:
-    """KD between whole halves, which is its mean over all subsamples of n of both halves."""
-    values = []
-    for a, b in ((cell.real[first], cell.real[second]) for first, second in cell.halves):
-        rr, rg, gg = (parts.rr[np.ix_(x, y)] for x, y in ((a, a), (a, b), (b, b)))
-        half = Kernels(rr, rg, gg, parts.real[a], parts.real[b])
-        values.append(float(kernel_value(half, np.ones((1, len(a))), np.ones((1, len(b))))[0]))
-    return float(np.mean(values))
+def _mean_and_error(values: float | Array | list[float]) -> tuple[float, float]:
+    array = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    error = float(array.std(ddof=1) / np.sqrt(len(array))) if len(array) > 1 else 0.0
+    return float(array.mean()), error

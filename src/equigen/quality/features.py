@@ -1,13 +1,21 @@
-"""From images to features, in one pass, kept on disk by image hash and encoder."""
+"""From images to features, in one pass, kept on disk by image hash and encoder.
+
+``extract`` streams: at most ``BLOCK`` images are in memory beside the features themselves. ``file_remarks(real,
+generated, size)`` gives, for the notes of a quality table, what the files say about a comparison: JPEG compression
+(of one side, ``jpeg_share``), and sides whose images come in other sizes.
+"""
 
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
@@ -20,8 +28,12 @@ from equigen.quality.sources import ImageSet
 
 BLOCK = 256  # images in memory at a time
 SHARD = 2048  # images per cache file; an interrupted pass loses at most these
+SIZED = 200  # files per side whose native size is looked at
+SHA256 = re.compile("[0-9a-f]{64}")
+JPEG = b"\xff\xd8\xff"
 
 Pair = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ def default_size(images: ImageSet) -> int:
     return int(min(read_image(images.frame["path"].iloc[0]).shape[:2]))
 
 
-def pixels(images: ImageSet, rows: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+def pixels(images: ImageSet, rows: Rows, size: int) -> NDArray[np.uint8]:
     """uint8 [n, size, size, 3]: the images at these rows by the road that all stages take."""
     if images.pixels is None:
         return load_images([Path(path) for path in images.frame["path"].iloc[rows]], size)
@@ -55,88 +67,110 @@ def extract(
 ) -> Features:
     """Encode every image once; with ``cache_dir``, only those whose features are not there yet.
 
-    A cached entry is found by the hash of the image, the size and the encoder's identity.
+    An image is known by the hash of its file (of its pixels where it is in memory); those with the same hash are
+    encoded once. A cached entry is found by that hash, the size and the encoder's identity.
+
+    Memory is that of the features, of ``BLOCK`` images and of one cache file.
 
     Raises:
         InputError: a cache file cannot be read, or the encoder gives NaN or the wrong shape.
 
     """
-    keys = _keys(images, encoder, size) if cache_dir is not None else [""] * len(images)
+    keys = _keys(images, encoder, size)
+    firsts: dict[str, int] = {}
+    source = np.array([firsts.setdefault(key, row) for row, key in enumerate(keys)], dtype=np.int64)
+    table = _Table(len(images), encoder)
     folder = None if cache_dir is None else Path(cache_dir) / hash_value(identity(encoder))[:16]
-    known = {} if folder is None else _read_cache(folder, set(keys))
-    missing = np.array([row for row, key in enumerate(keys) if key not in known], dtype=np.int64)
-    fresh: list[Pair] = []
-    with progress_bar(title, len(images), done=len(images) - len(missing), show=show) as bar:
-        for start in range(0, len(missing), SHARD):
-            shard = missing[start : start + SHARD]
-            blocks = []
-            for first in range(0, len(shard), BLOCK):
-                rows = shard[first : first + BLOCK]
-                blocks.append(_checked(encoder(pixels(images, rows, size)), encoder, len(rows)))
+    if folder is not None:
+        for rows, pair in _cached(folder, firsts):
+            table.fill(rows, pair)
+    missing = np.flatnonzero((source == np.arange(len(images))) & ~table.filled)
+    with progress_bar(title, len(firsts), done=len(firsts) - len(missing), show=show) as bar:
+        for shard in _pieces(missing, SHARD):
+            for rows in _pieces(shard, BLOCK):
+                table.fill(rows, encoder(pixels(images, rows, size)))
                 bar.advance(len(rows))
-            fresh.append(_joined(blocks))
             if folder is not None:
-                _write_cache(folder, [keys[row] for row in shard], fresh[-1])
-    return _gather(len(images), missing, fresh, [known.get(key) for key in keys])
+                _write_cache(folder, [keys[row] for row in shard], table.at(shard))
+    for rows in _pieces(np.flatnonzero(~table.filled), SHARD):
+        table.fill(rows, table.at(source[rows]))
+    return table.features()
 
 
-def _checked(encoded: Pair, encoder: Encoder, count: int) -> Pair:
-    values = np.asarray(encoded[0], dtype=np.float32)
-    if values.shape != (count, encoder.dimension) or not np.isfinite(values).all():
-        problem = Problem(f"{values.shape} features with {int((~np.isfinite(values)).sum())} not finite",
-                          f"it should give finite [{count}, {encoder.dimension}]")
-        raise InputError(f"The encoder {encoder.name} does not keep its word.", [problem])
-    return values, None if encoded[1] is None else np.asarray(encoded[1], dtype=np.float32)
+class _Table:
+    """Features of N images, allocated once and filled row by row in any order."""
+
+    def __init__(self, count: int, encoder: Encoder) -> None:
+        self.filled = np.zeros(count, dtype=bool)
+        self._encoder = encoder
+        self._values = np.empty((count, encoder.dimension), np.float32)
+        self._classes: NDArray[np.float32] | None = None
+
+    def fill(self, rows: Rows, pair: Pair) -> None:
+        """Put features, and probabilities where there are any, into these rows, once they are checked."""
+        values, classes = pair
+        want = (len(rows), self._encoder.dimension)
+        if np.shape(values) != want or not np.isfinite(values).all():
+            found = f"{np.shape(values)} features with {int((~np.isfinite(values)).sum())} not finite"
+            raise self._broken(found, f"it should give finite {list(want)}")
+        if classes is not None and self._classes is None and not self.filled.any():
+            self._classes = np.empty((len(self.filled), np.shape(classes)[1]), np.float32)
+        expected = None if self._classes is None else (len(rows), self._classes.shape[1])
+        if (None if classes is None else np.shape(classes)) != expected:
+            raise self._broken("probabilities of several widths, or for some images only", "give them for all or none")
+        if classes is not None and not np.isfinite(classes).all():
+            raise self._broken("probabilities that are not finite", "give finite ones, or none")
+        self._values[rows] = values
+        if self._classes is not None and classes is not None:
+            self._classes[rows] = classes
+        self.filled[rows] = True
+
+    def at(self, rows: Rows) -> Pair:
+        """A copy of these rows."""
+        return self._values[rows], None if self._classes is None else self._classes[rows]
+
+    def features(self) -> Features:
+        """The whole, without a copy."""
+        return Features(self._values, self._classes)
+
+    def _broken(self, message: str, mend: str) -> InputError:
+        return InputError(f"The encoder {self._encoder.name} does not keep its word.", [Problem(message, mend)])
 
 
-def _joined(blocks: list[Pair]) -> Pair:
-    probabilities = [block[1] for block in blocks if block[1] is not None]
-    values = np.concatenate([block[0] for block in blocks])
-    return values, np.concatenate(probabilities) if probabilities else None
-
-
-def _gather(count: int, missing: NDArray[np.int64], fresh: list[Pair], known: list[Pair | None]) -> Features:
-    """Put fresh and cached rows back in the order of the table."""
-    rows: list[Pair | None] = list(known)
-    position = 0
-    for values, probabilities in fresh:
-        for index in range(len(values)):
-            rows[missing[position]] = values[index], None if probabilities is None else probabilities[index]
-            position += 1
-    whole = [row for row in rows if row is not None]
-    values = np.stack([row[0] for row in whole])
-    classes = [row[1] for row in whole if row[1] is not None]
-    return Features(values, np.stack(classes) if len(classes) == count else None)
+def _pieces(rows: Rows, length: int) -> Iterator[Rows]:
+    for start in range(0, len(rows), length):
+        yield rows[start : start + length]
 
 
 def _keys(images: ImageSet, encoder: Encoder, size: int) -> list[str]:
     """Cache key of each image: hash of its file, or of its pixels, with the size and the encoder."""
     if images.pixels is not None:
         hashes = [hash_bytes(image.tobytes() + str(image.shape).encode()) for image in images.pixels]
-    elif "sha256" in images.frame.columns:
-        hashes = [str(value) for value in images.frame["sha256"]]
     else:
-        hashes = [hash_file(path) for path in images.frame["path"]]
-    return [hash_value([value, size, identity(encoder)]) for value in hashes]
+        known = images.frame["sha256"] if "sha256" in images.frame.columns else [None] * len(images)
+        hashes = [str(value) if SHA256.fullmatch(str(value)) else hash_file(path)
+                  for value, path in zip(known, images.frame["path"], strict=True)]
+    name = identity(encoder)
+    return [hash_value([value, size, name]) for value in hashes]
 
 
-def _read_cache(folder: Path, wanted: set[str]) -> dict[str, Pair]:
-    found: dict[str, Pair] = {}
+def _cached(folder: Path, wanted: dict[str, int]) -> Iterator[tuple[Rows, Pair]]:
+    """One cache file at a time: the rows of ``wanted`` that it holds, and what it holds for them."""
     for path in sorted(folder.glob("[!.]*.safetensors")):
         try:
             with safe_open(path, framework="numpy") as shard:
                 keys = json.loads((shard.metadata() or {}).get("keys", "[]"))
-                if wanted.isdisjoint(keys):
+                places = np.array([place for place, key in enumerate(keys) if key in wanted], dtype=np.int64)
+                if len(places) == 0:
                     continue
                 values = shard.get_tensor("features")
-                named = set(shard.keys())
-                classes = shard.get_tensor("probabilities") if "probabilities" in named else None
-        except (SafetensorError, json.JSONDecodeError) as error:
+                classes = shard.get_tensor("probabilities") if "probabilities" in set(shard.keys()) else None
+                values, classes = values[places], None if classes is None else classes[places]
+        except (SafetensorError, json.JSONDecodeError, IndexError) as error:
             problem = Problem(f"not a whole cache file: {error}", "delete it", file=str(path))
             raise InputError("The feature cache cannot be read.", [problem]) from error
-        found |= {key: (values[i], None if classes is None else classes[i])
-                  for i, key in enumerate(keys) if key in wanted}
-    return found
+        rows = np.array([wanted[keys[place]] for place in places], dtype=np.int64)
+        yield rows, (values, classes)
 
 
 def _write_cache(folder: Path, keys: list[str], encoded: Pair) -> None:
@@ -145,3 +179,67 @@ def _write_cache(folder: Path, keys: list[str], encoded: Pair) -> None:
         tensors["probabilities"] = encoded[1]
     data = save(tensors, metadata={"keys": json.dumps(keys)})
     write_bytes(folder / f"{hash_value(keys)[:16]}.safetensors", data)
+
+
+def jpeg_share(images: ImageSet, side: str) -> str:
+    """Say how many images are JPEG files, found by their first bytes; empty where none is, or none is a file.
+
+    JPEG blocks and blurred colours are features to an encoder. Lossy data inside TIFF, WebP or DICOM files is not
+    seen.
+    """
+    return _told(_jpegs(images), len(images), side)
+
+
+def _told(count: int, total: int, side: str) -> str:
+    return f"{count} of {total} {side} images are JPEG files: the encoder sees their compression" if count else ""
+
+
+def _jpegs(images: ImageSet) -> int:
+    if images.pixels is not None:
+        return 0
+    return sum(_starts(path, JPEG) for path in images.frame["path"])
+
+
+def _starts(path: str, signature: bytes) -> bool:
+    with Path(path).open("rb") as handle:
+        return handle.read(len(signature)) == signature
+
+
+def file_remarks(real: ImageSet, generated: ImageSet, size: int) -> list[str]:
+    """What the files of both sides say about comparing them, each a sentence for the notes; empty if nothing.
+
+    * JPEG files on either side, and whether the sides differ in it;
+    * sides whose native sizes differ, so that bringing them to ``size`` resamples them differently (of the shorter
+      side of 200 files a side, spread over the table).
+    """
+    counts = [_jpegs(real), _jpegs(generated)]
+    remarks = [_told(counts[0], len(real), "real"), _told(counts[1], len(generated), "generated")]
+    if real.pixels is None and generated.pixels is None and counts[0] * len(generated) != counts[1] * len(real):
+        remarks.append("the two sides differ in this, so a part of their distance is compression")
+    sides = [_native(real), _native(generated)]
+    if sides[0] != sides[1] and None not in sides:
+        remarks.append(f"native sizes differ (shorter side: real {_span(sides[0])}, generated {_span(sides[1])} px), "
+                       f"so bringing them to {size} px resamples the two sides differently")
+    return [remark for remark in remarks if remark]
+
+
+def _native(images: ImageSet) -> tuple[int, int] | None:
+    """Least and greatest shorter side in pixels, by the files' headers; None where no header tells it."""
+    if images.pixels is not None:
+        side = int(min(images.pixels.shape[1:3]))
+        return side, side
+    rows = np.unique(np.linspace(0, len(images) - 1, min(SIZED, len(images))).astype(np.int64))
+    found = [side for side in map(_shorter, images.frame["path"].iloc[rows]) if side is not None]
+    return (min(found), max(found)) if found else None
+
+
+def _shorter(path: str) -> int | None:
+    try:
+        with Image.open(path) as image:
+            return min(image.size)
+    except (OSError, SyntaxError, Image.DecompressionBombError):
+        return None  # NPZ and DICOM, whose headers Pillow does not know, are not counted
+
+
+def _span(sides: tuple[int, int] | None) -> str:
+    return "unknown" if sides is None else str(sides[0]) if sides[0] == sides[1] else f"{sides[0]} to {sides[1]}"

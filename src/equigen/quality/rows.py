@@ -10,15 +10,17 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell
-from equigen.quality.estimates import Estimate, Measured
-from equigen.statistics import equity_scaled, gap, holm, p_value, percentile_interval
+from equigen.quality.plan import Estimate, Measured
+from equigen.statistics import equity_scaled, gap, holm, interval_error, p_value, percentile_interval
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 FIGURES = ["estimate", "ci_low", "ci_high", "floor", "excess", "null_low", "null_high", "p_value"]
+ERRORS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
 COLUMNS = [
-    "run", "encoder", "metric", "attribute", "group", "n_real", "n_generated", "matched_n", *FIGURES, "note",
+    "run", "encoder", "metric", "attribute", "group", "n_real", "n_generated", "matched_n", *FIGURES, "note", *ERRORS,
 ]
+COUNTED = {"authenticity", "near_copies", "judge_agreement"}  # shares of the generated images
 LEANS = "a gap is never negative, so its interval leans upwards: read it beside the null band"
 SPREAD = "groups that differ in spread differ in FD even under a perfect generator: judge by excess and kd"
 FORMULA = {
@@ -29,15 +31,19 @@ FORMULA = {
 
 
 def assemble(
-    measured: list[Measured], cells: list[Cell], run: str, encoder: str, n: int | None
+    measured: list[Measured], cells: list[Cell], run: str, encoder: str, n: int | None, *, whole: bool = True
 ) -> pd.DataFrame:
     """The quality table: for each metric the whole set, each group, then gap and es of each attribute.
 
     P-values of gaps are Holm-adjusted over the attributes of one metric; the note gives the one before.
+    ``standard_error`` is the standard deviation of the bootstrap replicates. The ``mc_`` columns are
+    Monte-Carlo standard errors: how far another seed would move the estimate and the floor (means over random
+    subsamples), the worse end of the interval (a quantile of finitely many replicates), and p before Holm
+    (sqrt(p (1 - p) / R)). ``whole`` False leaves out the row of the whole set.
     """
     rows: list[Row] = []
     for item in measured:
-        own = [_cell_row(item, cell, cells) for cell in cells]
+        own = [_cell_row(item, cell, cells) for cell in cells if whole or cell.attribute != "*"]
         for attribute in dict.fromkeys(cell.attribute for cell in cells if cell.attribute != "*"):
             own += _summary_rows(item, attribute, cells)
         _adjust(own)
@@ -45,7 +51,7 @@ def assemble(
         rows += [{**head, **row} for row in own]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     counts = dict.fromkeys(("n_real", "n_generated", "matched_n"), "Int64")
-    return frame.astype({**counts, **dict.fromkeys(FIGURES, "float64"), "note": "str"})
+    return frame.astype({**counts, **dict.fromkeys([*FIGURES, *ERRORS], "float64"), "note": "str"})
 
 
 def join(*parts: str) -> str:
@@ -59,91 +65,150 @@ def equity_value(kind: str, values: Array) -> float:
     return equity_scaled(float(values[0]), values[1:], relative=relative, higher_is_better=higher)
 
 
+FOLDS: dict[str, Callable[[str, Array], float]] = {
+    "gap": lambda kind, values: gap(values[1:]), "es": equity_value,
+}
+
+
 def _counts(attribute: str, group: str, cells: list[Cell]) -> Row:
     real, generated = sum(len(cell.real) for cell in cells), sum(len(cell.generated) for cell in cells)
     return {"attribute": attribute, "group": group, "n_real": real, "n_generated": generated, "note": "",
-            **dict.fromkeys(FIGURES)}
+            **dict.fromkeys([*FIGURES, *ERRORS])}
 
 
 def _eligible(cells: list[Cell], attribute: str) -> list[Cell]:
     return [cell for cell in cells if cell.attribute == attribute and cell.reason is None]
 
 
+def usable(item: Measured, cells: list[Cell], attribute: str) -> list[Cell]:
+    """Cells of an attribute in which the metric has a number."""
+    return [cell for cell in _eligible(cells, attribute) if _defined(item, cell)]
+
+
+def whole_set(item: Measured, attribute: str) -> Estimate | None:
+    """What the groups of an attribute are held against: its own value on the whole set where the metric has one."""
+    return item.estimates.get(("*", attribute), item.estimates.get(("*", "*")))
+
+
+def _defined(item: Measured, cell: Cell) -> bool:
+    estimate = item.estimates.get((cell.attribute, cell.group))
+    return estimate is not None and bool(np.isfinite(estimate.value))
+
+
 def _cell_row(item: Measured, cell: Cell, cells: list[Cell]) -> Row:
     row = _counts(cell.attribute, cell.group, [cell])
     if cell.reason is not None:
-        return {**row, "note": cell.reason}
+        return {**row, "note": join(cell.reason, cell.note)}
+    if not _defined(item, cell):
+        return {**row, "note": join(item.note, "undefined in this cell", cell.note)}
     estimate = item.estimates[cell.attribute, cell.group]
     excess = estimate.value - estimate.floor if estimate.floor is not None and item.kind == "lower" else None
-    row |= _interval(estimate.value, estimate.replicates) | {"floor": estimate.floor, "excess": excess}
+    row |= interval(estimate.value, estimate.replicates) | {"floor": estimate.floor, "excess": excess}
+    row |= {"mc_estimate": estimate.mc_value, "mc_floor": None if estimate.floor is None else estimate.mc_floor}
     if cell.attribute in item.null:
         names = [other.group for other in _eligible(cells, cell.attribute)]
         row |= _band(item.null[cell.attribute][:, names.index(cell.group)])
-    certain = item.kind == "share" and estimate.value in {0.0, 1.0}
-    rule = f"without exception; by the rule of three up to {3 / cell.patients:.2g} may be" if certain else ""
-    return {**row, "note": join(item.note, row["note"], rule)}
+    return {**row, "note": join(item.note, row["note"], _rule_of_three(item, estimate.value, cell), cell.note)}
 
 
-def _interval(value: float, replicates: Array) -> Row:
+def _rule_of_three(item: Measured, value: float, cell: Cell) -> str:
+    """What an interval of no width cannot say: a share of 0 or 1 among n may be 3 / n from it."""
+    counted = item.metric.startswith("oracle_") or item.metric in COUNTED
+    if not counted or value not in {0.0, 1.0}:
+        return ""
+    count = cell.patients if item.metric.startswith("oracle_") else len(cell.generated)
+    return f"without exception; by the rule of three up to {3 / count:.2g} may be"
+
+
+def interval(value: float, replicates: Array) -> Row:
     """Estimate and interval; replicates in which a group was empty are counted in the note."""
     defined = replicates[np.isfinite(replicates)]
     lost = len(replicates) - len(defined)
     note = f"{lost} of {len(replicates)} bootstrap replicates are undefined" if lost else ""
-    low, high = percentile_interval(defined) if 2 * len(defined) >= len(replicates) else (None, None)
-    return {"estimate": value, "ci_low": low, "ci_high": high, "note": note}
+    row: Row = {"estimate": value, "ci_low": None, "ci_high": None, "note": note}
+    if 2 * len(defined) < max(4, len(replicates)):
+        return row
+    low, high = percentile_interval(defined)
+    spread = {"standard_error": float(defined.std(ddof=1)), "mc_interval": interval_error(defined)}
+    return {**row, "ci_low": low, "ci_high": high, **spread}
 
 
 def _band(null: Array) -> Row:
     defined = null[np.isfinite(null)]
-    low, high = percentile_interval(defined) if 2 * len(defined) >= len(null) else (None, None)
+    low, high = percentile_interval(defined) if len(defined) and 2 * len(defined) >= len(null) else (None, None)
     return {"null_low": low, "null_high": high}
 
 
 def _summary_rows(item: Measured, attribute: str, cells: list[Cell]) -> list[Row]:
-    large, whole = _eligible(cells, attribute), item.estimates.get(("*", "*"))
-    left_out = [f"without {cell.group} ({cell.reason})" for cell in cells
-                if cell.attribute == attribute and cell.reason is not None]
-    if len(large) < 2 or whole is None:
-        note = join("fewer than two groups are large enough to compare", *left_out)
-        return [{**_counts(attribute, group, large), "note": note} for group in ("gap", "es")]
+    large, whole = usable(item, cells, attribute), whole_set(item, attribute)
+    left_out = [f"without {cell.group} ({cell.reason or 'undefined there'})" for cell in cells
+                if cell.attribute == attribute and cell not in large]
+    if len(large) < 2 or whole is None or not np.isfinite(whole.value):
+        note = join("fewer than two groups are large enough to compare", item.note, *left_out)
+        return [{**_counts(attribute, group, large), "note": note} for group in FOLDS]
     estimates = [whole, *(item.estimates[attribute, cell.group] for cell in large)]
-    folds: dict[str, Callable[[Array], float]] = {
-        "gap": lambda values: gap(values[1:]), "es": lambda values: equity_value(item.kind, values),
-    }
-    spread = SPREAD if item.metric == "fd" else ""
+    names = [cell.group for cell in _eligible(cells, attribute)]
+    columns = [names.index(cell.group) for cell in large]
+    null = item.null[attribute][:, columns] if attribute in item.null else np.zeros((0, len(large)))
+    spread = SPREAD if item.metric in {"fd", "fd_inf", "mifid"} else ""
     words = {"gap": join(LEANS, spread), "es": FORMULA[item.kind]}
     rows = []
-    for group, fold in folds.items():
+    for group in FOLDS:
         row = _counts(attribute, group, large)
-        row |= _folded(item, estimates, item.null[attribute], fold, tested=group == "gap")
+        row |= _folded(item, estimates, null, group)
         excess = "excess is made of the groups' excesses" if row["excess"] is not None else ""
         rows.append({**row, "note": join(item.note, *left_out, row["note"], words[group], excess)})
     return rows
 
 
-def _folded(
-    item: Measured, estimates: list[Estimate], null: Array, fold: Callable[[Array], float], *, tested: bool
-) -> Row:
+def _folded(item: Measured, estimates: list[Estimate], null: Array, group: str) -> Row:
     """Fold the values of the whole and its groups into one, and so in each replicate and permutation."""
     values = np.array([estimate.value for estimate in estimates])
-    replicates = _fold_all(np.stack([estimate.replicates for estimate in estimates], axis=1), fold)
-    chance = _fold_all(np.column_stack([np.full(len(null), values[0]), null]), fold)
-    row = _interval(fold(values), replicates) | _band(chance) | {"floor": None, "excess": None}
+
+    def fold(array: Array) -> Array:
+        return fold_all(array, item.kind, FOLDS[group])
+
+    row = interval(float(fold(values[None])[0]), fold(np.stack([part.replicates for part in estimates], axis=1)))
+    chance = fold(np.column_stack([np.full(len(null), values[0]), null]))
+    row |= _band(chance) | {"floor": None, "excess": None}
+    row["mc_estimate"] = _moved(fold, values, np.array([part.mc_value for part in estimates]))
     if all(estimate.floor is not None for estimate in estimates):
         floors = np.array([estimate.floor for estimate in estimates], dtype=np.float64)
-        row["floor"] = fold(floors)
-        row["excess"] = fold(values - floors) if item.kind == "lower" else None
-    defined = chance[np.isfinite(chance)]
-    if tested and len(defined):
-        row["p_value"] = p_value(row["estimate"], defined)
-        if len(defined) < len(chance):
-            row["note"] = join(row["note"], f"{len(chance) - len(defined)} permutations are undefined")
+        row["floor"] = float(fold(floors[None])[0])
+        row["excess"] = float(fold((values - floors)[None])[0]) if item.kind == "lower" else None
+        row["mc_floor"] = _moved(fold, floors, np.array([part.mc_floor for part in estimates]))
+    if group == "gap":
+        row |= _tested(row, chance, float(np.abs(values).max()), len(estimates[0].replicates))
     return row
 
 
-def _fold_all(table: Array, fold: Callable[[Array], float]) -> Array:
-    """[R, K] -> [R]; NaN where one of a row's values is undefined."""
-    return np.array([fold(row) if np.isfinite(row).all() else np.nan for row in table])
+def _moved(fold: Callable[[Array], Array], values: Array, errors: Array) -> float:
+    """Error of a folded value from those of its parts, each moved by its own in turn."""
+    moved = fold(values + np.diag(errors)) - fold(values[None])
+    return float(np.sqrt(np.sum(moved * moved)))
+
+
+def _tested(row: Row, chance: Array, scale: float, asked: int) -> Row:
+    """P-value of a gap, equal within the rounding of values of this scale."""
+    defined = chance[np.isfinite(chance)]
+    if len(defined) == 0:
+        return {}
+    p = p_value(row["estimate"], defined, scale=scale)
+    lost = len(chance) - len(defined)
+    note = f"{lost} permutations are undefined" if lost else ""
+    if len(chance) < asked:
+        note = join(note, f"null band of {len(chance)} permutations, since the groups are large")
+    return {"p_value": p, "mc_p": float(np.sqrt(p * (1 - p) / len(defined))), "note": join(row["note"], note)}
+
+
+def fold_all(table: Array, kind: str, fold: Callable[[str, Array], float]) -> Array:
+    """[R, 1 + G] -> [R]; NaN where one of a row's values is undefined, or a relative scale has none."""
+    return np.array([_fold(row, kind, fold) for row in table], dtype=np.float64)
+
+
+def _fold(row: Array, kind: str, fold: Callable[[str, Array], float]) -> float:
+    undefined = not np.isfinite(row).all() or (kind == "higher" and row[0] <= 0 and fold is equity_value)
+    return np.nan if undefined else fold(kind, row)
 
 
 def _adjust(rows: list[Row]) -> None:

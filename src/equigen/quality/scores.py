@@ -9,7 +9,14 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from equigen.errors import InputError, Problem
+from equigen.quality.cells import Cell, Rows, cover
 from equigen.quality.distances import Array, Influence, centred_values, feature_matrix
+from equigen.quality.estimates import measure_plugs
+from equigen.quality.plan import Measured, Plan
+
+NOTE = (
+    "the floor is the score of the real images at n, and higher is better; interval and null band to first order"
+)
 
 
 def inception_score(probabilities: NDArray[Any]) -> float:
@@ -65,3 +72,14 @@ def _entropies(p: Array) -> tuple[Array, Array]:
 def _entropy(p: Array) -> Array:
     """Entropy along the last axis in nats, with 0 log 0 = 0."""
     return np.asarray(entr(p).sum(axis=-1), dtype=np.float64)
+
+
+def measure_inception(real: NDArray[np.float32], generated: NDArray[np.float32], plan: Plan) -> Measured:
+    """IS at n in every eligible cell; the IS of the cell's real images at n stands in the floor's place."""
+    def plug(_: Rows, rows: Rows) -> list[Influence]:
+        return [inception_influence(generated[rows])]
+
+    def floor(cell: Cell) -> list[Array]:
+        samples = cover(len(cell.real), plan.n, plan.settings.repeats, plan.rng("is/real", cell))
+        return [np.array([inception_influence(real[cell.real[rows]]).value for rows in samples])]
+    return measure_plugs([("is", "higher")], plug, floor, plan, [NOTE])[0]

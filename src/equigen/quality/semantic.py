@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -11,11 +10,14 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.progress import progress_bar
-from equigen.quality.cells import Cell, Settings, Side, make_cells, make_draws
-from equigen.quality.distances import Influence
-from equigen.quality.estimates import Estimate, Measured, first_order, null_values
+from equigen.quality.cells import Cell, Settings, Side, make_cells
+from equigen.quality.draws import make_draws
+from equigen.quality.estimates import Measured, Plan, measure_mean
 from equigen.quality.rows import assemble
+from equigen.quality.shown import judge_agreement, measure_semantic
 from equigen.quality.sources import ImageSet, codes
+
+__all__ = ["Judge", "judge_agreement", "measure_semantic", "oracle_correctness"]
 
 Array = NDArray[np.float64]
 BLOCK = 512
@@ -71,7 +73,7 @@ def oracle_correctness(
     if len(images) != len(requested) or len(images) == 0:
         problem = Problem(f"{len(images)} images, {len(requested)} rows", "give one row per image")
         raise InputError("The oracle needs a request for each image.", [problem])
-    settings = Settings(repeats=1, replicates=replicates, seed=seed, min_patients=min_patients)
+    settings = Settings(repeats=1, replicates=replicates, seed=seed, min_patients=min_patients, limit=len(images))
     settings.check()
     table = ImageSet(requested.reset_index(drop=True), levels=levels or {})
     order = {name: table.levels.get(name) or sorted(table.frame[f"attr.{name}"].dropna().astype(str).unique())
@@ -132,16 +134,6 @@ def _share(
 ) -> tuple[Measured, list[Cell]]:
     """One share in each cell. A mean is its own first-order expansion: bootstrap and band are exact."""
     cells = make_cells(side, side, levels, settings)
-    draws = make_draws(side, side, settings)
-    estimates: dict[tuple[str, str], Estimate] = {}
-    for cell in cells:
-        if cell.reason is None:
-            part = _mean(score[cell.generated])
-            weights = draws.generated[:, cell.generated]
-            estimates[cell.attribute, cell.group] = Estimate(part.value, first_order(part, weights, weights))
-    null = null_values(partial(first_order, _mean(score)), cells, draws)
-    return Measured(metric, "share", estimates, null, NOTE), cells
-
-
-def _mean(score: Array) -> Influence:
-    return Influence(float(score.mean()), np.zeros(0), score - score.mean())
+    with progress_bar("Shares", len(cells), show=False) as bar:
+        plan = Plan(cells, make_draws(side, side, cells, settings), 0, settings, bar)
+        return measure_mean(metric, "share", score, None, plan, NOTE), cells

@@ -50,7 +50,7 @@ class ImageSet:
         if "patient" not in self.frame.columns:
             return own
         known = self.frame["patient"].notna().to_numpy(dtype=bool)
-        return np.where(known, self.frame["patient"].astype(str).to_numpy(dtype=str), own)
+        return np.where(known, np.array([str(name) for name in self.frame["patient"]], dtype=str), own)
 
 
 Source: TypeAlias = ImageSet | Cohort | pd.DataFrame | str | PathLike[str]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,33 +11,32 @@ import pandas as pd
 
 from equigen.errors import InputError, Problem
 from equigen.progress import progress_bar
-from equigen.quality.cells import Settings, Side, make_cells, make_draws, matched_n
-from equigen.quality.distances import feature_matrix
+from equigen.quality.cells import Settings
+from equigen.quality.comparison import compare
+from equigen.quality.copies import copies_table
 from equigen.quality.encoders import Encoder, identity, load_encoder
-from equigen.quality.estimates import (
-    Measured,
-    Plan,
-    inner_products,
-    kernels,
-    measure_frechet,
-    measure_inception,
-    measure_kernel,
+from equigen.quality.features import default_size, extract
+from equigen.quality.judge import fit_judges
+from equigen.quality.measuring import (
+    SEMANTIC,
+    EncodedSide,
+    Family,
+    Inputs,
+    measure_families,
+    passes,
+    wanted_metrics,
 )
-from equigen.quality.features import Features, default_size, extract
 from equigen.quality.rows import assemble, join
 from equigen.quality.sources import ImageSet, Source, attribute_levels, codes, image_set
-from equigen.seeds import numpy_generator
-
-FIRST_ORDER = "interval and null band to first order"
-CAUTIOUS = "for FD they are somewhat wide and p somewhat large"
-INCEPTION_NOTE = join("the floor is the score of the real images at n, and higher is better", FIRST_ORDER)
 
 
 @dataclass(frozen=True)
-class EncodedSide(Side):
-    """One side with its features."""
+class Evaluation:
+    """Three tables: ``quality`` of every set, ``comparison`` of each two of them, closest ``copies``."""
 
-    features: Features
+    quality: pd.DataFrame
+    comparison: pd.DataFrame
+    copies: pd.DataFrame
 
 
 def evaluate(
@@ -45,6 +45,11 @@ def evaluate(
     groups: list[str] | None = None,
     *,
     run: str = "generated",
+    train: Source | None = None,
+    labels: Sequence[str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    metrics: Sequence[str] | None = None,
+    intersections: bool = True,
     encoder: str | Encoder = "efficientnet-lite0",
     matched_n: int | None = None,
     repeats: int = 5,
@@ -56,120 +61,200 @@ def evaluate(
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Measure FD, KD and IS of generated images, over all and for each group (METHODS sections 5 and 6).
+    """Measure one set of generated images: the quality table of ``evaluate_sets`` for a set named ``run``."""
+    options = {"train": train, "labels": labels, "kinds": kinds, "metrics": metrics, "intersections": intersections,
+               "encoder": encoder, "matched_n": matched_n, "repeats": repeats, "replicates": replicates,
+               "seed": seed, "size": size, "min_patients": min_patients, "limit": limit,
+               "cache_dir": cache_dir, "show": show}
+    return evaluate_sets(real, {run: generated}, groups, **options).quality  # type: ignore[arg-type]
 
-    Every cell is compared at one n. ``floor`` is what two halves of the cell's own real images, disjoint by
-    patient, give at that n, and ``excess`` is estimate minus floor; for ``is`` the floor is the score of the
-    real images, and there is no excess. Intervals are patient-cluster bootstraps (images without a patient
-    stand for themselves), shared between groups, so those of gaps are paired. The null band is what the same
-    figure gives when group labels are permuted between patients, on both sides.
+
+def evaluate_sets(
+    real: Source,
+    generated: Mapping[str, Source],
+    groups: list[str] | None = None,
+    *,
+    train: Source | None = None,
+    labels: Sequence[str] | None = None,
+    kinds: Mapping[str, str] | None = None,
+    metrics: Sequence[str] | None = None,
+    intersections: bool = True,
+    encoder: str | Encoder = "efficientnet-lite0",
+    matched_n: int | None = None,
+    repeats: int = 5,
+    replicates: int = 500,
+    seed: int = 0,
+    size: int | None = None,
+    min_patients: int = 30,
+    limit: int = 4000,
+    cache_dir: str | Path | None = None,
+    show: bool = True,
+) -> Evaluation:
+    """Measure sets of generated images, over all and for each group, and compare them (METHODS sections 5 and 6).
+
+    Every cell of every set is compared at one n. ``floor`` is what two halves of the cell's own real images,
+    disjoint by patient, give at that n, and ``excess`` is estimate minus floor; for a metric of which more is
+    better the floor is what real images score, and there is no excess. Intervals are patient-cluster bootstraps
+    (images without a patient stand for themselves), shared between groups and sets, so those of gaps and of
+    differences are paired. The null band is what the same figure gives when group labels are permuted between
+    patients, on both sides. Intersections of each two attributes have a matched n of their own.
 
     Args:
         real: a cohort or part of it, an ``ImageSet``, a table (``path``, ``patient``, ``attr.*``), a folder.
-        generated: likewise, usually the folder of a synthetic set; ``ImageSet(frame, pixels)`` in memory.
-        groups: attributes to compare; None takes those that both sides have.
-        run: name of the row set, such as the generator's, or ``reconstruction``.
+        generated: likewise, by name (``reconstruction``, a generator's); ``ImageSet(frame, pixels)`` in memory.
+        groups: attributes to compare; None takes those that all sides have.
+        train: real images that the generator was trained on, for mifid, nn_ratio, authenticity and near_copies.
+        labels: names of labels (columns ``label.<name>``) that a judge looks for; None takes all that all sides
+            have, an empty list none.
+        kinds: kind of each label by name ("binary", "multiclass", "multilabel"); inferred where it is not given.
+        metrics: names of metrics; None takes all that the inputs allow.
+        intersections: measure the intersections of each two attributes too.
         encoder: name or instance; see ``load_encoder``.
         matched_n: images per side in each cell; None takes the most that all of them allow, at most 400.
         repeats: how often each row is used in subsamples of n, at least, and half splits of the floor.
         replicates: bootstrap replicates, and permutations.
         seed: of all resampling.
-        size: side in pixels to which both sides are brought; None takes that of the first generated image.
+        size: side in pixels to which all are brought; None takes that of the first generated image.
         min_patients: cells with fewer real patients, or fewer generated images, get no number.
-        limit: images per side at most; beyond it whole patients are drawn at random, and the note says so.
+        limit: images per side and cell; beyond it whole patients are drawn at random, and the note says so.
         cache_dir: folder that keeps features between calls; None keeps none.
         show: show progress bars.
 
     Returns:
-        The columns of quality.parquet (``COLUMNS``). Rows with group ``*`` (attribute ``*``) are the whole
-        set; ``gap`` and ``es`` sum up an attribute. A missing figure has a note that says why.
+        ``quality`` with the columns of quality.parquet (``COLUMNS``): rows with group ``*`` (attribute ``*``) are
+        the whole set; ``gap`` and ``es`` sum up an attribute; a missing figure has a note that says why.
+        ``comparison`` with ``COMPARISON_COLUMNS``, empty for one set. ``copies`` with the generated images that
+        are most like copies of a training image, empty without ``train``.
 
     Raises:
-        InputError: images or attributes are missing, levels differ between the sides, a setting is senseless.
+        InputError: no set, images or attributes are missing, levels differ between the sides, an unknown metric
+            or one that lacks its input, a setting is senseless, features are not finite.
 
     """
-    settings = Settings(matched_n, repeats, replicates, seed, min_patients)
+    settings = Settings(matched_n, repeats, replicates, seed, min_patients, limit)
     settings.check()
-    sides = {"real": image_set(real, "real"), "generated": image_set(generated, "generated")}
-    levels = attribute_levels(sides["real"], sides["generated"], groups)
-    sides = {name: limited(side, name, limit, seed) for name, side in sides.items()}
+    sources = _sources(real, generated, train)
+    made = [sources[name] for name in generated]
+    levels = _levels(sources["real"], made, groups)
+    named = _labels(sources["real"], made, labels)
+    wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named))
     network = load_encoder(encoder)
-    pixels = size or default_size(sides["generated"])
+    pixels = size or default_size(made[0])
     encoded = {}
-    for name, side in sides.items():
-        title = f"Encoding {name} images"
-        features = extract(side, network, pixels, cache_dir=cache_dir, title=title, show=show)
-        groups_of = {attribute: codes(side.frame, attribute, levels[attribute]) for attribute in levels}
-        encoded[name] = EncodedSide(side.patients(name), groups_of, features)
-    both = encoded["real"], encoded["generated"]
-    table = measure(*both, levels, settings, run=run, encoder=identity(network), show=show)
-    remarks = [side.remark for side in sides.values()]
+    for name, images in sources.items():
+        features = extract(images, network, pixels, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
+        own = {attribute: codes(images.frame, attribute, levels[attribute])
+               for attribute in levels if attribute in images.attributes}
+        encoded[name] = EncodedSide(images.patients(name), own, features, images.frame)
+    if encoded["real"].features.probabilities is None:
+        wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
+    inputs = Inputs(encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
+                    _streams({name: sources[name].frame for name in generated}))
+    columns = [*(f"label.{name}" for name in named), *(f"attr.{name}" for name in levels)]
+    result = measure_sets(inputs, levels, settings, encoder=identity(network), columns=columns, kinds=kinds,
+                          intersections=intersections, show=show)
     about = f"images at {pixels} px; {network.preprocessing}"
-    whole = table["group"] == "*"
-    table.loc[whole, "note"] = [join(note, *remarks, about) for note in table.loc[whole, "note"]]
-    return table
+    whole = result.quality["group"] == "*"
+    remarks = {name: join(sources["real"].remark, sources[name].remark, about) for name in generated}
+    result.quality.loc[whole, "note"] = [
+        join(note, remarks[run])
+        for note, run in zip(result.quality.loc[whole, "note"], result.quality.loc[whole, "run"], strict=True)
+    ]
+    return result
 
 
-def limited(side: ImageSet, name: str, limit: int, seed: int) -> ImageSet:
-    """At most ``limit`` images, whole patients drawn at random, in their old order; its remark says so.
-
-    Raises InputError when even the first patient drawn has more images.
-    """
-    if len(side) <= limit:
-        return side
-    patients = np.unique(side.patients(name), return_inverse=True)[1]
-    counts = np.bincount(patients)
-    order = numpy_generator(seed, f"quality/limit/{name}").permutation(len(counts))
-    kept = np.zeros(len(counts), dtype=bool)
-    kept[order[np.cumsum(counts[order]) <= limit]] = True
-    rows = np.flatnonzero(kept[patients])
-    if len(rows) == 0:
-        problem = Problem(f"one patient has more than {limit} images", "raise the limit")
-        raise InputError(f"The {name} images cannot be limited.", [problem])
-    part = side.take(rows)
-    remark = f"{len(rows)} of {len(side)} {name} images, drawn by patient"
-    return ImageSet(part.frame, part.pixels, part.levels, join(side.remark, remark))
-
-
-def measure(
-    real: EncodedSide, generated: EncodedSide, levels: dict[str, list[str]], settings: Settings, *,
-    run: str, encoder: str, show: bool = True,
-) -> pd.DataFrame:
-    """The quality table from features alone: the numerical part of ``evaluate``.
+def measure_sets(
+    inputs: Inputs, levels: dict[str, list[str]], settings: Settings, *, encoder: str,
+    columns: Sequence[str] = (), kinds: Mapping[str, str] | None = None, intersections: bool = True, show: bool = True,
+) -> Evaluation:
+    """The tables from features alone: the numerical part of ``evaluate_sets``.
 
     Args:
-        real: features float32 [N, D], probabilities [N, C] or None, patients and group codes [N].
-        generated: likewise of [M] rows.
+        inputs: real side, generated sets and wanted metrics; patients and group codes of each row.
         levels: names of the groups of each attribute, in the order of their codes.
         settings: of the resampling.
-        run: name written in the table.
         encoder: identity written in the table.
+        columns: ``label.*`` and ``attr.*`` columns that a judge looks for, where semantic metrics are wanted.
+        kinds: of these labels, by name.
+        intersections: measure the intersections of each two attributes too.
         show: show a progress bar.
 
     Raises:
         InputError: features are not finite.
 
     """
-    cells = make_cells(real, generated, levels, settings)
-    n = matched_n(cells, settings)
-    if n is None:
-        kinds = {"fd": "lower", "kd": "lower", "is": "higher"}
-        empty = [Measured(name, kind, {}, {}) for name, kind in kinds.items()]
-        return assemble(empty, cells, run, encoder, None)
-    values = feature_matrix(real.features.values), feature_matrix(generated.features.values)
-    inner = inner_products(*values)
-    together = np.unique(np.concatenate([real.patients, generated.patients]), return_inverse=True)[1]
-    patients = together[: len(real.patients)], together[len(real.patients) :]
-    classes = real.features.probabilities, generated.features.probabilities
-    with progress_bar("Measuring quality", 3 * len(cells), show=show) as bar:
-        plan = Plan(cells, make_draws(real, generated, settings), n, settings, bar)
-        measured = [measure_frechet(inner, plan, _frechet_note(n, inner.dimension)),
-                    measure_kernel(kernels(inner, *patients), plan)]
-        if classes[0] is not None and classes[1] is not None:
-            measured.append(measure_inception(classes[0], classes[1], plan, INCEPTION_NOTE))
-    return assemble(measured, cells, run, encoder, n)
+    if set(inputs.wanted) & set(SEMANTIC):
+        train = inputs.train.annotated() if inputs.train is not None else None
+        order = {f"attr.{name}": groups for name, groups in levels.items()}
+        judges = fit_judges(inputs.real.annotated(), train, columns=columns, kinds=kinds, levels=order,
+                            min_patients=settings.min_patients, seed=settings.seed)
+        inputs = Inputs(inputs.real, inputs.sets, inputs.wanted, inputs.train, judges, inputs.streams)
+    crossed = intersections and len(levels) > 1
+    cells = 1 + sum(len(groups) for groups in levels.values())
+    pairs = 1 + sum(len(a) * len(b) for i, a in enumerate(levels.values()) for b in list(levels.values())[i + 1 :])
+    total = len(inputs.sets) * passes(inputs.wanted) * (cells + pairs * crossed)
+    with progress_bar("Measuring quality", total, show=show) as bar:
+        families = measure_families(inputs, levels, settings, bar, intersections=crossed)
+    tables = [assemble(family.measured, family.cells, name, encoder, family.n, whole=index == 0)
+              for name, own in families.items() for index, family in enumerate(own)]
+    quality = pd.concat(tables, ignore_index=True)
+    return Evaluation(quality, compare(families, encoder), _copies(inputs, families, list(levels)))
 
 
-def _frechet_note(n: int, dimension: int) -> str:
-    few = f"n {n} is below the {dimension} features, so FD is mostly bias: quote its excess, or KD"
-    return join(few if n < dimension else "", FIRST_ORDER, CAUTIOUS)
+def _copies(inputs: Inputs, families: dict[str, list[Family]], attributes: list[str]) -> pd.DataFrame:
+    tables = []
+    for name, own in families.items():
+        closest = own[0].closest
+        if closest is not None and inputs.train is not None:
+            tables.append(copies_table(name, closest, inputs.sets[name].frame, inputs.train.frame, attributes))
+    return pd.concat(tables, ignore_index=True) if tables else copies_table("", None, None, None, attributes)
+
+
+def _sources(real: Source, generated: Mapping[str, Source], train: Source | None) -> dict[str, ImageSet]:
+    reserved = [name for name in generated if name in {"real", "train"}]
+    if not generated or reserved:
+        problem = Problem(f"sets: {', '.join(generated) or 'none'}", "give one or more, none named real or train")
+        raise InputError("There is nothing to evaluate.", [problem])
+    sides = {"real": image_set(real, "real"), **{name: image_set(source, name if len(generated) > 1 else "generated")
+                                                 for name, source in generated.items()}}
+    return sides if train is None else {**sides, "train": image_set(train, "train")}
+
+
+def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> dict[str, list[str]]:
+    """Attributes that all sides have, with the order of their groups."""
+    names = groups if groups is not None else [
+        name for name in real.attributes if all(name in images.attributes for images in made)]
+    levels: dict[str, list[str]] = {}
+    for images in made:
+        levels = attribute_levels(real, images, names)
+    return levels
+
+
+def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None) -> list[str]:
+    """Labels that a judge looks for, of those that all sides have."""
+    sides = [real, *made]
+    known = [str(column)[6:] for column in real.frame.columns if str(column).startswith("label.")]
+    shared = [name for name in known if all(f"label.{name}" in side.frame.columns for side in sides)]
+    if labels is None:
+        return shared
+    problems = [Problem(f"not every side has the label '{name}'", f"all have: {', '.join(shared) or 'none'}",
+                        column=f"label.{name}") for name in labels if name not in shared]
+    if problems:
+        raise InputError("These labels cannot be judged.", problems)
+    return list(labels)
+
+
+def _streams(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
+    """One random stream for the sets that answer the same requests in the same order, others apart."""
+    streams: dict[str, str] = {}
+    for name, frame in frames.items():
+        like = [other for other in streams if _request(frames[other]).equals(_request(frame))]
+        streams[name] = streams[like[0]] if like else ("generated" if not streams else f"generated/{name}")
+    return streams
+
+
+def _request(frame: pd.DataFrame) -> pd.DataFrame:
+    asked = [name for name in frame.columns
+             if str(name) in {"patient", "seed", "prompt"} or str(name).startswith(("attr.", "label."))]
+    strings = frame[sorted(asked, key=str)].astype(object).where(frame[sorted(asked, key=str)].notna(), None)
+    return strings.map(str).reset_index(drop=True) if asked else pd.DataFrame(index=np.arange(len(frame)))

@@ -11,10 +11,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from equigen.report.images import Grid
+from equigen.report.images import ClosePairs, Grid
 from equigen.report.page import report, write_report
+from equigen.report.words_memorisation import pair_caption
 
-__all__ = ["Grid", "report", "write_report"]
+__all__ = ["ClosePairs", "Grid", "pair_caption", "report", "write_report"]
 
 
 class _Room(ModuleType):

@@ -15,9 +15,12 @@ from equigen.report.frames import in_order, plain
 from equigen.report.metrics import metric
 from equigen.report.rounding import with_interval
 from equigen.report.tables import WHOLE
-from equigen.report.words import is_group
+from equigen.report.words import is_group, singles
+from equigen.report.words_comparison import TOPIC as COMPARED
 from equigen.report.words_fairness import TOPIC as DIAGNOSIS
+from equigen.report.words_memorisation import TOPIC as MEMORISATION
 from equigen.report.words_quality import TOPIC as QUALITY
+from equigen.report.words_semantic import TOPIC as SEMANTIC
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|#])")
 
@@ -30,15 +33,15 @@ def escaped(value: Any) -> str:
 
 def model_card(content: Content) -> str:
     """Card of the generators: what they are for, what they learned from, how well they serve each group."""
-    return _render("model_card.md", content, QUALITY)
+    return _render("model_card.md", content, [QUALITY, MEMORISATION, SEMANTIC, COMPARED])
 
 
 def dataset_card(content: Content) -> str:
     """Card of the synthetic set: how it was made, what it may be used for, how training on it turned out."""
-    return _render("dataset_card.md", content, DIAGNOSIS)
+    return _render("dataset_card.md", content, [DIAGNOSIS])
 
 
-def _render(name: str, content: Content, topic: str) -> str:
+def _render(name: str, content: Content, topics: list[str]) -> str:
     environment = Environment(
         loader=PackageLoader("equigen.report"),
         autoescape=False,
@@ -51,7 +54,7 @@ def _render(name: str, content: Content, topic: str) -> str:
     settings = json.dumps(plain(content.settings), indent=2, ensure_ascii=False)
     return environment.get_template(name).render(
         content=content,
-        findings=[sentence for sentence in content.sentences if sentence.topic == topic],
+        findings=[sentence for sentence in content.sentences if sentence.topic in topics],
         runs=[run for run in in_order(content.quality["run"]) if run not in REFERENCES],
         recipes=in_order(content.fairness["recipe"]),
         groups=_groups(content.counts),
@@ -68,6 +71,7 @@ def _groups(counts: pd.DataFrame) -> dict[str, list[str]]:
 
 def _results(quality: pd.DataFrame) -> list[tuple[str, str, str, str]]:
     """Run, metric, group and value of KD and FD for the whole set and each group."""
+    quality = singles(quality)
     rows = quality[quality["metric"].isin(["kd", "fd"]) & ((quality["group"] == "*") | is_group(quality))]
     result = []
     for _, row in rows.iterrows():

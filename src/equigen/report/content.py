@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.frames import as_data, plain
-from equigen.report.images import Grid
+from equigen.report.images import ClosePairs, Grid
 from equigen.report.layout import Sentence
 
 FORMAT = 1
@@ -18,7 +18,7 @@ PHANTOM = "Numbers about an artificial image model, not about patients."
 
 @dataclass(frozen=True)
 class Content:
-    """What is reported; ``counts``, ``quality``, ``fairness`` and ``history`` are completed tables.
+    """What is reported; tables are completed ones.
 
     ``given`` holds the tables as they came (None for one that was not given), for the JSON.
     """
@@ -34,8 +34,11 @@ class Content:
     counts: pd.DataFrame
     quality: pd.DataFrame
     fairness: pd.DataFrame
+    comparison: pd.DataFrame
+    copies: pd.DataFrame
     history: dict[str, pd.DataFrame]
     grids: list[Grid]
+    pairs: list[ClosePairs]
     sentences: list[Sentence]
     given: dict[str, pd.DataFrame | None]
 
@@ -60,6 +63,7 @@ class Content:
             **{name: as_data(frame) for name, frame in self.given.items()},
             "history": {name: as_data(frame) for name, frame in self.history.items()},
             "grids": [_grid(grid) for grid in self.grids],
+            "pairs": [_pairs(pairs) for pairs in self.pairs],
             "settings": plain(self.settings),
             "timings": plain(self.timings),
             "versions": plain(self.versions),
@@ -71,3 +75,9 @@ def _grid(grid: Grid) -> dict[str, Any]:
     shape = list(grid.real.shape)
     words = {"title": grid.title, "caption": grid.caption, "rows": list(grid.rows)}
     return words | {"sources": list(grid.sources()), "shape": shape}
+
+
+def _pairs(pairs: ClosePairs) -> dict[str, Any]:
+    """Closest pairs without their pixels."""
+    words = {"run": pairs.run, "captions": list(pairs.captions), "threshold": plain(pairs.threshold)}
+    return words | {"shape": list(pairs.generated.shape)}

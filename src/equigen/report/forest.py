@@ -52,19 +52,22 @@ def forest(
     styles: dict[str, Look] | None = None,
     floor: str = "floor (real against real)",
     limits: tuple[float, float] | None = None,
+    zero: str = "",
 ) -> str:
     """A forest plot as inline SVG.
 
     ``groups`` are drawn in the order of their first appearance, ``gaps`` in an axis of their own below with
     the chance band in grey; all values are multiplied by ``scale``. ``series`` gives the order of the runs
     and ``styles`` their looks, so that a run keeps its colour over a whole page; ``floor`` is what the
-    floor's tick is called, and ``limits`` are the ends of the groups' axis, before scaling.
+    floor's tick is called, and ``limits`` are the ends of the groups' axis, before scaling. ``zero`` is what
+    a line at 0 means; without it there is none.
     """
     names = series or list(dict.fromkeys(mark.series for mark in groups + gaps))
     names = [name for name in names if any(mark.series == name for mark in groups + gaps)]
     style = styles or looks(names)
     rows = list(dict.fromkeys(mark.row for mark in groups))
     entries = _entries(names, style, groups, gaps, floor=floor)
+    entries += [(zero, {"marker": "|", "color": INK, "markersize": 11})] if zero else []
     sizes = _Sizes(
         len(rows),
         _lines(rows),
@@ -77,6 +80,8 @@ def forest(
         upper = figure.add_axes(sizes.upper())
         _groups(upper, groups, rows, names, style=style, scale=scale)
         upper.set_xlabel(axis)
+        if zero:
+            upper.axvline(0.0, color=INK, linewidth=1.0, zorder=1)
         if limits is not None:
             upper.set_xlim(limits[0] * scale, limits[1] * scale)
         if gaps:

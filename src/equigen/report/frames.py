@@ -16,12 +16,17 @@ from equigen.report.metrics import metric
 DERIVED = ["gap", "es", "worst"]  # groups that are no group of patients
 _ESTIMATE = ["estimate", "ci_low", "ci_high", "null_low", "null_high", "p_value"]
 QUALITY_TEXT = ["run", "encoder", "metric", "attribute", "group", "note"]
-QUALITY_NUMBERS = ["n_real", "n_generated", "matched_n", *_ESTIMATE, "floor", "excess"]
+ERRORS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
+QUALITY_NUMBERS = ["n_real", "n_generated", "matched_n", *_ESTIMATE, "floor", "excess", *ERRORS]
+COMPARISON_TEXT = ["run", "difference_to", "encoder", "metric", "attribute", "group", "note"]
+COMPARISON_NUMBERS = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
+COPIES_TEXT = ["run", "generated", "training"]
+COPIES_NUMBERS = ["rank", "distance", "ratio"]
 FAIRNESS_TEXT = ["recipe", "task", "domain", "metric", "attribute", "group", "difference_to", "note"]
 FAIRNESS_NUMBERS = ["n", "n_patients", *_ESTIMATE, "difference", "difference_low", "difference_high"]
 COUNTS_TEXT = ["label", "level", "attribute", "group", "split"]
 HISTORY_TEXT = ["kind", "attribute", "group"]
-_OPTIONAL = {"encoder", "note", "difference_to", "task", "domain", "label", "split", "level"}
+_OPTIONAL = {"encoder", "note", "generated", "training", "difference_to", "task", "domain", "label", "split", "level"}
 
 
 def _completed(
@@ -59,6 +64,23 @@ def fairness_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
         return pd.DataFrame(columns=[*FAIRNESS_TEXT, *FAIRNESS_NUMBERS])
     full = _completed(frame, "fairness", FAIRNESS_TEXT, FAIRNESS_NUMBERS, ["estimate"])
     return full.assign(domain=full["domain"].replace("", "all"))
+
+
+def comparison_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
+    """The comparison of sets of generated images with every column of the contract."""
+    if frame is None or frame.empty:
+        return pd.DataFrame(columns=[*COMPARISON_TEXT, *COMPARISON_NUMBERS])
+    return _completed(frame, "comparison", COMPARISON_TEXT, COMPARISON_NUMBERS, ["difference"])
+
+
+def copies_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
+    """The closest pairs: their columns, ``near_copy`` as yes, no or "" (not judged), and ``attr.*`` as text."""
+    if frame is None or frame.empty:
+        return pd.DataFrame(columns=[*COPIES_TEXT, *COPIES_NUMBERS, "near_copy"])
+    attributes = [str(name) for name in frame.columns if str(name).startswith("attr.")]
+    full = _completed(frame, "copies", [*COPIES_TEXT, *attributes], COPIES_NUMBERS, ["distance"])
+    flags = frame["near_copy"].tolist() if "near_copy" in frame else [None] * len(frame)
+    return full.assign(near_copy=["" if pd.isna(flag) else "yes" if flag else "no" for flag in flags])
 
 
 def counts_frame(frame: pd.DataFrame | None) -> pd.DataFrame:

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from equigen.errors import InputError, Problem
-from equigen.report.layout import ImageTable, Strip
+from equigen.report.layout import ImageTable, Pair, PairStrip, Strip
 
+SMALLEST = 96  # smaller images of a pair are enlarged by whole pixels, to be looked at
 LARGEST = 128  # pixels of one shown image; larger ones are shrunk for the page
 _SPACE = 2
 
@@ -58,6 +59,71 @@ class Grid:
         )
 
 
+@dataclass(frozen=True)
+class ClosePairs:
+    """The closest generated and training images of one run, closest first.
+
+    ``generated`` and ``training`` are uint8 [K, H, W, 3] on the same rows; ``captions`` [K] say distance, ratio
+    and flag; ``threshold`` is the distance up to which an image counts as a near copy, None where there is none.
+    """
+
+    run: str
+    generated: NDArray[np.uint8]
+    training: NDArray[np.uint8]
+    captions: list[str]
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse arrays that are not uint8 [K, H, W, 3] with one caption a pair.
+
+        Raises:
+            InputError: naming each side that does not fit.
+
+        """
+        sides = {"generated": self.generated, "training": self.training}
+        mend = f"give uint8 [{len(self.captions)}, H, W, 3], a pair for each caption"
+        problems = [
+            Problem(f"'{name}' is {array.dtype} {list(array.shape)}", mend)
+            for name, array in sides.items()
+            if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3 or len(array) != len(self.captions)
+        ]
+        if problems:
+            raise InputError(f"The closest pairs of '{self.run}' cannot be shown.", problems)
+
+
+def pair_strip(pairs: ClosePairs) -> PairStrip:
+    """The pairs as one PNG each: generated left, training right; large images shrunk, small ones enlarged."""
+    note = "" if pairs.threshold is None or not np.isfinite(pairs.threshold) else (
+        f"A distance of {pairs.threshold:.4g} or less counts as a near copy."
+    )
+    shown = [
+        _pair(generated, training, caption, f"{pairs.run}, pair {place}")
+        for place, (generated, training, caption) in enumerate(
+            zip(pairs.generated, pairs.training, pairs.captions, strict=True), start=1
+        )
+    ]
+    return PairStrip(pairs.run, note if shown else "No pair was given.", shown)
+
+
+def _pair(generated: NDArray[np.uint8], training: NDArray[np.uint8], caption: str, name: str) -> Pair:
+    tiles = [_shrunk(generated), _shrunk(training)]
+    factor = -(-SMALLEST // max(tiles[0].shape[:2]))
+    png, width = _beside([tile.repeat(factor, 0).repeat(factor, 1) for tile in tiles])
+    return Pair(png, f"{name}: generated image, left, and its closest training image, right; {caption}", width, caption)
+
+
+def _beside(tiles: list[NDArray[np.uint8]]) -> tuple[str, int]:
+    """Images beside each other as a PNG in base64, and its width; they may differ in size."""
+    height, width = max(tile.shape[0] for tile in tiles), sum(tile.shape[1] + _SPACE for tile in tiles) - _SPACE
+    canvas, left = np.full((height, width, 3), 255, np.uint8), 0
+    for tile in tiles:
+        canvas[: tile.shape[0], left : left + tile.shape[1]] = tile
+        left += tile.shape[1] + _SPACE
+    buffer = BytesIO()
+    Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode("ascii"), width
+
+
 def image_table(grid: Grid) -> ImageTable:
     """The grid as strips of images, one per row and source; images above 128 pixels are shrunk (Lanczos)."""
     sources = grid.sources()
@@ -75,15 +141,8 @@ def _strip(images: NDArray[np.uint8], label: str, source: str) -> Strip:
     alt = f"{len(images)} {kind}, {label}"
     if not len(images):
         return Strip("", f"no {kind}, {label}", 0)
-    tiles = [_shrunk(image) for image in images]
-    height, width = tiles[0].shape[:2]
-    canvas = np.full((height, len(tiles) * (width + _SPACE) - _SPACE, 3), 255, np.uint8)
-    for index, tile in enumerate(tiles):
-        left = index * (width + _SPACE)
-        canvas[:, left : left + width] = tile
-    buffer = BytesIO()
-    Image.fromarray(canvas).save(buffer, format="PNG", optimize=True)
-    return Strip(base64.b64encode(buffer.getvalue()).decode("ascii"), alt, canvas.shape[1])
+    png, width = _beside([_shrunk(image) for image in images])
+    return Strip(png, alt, width)
 
 
 def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

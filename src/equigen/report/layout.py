@@ -63,6 +63,25 @@ class ImageTable:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A generated image and its closest training image in one PNG (base64), and what is known about them."""
+
+    png: str
+    alt: str
+    width: int
+    caption: str
+
+
+@dataclass(frozen=True)
+class PairStrip:
+    """The closest pairs of one run."""
+
+    title: str
+    note: str
+    pairs: list[Pair]
+
+
+@dataclass(frozen=True)
 class Block:
     """A headed part of a section; ``folded`` parts are closed until the reader opens them."""
 
@@ -71,6 +90,7 @@ class Block:
     pictures: list[Picture] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
     images: list[ImageTable] = field(default_factory=list)
+    pairs: list[PairStrip] = field(default_factory=list)
     terms: list[tuple[str, str, str]] = field(default_factory=list)
     code: str = ""
     folded: bool = False

@@ -13,7 +13,9 @@ class Metric:
     """Words about one metric.
 
     ``scale`` multiplies shown numbers (KD is shown x 1000); ``decimals`` None means about three significant
-    digits; ``better`` is "lower", "higher" or "" (neither).
+    digits; ``better`` is "lower", "higher" or "" (neither). ``family`` is the part of the page that shows it:
+    "distance", "variety", "manifold", "memorisation", "semantic" or "" (diagnosis and unknown ones);
+    ``floor`` names what real images give in the column ``floor``.
     """
 
     name: str
@@ -24,6 +26,8 @@ class Metric:
     source: str
     scale: float = 1.0
     decimals: int | None = None
+    family: str = ""
+    floor: str = ""
 
 
 def _catalogue() -> dict[str, Any]:
@@ -35,6 +39,7 @@ _READ = _catalogue()
 METRICS: dict[str, Metric] = {entry["name"]: Metric(**entry) for entry in _READ["metrics"]}
 TERMS: list[tuple[str, str, str]] = [(t["term"], t["meaning"], t["source"]) for t in _READ["terms"]]
 LIMITS: list[str] = _READ["limits"]
+QUOTE: list[str] = _READ["quote"]
 
 
 def metric(name: str) -> Metric:
@@ -44,4 +49,16 @@ def metric(name: str) -> Metric:
         return known
     better = "lower" if name.endswith("error") else "higher" if name.endswith("accuracy") else ""
     shown = name.replace("_", " ")
-    return Metric(name, shown, shown, better, "No definition in this report.", "")
+    family = next((f for f in ("semantic", "oracle") if name.startswith(f"{f}_")), "").replace("oracle", "semantic")
+    return Metric(name, shown, shown, better, "No definition in this report.", "", family=family)
+
+
+def floor_name(words: Metric) -> str:
+    """What real images give: the floor of a distance, the value to reach of a score, the ceiling."""
+    return words.floor or ("between real images" if words.better == "lower" else "real images score")
+
+
+def ordered(names: list[str]) -> list[str]:
+    """Names of metrics in the catalogue's order, those it does not know at the end."""
+    places = {name: place for place, name in enumerate(METRICS)}
+    return sorted(names, key=lambda name: places.get(name, len(places)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -13,11 +13,21 @@ from markupsafe import Markup
 
 from equigen import files
 from equigen.report.cards import dataset_card, model_card
+from equigen.report.compared import compared_section
 from equigen.report.content import PHANTOM, Content
-from equigen.report.frames import counts_frame, fairness_frame, history_frame, quality_frame
-from equigen.report.images import Grid
-from equigen.report.layout import Section
-from equigen.report.results import diagnosis_section, oracle_section, quality_section
+from equigen.report.diagnosis import diagnosis_section
+from equigen.report.frames import (
+    comparison_frame,
+    copies_frame,
+    counts_frame,
+    fairness_frame,
+    history_frame,
+    quality_frame,
+)
+from equigen.report.images import ClosePairs, Grid
+from equigen.report.layout import Section, Sentence
+from equigen.report.memorisation import memorisation_section
+from equigen.report.results import quality_section
 from equigen.report.sections import (
     counts_section,
     images_section,
@@ -25,8 +35,12 @@ from equigen.report.sections import (
     settings_section,
     training_section,
 )
+from equigen.report.semantic import semantic_section
+from equigen.report.words_comparison import comparison_sentences
 from equigen.report.words_fairness import fairness_sentences
+from equigen.report.words_memorisation import memorisation_sentences
 from equigen.report.words_quality import quality_sentences
+from equigen.report.words_semantic import semantic_sentences
 
 
 def write_report(
@@ -44,14 +58,20 @@ def write_report(
     warnings: Sequence[str] = (),
     timings: Mapping[str, float] | None = None,
     versions: Mapping[str, str] | None = None,
+    comparison: pd.DataFrame | None = None,
+    copies: Sequence[ClosePairs] = (),
+    copies_table: pd.DataFrame | None = None,
 ) -> Path:
     """Write ``index.html``, ``report.json``, ``model_card.md`` and ``dataset_card.md`` into ``folder``.
 
     Tables are those of the contract (optional columns may be missing; None or empty means: not evaluated):
     ``counts`` (label, level, attribute, group, split, images, patients, small), ``quality``, ``fairness`` and
-    one ``history`` per generator (images_seen, kind, attribute, group, value). ``summary_facts`` stand under
-    the title, ``timings`` are in seconds. ``phantom`` marks every output. The same arguments give the same
-    bytes.
+    one ``history`` per generator (images_seen, kind, attribute, group, value); ``comparison`` (run,
+    difference_to, encoder, metric, attribute, group, estimate, reference, difference, ci_low, ci_high, p_value,
+    note) holds paired differences between sets of generated images, and ``copies_table`` (run, rank, generated,
+    training, distance, ratio, near_copy, attr.*) the pairs whose images ``copies`` shows. ``summary_facts``
+    stand under the title, ``timings`` are in seconds. ``phantom`` marks every output. The same arguments give
+    the same bytes.
 
     Returns:
         The path of ``index.html``.
@@ -60,14 +80,15 @@ def write_report(
         InputError: when a table lacks a column that it must have; nothing is written then.
 
     """
-    tables = {"counts": counts_frame(counts), "quality": quality_frame(quality)}
-    tables["fairness"] = fairness_frame(fairness)
+    given = {
+        "counts": counts, "quality": quality, "fairness": fairness, "comparison": comparison, "copies": copies_table,
+    }  # fmt: skip
+    tables = {name: _FRAMES[name](frame) for name, frame in given.items()}
     content = Content(
         title=title, phantom=phantom, software=_software(versions or {}), facts=dict(summary_facts),
         warnings=list(warnings), settings=settings or {}, timings=timings or {}, versions=versions or {},
         **tables, history={name: history_frame(frame) for name, frame in (history or {}).items()},
-        grids=list(grids), given={"counts": counts, "quality": quality, "fairness": fairness},
-        sentences=quality_sentences(tables["quality"]) + fairness_sentences(tables["fairness"]),
+        grids=list(grids), pairs=list(copies), given=given, sentences=_sentences(tables),
     )  # fmt: skip
     html, data, cards = _html(content), content.data(), (model_card(content), dataset_card(content))
     out = Path(folder)
@@ -86,13 +107,36 @@ def report(
     title: str = "equigen report",
     summary_facts: Mapping[str, str] | None = None,
     counts: pd.DataFrame | None = None,
+    comparison: pd.DataFrame | None = None,
     **rest: Any,
 ) -> Path:
     """Write a report on a quality and a fairness table into ``path``; see ``write_report`` for the rest."""
     facts = summary_facts or {}
     return write_report(
-        path, title=title, summary_facts=facts, counts=counts, quality=quality, fairness=fairness, **rest
-    )
+        path, title=title, summary_facts=facts, counts=counts, quality=quality, fairness=fairness,
+        comparison=comparison, **rest,
+    )  # fmt: skip
+
+
+_FRAMES: dict[str, Callable[[pd.DataFrame | None], pd.DataFrame]] = {
+    "counts": counts_frame,
+    "quality": quality_frame,
+    "fairness": fairness_frame,
+    "comparison": comparison_frame,
+    "copies": copies_frame,
+}
+
+
+def _sentences(tables: Mapping[str, pd.DataFrame]) -> list[Sentence]:
+    """What the tables say, topic by topic."""
+    quality = tables["quality"]
+    return [
+        *quality_sentences(quality),
+        *memorisation_sentences(quality),
+        *semantic_sentences(quality),
+        *comparison_sentences(tables["comparison"]),
+        *fairness_sentences(tables["fairness"]),
+    ]
 
 
 def _html(content: Content) -> str:
@@ -116,17 +160,19 @@ def _html(content: Content) -> str:
 
 def _sections(content: Content) -> list[Section]:
     """The page from top to bottom."""
-    oracle = oracle_section(content.quality)
-    return [
+    sections = [
         counts_section(content.counts),
         images_section(content.grids),
         training_section(content.history),
         quality_section(content.quality),
-        *([oracle] if oracle else []),
+        memorisation_section(content.quality, content.pairs, content.copies),
+        semantic_section(content.quality),
+        compared_section(content.comparison),
         diagnosis_section(content.fairness),
-        reading_section(content.quality, content.fairness),
+        reading_section(content.quality, content.fairness, content.comparison),
         settings_section(content.settings, content.versions, content.timings),
     ]
+    return [section for section in sections if section is not None]
 
 
 def _software(versions: Mapping[str, str]) -> str:

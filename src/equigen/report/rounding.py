@@ -30,6 +30,15 @@ def number(value: Any, metric: Metric) -> str:
     return text[1:] if text.startswith("-") and not text.strip("-0.,") else text
 
 
+def error(value: Any, metric: Metric) -> str:
+    """An error with two significant digits on the metric's shown scale; a dash where it is unknown."""
+    if not known(value):
+        return ABSENT
+    shown = abs(float(value)) * metric.scale
+    decimals = 1 - math.floor(math.log10(shown)) if shown > 0 else 0
+    return f"{shown:,.{min(max(decimals, 0), 6)}f}"
+
+
 def signed(value: Any, metric: Metric) -> str:
     """A difference with its sign."""
     text = number(value, metric)

@@ -14,7 +14,7 @@ from equigen.report.figures import looks
 from equigen.report.frames import in_order, plain
 from equigen.report.images import Grid, image_table
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import LIMITS, TERMS, metric
+from equigen.report.metrics import LIMITS, QUOTE, TERMS, metric
 from equigen.report.rounding import count, duration, listing, number
 from equigen.report.tables import counts_tables, split_tables
 
@@ -140,22 +140,24 @@ def _slug(text: str) -> str:
     return "".join(sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}" for sign in text)
 
 
-def reading_section(quality: pd.DataFrame, fairness: pd.DataFrame) -> Section:
-    """Definitions of what the page shows, what it cannot support, and every note of the tables."""
-    names = [*in_order(quality["metric"]), *in_order(fairness["metric"])]
+def reading_section(quality: pd.DataFrame, fairness: pd.DataFrame, comparison: pd.DataFrame) -> Section:
+    """Which number to quote, definitions, what a number cannot support, and every note of the tables once."""
+    tables = {"quality": quality, "comparison": comparison, "fairness": fairness}
+    names = [name for frame in tables.values() for name in in_order(frame["metric"])]
     used = [metric(name) for name in dict.fromkeys(names)]
     ways = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
     terms = [(m.title, f"{m.meaning} {ways[m.better]}".strip(), m.source) for m in used]
-    limits = [*LIMITS, *_tests(quality, fairness)]
     blocks = [
-        Block("What a number cannot support", limits),
+        Block("Which number to quote", QUOTE if not quality.empty else []),
+        Block("What a number cannot support", [*LIMITS, *_tests(list(tables.values()))]),
         Block("Words", terms=[*TERMS]),
         Block("Metrics on this page", terms=terms),
     ]
-    notes = _notes(quality, "quality") + _notes(fairness, "fairness")
+    notes = [row for name, frame in tables.items() for row in _notes(frame, name)]
     if notes:
-        table = Table("What the tables note", ["note", "table", "rows"], notes)
-        blocks.append(Block("Notes of the tables", tables=[table], folded=len(notes) > MANY))
+        table = Table("What the tables note", ["note", "table", "rows", "metrics"], notes)
+        lead = "Each note once; the files hold them row by row."
+        blocks.append(Block("Notes of the tables", [lead], tables=[table], folded=len(notes) > MANY))
     return Section(
         "reading",
         "How to read this, and its limits",
@@ -165,8 +167,8 @@ def reading_section(quality: pd.DataFrame, fairness: pd.DataFrame) -> Section:
     )
 
 
-def _tests(quality: pd.DataFrame, fairness: pd.DataFrame) -> list[str]:
-    total = int(quality["p_value"].notna().sum() + fairness["p_value"].notna().sum())
+def _tests(frames: list[pd.DataFrame]) -> list[str]:
+    total = sum(int(frame["p_value"].notna().sum()) for frame in frames)
     if total < 2:
         return []
     chance = max(1, round(total * 0.05))
@@ -178,13 +180,17 @@ def _tests(quality: pd.DataFrame, fairness: pd.DataFrame) -> list[str]:
 
 def _notes(frame: pd.DataFrame, table: str) -> list[Row]:
     """Each kind of note once, with its number of rows; notes that differ in numbers only are one kind."""
-    kinds: dict[str, list[str]] = {}
-    for note in (part for cell in frame["note"] for part in cell.split("; ") if part):
-        kinds.setdefault(_NUMBER.sub("#", note), []).append(note)
-    return [
-        Row(notes[0], [Cell(table), Cell(count(len(notes)), "numbers differ" if len(set(notes)) > 1 else "")])
-        for notes in kinds.values()
-    ]
+    kinds: dict[str, list[tuple[str, str]]] = {}
+    for cell, name in zip(frame["note"], frame["metric"], strict=True):
+        for note in filter(None, cell.split("; ")):
+            kinds.setdefault(_NUMBER.sub("#", note), []).append((note, metric(name).short))
+    return [_note_row(found, table) for found in kinds.values()]
+
+
+def _note_row(found: list[tuple[str, str]], table: str) -> Row:
+    differ = "numbers differ" if len({note for note, _ in found}) > 1 else ""
+    metrics = listing(list(dict.fromkeys(short for _, short in found)))
+    return Row(found[0][0], [Cell(table), Cell(count(len(found)), differ), Cell(metrics)])
 
 
 def settings_section(

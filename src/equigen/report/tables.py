@@ -8,11 +8,12 @@ import pandas as pd
 
 from equigen.report.frames import DERIVED, in_order
 from equigen.report.layout import Cell, Row, Table
-from equigen.report.metrics import Metric, metric
+from equigen.report.metrics import Metric, floor_name, metric
 from equigen.report.rounding import ABSENT, count, interval, known, number, p_text, signed
 from equigen.report.words import Verdict, is_group, verdict
 
 WHOLE = "whole set"
+LONGEST = 100  # a note of more characters is not repeated in a cell
 
 
 def counts_tables(counts: pd.DataFrame) -> list[Table]:
@@ -92,7 +93,7 @@ def value_table(rows: pd.DataFrame, column: str, words: Metric, caption: str, si
     for attribute in sorted(in_order(rows["attribute"]), key=lambda name: name != "*"):
         own = rows[rows["attribute"] == attribute]
         result += [Row(attribute, kind="attribute")] if attribute != "*" else []
-        for group in sorted(in_order(own["group"]), key=_place):
+        for group in sorted(in_order(own["group"]), key=group_place):
             found = {row[column]: row for row in own[own["group"] == group].to_dict("records")}
             ordered = [found.get(name) for name in names]
             result.append(_value_row(group, ordered, words=words, size=size, floors=floors))
@@ -100,19 +101,26 @@ def value_table(rows: pd.DataFrame, column: str, words: Metric, caption: str, si
     return Table(caption, head, result)
 
 
-def floor_name(words: Metric) -> str:
-    """What real images give: the floor of a distance, the value to reach of a score."""
-    return "floor" if words.better == "lower" else "real images"
+def group_title(group: str) -> str:
+    """A group's name as a row's heading; derived rows are named for what they are."""
+    return {"*": WHOLE, "gap": "gap", "es": "equity-scaled", "worst": "worst group"}.get(group, group)
 
 
-def _place(group: str) -> int:
+def reason(note: str) -> tuple[str, str]:
+    """What a cell without a number says: its text and the smaller line below it; long notes stand below once."""
+    small, under = note.startswith("too small"), note.removeprefix("too small: ")
+    long = len(under) > LONGEST
+    return "too small" if small else "not evaluated", "see the notes of the tables" if long else under
+
+
+def group_place(group: str) -> int:
+    """Where a group's row stands: the whole set first, derived rows last."""
     return {"*": 0, "worst": 2, "gap": 3, "es": 4}.get(group, 1)
 
 
 def _value_row(group: str, rows: list[Any], *, words: Metric, size: str, floors: bool) -> Row:
     """One group's row; ``rows`` holds a table row for each run, None where a run has none."""
     derived = group in DERIVED
-    head = {"*": WHOLE, "gap": "gap", "es": "equity-scaled", "worst": "worst group"}.get(group, group)
     there = [row for row in rows if row is not None]
     cells = [Cell("" if derived else _sizes([row[size] for row in there if known(row["estimate"])]))]
     if floors:
@@ -120,7 +128,7 @@ def _value_row(group: str, rows: list[Any], *, words: Metric, size: str, floors:
         cells.append(Cell(number(values[0], words) if values else ""))
     shown = _derived if derived else _value
     cells += [Cell(ABSENT, mark="missing") if row is None else shown(row, words) for row in rows]
-    return Row(head, cells, "derived" if derived else "")
+    return Row(group_title(group), cells, "derived" if derived else "")
 
 
 def _sizes(values: list[float]) -> str:
@@ -133,10 +141,8 @@ def _sizes(values: list[float]) -> str:
 
 def _value(row: Any, words: Metric) -> Cell:
     if not known(row["estimate"]):
-        small = row["note"].startswith("too small")
-        return Cell(
-            "too small" if small else "not evaluated", row["note"].removeprefix("too small: "), "missing"
-        )
+        text, under = reason(row["note"])
+        return Cell(text, under, "missing")
     under = interval(row["ci_low"], row["ci_high"], words)
     excess = row.get("excess", float("nan"))
     under += f"; excess {number(excess, words)}" if known(excess) and words.better == "lower" else ""

@@ -54,6 +54,21 @@ def gap_text(row: Any, metric: Metric) -> str:
     return f"gap {number(row['estimate'], metric)}, {verdict(row, metric).text}"
 
 
+def corrected(row: Any) -> str:
+    """Whether the row's note says that its p-value is corrected for the number of attributes."""
+    return " (p corrected over attributes, Holm)" if "Holm" in str(row["note"]) and known(row["p_value"]) else ""
+
+
+def against_real(row: Any, metric: Metric) -> bool | None:
+    """Whether a row is worse than what real images give, by its interval: None where one of them is unknown.
+
+    Worse means that the whole interval lies on the worse side of ``floor``.
+    """
+    if not metric.better or not all(known(row[name]) for name in ("estimate", "ci_low", "ci_high", "floor")):
+        return None
+    return bool(row["ci_low"] > row["floor"] if metric.better == "lower" else row["ci_high"] < row["floor"])
+
+
 def _because(note: str) -> str:
     return f" ({note})" if note else ""
 
@@ -95,6 +110,21 @@ def main_domains(domains: list[str]) -> list[str]:
 def is_group(frame: pd.DataFrame) -> pd.Series:
     """Rows of one real group: neither the whole set nor a derived value."""
     return ~frame["group"].isin(["*", *DERIVED])
+
+
+def is_intersection(frame: pd.DataFrame) -> pd.Series:
+    """Rows of an attribute made of several, such as ``sex & age``."""
+    return frame["attribute"].str.contains(" & ", regex=False).astype(bool)
+
+
+def singles(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the whole set and of single attributes: without intersections."""
+    return frame if frame.empty else frame[~is_intersection(frame)]
+
+
+def named_attributes(frame: pd.DataFrame) -> list[str]:
+    """The attributes of a table in order, without the whole set's ``*``."""
+    return [name for name in dict.fromkeys(map(str, frame["attribute"])) if name != "*"]
 
 
 def one(frame: pd.DataFrame, **wanted: str) -> Any | None:

@@ -12,8 +12,19 @@ from equigen.report.figures import REFERENCES
 from equigen.report.frames import in_order
 from equigen.report.layout import Sentence
 from equigen.report.metrics import Metric, metric
-from equigen.report.rounding import interval, known, listing, number, with_interval
-from equigen.report.words import by_mechanism, gap_text, is_group, one, verdict, worst_group
+from equigen.report.rounding import interval, known, listing, with_interval
+from equigen.report.words import (
+    by_mechanism,
+    corrected,
+    gap_text,
+    is_group,
+    is_intersection,
+    named_attributes,
+    one,
+    singles,
+    verdict,
+    worst_group,
+)
 
 TOPIC = "Image quality per group"
 SEEDS = 3
@@ -35,18 +46,21 @@ def quality_sentences(quality: pd.DataFrame) -> list[Sentence]:
     """Findings of the quality table, on excess KD (else FD) of its first encoder; caution where due."""
     if quality.empty:
         return [Sentence("Image quality was not evaluated.", "missing", TOPIC)]
-    name = next((m for m in ("kd", "fd") if (quality["metric"] == m).any()), None)
+    name = next((m for m in ("kd", "fd", "fd_inf") if (quality["metric"] == m).any()), None)
     if name is None:
         none = Sentence("No distance to the real images (KD or FD) was evaluated.", "missing", TOPIC)
-        return [*_oracle(quality), none]
+        return [none]
     words, rows = metric(name), quality[quality["metric"] == name]
     encoder = in_order(rows["encoder"])[0]
     rows = rows[rows["encoder"] == encoder]
+    crossed, rows = rows[is_intersection(rows)], singles(rows)
     runs = [run for run in in_order(rows["run"]) if run not in REFERENCES]
     result = [_unit(rows, encoder, words), *_best(rows, runs, words)]
     result += [_state(rows[rows["run"] == run], run, words) for run in runs]
     result += _reconstruction(rows[rows["run"] == "reconstruction"], words)
-    return result + _mechanisms(rows, runs, words) + _oracle(quality) + _too_small(rows)
+    result += _mechanisms(rows, runs, words)
+    result += [Sentence(text, "finding", TOPIC) for text in worst_intersection(crossed, words)]
+    return result + _too_small(rows)
 
 
 def _unit(rows: pd.DataFrame, encoder: str, words: Metric) -> Sentence:
@@ -104,7 +118,7 @@ def _state(rows: pd.DataFrame, run: str, words: Metric) -> Sentence:
     if whole is not None and known(whole["estimate"]):
         text = f"{run}: {_distance(whole, words)} over the whole set."
     parts = []
-    for attribute in _attributes(rows):
+    for attribute in named_attributes(rows):
         part = rows[rows["attribute"] == attribute]
         gap = one(part, group="gap")
         worst = worst_group(
@@ -116,8 +130,21 @@ def _state(rows: pd.DataFrame, run: str, words: Metric) -> Sentence:
     return Sentence(text, "finding", TOPIC, tuple(parts))
 
 
-def _attributes(rows: pd.DataFrame) -> list[str]:
-    return [attribute for attribute in in_order(rows["attribute"]) if attribute != "*"]
+def worst_intersection(rows: pd.DataFrame, words: Metric) -> list[str]:
+    """One sentence on the worst intersection of all runs, with its chance band and what could not be judged."""
+    groups = rows[is_group(rows) & ~rows["run"].isin(REFERENCES)]
+    if groups.empty:
+        return []
+    cells = groups[["attribute", "group"]].drop_duplicates()
+    judged = groups[groups["estimate"].notna()][["attribute", "group"]].drop_duplicates()
+    left = f"{len(cells) - len(judged)} of {len(cells)} intersections are too small to be judged."
+    worst = worst_group(groups, words, "excess" if groups["excess"].notna().any() else "estimate")
+    if worst is None:
+        return [f"No intersection can be called the worst: fewer than two have a number. {left}"]
+    text = f"Worst intersection: {worst['group']}, {worst['run']}, {_distance(worst, words)}"
+    gap = one(rows, run=worst["run"], attribute=worst["attribute"], group="gap")
+    said = f"; {gap_text(gap, words)}{corrected(gap)}" if gap is not None else ""
+    return [f"{text}{said}.{f' {left}' if len(judged) < len(cells) else ''}"]
 
 
 def _reconstruction(rows: pd.DataFrame, words: Metric) -> list[Sentence]:
@@ -153,7 +180,7 @@ def _mechanisms(rows: pd.DataFrame, runs: list[str], words: Metric) -> list[Sent
 def _compared(rows: pd.DataFrame, base: list[str], runs: list[str], name: str, words: Metric) -> Sentence:
     changes = [_change(rows, base, runs, cell=key, words=words) for key in _cells(rows, base + runs)]
     parts = [_named(changes, kind) for kind in _LEADS]
-    parts += [_gap_change(rows, base, runs, attribute, words) for attribute in _attributes(rows)]
+    parts += [_gap_change(rows, base, runs, attribute, words) for attribute in named_attributes(rows)]
     seeds = min(len(base), len(runs))
     text = f"{name} against none (none → {name}). {_seed_note(seeds, len(base), len(runs))}"
     said = tuple(part for part in parts if part) or ("no group could be compared",)
@@ -247,25 +274,6 @@ def _seed_note(seeds: int, base: int, runs: int) -> str:
         "the mechanism did nothing, all its seeds would still fall on one side in about "
         f"{odds:.0%} of comparisons."
     )
-
-
-def _oracle(quality: pd.DataFrame) -> list[Sentence]:
-    """What the phantom's oracle says about each run."""
-    rows, words, parts = quality[quality["metric"] == "oracle_accuracy"], metric("oracle_accuracy"), []
-    for run in in_order(rows["run"]):
-        part = rows[rows["run"] == run]
-        whole, worst = one(part, attribute="*", group="*"), worst_group(part[is_group(part)], words)
-        if whole is None or not known(whole["estimate"]):
-            continue
-        text = f"{run} {with_interval(whole['estimate'], whole['ci_low'], whole['ci_high'], words)}"
-        text += (
-            f", lowest for {worst['attribute']} {worst['group']} ({number(worst['estimate'], words)})"
-            if worst is not None
-            else ""
-        )
-        parts.append(text)
-    lead = "Share of images that show the diagnosis asked for, as the phantom's oracle measures it:"
-    return [Sentence(lead, "finding", TOPIC, tuple(parts))] if parts else []
 
 
 def _too_small(rows: pd.DataFrame) -> list[Sentence]:

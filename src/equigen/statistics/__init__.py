@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from equigen.statistics.equity import equity_scaled, gap
-from equigen.statistics.intervals import percentile_interval
+from equigen.statistics.intervals import interval_error, percentile_interval
 from equigen.statistics.resampling import (
     patient_bootstrap,
     patient_codes,
@@ -11,12 +11,13 @@ from equigen.statistics.resampling import (
     split_halves,
     subsample,
 )
-from equigen.statistics.testing import holm, p_value
+from equigen.statistics.testing import holm, p_value, two_sided_p_value
 
 __all__ = [
     "equity_scaled",
     "gap",
     "holm",
+    "interval_error",
     "p_value",
     "patient_bootstrap",
     "patient_codes",
@@ -24,4 +25,5 @@ __all__ = [
     "permute_groups",
     "split_halves",
     "subsample",
+    "two_sided_p_value",
 ]

@@ -43,3 +43,24 @@ def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tup
     array = finite(values, "an interval")
     low, high = np.quantile(array, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def interval_error(values: NDArray[np.float64], level: float = 0.95) -> float:
+    """Monte-Carlo standard error of a percentile interval's worse end: what finitely many replicates leave open.
+
+    The number of replicates below a quantile is binomial, so the quantile at q moves between those at
+    q - s and q + s with s = sqrt(q (1 - q) / R); half of that distance is its standard error (Serfling,
+    Approximation Theorems of Mathematical Statistics, 1980, section 2.3). The larger of both ends' is returned.
+
+    Args:
+        values: [R] the statistic in each replicate; NaN is refused.
+        level: of the interval.
+
+    Raises:
+        InputError: no values, or a value that is not finite.
+
+    """
+    array, tail = finite(values, "an interval's error"), (1 - level) / 2
+    step = np.sqrt(tail * (1 - tail) / len(array))
+    ends = [np.quantile(array, np.clip([end - step, end + step], 0, 1)) for end in (tail, 1 - tail)]
+    return float(max(high - low for low, high in ends) / 2)

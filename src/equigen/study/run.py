@@ -8,22 +8,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort, load_images, print_counts
-from equigen.cohort.phantom import Oracle, write_phantom
+from equigen.cohort import Cohort, print_counts
+from equigen.cohort.phantom import write_phantom
 from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
 from equigen.fairness import audit
 from equigen.files import write_parquet
-from equigen.latents import Autoencoder, encode, load_autoencoder, reconstruction_error
+from equigen.latents import encode, load_autoencoder, reconstruction_error
 from equigen.progress import console
-from equigen.quality import ImageSet, evaluate, oracle_correctness
+from equigen.quality import Evaluation
 from equigen.report import write_report
 from equigen.study.check import at, check_cohort, check_early, generators, used_plans
 from equigen.study.pictures import grids
+from equigen.study.quality import evaluate_study
+from equigen.study.results import close_pairs, read_tables, write_tables
 from equigen.study.settings import StudySettings, read_study
 from equigen.study.stages import Stages
 from equigen.synthesis import SyntheticSet, generate, plan
@@ -66,9 +67,9 @@ class Study:
             for name, run in made.items()
             for plan_name in used_plans(self.settings)
         }
-        quality, predictions = self._evaluate(), self._diagnose()
+        measured, predictions = self._evaluate(), self._diagnose()
         fairness = self._audit(predictions)
-        return self._report(made, quality, fairness)
+        return self._report(made, measured, fairness)
 
     def _beside(self, path: str) -> str | Path:
         """A path of the study file, seen from where that lies; ``shipped`` is a name, not a path."""
@@ -145,49 +146,19 @@ class Study:
         )
         return SyntheticSet(place)
 
-    def _evaluate(self) -> pd.DataFrame:
-        """quality.parquet: every generator, the autoencoder's reconstruction, and for phantoms the oracle."""
+    def _evaluate(self) -> Evaluation:
+        """quality.parquet, comparison.parquet, copies.parquet: every generator and the autoencoder's reconstruction."""
         asked = self.settings.evaluate
-        held_out = self.cohort.split("test", domain="id")
         sets = {name: made for (name, plan_name), made in self.sets.items() if plan_name == asked.plan}
-        common: dict[str, Any] = {
-            "encoder": asked.encoder,
-            "matched_n": asked.matched_n,
-            "replicates": asked.replicates,
-            "limit": asked.limit,
-            "size": self.settings.size,
-            "cache_dir": self.features,
-            "show": self.show,
-        }
 
         def work(place: Path) -> None:
-            parts = [
-                evaluate(held_out, made.folder, asked.groups, run=name, **common)
-                for name, made in sets.items()
-            ]
-            pixels = load_images(list(held_out.frame["path"]), self.settings.size)
-            again = reconstructed(self.coder, pixels)
-            levels = {name: list(spec.levels) for name, spec in self.cohort.attributes.items()}
-            decoded = ImageSet(held_out.frame, again, levels)
-            parts.append(evaluate(held_out, decoded, asked.groups, run="reconstruction", **common))
-            if self.cohort.phantom:
-                shown = {"real": (pixels, held_out.frame), "reconstruction": (again, held_out.frame)}
-                for name, made in sets.items():
-                    frame = made.frame
-                    shown[name] = (load_images(list(frame["path"]), self.settings.size), frame)
-                drawn: dict[str, Any] = {"levels": levels, "replicates": asked.replicates, "show": self.show}
-                parts += [
-                    oracle_correctness(images, frame, Oracle(), run=name, **drawn)
-                    for name, (images, frame) in shown.items()
-                ]
-            write_parquet(
-                place / "quality.parquet", pd.concat([part for part in parts if len(part)], ignore_index=True)
-            )
+            folders = {name: made.folder for name, made in sets.items()}
+            size, features = self.settings.size, self.features
+            write_tables(evaluate_study(self.cohort, folders, self.coder, asked, size, features, self.show), place)
 
         made_by = [[name, _made_by(made)] for name, made in sets.items()]
         inputs = [equigen.__version__, self.cohort.hash, made_by, self.coder.hash, asked.model_dump()]
-        place = self.stages.run("quality", inputs, work, ["quality.parquet"])
-        return pd.read_parquet(place / "quality.parquet")
+        return read_tables(self.stages.run("quality", inputs, work, ["quality.parquet"]))
 
     def _diagnose(self) -> pd.DataFrame:
         """predictions.parquet: real only, and real with each generator's images."""
@@ -227,7 +198,7 @@ class Study:
         place = self.stages.run("fairness", inputs, work, ["fairness.parquet"])
         return pd.read_parquet(place / "fairness.parquet")
 
-    def _report(self, made: Mapping[str, Run], quality: pd.DataFrame, fairness: pd.DataFrame) -> Path:
+    def _report(self, made: Mapping[str, Run], measured: Evaluation, fairness: pd.DataFrame) -> Path:
         """The page, its JSON and the cards; written anew every time, since it is cheap."""
         shown = {name: self.sets[name, self.settings.evaluate.plan].frame for name in made}
         cohort, versions = self.cohort, {name: version(name) for name in LIBRARIES}
@@ -239,7 +210,10 @@ class Study:
             title=self.settings.name,
             summary_facts=self._facts(),
             counts=cohort.counts(),
-            quality=quality,
+            quality=measured.quality,
+            comparison=measured.comparison if len(measured.comparison) else None,
+            copies=list(close_pairs(measured.copies, self.settings.size)),
+            copies_table=measured.copies if len(measured.copies) else None,
             fairness=fairness,
             history={name: pd.read_parquet(run.folder / "history.parquet") for name, run in made.items()},
             grids=grids(cohort.split("test", domain="id"), shown, self.settings.size),
@@ -267,13 +241,6 @@ class Study:
 def _made_by(made: SyntheticSet) -> str:
     """What a synthetic set's content depends on."""
     return (made.folder / "generation.json").read_text()
-
-
-def reconstructed(coder: Autoencoder, pixels: Any) -> Any:
-    """[N, H, W, 3] uint8 through the autoencoder and back."""
-    return np.concatenate(
-        [coder.decode(coder.encode(pixels[low : low + 64])) for low in range(0, len(pixels), 64)]
-    )
 
 
 def run_study(

@@ -58,9 +58,12 @@ class EvaluateSettings(_Strict):
     plan: str = "match"                     # name of the synthetic set that is measured
     groups: list[str] | None = None         # attributes; None takes all
     encoder: str = "efficientnet-lite0"
+    metrics: list[str] | None = None        # None takes all
+    labels: list[str] | None = None         # diagnoses that a judge looks for; None takes all
+    intersections: bool = True              # also pairs of attributes, such as sex & age
     matched_n: int | None = Field(None, ge=2)
     replicates: int = Field(500, ge=20)
-    limit: int = Field(4000, ge=50)
+    limit: int = Field(4000, ge=50)         # images per side in a cell; beyond it whole patients are drawn at random
 
 
 class DiagnoseSettings(_Strict):

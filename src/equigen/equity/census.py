@@ -1,0 +1,142 @@
+"""How often each combination of groups stands in the training set, and weights whose mean over it is 1."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from equigen.equity.groups import Groups
+from equigen.errors import InputError, Problem
+
+
+@dataclass(frozen=True)
+class Census:
+    """The M cells (combinations of groups, unknown ones included) that occur among the training images.
+
+    ``cells`` int64 [M, A]: the group index of each cell, rows sorted; ``counts`` int64 [M]: its images.
+    """
+
+    groups: Groups
+    cells: Tensor
+    counts: Tensor
+
+    @classmethod
+    def of(cls, groups: Groups, index: Tensor) -> Census:
+        """Count the group index [N, A] of all training images; ``InputError`` without any image."""
+        index = index.detach().cpu()
+        groups.check(index, len(index))
+        if not len(index):
+            raise InputError("There is nothing to count.", [Problem("no training images", "mend the split")])
+        cells, counts = torch.unique(index.long(), dim=0, return_counts=True)
+        return cls(groups, cells, counts)
+
+    def equals(self, other: Census) -> bool:
+        """Whether both count the same."""
+        return torch.equal(self.cells, other.cells) and torch.equal(self.counts, other.counts)
+
+    @cached_property
+    def group_counts(self) -> Tensor:
+        """n_g: training images of each group, float64 [K]."""
+        return self._group_sums(self.counts.double())
+
+    @cached_property
+    def shares(self) -> Tensor:
+        """pi_g: the group's share of the images whose group is known, float64 [K]; 0 for a group without images."""
+        known = torch.zeros_like(self.group_counts)
+        for part in self.groups.slices.values():
+            known[part] = self.group_counts[part].sum()
+        return self.group_counts / known.clamp_min(1.0)
+
+    @cached_property
+    def patterns(self) -> list[Tensor]:
+        """The cells, by which attributes are known: one int64 vector of rows for each pattern."""
+        _, which = torch.unique(self.cells >= 0, dim=0, return_inverse=True)
+        return [(which == pattern).nonzero().squeeze(1) for pattern in range(int(which.max()) + 1)]
+
+    def find(self, index: Tensor) -> Tensor:
+        """The cell of each image: [B, A] -> int64 [B]; ``InputError`` for a cell without training images."""
+        codes, wanted = self._codes(self.cells), self._codes(index.cpu().long())
+        found = torch.searchsorted(codes, wanted).clamp_max(len(codes) - 1)
+        strange = codes[found] != wanted
+        if bool(strange.any()):
+            row = index.cpu()[int(strange.nonzero()[0])].tolist()
+            problem = Problem(f"no training image has the groups {row}", "weigh images of the training set only")
+            raise InputError("These images are not of the training set.", [problem])
+        return found
+
+    def spread(self, values: Tensor) -> Tensor:
+        """A value per group for the groups of each cell: [..., K] -> [..., M, A], 1 where unknown."""
+        starts = torch.tensor([part.start for part in self.groups.slices.values()])
+        flat = torch.where(self.cells < 0, len(self.groups), self.cells + starts)
+        return torch.cat([values, torch.ones_like(values[..., :1])], -1)[..., flat]
+
+    def combine(self, factors: Tensor, how: str, low: float, high: float) -> Tensor:
+        """Weights of the cells from a factor per group: [..., K] -> [..., M], ``how`` is "mean" or "product".
+
+        An unknown group has factor 1; the result is ``normalised``.
+        """
+        spread = self.spread(factors)
+        return self.normalised(spread.mean(-1) if how == "mean" else spread.prod(-1), low, high)
+
+    def normalised(self, weights: Tensor, low: float, high: float) -> Tensor:
+        """Weights [..., M] within [low, high] whose mean over the training images is 1.
+
+        The mean is 1 within each pattern of known attributes. So images of which something is unknown keep
+        the share of training that they have, and images of which nothing is known weigh 1.
+        """
+        result = torch.empty_like(weights)
+        for rows in self.patterns:
+            counts = self.counts[rows].double()
+            result[..., rows] = bounded(weights[..., rows], counts / counts.sum(), low, high)
+        return result
+
+    def group_means(self, weights: Tensor) -> Tensor:
+        """Mean of the cells' weights [M] over the training images of each group, [K]; NaN without images."""
+        return self._group_sums(weights * self.counts) / self.group_counts
+
+    def _group_sums(self, values: Tensor) -> Tensor:
+        sums = torch.zeros(len(self.groups), dtype=torch.float64)
+        for column, part in enumerate(self.groups.slices.values()):
+            known = self.cells[:, column] >= 0
+            sums[part] = torch.bincount(self.cells[known, column], values[known], part.stop - part.start)
+        return sums
+
+    def _codes(self, cells: Tensor) -> Tensor:
+        """One number a cell, in the order of sorted rows."""
+        codes = torch.zeros(len(cells), dtype=torch.int64)
+        for column, (_, levels) in enumerate(self.groups.names):
+            codes = codes * (len(levels) + 1) + cells[:, column] + 1
+        return codes
+
+
+def bounded(weights: Tensor, shares: Tensor, low: float, high: float) -> Tensor:
+    """clamp(c w_m, low, high), with the one c for which sum_m share_m clamp(c w_m, low, high) = 1.
+
+    What a cap takes away is given to the weights that are not capped, in proportion, so the mean stays 1.
+    The sum is piecewise linear in c and rises from ``low`` to ``high``: the piece is found by bisection, c
+    by interpolation.
+
+    weights  [..., M], positive and finite      shares  [M], sum 1      0 <= low <= 1 <= high
+    """
+    plain = weights / (weights @ shares).unsqueeze(-1)
+    if bool(((plain >= low) & (plain <= high)).all()):
+        return plain
+    breaks = torch.cat([low / weights, high / weights], -1).sort(-1).values
+    first = torch.zeros(weights.shape[:-1], dtype=torch.int64)
+    last = torch.full_like(first, breaks.shape[-1] - 1)
+
+    def at(place: Tensor) -> tuple[Tensor, Tensor]:
+        c = breaks.gather(-1, place.unsqueeze(-1))
+        return c, (c * weights).clamp(low, high) @ shares.unsqueeze(-1)
+
+    for _ in range(breaks.shape[-1].bit_length()):
+        middle = (first + last) // 2
+        too_much = at(middle)[1].squeeze(-1) >= 1
+        first, last = torch.where(too_much, first, middle), torch.where(too_much, middle, last)
+    (c_low, sum_low), (c_high, sum_high) = at(first), at(last)
+    rise = sum_high - sum_low
+    part = torch.where(rise > 0, (1 - sum_low) / rise, torch.zeros_like(rise))
+    return ((c_low + part * (c_high - c_low)) * weights).clamp(low, high)

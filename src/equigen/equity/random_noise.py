@@ -1,0 +1,41 @@
+"""Random weights: the ablation in which nothing is learned."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from equigen.equity.groups import Groups
+from equigen.equity.noise import draw, lognormal_weights, released_weights
+from equigen.equity.rule import Rule
+from equigen.equity.state import check_choice
+
+FORMS = {"released": released_weights, "lognormal": lognormal_weights}
+
+
+class RandomWeights(Rule):
+    """FairDiffusion's ablation: the noise of Fair Bayesian Perturbation with sigma = 1 for every group, always.
+
+    ``form`` is "released" (the paper's, the default), w_i = 1 + sum_a eps_{a,i} (METHODS section 2), or
+    "lognormal", w_i = exp(sum_a eps_{a,i}) divided by its expected batch mean: the ablation of the corrected
+    variant. Either tells what noise does without a choice of groups. The released form has negative weights
+    (16 % of them with one attribute, 28 % with three), which is what is being compared; the log-normal form
+    has none. An unknown group gives no noise.
+    """
+
+    name = "random"
+
+    def __init__(self, groups: Groups, seed: int, *, form: str = "released") -> None:
+        check_choice(self.name, "form", form, FORMS)
+        super().__init__(groups, seed, {"form": form})
+        self.form = FORMS[form]
+
+    def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
+        """w_i [B] of this batch; the losses are not looked at."""
+        self.groups.check(groups, len(losses))
+        sigma = self.groups.spread(torch.ones(len(self.groups)), groups)
+        return self.form(sigma, draw(groups, self.seed, images_seen)).to(losses)
+
+    def records(self) -> dict[str, float]:
+        """``sigma/<attribute>/<group>``: 1."""
+        return self.groups.records("sigma", torch.ones(len(self.groups)))

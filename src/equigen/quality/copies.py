@@ -1,0 +1,36 @@
+"""The pairs of generated and training images that are most alike, as a table for people to look at."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from equigen.quality.memorisation import Closest, closest_pairs
+
+COPIES_COLUMNS = ["run", "rank", "generated", "training", "distance", "ratio", "near_copy"]
+PAIRS = 24
+
+
+def copies_table(
+    run: str, closest: Closest | None, generated: pd.DataFrame | None, training: pd.DataFrame | None,
+    attributes: list[str],
+) -> pd.DataFrame:
+    """The 24 closest pairs of one set, closest first, with the attributes asked for; empty without ``closest``.
+
+    ``generated`` and ``training`` in the table are paths, or "row 17" (counted from 1) of images in memory.
+    """
+    names = [f"attr.{name}" for name in attributes]
+    rows = []
+    if closest is not None and generated is not None and training is not None:
+        for rank, index in enumerate(closest_pairs(closest, PAIRS), start=1):
+            nearest = int(closest.training[index])
+            rows.append({
+                "run": run, "rank": rank, "generated": _place(generated, int(index)),
+                "training": _place(training, nearest), "distance": float(closest.distance[index]),
+                "ratio": float(closest.ratio[index]), "near_copy": bool(closest.near_copy[index]),
+                **{name: generated[name].iloc[index] if name in generated else None for name in names},
+            })
+    return pd.DataFrame(rows, columns=[*COPIES_COLUMNS, *names])
+
+
+def _place(frame: pd.DataFrame, row: int) -> str:
+    return str(frame["path"].iloc[row]) if "path" in frame.columns else f"row {row + 1}"

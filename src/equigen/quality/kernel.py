@@ -1,0 +1,194 @@
+"""KD of all cells from features alone: kernels in tiles, never a matrix of all rows with all rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+
+from equigen.quality.cells import Cell, Rows
+from equigen.quality.draws import Pool
+from equigen.quality.estimates import measure_weighted
+from equigen.quality.plan import Array, Measured, Plan
+
+TILE = 2048  # rows of a tile: 32 MiB in float64
+WORK = 1e12  # floating-point operations spent on one attribute's null band, beyond which permutations are fewer
+LEAST = 99  # permutations there always are (fewer where fewer are asked for)
+UNBIASED = "unbiased at any n"
+
+
+@dataclass(frozen=True)
+class KernelData:
+    """Features float32 [N, D] and [M, D], and patient codes of both sides on one scale.
+
+    Pairs of one patient are left out, across the two sides (a reconstruction beside its original) too.
+    ``shift`` is subtracted from every kernel: KD does not feel it, rounding does.
+    """
+
+    real: NDArray[np.float32]
+    generated: NDArray[np.float32]
+    real_patients: Rows
+    generated_patients: Rows
+    shift: float
+
+
+def kernel_data(
+    real: NDArray[np.float32], generated: NDArray[np.float32], real_patients: NDArray[Any],
+    generated_patients: NDArray[Any],
+) -> KernelData:
+    """Bring both sides' patients to one scale, and choose the shift: the median kernel of a few rows."""
+    together = np.unique(np.concatenate([real_patients, generated_patients]), return_inverse=True)[1].astype(np.int64)
+    few = _kernel(real[:64].astype(np.float64), generated[:64].astype(np.float64)).ravel()
+    shift = float(np.sort(few)[len(few) // 2]) if len(few) else 0.0
+    return KernelData(real, generated, together[: len(real)], together[len(real) :], shift)
+
+
+def measure_kernel(data: KernelData, plan: Plan, note: str = UNBIASED) -> Measured:
+    """KD in every eligible cell; unbiased, its mean over all subsamples of n is its value on all rows.
+
+    KD, replicates and null values are exact. The floor is KD between whole halves of the cell's real images,
+    which is its mean over all subsamples of n of both halves.
+    """
+    def value(real: Rows, generated: Rows, weights_real: Array, weights_generated: Array) -> Array:
+        return kernel_value(data, real, generated, weights_real, weights_generated)
+
+    def floor(cell: Cell) -> Array:
+        return kernel_halves(data, cell)
+
+    return measure_weighted("kd", "lower", value, floor, plan, note, null=lambda pool: kernel_null(data, pool))
+
+
+def kernel_value(data: KernelData, real: Rows, generated: Rows, weights_real: Array, weights_generated: Array) -> Array:
+    """KD of some rows for multiplicities [R, n] and [R, m] -> [R]; NaN where fewer than two patients are left.
+
+    The first replicate is computed in float64 throughout, the others in float32 products whose sums over tiles
+    are float64: to about 1e-7 of the kernel's spread the same.
+    """
+    r = data.real[real], data.real_patients[real], weights_real
+    g = data.generated[generated], data.generated_patients[generated], weights_generated
+    within = _mean(r, r, data.shift) + _mean(g, g, data.shift)
+    return _settled(within - 2 * _mean(r, g, data.shift), data.shift)
+
+
+def kernel_halves(data: KernelData, cell: Cell) -> Array:
+    """KD between the two halves of each split of the cell's real rows, from one pass over their kernel.
+
+    With S the sum over all pairs and S_a, S_b those within the halves, the sum across is (S - S_a - S_b) / 2.
+    """
+    weights = np.zeros((1 + 2 * len(cell.halves), len(cell.real)))
+    weights[0] = 1.0
+    for index, halves in enumerate(cell.halves):
+        for part, rows in enumerate(halves):
+            weights[1 + 2 * index + part, rows] = 1.0
+    own, total = (data.real[cell.real], data.real_patients[cell.real], weights), np.zeros(len(weights))
+    for left, right, times in _tiles(len(cell.real), len(cell.real), symmetric=True):
+        tile = _tile(own, own, left, right, data.shift, np.float64)
+        total += times * np.einsum("rm,rm->r", weights[:, left] @ tile, weights[:, right])
+    pairs = pair_counts(own[1], own[1], weights, weights)
+    within = total[1:].reshape(-1, 2), pairs[1:].reshape(-1, 2)
+    across = (total[0] - within[0].sum(axis=1)) / (pairs[0] - within[1].sum(axis=1))
+    return _settled((within[0] / within[1]).sum(axis=1) - 2 * across, data.shift)
+
+
+_Weighted = tuple[NDArray[np.float32], Rows, Array]
+
+
+def _mean(a: _Weighted, b: _Weighted, shift: float) -> Array:
+    """Weighted mean of k - shift over pairs of rows of different patients, for all replicates."""
+    total, symmetric = np.zeros(len(a[2])), a is b
+    for left, right, times in _tiles(len(a[0]), len(b[0]), symmetric):
+        tile = _tile(a, b, left, right, shift, np.float64)
+        products = a[2][:, left].astype(np.float32) @ tile.astype(np.float32)
+        total[0] += times * float(a[2][0, left] @ tile @ b[2][0, right])
+        total[1:] += times * np.einsum("rm,rm->r", products[1:], b[2][1:, right])
+    pairs = pair_counts(a[1], b[1], a[2], b[2])
+    return np.asarray(np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0.5))
+
+
+def pair_counts(codes_a: Rows, codes_b: Rows, weights_a: Array, weights_b: Array) -> Array:
+    """[R] how many pairs of rows of different patients the multiplicities [R, n] and [R, m] hold."""
+    both = np.intersect1d(codes_a, codes_b)
+    shared = _by_patient(weights_a, codes_a, both) * _by_patient(weights_b, codes_b, both)
+    return np.asarray(weights_a.sum(axis=1) * weights_b.sum(axis=1) - shared.sum(axis=1))
+
+
+def _by_patient(weights: Array, codes: Rows, patients: Rows) -> Array:
+    """[R, P] sum of the multiplicities [R, n] over the rows of each of some patients."""
+    rows = np.flatnonzero(np.isin(codes, patients))
+    at = np.searchsorted(patients, codes[rows])
+    member = csr_array((np.ones(len(rows)), (rows, at)), shape=(len(codes), len(patients)))
+    return np.asarray(weights @ member, dtype=np.float64)
+
+
+def _tiles(rows: int, columns: int, symmetric: bool) -> Iterator[tuple[slice, slice, int]]:
+    """Tiles of a kernel matrix; of a symmetric one the upper triangle, tiles off its diagonal counting twice."""
+    for top in range(0, rows, TILE):
+        for start in range(top if symmetric else 0, columns, TILE):
+            yield slice(top, top + TILE), slice(start, start + TILE), 2 if symmetric and start > top else 1
+
+
+def _tile(a: _Weighted, b: _Weighted, left: slice, right: slice, shift: float, kind: type) -> NDArray[Any]:
+    """Kernel less its shift, and zero where both rows are of one patient."""
+    tile = _kernel(a[0][left].astype(kind), b[0][right].astype(kind)) - kind(shift)
+    tile[a[1][left][:, None] == b[1][right][None, :]] = 0
+    return np.asarray(tile)
+
+
+def _kernel(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """k(x, y) = (x·y / d + 1)³ in the precision of its arguments."""
+    base = a @ b.T
+    base /= a.shape[1]
+    base += 1
+    return np.asarray(base * base * base)
+
+
+def _settled(values: Array, shift: float) -> Array:
+    """Zero in place of what is rounding alone, so that equal sets tie exactly."""
+    return np.where(np.abs(values) < 1e-13 * max(1.0, abs(shift)), 0.0, values)
+
+
+def kernel_null(data: KernelData, pool: Pool) -> Array:
+    """[R, G]: KD of the rows that each permutation gives to each group, exactly, all groups in one pass.
+
+    The last group's products are those of all rows less the other groups'. Very large pools get fewer
+    permutations than asked for (``WORK``), never less than 99.
+    """
+    rows = max(len(pool.real), len(pool.generated))
+    count = int(min(len(pool.real_groups), max(LEAST, WORK / (4.0 * rows * rows * max(1, pool.size - 1)))))
+    r = data.real[pool.real], data.real_patients[pool.real], pool.real_groups[:count]
+    g = data.generated[pool.generated], data.generated_patients[pool.generated], pool.generated_groups[:count]
+    parts = [_null_mean(a, b, pool.size, data.shift) for a, b in ((r, r), (g, g), (r, g))]
+    return _settled(parts[0] + parts[1] - 2 * parts[2], data.shift)
+
+
+_Grouped = tuple[NDArray[np.float32], Rows, NDArray[np.int16]]
+
+
+def _null_mean(a: _Grouped, b: _Grouped, size: int, shift: float) -> Array:
+    total = np.zeros((len(a[2]), size))
+    for left, right, times in _tiles(len(a[0]), len(b[0]), a is b):
+        tile = _tile(a, b, left, right, shift, np.float32)  # type: ignore[arg-type]
+        rest = tile.sum(axis=0, dtype=np.float32)[None, :]
+        for group in range(size):
+            products = rest
+            if group < size - 1:
+                products = (a[2][:, left] == group).astype(np.float32) @ tile
+                rest = rest - products
+            total[:, group] += times * np.einsum("rm,rm->r", products, b[2][:, right] == group)
+    pairs = _null_pairs(a, b, size)
+    return np.asarray(np.divide(total, pairs, out=np.full(total.shape, np.nan), where=pairs > 0.5))
+
+
+def _null_pairs(a: _Grouped, b: _Grouped, size: int) -> Array:
+    """[R, G] how many pairs of rows of different patients each permutation gives to each group."""
+    pairs = np.empty((len(a[2]), size))
+    for start in range(0, len(pairs), 50):
+        part = slice(start, start + 50)
+        for group in range(size):
+            weights = [(side[2][part] == group).astype(np.float64) for side in (a, b)]
+            pairs[part, group] = pair_counts(a[1], b[1], *weights)
+    return pairs

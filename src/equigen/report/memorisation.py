@@ -1,0 +1,85 @@
+"""The section on memorisation: near copies, distances and authenticity per group, and the closest pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from equigen.report.details import family_block
+from equigen.report.frames import in_order
+from equigen.report.images import ClosePairs, pair_strip
+from equigen.report.layout import Block, Cell, Row, Section, Table
+from equigen.report.metrics import metric, ordered
+from equigen.report.results import figure_block, intersection_block, of_families
+from equigen.report.rounding import ABSENT, count, listing, number
+from equigen.report.words import singles
+from equigen.report.words_memorisation import JUDGED
+
+_INTRO = (
+    "Does a generator repeat its training images, and some groups' more than others'? Each generated image is "
+    "compared with the training images in an encoder's features; real images that the generator never saw (the "
+    "black tick) show how close new images come without any copying. Closeness in features is a hint, to be "
+    "looked at: it is no proof of copying, and its absence is no proof of privacy."
+)
+
+
+def memorisation_section(quality: pd.DataFrame, copies: list[ClosePairs], table: pd.DataFrame) -> Section | None:
+    """Forest plots and tables of the memorisation metrics, then the closest pairs; None without a quality table."""
+    rows = of_families(quality, ["memorisation"])
+    if quality.empty and not copies and table.empty:
+        return None
+    blocks = [
+        block
+        for place, encoder in enumerate(in_order(rows["encoder"]))
+        for block in _encoder_blocks(rows[rows["encoder"] == encoder], encoder, place)
+    ]
+    blocks += _pair_blocks(copies) + _copies_tables(table)
+    absent = "Memorisation was not evaluated: nothing here says whether training images are repeated."
+    return Section("memorisation", "Memorisation", _INTRO, blocks, absent)
+
+
+def _encoder_blocks(rows: pd.DataFrame, encoder: str, place: int) -> list[Block]:
+    by, single, names = f", encoder {encoder}" if encoder else "", singles(rows), ordered(in_order(rows["metric"]))
+    blocks = [
+        figure_block(part, metric(name), f"{metric(name).title}{by}", f"m{place}-{name}")
+        for name in JUDGED
+        if not (part := single[single["metric"] == name]).empty
+    ]
+    shorts = listing([metric(name).short for name in names])
+    if not single.empty:
+        blocks.append(family_block(single, f"All numbers on memorisation: {shorts}{by}", []))
+    return blocks + intersection_block(rows, names, f", memorisation{by}")
+
+
+def _pair_blocks(copies: list[ClosePairs]) -> list[Block]:
+    lead = (
+        "The pairs that lie closest in the encoder's features, closest first: generated on the left, its nearest "
+        "training image on the right. Look whether they show the same image or merely two of one kind."
+    )
+    strips = [pair_strip(pairs) for pairs in copies]
+    return [Block("The closest pairs", [lead], pairs=strips)] if strips else []
+
+
+def _copies_tables(table: pd.DataFrame) -> list[Block]:
+    """The closest pairs as a folded table for each run."""
+    if table.empty:
+        return []
+    attributes = [str(name) for name in table.columns if str(name).startswith("attr.")]
+    head = ["rank", "generated", "training", "distance", "ratio", "near copy"]
+    head += [name.removeprefix("attr.") for name in attributes]
+    tables = [
+        Table(f"Closest pairs of {run}", head, [_pair_row(row, attributes) for row in own.to_dict("records")])
+        for run in in_order(table["run"])
+        for own in [table[table["run"] == run]]
+    ]
+    return [Block("The closest pairs, as a table", tables=tables, folded=True)]
+
+
+def _pair_row(row: Mapping[Hashable, Any], attributes: list[str]) -> Row:
+    texts = [str(row["generated"]), str(row["training"])]
+    texts += [number(row["distance"], metric("distance")), number(row["ratio"], metric("nn_ratio"))]
+    texts += [str(row["near_copy"]) or ABSENT, *(str(row[name]) or ABSENT for name in attributes)]
+    marks = ["", "", "", "", "beyond" if row["near_copy"] == "yes" else "", *("" for _ in attributes)]
+    return Row(count(row["rank"]), [Cell(text, mark=mark) for text, mark in zip(texts, marks, strict=True)])

@@ -1,0 +1,126 @@
+"""Sentences and verdicts about several sets of generated images, compared on the same real images."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from equigen.report.figures import REFERENCES
+from equigen.report.frames import in_order
+from equigen.report.layout import Sentence
+from equigen.report.metrics import Metric, metric
+from equigen.report.rounding import interval, known, listing, signed
+from equigen.report.words import LEVEL, by_mechanism, singles
+
+TOPIC = "Generators compared"
+SEEDS = 3
+HEADLINES = ["kd", "near_copies", "semantic_auc"]
+FIRM = ["better", "worse", "higher", "lower"]
+UNDECIDED = "no difference established"
+
+
+def difference_verdict(row: Any) -> str:
+    """``better``, ``worse`` or ``no difference established``, for the run against its reference.
+
+    A difference is established when its interval leaves zero out and, where a p-value is given, that is at
+    most 0.05. Which sign is better depends on the metric; a smaller gap is better for all of them. A metric
+    without a direction is ``higher`` or ``lower``. Without an interval nothing is established.
+    """
+    if not known(row["difference"]):
+        return "not evaluated"
+    low, high = row["ci_low"], row["ci_high"]
+    if not known(low) or not known(high):
+        return "no interval: nothing is established"
+    if low <= 0 <= high or (known(row["p_value"]) and row["p_value"] > LEVEL):
+        return UNDECIDED
+    rises = low > 0
+    wanted = "lower" if row["group"] == "gap" else metric(row["metric"]).better
+    if not wanted:
+        return "higher" if rises else "lower"
+    return "better" if rises == (wanted == "higher") else "worse"
+
+
+def comparison_sentences(comparison: pd.DataFrame) -> list[Sentence]:
+    """For the headline metrics: each run against its reference overall, then groups and gaps that differ."""
+    if comparison.empty:
+        return []
+    names = [name for name in HEADLINES if (comparison["metric"] == name).any()]
+    chosen = names or in_order(comparison["metric"])[:1]
+    rows = singles(_first_encoder(comparison[comparison["metric"].isin(chosen)]))
+    pairs = rows[["run", "difference_to"]].drop_duplicates().to_dict("records")
+    said = [
+        _pair(part, pair, chosen)
+        for pair in pairs
+        if not (part := rows[(rows["run"] == pair["run"]) & (rows["difference_to"] == pair["difference_to"])]).empty
+    ]
+    return [_seeds(comparison), *said]
+
+
+def _first_encoder(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each metric by the first encoder that measured it."""
+    first = rows.groupby("metric")["encoder"].transform("first")
+    return rows[rows["encoder"] == first]
+
+
+def _pair(rows: pd.DataFrame, pair: Any, names: list[str]) -> Sentence:
+    parts = [_metric(rows[rows["metric"] == name], metric(name)) for name in names]
+    verdicts = {difference_verdict(row) for row in rows.to_dict("records")}
+    firm = bool(verdicts & set(FIRM))
+    text = f"{pair['run']} against {pair['difference_to'] or 'its reference'}, on the same real images:"
+    return Sentence(text, "finding" if firm else "chance", TOPIC, tuple(filter(None, parts)))
+
+
+def _metric(rows: pd.DataFrame, words: Metric) -> str:
+    """Overall difference, then the groups and gaps by verdict; those undecided are counted."""
+    if rows.empty:
+        return ""
+    said = [f"{_said(row, words)}: {difference_verdict(row)}" for row in rows[rows["group"] == "*"].to_dict("records")]
+    others = rows[~rows["group"].isin(["*", "es"])].to_dict("records")
+    for verdict in FIRM:
+        own = [_said(row, words) for row in others if difference_verdict(row) == verdict]
+        said += [f"{verdict} for {', '.join(own)}"] if own else []
+    rest = sum(difference_verdict(row) not in FIRM for row in others)
+    said += [f"{UNDECIDED} for {rest} of {len(others)} groups and gaps"] if rest else []
+    scale = " x 1000" if words.scale == 1000 else ""
+    return f"{words.short}{scale}: {'; '.join(said)}"
+
+
+def _said(row: Any, words: Metric) -> str:
+    span = interval(row["ci_low"], row["ci_high"], words)
+    value = f"{signed(row['difference'], words)} ({span})" if span else signed(row["difference"], words)
+    return f"{row_name(row)} {value}"
+
+
+def row_name(row: Any) -> str:
+    """``whole set``, ``sex female``, ``gap by sex``, ``equity-scaled by sex``."""
+    if row["attribute"] == "*":
+        return "whole set"
+    derived = {"gap": "gap by", "es": "equity-scaled by", "worst": "worst group by"}.get(row["group"])
+    return f"{derived} {row['attribute']}" if derived else f"{row['attribute']} {row['group']}"
+
+
+def _seeds(comparison: pd.DataFrame) -> Sentence:
+    return Sentence(seed_words(comparison), "caution" if few_seeds(comparison) else "note", TOPIC)
+
+
+def few_seeds(comparison: pd.DataFrame) -> bool:
+    """Whether some generator was trained fewer than three times."""
+    return min(map(len, _families(comparison).values()), default=0) < SEEDS
+
+
+def seed_words(comparison: pd.DataFrame) -> str:
+    """What a difference between sets of images says, and does not say, about the ways of training."""
+    few = [name for name, runs in _families(comparison).items() if len(runs) < SEEDS]
+    text = "The intervals hold which patients and images were drawn, not another training run."
+    if not few:
+        return f"{text} Each generator was trained with at least {SEEDS} seeds: read the differences seed by seed."
+    return (
+        f"{text} With fewer than {SEEDS} training seeds ({listing(few)}) a difference is one between these sets "
+        "of images: not evidence about the way they were trained."
+    )
+
+
+def _families(comparison: pd.DataFrame) -> dict[str, list[str]]:
+    names = dict.fromkeys([*in_order(comparison["difference_to"]), *in_order(comparison["run"])])
+    return by_mechanism([name for name in names if name and name not in REFERENCES])

@@ -1,0 +1,73 @@
+"""What an evaluation leaves behind: its tables, the closest pairs as pictures, and a report of them alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from equigen.cohort import load_images
+from equigen.files import write_parquet
+from equigen.quality import Evaluation
+from equigen.report import ClosePairs, pair_caption, write_report
+
+SHOWN = 12   # closest pairs of a run in a report
+TABLES = ("quality", "comparison", "copies")
+
+
+def write_tables(result: Evaluation, folder: Path) -> list[Path]:
+    """quality.parquet, comparison.parquet and copies.parquet; an empty one only where it was asked for."""
+    paths = []
+    for name in TABLES:
+        table = getattr(result, name)
+        if name == "quality" or len(table):
+            write_parquet(folder / f"{name}.parquet", table)
+            paths.append(folder / f"{name}.parquet")
+        else:
+            (folder / f"{name}.parquet").unlink(missing_ok=True)  # of an earlier run with other inputs
+    return paths
+
+
+def read_tables(folder: Path) -> Evaluation:
+    """What ``write_tables`` wrote; a table that is not there is empty."""
+    found = {name: folder / f"{name}.parquet" for name in TABLES}
+    return Evaluation(*(pd.read_parquet(path) if path.is_file() else pd.DataFrame() for path in found.values()))
+
+
+def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
+    """The closest generated and training images of each run as pictures, where both are files.
+
+    ``copies``: run, rank, generated, training (paths), distance, ratio, near_copy, attr.*.
+    """
+    if not len(copies):
+        return
+    for run, own in copies.groupby("run", sort=False):
+        pairs = zip(own["generated"], own["training"], strict=True)
+        rows = own[[Path(a).is_file() and Path(b).is_file() for a, b in pairs]].sort_values("rank").head(SHOWN)
+        if len(rows):
+            sides = (_images(rows["generated"], size), _images(rows["training"], size))
+            yield ClosePairs(str(run), *sides, [pair_caption(row) for _, row in rows.iterrows()])
+
+
+def _images(paths: pd.Series, size: int) -> NDArray[np.uint8]:
+    return load_images([Path(path) for path in paths], size)
+
+
+def write_evaluation(result: Evaluation, out: Path, *, title: str, size: int) -> Path:
+    """The tables in ``out`` and a report of them alone in ``out/report``; the path of its page."""
+    write_tables(result, out)
+    runs = dict.fromkeys(result.quality["run"])
+    return write_report(
+        out / "report",
+        title=title,
+        summary_facts={"Generated sets": ", ".join(map(str, runs))},
+        counts=None,
+        quality=result.quality,
+        fairness=None,
+        comparison=result.comparison if len(result.comparison) else None,
+        copies=list(close_pairs(result.copies, size)),
+        copies_table=result.copies if len(result.copies) else None,
+    )

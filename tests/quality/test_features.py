@@ -1,0 +1,208 @@
+"""Features in one pass: each image once, memory bounded, the cache exact, and what files say about a comparison."""
+
+from __future__ import annotations
+
+import tracemalloc
+import weakref
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from quality_images import ColourEncoder, make_images
+
+from equigen.errors import InputError
+from equigen.quality import ImageSet
+from equigen.quality import features as module
+from equigen.quality.features import extract, file_remarks, jpeg_share
+
+RNG = np.random.default_rng(0)
+
+
+def save(folder, count, suffix=".png", size=8, seed=0, names=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    names = names or [f"{index}{suffix}" for index in range(count)]
+    for name in names:
+        pixels = rng.integers(0, 256, (size, size + 3, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / name, format="JPEG" if suffix == ".jpg" else "PNG")
+    return ImageSet(pd.DataFrame({"path": [str(folder / name) for name in names]}))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 4)
+    monkeypatch.setattr(module, "SHARD", 8)
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_equal_images_are_encoded_once_and_get_the_same_row(small, tmp_path, cached):
+    images = make_images(10, 0)
+    rows = np.array([3, 0, 3, 9, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9])
+    encoder, plain = ColourEncoder(), ColourEncoder()(images.pixels)
+    place = tmp_path if cached else None
+    found = extract(images.take(rows), encoder, 8, cache_dir=place, show=False)
+    assert encoder.seen == 10
+    assert np.array_equal(found.values, plain[0][rows])
+    assert np.array_equal(found.probabilities, plain[1][rows])
+    assert found.values.dtype == np.float32
+
+
+def test_equal_files_are_encoded_once(tmp_path):
+    images = save(tmp_path, 3)
+    copy = tmp_path / "copy.png"
+    copy.write_bytes((tmp_path / "1.png").read_bytes())
+    frame = pd.concat([images.frame, pd.DataFrame({"path": [str(copy)]})], ignore_index=True)
+    encoder = ColourEncoder()
+    values = extract(ImageSet(frame), encoder, 8, show=False).values
+    assert encoder.seen == 3
+    assert np.array_equal(values[3], values[1])
+    assert not np.array_equal(values[0], values[1])
+
+
+def test_images_of_unknown_hash_are_not_taken_for_one_another(tmp_path):
+    frame = save(tmp_path, 4).frame.assign(sha256=[None, None, "unknown", "unknown"])
+    values = extract(ImageSet(frame), ColourEncoder(), 8, show=False).values
+    assert len(np.unique(values, axis=0)) == 4
+
+
+def test_a_cache_filled_in_part_and_in_another_order_gives_the_same_bits(small, tmp_path):
+    images = make_images(30, 0)
+    plain = extract(images, ColourEncoder(), 8, show=False)
+    order = RNG.permutation(30)
+    extract(images.take(order[:11]), ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    encoder = ColourEncoder()
+    found = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    assert encoder.seen == 19
+    third = ColourEncoder()
+    turned = extract(images.take(order), third, 8, cache_dir=tmp_path, show=False)
+    assert third.seen == 0
+    for values, rows in ((found, np.arange(30)), (turned, order)):
+        assert np.array_equal(values.values, plain.values[rows])
+        assert np.array_equal(values.probabilities, plain.probabilities[rows])
+
+
+class Watchful(ColourEncoder):
+    """Counts the images that are alive whenever it is called."""
+
+    def __init__(self):
+        super().__init__()
+        self.most, self._held = 0, []
+
+    def __call__(self, images):
+        self._held = [(held, count) for held, count in self._held if held() is not None]
+        self._held.append((weakref.ref(images), len(images)))
+        self.most = max(self.most, sum(count for _, count in self._held))
+        return super().__call__(images)
+
+
+def test_no_more_than_one_block_of_images_is_alive(small, tmp_path):
+    images = save(tmp_path / "images", 21)
+    encoder = Watchful()
+    extract(images, encoder, 8, cache_dir=tmp_path / "cache", show=False)
+    assert (encoder.seen, encoder.most) == (21, 4)
+
+
+class Wide(ColourEncoder):
+    dimension = 500
+
+    def __call__(self, images):
+        values = np.repeat(images[:, 0, 0, :1].astype(np.float32), 500, axis=1)
+        return values, None
+
+
+def peak(count, monkeypatch, folder):
+    """Greatest traced memory while ``count`` images are encoded and while they are read back, less the features."""
+    monkeypatch.setattr(module, "load_images", lambda paths, size: np.zeros((len(paths), size, size, 3), np.uint8))
+    frame = pd.DataFrame({"path": ["x"] * count, "sha256": [f"{index:064x}" for index in range(count)]})
+    peaks = []
+    for _ in range(2):
+        tracemalloc.start()
+        found = extract(ImageSet(frame), Wide(), 16, cache_dir=folder, show=False)
+        peaks.append(tracemalloc.get_traced_memory()[1] - found.values.nbytes)
+        tracemalloc.stop()
+    return peaks
+
+
+def test_memory_does_not_grow_with_the_images_beyond_the_features(monkeypatch, tmp_path):
+    monkeypatch.setattr(module, "SHARD", 512)
+    few, many = (peak(count, monkeypatch, tmp_path / str(count)) for count in (1024, 4096))
+    for less, more in zip(few, many, strict=True):
+        assert more - less < 3072 * 500  # a hash and a few numbers a row; its features would be 2 000 bytes
+
+
+def test_a_broken_or_foreign_cache_file_is_named_not_skipped(tmp_path):
+    images = make_images(4, 0)
+    extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    file = next(tmp_path.rglob("*.safetensors"))
+    whole = file.read_bytes()
+    for broken in (whole[:20], whole[:-1], b""):
+        file.write_bytes(broken)
+        with pytest.raises(InputError, match="delete it") as error:
+            extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+        assert error.value.problems[0].file == str(file)
+    file.unlink()
+    encoder = ColourEncoder()
+    extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    assert encoder.seen == 4
+
+
+class Lapsing(ColourEncoder):
+    """Forgets something after the first block."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def __call__(self, images):
+        first = self.seen == 0
+        values, classes = super().__call__(images)
+        if first:
+            return values, classes
+        lapses = {"classes": (values, None), "width": (values[:, :5], classes), "nan": (values, classes * np.nan),
+                  "rows": (values[:1], classes), "fewer": (values, classes[:, :2])}  # fmt: skip
+        return lapses[self.what]
+
+
+@pytest.mark.parametrize("what", ["classes", "width", "nan", "rows", "fewer"])
+def test_an_encoder_that_changes_its_mind_is_refused(small, what):
+    with pytest.raises(InputError, match="colour does not keep its word"):
+        extract(make_images(8, 0), Lapsing(what), 8, show=False)
+
+
+# ---------------------------------------------------------------- files
+
+
+def test_jpegs_are_counted_by_their_first_bytes(tmp_path):
+    save(tmp_path, 2, ".jpg", names=["a.png", "b.jpg"])
+    pngs = save(tmp_path, 0, ".png", names=["c.jpg", "d.png", "e.png"])
+    both = ImageSet(pd.DataFrame({"path": [str(tmp_path / "a.png"), str(tmp_path / "b.jpg"), *pngs.frame.path]}))
+    assert jpeg_share(both, "real") == "2 of 5 real images are JPEG files: the encoder sees their compression"
+    assert jpeg_share(pngs, "generated") == ""
+    assert jpeg_share(make_images(3, 0), "real") == ""
+
+
+def test_sides_that_differ_in_compression_and_size_are_told(tmp_path):
+    jpegs, pngs = save(tmp_path / "a", 4, ".jpg", size=20), save(tmp_path / "b", 3, ".png", size=16)
+    remarks = file_remarks(jpegs, pngs, 16)
+    assert remarks[0] == "4 of 4 real images are JPEG files: the encoder sees their compression"
+    assert "the two sides differ in this" in remarks[1]
+    assert "shorter side: real 20, generated 16 px" in remarks[2]
+    assert "to 16 px" in remarks[2]
+    assert len(remarks) == 3
+
+
+def test_sides_that_are_alike_need_no_remark(tmp_path):
+    pngs = save(tmp_path / "a", 3, size=16), save(tmp_path / "b", 5, size=16, seed=1)
+    assert file_remarks(*pngs, 16) == []
+    jpegs = save(tmp_path / "c", 2, ".jpg", size=16), save(tmp_path / "d", 2, ".jpg", size=16)
+    assert [text[:6] for text in file_remarks(*jpegs, 16)] == ["2 of 2", "2 of 2"]
+
+
+def test_sizes_of_memory_and_of_files_without_a_readable_header(tmp_path):
+    memory = ImageSet(pd.DataFrame({"x": [1]}), np.zeros((1, 9, 12, 3), np.uint8))
+    files = save(tmp_path / "a", 2, size=10)
+    assert "shorter side: real 9, generated 10 px" in file_remarks(memory, files, 9)[0]
+    np.savez(tmp_path / "b.npz", image=np.zeros((4, 4), np.uint8))
+    hidden = ImageSet(pd.DataFrame({"path": [str(tmp_path / "b.npz")]}))
+    assert file_remarks(memory, hidden, 9) == []
