@@ -4,9 +4,9 @@
     python examples/any_model.py --out any-model --table mine.csv --groups sex,age     # columns file and patient
 
 The "models" are the simplest that exist: principal components of the training images with a Gaussian over their
-scores, one for each combination of groups (scikit-learn; no neural network). The second one is the first, but a tenth of
-what it makes for the smallest group are training images with a little noise. Their images and tables are written as any
-other tool would write them; then the command that a user would type is shown and run.
+scores, one for each combination of groups (scikit-learn; no neural network). The second one is the first, but a tenth
+of what it makes for the smallest group are training images with a little noise. Their images and tables are written as
+any other tool would write them; then the command that a user would type is shown and run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIZE, COMPONENTS, LEAK = 64, 60, 0.1
 
 
 def tables(arguments: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame, list[str]]:
-    """Training and held-out rows (absolute ``file``, ``patient``, groups), halves by patient, and the groups' names."""
+    """Training and held-out rows (``path``, ``patient``, groups), halves by patient, and the groups' names."""
     if arguments.table is None:
         folder = write_phantom(arguments.out / "phantom", 3000)
         cohort, names = Cohort.read(folder / "cohort.yaml"), ["race", "sex"]
@@ -38,10 +38,9 @@ def tables(arguments: argparse.Namespace) -> tuple[pd.DataFrame, pd.DataFrame, l
         names = arguments.groups.split(",")
         cohort = Cohort.from_table(arguments.table, names)
     frame = cohort.frame.rename(columns={f"attr.{name}": name for name in names}).dropna(subset=names)
-    frame["file"] = [str(Path(path).resolve()) for path in frame["path"]]
     patients = np.random.default_rng(0).permutation(frame["patient"].unique())
     training = frame["patient"].isin(patients[: len(patients) // 2])
-    columns = ["file", "patient", *names]
+    columns = ["path", "patient", *names]
     return frame.loc[training, columns], frame.loc[~training, columns], names
 
 
@@ -72,14 +71,14 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     training, held_out, names = tables(arguments)
-    training.to_csv(arguments.out / "train.csv", index=False)
-    held_out.to_csv(arguments.out / "real.csv", index=False)
+    for name, rows in (("train", training), ("real", held_out)):
+        write(arguments.out / name, load_images(list(rows["path"]), SIZE), rows[["patient", *names]])
 
     rng, made, leaked = np.random.default_rng(1), [], []
     cells = list(training.groupby(names))
     smallest = min(cells, key=lambda cell: len(cell[1]))[0]
     for level, rows in cells:
-        pixels = load_images([Path(path) for path in rows["file"]], SIZE)
+        pixels = load_images(list(rows["path"]), SIZE)
         images = generated(pixels, len(rows), rng)
         made.append(images)
         leaky = images.copy()
@@ -92,7 +91,8 @@ def main() -> None:
     sets = {"components": np.concatenate(made), "leaky": np.concatenate(leaked)}
     places = {name: write(arguments.out / name, images, groups) for name, images in sets.items()}
 
-    command = ["evaluate", "--real", arguments.out / "real.csv", "--train", arguments.out / "train.csv"]
+    command = ["evaluate", "--real", arguments.out / "real" / "table.csv"]
+    command += ["--train", arguments.out / "train" / "table.csv"]
     for name, place in places.items():
         command += ["--generated", f"{name}={place}"]
     command += ["--groups", ",".join(names), "--encoder", "efficientnet-lite0@64", "--out", arguments.out / "result"]

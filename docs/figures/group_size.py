@@ -2,9 +2,9 @@
 
     python docs/figures/group_size.py        # writes docs/images/group-size.png
 
-Real and "generated" images are phantoms from one distribution, so every group is served perfectly; groups are drawn at
-random and differ in size alone. Left: the Fréchet distance of each group as it is usually reported, with all images that
-the group has. Right: what `equigen.evaluate` gives for the same images.
+Real and "generated" images are phantoms from one distribution, so every group is served perfectly; groups are drawn
+at random and differ in size alone. Left: the Fréchet distance of each group as it is usually reported, with all images
+that the group has. Right: what `equigen.evaluate` gives for the same images.
 """
 
 from __future__ import annotations

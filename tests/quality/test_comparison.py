@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from quality_images import ColourEncoder, make_images
 
 from equigen.errors import InputError
@@ -59,7 +60,7 @@ def test_pairing_makes_differences_surer_than_their_parts():
 
 def test_all_sets_share_one_n_and_one_set_alone_has_no_comparison(result):
     assert result.quality.matched_n.nunique() == 1
-    real, few = make_images(240, 0), make_images(60, 3, per_patient=1)
+    real, few = make_images(240, 0), make_images(48, 3, per_patient=1)
     both = evaluate_sets(real, {"many": make_images(200, 1, per_patient=1), "few": few}, **FAST)
     alone = evaluate_sets(real, {"many": make_images(200, 1, per_patient=1)}, **FAST)
     assert both.quality.matched_n.nunique() == 1
@@ -189,3 +190,17 @@ def test_an_empty_group_has_words():
     assert len(empty) == 8
     assert empty.estimate.isna().all()
     assert (empty.note == "too small: 0 patients").all()
+
+
+def test_jpeg_files_are_warned_about_on_screen_and_in_the_notes(tmp_path, capsys):
+    draws, sides = np.random.default_rng(0), {}
+    for side, suffix in (("real", "jpg"), ("generated", "png")):
+        paths = [tmp_path / f"{side}-{index}.{suffix}" for index in range(24)]
+        for path in paths:
+            Image.fromarray(draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
+        sides[side] = ImageSet(pd.DataFrame({"path": [str(path) for path in paths]}))
+    table = evaluate(sides["real"], sides["generated"], encoder=ColourEncoder(), metrics=["kd"], min_patients=10,
+                     replicates=20)
+    told = "24 of 24 real images are JPEG"
+    assert told in table["note"].iloc[0]
+    assert told in capsys.readouterr().err.replace("\n", " ")

@@ -59,19 +59,21 @@ def test_frechet_agrees_with_torchmetrics_with_few_rows_too(n, m, d):
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(90, 80, 10), (20, 18, 60), (30, 12, 20)])
-def test_both_routes_of_frechet_give_the_same_value_and_influences(n, m, d, monkeypatch):
+def test_both_routes_of_frechet_give_the_same_value_and_influences(n, m, d):
     a, b = features(n, d, 4), features(m, d, 5, 1.2)
-    parts = []
-    for route in (frechet._direct, frechet._thin):
-        monkeypatch.setattr(frechet, "_direct", route)
-        monkeypatch.setattr(frechet, "_thin", route)
-        parts.append(frechet_influence(a, b))
+    parts = [frechet_influence(a, b, route) for route in (frechet.by_rows, frechet.by_features)]
     assert parts[0].value == pytest.approx(parts[1].value, rel=1e-9)
     for side in ("real", "generated"):
         first, second = (getattr(part, side) for part in parts)
         assert first == pytest.approx(second, abs=1e-6 * np.abs(first).max())
     assert frechet_value(a, b) == pytest.approx(parts[0].value, rel=1e-7)
     assert frechet_distance(a, b) == pytest.approx(parts[0].value, rel=1e-9)
+
+
+def test_the_route_of_frechet_is_the_d_x_d_one_where_rows_far_outnumber_features():
+    assert frechet.cheaper_route(16, 20, 10) is frechet.by_features
+    assert frechet.cheaper_route(40, 15, 10) is frechet.by_rows
+    assert frechet.cheaper_route(8, 9, 100) is frechet.by_rows
 
 
 def test_frechet_of_a_set_with_itself_is_zero_and_order_does_not_matter():

@@ -216,7 +216,7 @@ def test_influences_give_about_the_spread_of_fresh_samples():
 
 def test_measured_values_are_the_plain_ones_when_n_is_everything():
     real, generated = normal(100, 3), normal(50, 3, 1, 0.5)
-    plan = one_cell(100, 50, matched_n=50)
+    plan = one_cell(100, 50, matched_n=50, repeats=10)
     measured = {item.metric: item for item in measure_manifold(real, generated, plan)}
     assert {name: item.kind for name, item in measured.items()} == {
         "precision": "share", "recall": "share", "density": "higher", "coverage": "share"}

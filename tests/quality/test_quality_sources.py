@@ -153,12 +153,20 @@ def test_an_encoder_that_gives_nan_is_refused():
         extract(make_images(4, 0), Broken(), 8, show=False)
 
 
-def test_cover_uses_every_row_and_repeats_none_within_a_subsample():
-    for count, n, least in ((10, 3, 1), (12, 4, 7), (5, 5, 2)):
-        pieces = cover(count, n, least, np.random.default_rng(0))
+def test_cover_uses_every_patient_and_repeats_none_within_a_subsample():
+    for patients, n, least in ((np.arange(10), 3, 1), (np.arange(12), 4, 7), (np.arange(20) // 4, 5, 2)):
+        pieces = cover(patients, n, least, np.random.default_rng(0))
         assert len(pieces) >= least
-        assert all(len(set(piece.tolist())) == n for piece in pieces)
-        assert set(np.concatenate(pieces).tolist()) == set(range(count))
+        assert all(len(piece) == n == len(set(patients[piece].tolist())) for piece in pieces)
+        assert set(patients[np.concatenate(pieces)].tolist()) == set(patients.tolist())
+
+
+def test_cover_takes_every_image_of_a_patient_now_and_then():
+    patients = np.array([0, 0, 0, 1, 2])
+    pieces = cover(patients, 3, 300, np.random.default_rng(0))
+    counts = np.bincount(np.concatenate(pieces), minlength=5)
+    assert counts[3:].tolist() == [300, 300] and counts[:3].sum() == 300
+    assert counts[:3].min() > 75  # 100 expected, sd 8
 
 
 def test_efficientnet_gives_features_and_probabilities_whatever_the_batch():

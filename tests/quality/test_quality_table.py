@@ -187,8 +187,8 @@ def test_matched_n_of_the_user_leaves_out_groups_that_cannot_reach_it():
         make_images(300, 16, odds=[0.2, 0.8]),
         make_images(300, 17, odds=[0.5, 0.5], per_patient=1),
     )
-    table = evaluate(real, generated, encoder=ColourEncoder(), matched_n=100, **FAST)
-    assert (table.matched_n == 100).all()
+    table = evaluate(real, generated, encoder=ColourEncoder(), matched_n=55, **FAST)
+    assert (table.matched_n == 55).all()
     assert row(table, "fd", "sex", "a").note.startswith("too small for matched n")
     assert np.isfinite(row(table, "fd", "sex", "b").estimate)
 

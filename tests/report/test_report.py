@@ -12,6 +12,7 @@ from report_rows import fairness_row, quality_row
 import equigen
 from equigen.errors import InputError
 from equigen.report import Grid, report, write_report
+from equigen.report.sections import training_section
 from equigen.report.tables import counts_tables
 
 NAN = float("nan")
@@ -266,3 +267,13 @@ def test_notes_are_gathered_by_kind(tmp_path):
 def test_name_on_the_package_stays_callable_after_the_room_is_imported(tmp_path):
     for place in ("first", "second"):  # the second look-up finds the module, not the function
         assert equigen.report(path=tmp_path / place) == tmp_path / place / "index.html"
+
+
+def test_what_a_mechanism_decides_is_drawn_per_group():
+    rows = [(seen, "weight", "sex", group, value) for seen in (0, 100) for group, value in (("f", 1.5), ("m", 0.75))]
+    frame = pd.DataFrame(rows, columns=["images_seen", "kind", "attribute", "group", "value"])
+    section = training_section({"reweight": frame})
+    block = next(block for block in section.blocks if block.title == "Weight of each group")
+    assert [picture.caption for picture in block.pictures] == ["reweight, by sex"]
+    assert "f" in block.pictures[0].svg and "1.5" in block.pictures[0].svg
+    assert not any("Sigma" in other.title for other in section.blocks)

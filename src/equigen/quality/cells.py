@@ -59,7 +59,8 @@ class Cell:
 
     ``reason`` says why there is no number for it; None where there is one. ``halves`` are ``repeats`` splits
     of the real rows into two halves that share no patient (indices into ``real``). ``note`` says in words what
-    was left out of a cell that is larger than the limit.
+    was left out of a cell that is larger than the limit. ``largest_n`` is the largest n that both real halves and
+    the generated side allow, which is a number of patients: a subsample holds one image of each.
     """
 
     attribute: str
@@ -71,12 +72,7 @@ class Cell:
     halves: list[tuple[Rows, Rows]]
     reason: str | None
     note: str = ""
-
-    @property
-    def largest_n(self) -> int:
-        """The largest n that both real halves and the generated side of this cell allow."""
-        half = min((min(len(first), len(second)) for first, second in self.halves), default=0)
-        return min(half, len(self.generated))
+    largest_n: int = 0
 
 
 def make_cells(real: Side, generated: Side, levels: dict[str, list[str]], settings: Settings) -> list[Cell]:
@@ -106,7 +102,7 @@ def _cell(
     patients = sides[0].patients[kept[0]]
     count = len(np.unique(patients))
     cell = Cell(*name, kept[0], kept[1], count, [], _too_small(count, len(kept[1]), settings), "; ".join(notes))
-    return cell if cell.reason is not None else _with_halves(cell, patients, settings)
+    return cell if cell.reason is not None else _with_halves(cell, patients, sides[1].patients[kept[1]], settings)
 
 
 def _too_small(patients: int, generated: int, settings: Settings) -> str | None:
@@ -117,15 +113,17 @@ def _too_small(patients: int, generated: int, settings: Settings) -> str | None:
     return None
 
 
-def _with_halves(cell: Cell, patients: NDArray[Any], settings: Settings) -> Cell:
+def _with_halves(cell: Cell, patients: NDArray[Any], owners: NDArray[Any], settings: Settings) -> Cell:
+    """The cell with its half splits; ``patients`` of its real and ``owners`` of its generated rows."""
     purpose = f"quality/halves/{cell.attribute}/{cell.group}"
     halves = [split_halves(patients, numpy_generator(settings.seed, purpose, index))
               for index in range(settings.repeats)]
-    values = {**cell.__dict__, "halves": halves}
+    largest = min(len(np.unique(owners)), *(len(np.unique(patients[half])) for pair in halves for half in pair))
+    values = {**cell.__dict__, "halves": halves, "largest_n": largest}
     whole = Cell(**values)
     if whole.largest_n >= max(2, settings.matched_n or 0):
         return whole
-    reason = f"too small for matched n: at most {whole.largest_n} images per real half and generated side"
+    reason = f"too small for matched n: at most {whole.largest_n} patients per real half and generated side"
     return Cell(**{**values, "halves": [], "reason": reason})
 
 
@@ -151,9 +149,9 @@ def whole_patients(patients: NDArray[Any], limit: int, rng: np.random.Generator,
 def matched_n(cells: list[Cell], settings: Settings) -> int | None:
     """The one n of all cells (METHODS section 6.1); None when no cell is large enough.
 
-    Two disjoint halves of the real images of a group must hold n each for its floor, so n is at most half of
-    the smallest eligible group's real images (less what keeping patients whole costs), and at most its number
-    of generated images.
+    Two disjoint halves of the real images of a group must hold n patients each for its floor, so n is at most
+    half of the smallest eligible group's patients, and at most its number of generated images (of patients, where
+    generated images have them).
     """
     eligible = [cell.largest_n for cell in cells if cell.reason is None]
     if not eligible:
@@ -181,16 +179,21 @@ def cross_groups(sides: list[Side], levels: dict[str, list[str]]) -> tuple[list[
     return result, crossed
 
 
-def cover(count: int, n: int, least: int, rng: np.random.Generator) -> list[Rows]:
-    """Subsamples of n of ``count`` rows, at least ``least`` of them, in which every row is used.
+def cover(patients: Rows, n: int, least: int, rng: np.random.Generator) -> list[Rows]:
+    """Subsamples of n rows of n different patients, at least ``least`` of them, in which every patient is used.
 
-    Each round cuts a random order into pieces of n; the last piece is filled up with rows of other pieces, so
-    no subsample holds a row twice.
+    ``patients`` [N] are codes of the rows. Each round takes one random row of each patient and cuts a random order
+    of them into pieces of n; the last piece is filled up with rows of other pieces. Rows of one patient are more
+    alike than others: drawn together they would make a small group, where they meet more often, look worse.
+
+    >>> cover(np.array([0, 0, 1]), 2, 1, np.random.default_rng(0))[0].tolist()
+    [2, 0]
     """
     pieces: list[Rows] = []
     while len(pieces) < least:
-        order = rng.permutation(count).astype(np.int64)
-        for start in range(0, count, n):
+        mixed = rng.permutation(len(patients)).astype(np.int64)
+        order = rng.permutation(mixed[np.unique(patients[mixed], return_index=True)[1]])
+        for start in range(0, len(order), n):
             piece = order[start : start + n]
             filled = rng.choice(order[:start], n - len(piece), replace=False) if len(piece) < n else piece[:0]
             pieces.append(np.concatenate([piece, filled]))

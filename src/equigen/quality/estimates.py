@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell, Rows, cover
 from equigen.quality.distances import Influence
@@ -72,18 +74,24 @@ def measure_plugs(
     """Measure metrics that have influence functions at matched n, over subsamples, in every eligible cell.
 
     ``plug`` gives one ``Influence`` for each of ``metrics`` (name and kind), and ``floor`` one value, or an array
-    with a value for each half split. Replicates
-    and null values are to first order: the mean influence of the rows that were drawn; for the null the
-    influences of the whole set.
+    with a value for each half split; it depends on the real side alone (``Plan.memory``). Replicates and null
+    values are to first order: the mean influence of the rows that were drawn; for the null the influences of the
+    whole set.
     """
     estimates: list[dict[Key, Estimate]] = [{} for _ in metrics]
     null: list[dict[str, Array]] = [{} for _ in metrics]
+    names = ", ".join(name for name, _ in metrics)
     for cell in plan.cells:
         if cell.reason is None:
             parts = averaged(plug, cell, plan, metrics[0][0])
-            bases = floor(cell) if floor is not None else [None] * len(metrics)
+            bases = [None] * len(metrics)
+            if floor is not None:
+                bases = plan.from_halves("floor of " + names, cell, partial(floor, cell))
             for index, (part, base) in enumerate(zip(parts, bases, strict=True)):
-                replicates = first_order(part.influence(shared_rows(cell, plan)), *plan.weights(cell))
+                weights = [side / per for side, per in zip(plan.weights(cell), images_each(cell, plan), strict=True)]
+                replicates = first_order(part.influence(shared_patients(cell, plan)), *weights)
+                noise = plan.rng(f"monte-carlo/{metrics[index][0]}", cell).standard_normal(len(replicates))
+                replicates = replicates + part.error * noise  # an estimate has that of its few subsamples too
                 centre, spread = _mean_and_error(base) if base is not None else (None, 0.0)
                 place = cell.attribute, cell.group
                 estimates[index][place] = Estimate(part.value, replicates, centre, part.error, spread)
@@ -107,10 +115,12 @@ def _first_order_null(parts: list[Averaged], plug: Plug, whole: Cell, plan: Plan
         own = parts if inside else averaged(plug, everything, plan, "null")
         at = [np.searchsorted(everything.real, pool.real), np.searchsorted(everything.generated, pool.generated)]
         columns: list[list[Array]] = [[] for _ in parts]
+        each = [per[own] for per, own in zip(images_each(everything, plan), at, strict=True)]
         for group, cell in enumerate(plan.eligible(attribute)):
-            weights = [(side == group).astype(np.float64) for side in (pool.real_groups, pool.generated_groups)]
+            weights = [(side == group) / per
+                       for side, per in zip((pool.real_groups, pool.generated_groups), each, strict=True)]
             for index, part in enumerate(own):
-                psi = part.influence(shared_rows(cell, plan))
+                psi = part.influence(shared_patients(cell, plan))
                 local = Influence(parts[index].value, psi.real[at[0]] if len(psi.real) else psi.real,
                                   psi.generated[at[1]] if len(psi.generated) else psi.generated)
                 columns[index].append(first_order(local, *weights))
@@ -124,31 +134,44 @@ def pool_cell(attribute: str, pool: Pool) -> Cell:
     return Cell(attribute, "*", -1, np.sort(pool.real), np.sort(pool.generated), 0, [], None)
 
 
-def overlap_of(cell: Cell, n: int) -> float:
-    """Of the other rows of a subsample of n that holds a given row, the share that another such one holds too."""
-    return float(np.mean([min(1.0, (n - 1) / max(1, size - 1)) for size in (len(cell.real), len(cell.generated))]))
+def images_each(cell: Cell, plan: Plan) -> tuple[Array, Array]:
+    """How many of the cell's rows are of the same patient as each row, on both sides.
+
+    Divided by it, multiplicities count patients, of each of whom a subsample holds one image.
+    """
+    first, second = (np.bincount(codes)[codes].astype(np.float64) for codes in plan.patients(cell))
+    return first, second
 
 
-def shared_rows(cell: Cell, plan: Plan) -> float:
+def overlap_of(cell: Cell, plan: Plan) -> float:
+    """Of the other patients of a subsample that holds a given one, the share that another such one holds too."""
+    sizes = [int(codes.max()) + 1 for codes in plan.patients(cell)]
+    return float(np.mean([min(1.0, (plan.n - 1) / max(1, size - 1)) for size in sizes]))
+
+
+def shared_patients(cell: Cell, plan: Plan) -> float:
     """The same for two of the subsamples that are averaged, which are one and the same once in ``repeats`` times."""
-    overlap = overlap_of(cell, plan.n)
+    overlap = overlap_of(cell, plan)
     return overlap + (1 - overlap) / plan.settings.repeats
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean influences of the rows of one side, [N], and their variance taken apart (``spread_of``)."""
+    """Mean influences of the patients of one side, [P], and their variance taken apart (``spread_of``).
+
+    ``patients`` [N] is the patient of each row.
+    """
 
     psi: Array
     linear: float
     pairs: float
+    patients: Rows
 
     def scaled(self, overlap: float) -> Array:
-        """The influences with the variance that a mean over subsamples of this overlap has: V1 + f V2."""
+        """[N] influences with the variance that a mean over subsamples of this overlap has: V1 + f V2."""
         observed = float(np.mean(self.psi * self.psi)) if len(self.psi) else 0.0
-        if observed == 0:
-            return self.psi
-        return np.asarray(self.psi * np.sqrt((self.linear + overlap * self.pairs) / observed))
+        scale = np.sqrt((self.linear + overlap * self.pairs) / observed) if observed > 0 else 1.0
+        return np.asarray(self.psi[self.patients] * scale)
 
 
 @dataclass(frozen=True)
@@ -165,12 +188,12 @@ class Averaged:
 
 
 def averaged(plug: Plug, cell: Cell, plan: Plan, purpose: str) -> list[Averaged]:
-    """Means of metrics over subsamples of n rows of both sides, with the mean influence of every row.
+    """Means of metrics over subsamples of n rows of both sides, with the mean influence of every patient.
 
-    So many subsamples are drawn that every row of both sides is used ``repeats`` times or more.
+    So many subsamples are drawn that every patient of both sides is used ``repeats`` times or more.
     """
-    samples = subsamples(cell.real, cell.generated, plan, plan.rng(purpose, cell))
-    sizes, overlap = (len(cell.real), len(cell.generated)), overlap_of(cell, plan.n)
+    patients, overlap = plan.patients(cell), overlap_of(cell, plan)
+    samples = subsamples(patients, plan, plan.rng(purpose, cell))
     drawn = [plug(cell.real[real], cell.generated[generated]) for real, generated in samples]
     values = np.array([[part.value for part in parts] for parts in drawn])
     rounds = [part.mean(axis=0) for part in np.array_split(values, plan.settings.repeats)]
@@ -178,46 +201,53 @@ def averaged(plug: Plug, cell: Cell, plan: Plan, purpose: str) -> list[Averaged]
     merged = []
     for index in range(values.shape[1]):
         sides = [
-            spread_of(size, [(chosen[side], (parts[index].real, parts[index].generated)[side])
-                             for chosen, parts in zip(samples, drawn, strict=True)], overlap)
-            for side, size in enumerate(sizes)
+            spread_of(codes, [(chosen[side], (parts[index].real, parts[index].generated)[side])
+                              for chosen, parts in zip(samples, drawn, strict=True)], overlap)
+            for side, codes in enumerate(patients)
         ]
         merged.append(Averaged(float(values[:, index].mean()), float(errors[index]), (sides[0], sides[1])))
     return merged
 
 
-def spread_of(size: int, parts: list[tuple[Rows, Array]], overlap: float) -> Spread:
-    """Mean influence of each of ``size`` rows over subsamples, and what its variance is made of.
+def spread_of(patients: Rows, parts: list[tuple[Rows, Array]], overlap: float) -> Spread:
+    """Mean influence of each patient over subsamples, and what its variance is made of.
 
-    The influence of a row depends on the rows it was drawn with. In the Hoeffding decomposition of a value on n
-    rows let V1 be n times the variance of its linear part and V2 that of its pairs. An influence by the jackknife
+    ``patients`` [N] are codes of the rows; ``parts`` hold rows of a subsample, one a patient, with their influences.
+    The influence of a patient depends on those it was drawn with. In the Hoeffding decomposition of a value on n
+    patients let V1 be n times the variance of its linear part and V2 that of its pairs. An influence by the jackknife
     has the variance V1 + 2 V2 (Efron and Stein, Ann. Stat. 9, 1981), its mean over subsamples V1 + 2 f V2, and
-    n times the mean of the value over subsamples V1 + f V2, where f (``overlap_of``; ``shared_rows`` for the few
-    that are drawn) is the share of other rows that two subsamples with a row in common have in common: averaging
-    takes most of the pairs' noise out. V2 follows
-    from how much one row's influence differs between subsamples, 2 (1 - f) V2. Where rows are in one subsample
-    alone nothing can be told apart, and all is taken for linear, which errs on the wide side.
+    n times the mean of the value over subsamples V1 + f V2, where f (``overlap_of``; ``shared_patients`` for the
+    few that are drawn) is the share of others that two subsamples with a patient in common have in common: averaging
+    takes most of the pairs' noise out. V2 follows from how much one image's influence differs between subsamples,
+    2 (1 - f) V2. Where images are in one subsample alone nothing can be told apart, and all is taken for linear,
+    which errs on the wide side.
     """
-    total, square, count = np.zeros(size), np.zeros(size), np.zeros(size)
-    for rows, psi in parts:
-        if len(psi):
-            total[rows] += psi
-            square[rows] += psi * psi
-            count[rows] += 1
-    mean = total / np.maximum(count, 1)
-    observed, spare = float(np.mean(mean * mean)), float(np.sum(np.maximum(count - 1, 0)))
-    if observed == 0 or spare == 0 or overlap >= 1:
-        return Spread(mean, observed, 0.0)
-    within = max(0.0, float(np.sum(square - count * mean * mean)) / spare)
-    between = max(0.0, observed - within * float(np.mean(1 / np.maximum(count, 1))))
+    drawn = [part for part in parts if len(part[1])]
+    if not drawn:
+        return Spread(np.zeros(int(patients.max()) + 1), 0.0, 0.0, patients)
+    rows, psi = (np.concatenate(column) for column in zip(*drawn, strict=True))
+    mean, noise, count = _within(patients[rows], psi, int(patients.max()) + 1)
+    observed = float(np.mean(mean * mean))
+    within = _within(rows, psi, len(patients))[1]
+    if observed == 0 or overlap >= 1 or within is None or noise is None:
+        return Spread(mean, observed, 0.0, patients)
+    between = max(0.0, observed - noise * float(np.mean(1 / np.maximum(count, 1))))
     pairs = within / (2 * (1 - overlap))
-    return Spread(mean, max(0.0, between - 2 * overlap * pairs), pairs)
+    return Spread(mean, max(0.0, between - 2 * overlap * pairs), pairs, patients)
 
 
-def subsamples(real: Rows, generated: Rows, plan: Plan, rng: np.random.Generator) -> list[tuple[Rows, Rows]]:
-    """Pairs of n positions of both sides; every row of both is used ``repeats`` times or more."""
-    least = plan.settings.repeats * max(-(-len(rows) // plan.n) for rows in (real, generated))
-    both = [cover(len(rows), plan.n, least, rng)[:least] for rows in (real, generated)]
+def _within(codes: Rows, values: Array, size: int) -> tuple[Array, float | None, NDArray[Any]]:
+    """Mean of the values of each code, variance about it pooled over codes (None: each has one value), counts."""
+    total, count = np.bincount(codes, values, size), np.bincount(codes, minlength=size)
+    mean = total / np.maximum(count, 1)
+    spare = int(np.maximum(count - 1, 0).sum())
+    return mean, float(np.sum((values - mean[codes]) ** 2)) / spare if spare else None, count
+
+
+def subsamples(patients: tuple[Rows, Rows], plan: Plan, rng: np.random.Generator) -> list[tuple[Rows, Rows]]:
+    """Pairs of n positions of both sides; every patient of both is used ``repeats`` times or more."""
+    least = plan.settings.repeats * max(-(-(int(codes.max()) + 1) // plan.n) for codes in patients)
+    both = [cover(codes, plan.n, least, rng)[:least] for codes in patients]
     return list(zip(*both, strict=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,12 @@ from equigen.seeds import numpy_generator
 
 RANK = 1e-10  # of the largest singular value: below it one is zero
 STEP = 0.5  # of the trapezoidal rule in ``_lost``
+TALL = 1.5  # more rows than this many times the features: the d x d route is the cheaper one (benchmarks/quality.py)
+Route = Callable[[Array, Array], tuple[Array, Array, Array]]
 PARTS = 4  # FD-infinity looks at samples of n, n/2, n/3 and n/4
 
 
-def frechet_influence(real: Array, generated: Array) -> Influence:
+def frechet_influence(real: Array, generated: Array, route: Route | None = None) -> Influence:
     """Fréchet distance and the influence of each row by the exact jackknife, psi_i = (n - 1) (FD - FD without i).
 
     The plain derivative at the sample misses that each row was among those it is judged by, and makes intervals
@@ -27,12 +30,13 @@ def frechet_influence(real: Array, generated: Array) -> Influence:
     Leaving row i out changes the centred A = A_r A_gᵀ = U s Vᵀ by rank one, AᵀA - n/(n-1) a_i a_iᵀ, so that all
     n nuclear norms without a row follow from one decomposition (``_lost``).
 
-    Where there are more rows than features, U and V come from the d x d product of the R factors of both sides;
-    else from the n x m matrix.
+    Where both sides have more rows than 1.5 times the features, U and V come from the d x d product of their R
+    factors, which is cheaper there; else from the n x m matrix.
 
     Args:
         real: [n, D] features, n at least 2.
         generated: [m, D].
+        route: ``by_rows`` or ``by_features``; None takes the cheaper one.
 
     Returns:
         The distance, the same as ``frechet_distance``, with its influences.
@@ -42,7 +46,7 @@ def frechet_influence(real: Array, generated: Array) -> Influence:
     shift = real.mean(axis=0) - generated.mean(axis=0)
     a, b = real - real.mean(axis=0), generated - generated.mean(axis=0)
     square_a, square_b = np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
-    u, s, v = _thin(a, b) if min(n, m) > d else _direct(a, b)
+    u, s, v = (route or cheaper_route(n, m, d))(a, b)
     root = s.sum()
     value = shift @ shift + square_a.sum() / (n - 1) + square_b.sum() / (m - 1) - 2 * root / np.sqrt((n - 1) * (m - 1))
     psi = []
@@ -78,14 +82,19 @@ def _lost(u: Array, s: Array) -> Array:
     return np.asarray((heights.sum(axis=1) + tail) * STEP / np.pi)
 
 
-def _direct(a: Array, b: Array) -> tuple[Array, Array, Array]:
-    """Singular vectors and values of a bᵀ by the n x m route: u [n, k], s [k], v [m, k]."""
+def cheaper_route(n: int, m: int, d: int) -> Route:
+    """Which way to singular vectors is the cheaper one for n and m rows of d features."""
+    return by_features if min(n, m) > TALL * d else by_rows
+
+
+def by_rows(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """Singular vectors and values of a bᵀ from the n x m matrix: u [n, k], s [k], v [m, k]; a [n, D], b [m, D]."""
     u, s, vt = np.linalg.svd(a @ b.T, full_matrices=False)
     return u, s, vt.T
 
 
-def _thin(a: Array, b: Array) -> tuple[Array, Array, Array]:
-    """The same by the d x d route: a = Q_a R_a, b = Q_b R_b, and R_a R_bᵀ is decomposed."""
+def by_features(a: Array, b: Array) -> tuple[Array, Array, Array]:
+    """The same from a d x d matrix: a = Q_a R_a, b = Q_b R_b, and R_a R_bᵀ is decomposed."""
     (qa, ra), (qb, rb) = np.linalg.qr(a), np.linalg.qr(b)
     u, s, vt = np.linalg.svd(ra @ rb.T, full_matrices=False)
     return qa @ u, s, qb @ vt.T
@@ -96,7 +105,8 @@ def frechet_value(real: Array, generated: Array) -> float:
     n, m, d = len(real), len(generated), real.shape[1]
     shift = real.mean(axis=0) - generated.mean(axis=0)
     a, b = real - real.mean(axis=0), generated - generated.mean(axis=0)
-    small = [np.asarray(np.linalg.qr(side, mode="r")) for side in (a, b)] if min(n, m) > d else [a, b]
+    tall = cheaper_route(n, m, d) is by_features
+    small = [np.asarray(np.linalg.qr(side, mode="r")) for side in (a, b)] if tall else [a, b]
     product = small[0] @ small[1].T
     gram = product @ product.T if len(product) <= product.shape[1] else product.T @ product
     root = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum() / np.sqrt((n - 1) * (m - 1))
@@ -172,6 +182,16 @@ def infinity_influence(real: Array, generated: Array, whole: Influence) -> Influ
     return Influence(float(value), psi[0], psi[1])
 
 
+def frechet_halves(real: NDArray[Any], cell: Cell, plan: Plan) -> Array:
+    """FD between the two halves of each of ``plan.half_samples``."""
+    return plan.from_halves("fd of halves", cell, lambda: _of_halves(frechet_value, real, cell, plan))
+
+
+def _of_halves(value: Callable[[Array, Array], float], real: NDArray[Any], cell: Cell, plan: Plan) -> Array:
+    pairs = plan.half_samples(cell)
+    return np.array([value(real[a].astype(np.float64), real[b].astype(np.float64)) for a, b in pairs])
+
+
 def measure_frechet(
     real: NDArray[np.float32], generated: NDArray[np.float32], plan: Plan, wanted: list[str], notes: dict[str, str]
 ) -> list[Measured]:
@@ -191,8 +211,7 @@ def measure_frechet(
         return [whole if name == "fd" else infinity_influence(a, b, whole) for name in wanted]
 
     def floor(cell: Cell) -> list[Array]:
-        pairs = [(real[a].astype(np.float64), real[b].astype(np.float64)) for a, b in plan.half_samples(cell)]
-        ways = {"fd": frechet_value, "fd_inf": _infinity_value}
-        return [np.array([ways[name](*pair) for pair in pairs]) for name in wanted]
+        return [frechet_halves(real, cell, plan) if name == "fd" else _of_halves(_infinity_value, real, cell, plan)
+                for name in wanted]
 
     return measure_plugs([(name, "lower") for name in wanted], plug, floor, plan, [notes[name] for name in wanted])

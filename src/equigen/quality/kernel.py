@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,10 +15,11 @@ from equigen.quality.draws import Pool
 from equigen.quality.estimates import measure_weighted
 from equigen.quality.plan import Array, Measured, Plan
 
-TILE = 2048  # rows of a tile: 32 MiB in float64
+TILE = 1024  # rows of a tile: 8 MiB in float64; of a symmetric matrix half the tiles are enough
 WORK = 1e12  # floating-point operations spent on one attribute's null band, beyond which permutations are fewer
 LEAST = 99  # permutations there always are (fewer where fewer are asked for)
 UNBIASED = "unbiased at any n"
+Once = Callable[[str, Sequence[NDArray[Any]], Callable[[], Array]], Array]  # ``Plan.once``
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def kernel_data(
     real: NDArray[np.float32], generated: NDArray[np.float32], real_patients: NDArray[Any],
     generated_patients: NDArray[Any],
 ) -> KernelData:
-    """Bring both sides' patients to one scale, and choose the shift: the median kernel of a few rows."""
+    """Bring both sides' patients to one scale, and choose the shift: the median kernel of a few real rows."""
     together = np.unique(np.concatenate([real_patients, generated_patients]), return_inverse=True)[1].astype(np.int64)
-    few = _kernel(real[:64].astype(np.float64), generated[:64].astype(np.float64)).ravel()
+    few = _kernel(real[:64].astype(np.float64), real[:64].astype(np.float64)).ravel()
     shift = float(np.sort(few)[len(few) // 2]) if len(few) else 0.0
     return KernelData(real, generated, together[: len(real)], together[len(real) :], shift)
 
@@ -54,24 +55,30 @@ def measure_kernel(data: KernelData, plan: Plan, note: str = UNBIASED) -> Measur
     which is its mean over all subsamples of n of both halves.
     """
     def value(real: Rows, generated: Rows, weights_real: Array, weights_generated: Array) -> Array:
-        return kernel_value(data, real, generated, weights_real, weights_generated)
+        return kernel_value(data, real, generated, weights_real, weights_generated, plan.once)
 
     def floor(cell: Cell) -> Array:
-        return kernel_halves(data, cell)
+        return plan.from_halves("floor of kd", cell, lambda: kernel_halves(data, cell))
 
-    return measure_weighted("kd", "lower", value, floor, plan, note, null=lambda pool: kernel_null(data, pool))
+    def null(pool: Pool) -> Array:
+        return kernel_null(data, pool, plan.once)
+
+    return measure_weighted("kd", "lower", value, floor, plan, note, null)
 
 
-def kernel_value(data: KernelData, real: Rows, generated: Rows, weights_real: Array, weights_generated: Array) -> Array:
+def kernel_value(
+    data: KernelData, real: Rows, generated: Rows, weights_real: Array, weights_generated: Array,
+    once: Once | None = None,
+) -> Array:
     """KD of some rows for multiplicities [R, n] and [R, m] -> [R]; NaN where fewer than two patients are left.
 
     The first replicate is computed in float64 throughout, the others in float32 products whose sums over tiles
-    are float64: to about 1e-7 of the kernel's spread the same.
+    are float64: to about 1e-7 of the kernel's spread the same. ``once`` looks up what the real rows alone give.
     """
-    r = data.real[real], data.real_patients[real], weights_real
-    g = data.generated[generated], data.generated_patients[generated], weights_generated
-    within = _mean(r, r, data.shift) + _mean(g, g, data.shift)
-    return _settled(within - 2 * _mean(r, g, data.shift), data.shift)
+    r = _weighted(data.real, data.real_patients, real, weights_real)
+    g = _weighted(data.generated, data.generated_patients, generated, weights_generated)
+    own = once("kd of real rows", [real], lambda: _mean(r, r, data.shift)) if once else _mean(r, r, data.shift)
+    return _settled(own + _mean(g, g, data.shift) - 2 * _mean(r, g, data.shift), data.shift)
 
 
 def kernel_halves(data: KernelData, cell: Cell) -> Array:
@@ -84,28 +91,45 @@ def kernel_halves(data: KernelData, cell: Cell) -> Array:
     for index, halves in enumerate(cell.halves):
         for part, rows in enumerate(halves):
             weights[1 + 2 * index + part, rows] = 1.0
-    own, total = (data.real[cell.real], data.real_patients[cell.real], weights), np.zeros(len(weights))
+    own, total = _Rows(data.real[cell.real], data.real_patients[cell.real]), np.zeros(len(weights))
     for left, right, times in _tiles(len(cell.real), len(cell.real), symmetric=True):
         tile = _tile(own, own, left, right, data.shift, np.float64)
         total += times * np.einsum("rm,rm->r", weights[:, left] @ tile, weights[:, right])
-    pairs = pair_counts(own[1], own[1], weights, weights)
+    pairs = pair_counts(own.codes, own.codes, weights, weights)
     within = total[1:].reshape(-1, 2), pairs[1:].reshape(-1, 2)
     across = (total[0] - within[0].sum(axis=1)) / (pairs[0] - within[1].sum(axis=1))
     return _settled((within[0] / within[1]).sum(axis=1) - 2 * across, data.shift)
 
 
-_Weighted = tuple[NDArray[np.float32], Rows, Array]
+@dataclass(frozen=True)
+class _Rows:
+    """Features [n, D] of some rows and [n] codes of their patients."""
+
+    values: NDArray[np.float32]
+    codes: Rows
+
+
+@dataclass(frozen=True)
+class _Weighted(_Rows):
+    """The same with their multiplicities [R, n], and again in float32."""
+
+    weights: Array
+    single: NDArray[np.float32]
+
+
+def _weighted(values: NDArray[np.float32], codes: Rows, rows: Rows, weights: Array) -> _Weighted:
+    return _Weighted(values[rows], codes[rows], weights, weights.astype(np.float32))
 
 
 def _mean(a: _Weighted, b: _Weighted, shift: float) -> Array:
     """Weighted mean of k - shift over pairs of rows of different patients, for all replicates."""
-    total, symmetric = np.zeros(len(a[2])), a is b
-    for left, right, times in _tiles(len(a[0]), len(b[0]), symmetric):
+    total = np.zeros(len(a.weights))
+    for left, right, times in _tiles(len(a.values), len(b.values), a is b):
         tile = _tile(a, b, left, right, shift, np.float64)
-        products = a[2][:, left].astype(np.float32) @ tile.astype(np.float32)
-        total[0] += times * float(a[2][0, left] @ tile @ b[2][0, right])
-        total[1:] += times * np.einsum("rm,rm->r", products[1:], b[2][1:, right])
-    pairs = pair_counts(a[1], b[1], a[2], b[2])
+        total[0] += times * float(a.weights[0, left] @ tile @ b.weights[0, right])
+        products = a.single[1:, left] @ tile.astype(np.float32)
+        total[1:] += times * np.einsum("rm,rm->r", products, b.weights[1:, right])
+    pairs = pair_counts(a.codes, b.codes, a.weights, b.weights)
     return np.asarray(np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0.5))
 
 
@@ -131,19 +155,24 @@ def _tiles(rows: int, columns: int, symmetric: bool) -> Iterator[tuple[slice, sl
             yield slice(top, top + TILE), slice(start, start + TILE), 2 if symmetric and start > top else 1
 
 
-def _tile(a: _Weighted, b: _Weighted, left: slice, right: slice, shift: float, kind: type) -> NDArray[Any]:
+def _tile(a: _Rows, b: _Rows, left: slice, right: slice, shift: float, kind: type) -> NDArray[Any]:
     """Kernel less its shift, and zero where both rows are of one patient."""
-    tile = _kernel(a[0][left].astype(kind), b[0][right].astype(kind)) - kind(shift)
-    tile[a[1][left][:, None] == b[1][right][None, :]] = 0
-    return np.asarray(tile)
+    x: NDArray[Any] = a.values[left].astype(kind)
+    tile = _kernel(x, x if a is b and left == right else b.values[right].astype(kind))
+    tile -= kind(shift)
+    if np.isin(a.codes[left], b.codes[right]).any():
+        tile[a.codes[left][:, None] == b.codes[right]] = 0
+    return tile
 
 
 def _kernel(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """k(x, y) = (x·y / d + 1)³ in the precision of its arguments."""
-    base = a @ b.T
+    """k(x, y) = (x·y / d + 1)³ in the precision of its arguments; half the work where both are one array."""
+    base = np.asarray(a @ b.T)
     base /= a.shape[1]
     base += 1
-    return np.asarray(base * base * base)
+    square = base * base
+    base *= square
+    return base
 
 
 def _settled(values: Array, shift: float) -> Array:
@@ -151,44 +180,53 @@ def _settled(values: Array, shift: float) -> Array:
     return np.where(np.abs(values) < 1e-13 * max(1.0, abs(shift)), 0.0, values)
 
 
-def kernel_null(data: KernelData, pool: Pool) -> Array:
+def kernel_null(data: KernelData, pool: Pool, once: Once | None = None) -> Array:
     """[R, G]: KD of the rows that each permutation gives to each group, exactly, all groups in one pass.
 
     The last group's products are those of all rows less the other groups'. Very large pools get fewer
-    permutations than asked for (``WORK``), never less than 99.
+    permutations than asked for (``WORK``), never less than 99. ``once`` looks up what the real rows alone give.
     """
     rows = max(len(pool.real), len(pool.generated))
     count = int(min(len(pool.real_groups), max(LEAST, WORK / (4.0 * rows * rows * max(1, pool.size - 1)))))
-    r = data.real[pool.real], data.real_patients[pool.real], pool.real_groups[:count]
-    g = data.generated[pool.generated], data.generated_patients[pool.generated], pool.generated_groups[:count]
-    parts = [_null_mean(a, b, pool.size, data.shift) for a, b in ((r, r), (g, g), (r, g))]
-    return _settled(parts[0] + parts[1] - 2 * parts[2], data.shift)
+    r = _Grouped(data.real[pool.real], data.real_patients[pool.real], pool.real_groups[:count])
+    g = _Grouped(data.generated[pool.generated], data.generated_patients[pool.generated],
+                 pool.generated_groups[:count])
+
+    def mean(a: _Grouped, b: _Grouped) -> Array:
+        return _null_mean(a, b, pool.size, data.shift)
+
+    own = once("null of kd of real rows", [pool.real, r.groups], lambda: mean(r, r)) if once else mean(r, r)
+    return _settled(own + mean(g, g) - 2 * mean(r, g), data.shift)
 
 
-_Grouped = tuple[NDArray[np.float32], Rows, NDArray[np.int16]]
+@dataclass(frozen=True)
+class _Grouped(_Rows):
+    """Rows, and the group that each of R permutations gives them to [R, n]."""
+
+    groups: NDArray[np.int16]
 
 
 def _null_mean(a: _Grouped, b: _Grouped, size: int, shift: float) -> Array:
-    total = np.zeros((len(a[2]), size))
-    for left, right, times in _tiles(len(a[0]), len(b[0]), a is b):
-        tile = _tile(a, b, left, right, shift, np.float32)  # type: ignore[arg-type]
+    total = np.zeros((len(a.groups), size))
+    for left, right, times in _tiles(len(a.values), len(b.values), a is b):
+        tile = _tile(a, b, left, right, shift, np.float32)
         rest = tile.sum(axis=0, dtype=np.float32)[None, :]
         for group in range(size):
             products = rest
             if group < size - 1:
-                products = (a[2][:, left] == group).astype(np.float32) @ tile
+                products = (a.groups[:, left] == group).astype(np.float32) @ tile
                 rest = rest - products
-            total[:, group] += times * np.einsum("rm,rm->r", products, b[2][:, right] == group)
+            total[:, group] += times * np.einsum("rm,rm->r", products, b.groups[:, right] == group)
     pairs = _null_pairs(a, b, size)
     return np.asarray(np.divide(total, pairs, out=np.full(total.shape, np.nan), where=pairs > 0.5))
 
 
 def _null_pairs(a: _Grouped, b: _Grouped, size: int) -> Array:
     """[R, G] how many pairs of rows of different patients each permutation gives to each group."""
-    pairs = np.empty((len(a[2]), size))
+    pairs = np.empty((len(a.groups), size))
     for start in range(0, len(pairs), 50):
         part = slice(start, start + 50)
         for group in range(size):
-            weights = [(side[2][part] == group).astype(np.float64) for side in (a, b)]
-            pairs[part, group] = pair_counts(a[1], b[1], *weights)
+            weights = [(side.groups[part] == group).astype(np.float64) for side in (a, b)]
+            pairs[part, group] = pair_counts(a.codes, b.codes, *weights)
     return pairs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,8 +19,8 @@ from equigen.quality.frechet import PARTS, measure_frechet
 from equigen.quality.judge import Annotated, Judged, Judges
 from equigen.quality.kernel import kernel_data, measure_kernel
 from equigen.quality.manifold import measure_manifold
-from equigen.quality.memorisation import Closest, measure_memorisation
-from equigen.quality.plan import Measured, Plan
+from equigen.quality.memorisation import Closest, Search, measure_memorisation, search_training
+from equigen.quality.plan import Measured, Memory, Plan
 from equigen.quality.rows import join
 from equigen.quality.scores import measure_inception
 from equigen.quality.semantic import measure_semantic
@@ -74,6 +74,41 @@ class Inputs:
     train: EncodedSide | None = None
     judges: Judges | None = None
     streams: dict[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What both families of cells and all sets have in common, each computed when it is first asked for."""
+
+    inputs: Inputs
+    memory: Memory = field(default_factory=Memory)
+    searches: dict[str, Search] = field(default_factory=dict)
+    judgements: dict[str, Judged] = field(default_factory=dict)
+
+    def search(self, name: str, bar: Bar) -> Search | None:
+        """Neighbours of one set among the training images, None where they are not wanted.
+
+        Those of the held-out images are the same for all sets.
+        """
+        real, made, train = self.inputs.real, self.inputs.sets[name], self.inputs.train
+        if train is None or not set(MEMORISATION) & set(self.inputs.wanted):
+            return None
+        if name not in self.searches:
+            bar.note("nearest training images")
+            values = real.features.values, made.features.values, train.features.values
+            earlier = next((found.held_out for found in self.searches.values()), None)
+            self.searches[name] = search_training(*values, real.patients, train.patients,
+                                                  generated_patients=made.patients, held_out=earlier)
+            bar.note("")
+        return self.searches[name]
+
+    def judged(self, name: str) -> Judged | None:
+        """What the judges say of one set, None where there are none."""
+        if self.inputs.judges is None:
+            return None
+        if name not in self.judgements:
+            self.judgements[name] = self.inputs.judges.judge(self.inputs.sets[name].annotated())
+        return self.judgements[name]
 
 
 def wanted_metrics(metrics: Sequence[str] | None, *, train: bool, labels: bool, classes: bool = True) -> list[str]:
@@ -135,20 +170,22 @@ def measure_families(
     for name, side in {"Real": inputs.real, **inputs.sets, "Training": inputs.train}.items():
         if side is not None:
             check_features(side, name)
-    families = [_family(inputs, inputs.real, inputs.sets, levels, settings, bar)]
+    shared = Shared(inputs)
+    families = [_family(shared, inputs.real, inputs.sets, levels, settings, bar)]
     if intersections and len(levels) > 1:
         names = list(inputs.sets)
         crossed, pairs = cross_groups([inputs.real, *inputs.sets.values()], levels)
         sides = [replace(side, groups=other.groups)
                  for side, other in zip([inputs.real, *inputs.sets.values()], crossed, strict=True)]
-        families.append(_family(inputs, sides[0], dict(zip(names, sides[1:], strict=True)), pairs, settings, bar))
+        families.append(_family(shared, sides[0], dict(zip(names, sides[1:], strict=True)), pairs, settings, bar))
     return {name: [family[name] for family in families] for name in inputs.sets}
 
 
 def _family(
-    inputs: Inputs, real: EncodedSide, sets: Mapping[str, EncodedSide], levels: dict[str, list[str]],
+    shared: Shared, real: EncodedSide, sets: Mapping[str, EncodedSide], levels: dict[str, list[str]],
     settings: Settings, bar: Bar,
 ) -> dict[str, Family]:
+    inputs = shared.inputs
     cells = {name: make_cells(real, made, levels, settings) for name, made in sets.items()}
     possible = [matched_n(own, settings) for own in cells.values()]
     n = min((value for value in possible if value is not None), default=None)
@@ -159,9 +196,10 @@ def _family(
             bar.advance(passes(inputs.wanted) * len(cells[name]))
             continue
         stream = (inputs.streams or {}).get(name, "generated")
-        plan = Plan(cells[name], make_draws(real, made, cells[name], settings, stream), n, settings, bar)
-        judged = inputs.judges.judge(made.annotated()) if inputs.judges is not None else None
-        measured, closest = measure_set(real, made, plan, inputs.wanted, inputs.train, judged)
+        draws = make_draws(real, made, cells[name], settings, stream)
+        plan = Plan(cells[name], draws, n, settings, bar, shared.memory)
+        measured, closest = measure_set(real, made, plan, inputs.wanted, inputs.train, shared.judged(name),
+                                        shared.search(name, bar))
         result[name] = Family(cells[name], measured, n, closest)
     return result
 
@@ -172,9 +210,12 @@ def _nothing(metric: str) -> Measured:
 
 def measure_set(
     real: EncodedSide, made: EncodedSide, plan: Plan, wanted: list[str], train: EncodedSide | None = None,
-    judged: Judged | None = None,
+    judged: Judged | None = None, search: Search | None = None,
 ) -> tuple[list[Measured], Closest | None]:
-    """All wanted metrics of one generated set in all cells of a plan, in the order of ``wanted``."""
+    """All wanted metrics of one generated set in all cells of a plan, in the order of ``wanted``.
+
+    ``search`` is what was found for these images already (``search_training``); None searches now.
+    """
     values = real.features.values, made.features.values
     patients = np.unique(np.concatenate([real.patients, made.patients]), return_inverse=True)[1].astype(np.int64)
     codes = patients[: len(real.patients)], patients[len(real.patients) :]
@@ -189,7 +230,7 @@ def measure_set(
     closest = None
     if train is not None and set(MEMORISATION) & set(wanted):
         own, closest = measure_memorisation(*values, train.features.values, real.patients, train.patients, plan,
-                                            generated_patients=made.patients)
+                                            generated_patients=made.patients, search=search)
         found += own
     if judged is not None and set(SEMANTIC) & set(wanted):
         found += measure_semantic(judged, plan)

@@ -16,7 +16,7 @@ from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.distances import Array, Influence, centred_values, frechet_distance
 from equigen.quality.estimates import measure_plugs
-from equigen.quality.frechet import frechet_influence, frechet_value
+from equigen.quality.frechet import frechet_halves, frechet_influence
 from equigen.quality.neighbours import nearest_angle
 from equigen.quality.plan import Measured, Plan
 
@@ -93,9 +93,9 @@ def measure_mifid(
 
     def floor(cell: Cell) -> list[Array]:
         values = []
-        for first, second in plan.half_samples(cell):
-            value = frechet_value(real[first].astype(np.float64), real[second].astype(np.float64))
-            values.append(penalised(_bare(value, len(second)), angles[1][second]).value)
+        distances = frechet_halves(real, cell, plan)
+        for value, (_, second) in zip(distances, plan.half_samples(cell), strict=True):
+            values.append(penalised(_bare(float(value), len(second)), angles[1][second]).value)
         return [np.array(values)]
 
     words = "; ".join(part for part in (_angle_note(*angles), JUMP, note) if part)

@@ -80,6 +80,6 @@ def measure_inception(real: NDArray[np.float32], generated: NDArray[np.float32],
         return [inception_influence(generated[rows])]
 
     def floor(cell: Cell) -> list[Array]:
-        samples = cover(len(cell.real), plan.n, plan.settings.repeats, plan.rng("is/real", cell))
+        samples = cover(plan.patients(cell)[0], plan.n, plan.settings.repeats, plan.rng("is/real", cell))
         return [np.array([inception_influence(real[cell.real[rows]]).value for rows in samples])]
     return measure_plugs([("is", "higher")], plug, floor, plan, [NOTE])[0]

@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 
 from equigen.errors import InputError, Problem
-from equigen.progress import progress_bar
+from equigen.progress import console, progress_bar
 from equigen.quality.cells import Settings
 from equigen.quality.comparison import compare
 from equigen.quality.copies import copies_table
 from equigen.quality.encoders import Encoder, identity, load_encoder
-from equigen.quality.features import default_size, extract
+from equigen.quality.features import default_size, extract, file_remarks
 from equigen.quality.judge import fit_judges
 from equigen.quality.measuring import (
     SEMANTIC,
@@ -140,6 +140,10 @@ def evaluate_sets(
     wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named))
     network = load_encoder(encoder)
     pixels = size or default_size(made[0])
+    files = {name: file_remarks(sources["real"], sources[name], pixels) for name in generated}
+    if show:
+        for name, remark in ((name, remark) for name, remarks in files.items() for remark in remarks):
+            console.print(f"{name}: {remark}", style="yellow", markup=False)
     encoded = {}
     for name, images in sources.items():
         features = extract(images, network, pixels, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
@@ -155,7 +159,7 @@ def evaluate_sets(
                           intersections=intersections, show=show)
     about = f"images at {pixels} px; {network.preprocessing}"
     whole = result.quality["group"] == "*"
-    remarks = {name: join(sources["real"].remark, sources[name].remark, about) for name in generated}
+    remarks = {name: join(sources["real"].remark, sources[name].remark, *files[name], about) for name in generated}
     result.quality.loc[whole, "note"] = [
         join(note, remarks[run])
         for note, run in zip(result.quality.loc[whole, "note"], result.quality.loc[whole, "run"], strict=True)

@@ -100,14 +100,13 @@ def _ends(lines: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _group_blocks(history: Mapping[str, pd.DataFrame]) -> list[Block]:
-    """Losses per group on the best probe there is, and the mechanism's sigma."""
+    """Losses per group on the best probe there is, and what the mechanism decides: sigma or weights."""
     kinds = {kind for frame in history.values() for kind in frame.loc[frame["attribute"] != "*", "kind"]}
     titles = {"probe_heldout": "held-out probe", "probe_train": "training probe", "train": "training batches"}
     kind = next((kind for kind in titles if kind in kinds), None)
     blocks = [_per_group(history, kind, f"Loss per group, {titles[kind]}", "loss")] if kind else []
-    return blocks + (
-        [_per_group(history, "sigma", "Sigma of the mechanism", "sigma")] if "sigma" in kinds else []
-    )
+    decided = {"sigma": "Sigma of the mechanism", "weight": "Weight of each group"}
+    return blocks + [_per_group(history, name, title, name) for name, title in decided.items() if name in kinds]
 
 
 def _attributes(history: Mapping[str, pd.DataFrame], kind: str) -> list[str]:
@@ -132,7 +131,7 @@ def _per_group(history: Mapping[str, pd.DataFrame], kind: str, title: str, axis:
             slug = f"{kind}-{_slug(attribute)}-{place}"
             svg = curves(lines, styles, axis=axis, alt=alt, slug=slug, limits=limits)
             pictures.append(Picture(svg, f"{name}, by {attribute}"))
-    text = [] if kind == "sigma" else ["The first tenth of training may lie above the axis."]
+    text = [] if kind in {"sigma", "weight"} else ["The first tenth of training may lie above the axis."]
     return Block(title, text, pictures, folded=len(history) > FOLD)
 
 

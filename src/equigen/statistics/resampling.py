@@ -124,20 +124,15 @@ def subsample(n_rows: int, n: int, rng: np.random.Generator) -> Rows:
 
 
 def split_halves(patients: NDArray[Any], rng: np.random.Generator) -> tuple[Rows, Rows]:
-    """Split rows at random into two halves that share no patient, as equal in rows as whole patients allow.
-
-    Patients are put in random order and cut where half of the rows is reached; the halves differ by at most
-    the rows of one patient.
+    """Split rows at random into two halves that share no patient, of as many patients each (one more in the first).
 
     Returns:
         Row indices of the first and of the second half, each sorted. With one patient one half is empty.
 
     """
     codes = patient_codes(patients)
-    counts = np.bincount(codes)
-    order = rng.permutation(len(counts))
-    middles = np.cumsum(counts[order]) - counts[order] / 2
-    first = np.zeros(len(counts), dtype=bool)
-    first[order] = middles < len(codes) / 2
+    count = int(codes.max()) + 1 if len(codes) else 0
+    first = np.zeros(count, dtype=bool)
+    first[rng.permutation(count)[: -(-count // 2)]] = True
     inside = first[codes]
     return np.flatnonzero(inside).astype(np.int64), np.flatnonzero(~inside).astype(np.int64)
