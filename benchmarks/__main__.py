@@ -1,4 +1,4 @@
-"""Run the benchmarks and keep their figures: `python -m benchmarks [loop] [latents] [demo] [quality]`.
+"""Run the benchmarks and keep their figures: `python -m benchmarks [loop] [latents] [demo] [quality] [validity]`.
 
 Run it when nothing else runs. Figures go to benchmarks/results/, with the hardware named.
 """
@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import demo, latents, loop, quality
+from benchmarks import demo, latents, loop, quality, validity
 from equigen import __version__
 from equigen.files import write_json
 
 BENCHMARKS = {"loop": loop.measure, "latents": latents.measure, "demo": demo.measure,
-              "quality": quality.measure}
+              "quality": quality.measure, "validity": validity.measure}
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -9,6 +9,7 @@ import json
 import resource
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -45,9 +46,15 @@ def _fill(values: NDArray[np.float32], chances: NDArray[np.float32], rng: np.ran
 
 
 def peak() -> float:
-    """The most GiB that this process has held at any time; Linux counts in KiB, macOS in bytes."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / (GIB if sys.platform == "darwin" else 2**20)
+    """The most GiB that this process has held at any time.
+
+    On Linux ``ru_maxrss`` counts what the parent held before this program was loaded too; VmHWM does not.
+    """
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    most = next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), None)  # KiB
+    usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else KiB
+    return most / 2**20 if most is not None else usage / (GIB if sys.platform == "darwin" else 2**20)
 
 
 def measure(images: int) -> dict[str, float]:

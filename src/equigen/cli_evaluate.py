@@ -82,12 +82,12 @@ def evaluate(
     named = named_paths(generated)
     sides = {name: image_side(path, asked, image, None, diagnoses) for name, path in named.items()}
     owner = None if patient == "none" else patient
-    held_out = image_side(real, asked, image, owner, diagnoses)
+    held_out, own = real_sides(real, asked, image, owner, diagnoses)
     result = evaluate_sets(
         held_out,
         sides,
         asked,
-        train=training_side(real, train, asked, image, owner, diagnoses),
+        train=own if train is None else training_side(train, asked, image, owner, diagnoses),
         labels=diagnoses,
         metrics=words(metrics),
         intersections=intersections,
@@ -128,15 +128,21 @@ def named_paths(items: Sequence[str]) -> dict[str, Path]:
     return named
 
 
+def real_sides(
+    path: Path, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None
+) -> tuple[Any, Any]:
+    """Held-out real images, and what a cohort that holds them was split into for training (None without)."""
+    if not is_cohort(path) or (path / "synthetic.parquet").is_file():
+        return image_side(path, groups, image, patient, labels), None
+    cohort = open_cohort(path)
+    training = cohort.split("train", domain="id")
+    return cohort.split("test", domain="id"), training if len(training) else None
+
+
 def training_side(
-    real: Path, train: Path | None, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None
+    path: Path, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None
 ) -> Any:
-    """What the generator was trained on: as given, else the training split of the real side's cohort, else None."""
-    if train is None:
-        if not is_cohort(real):
-            return None
-        own = open_cohort(real).split("train", domain="id")
-        return own if len(own) else None
-    if is_cohort(train):
-        return open_cohort(train).split("train", domain="id")
-    return image_side(train, groups, image, patient, labels)
+    """What the generator was trained on: a table, a folder, or a cohort's training split."""
+    if is_cohort(path):
+        return open_cohort(path).split("train", domain="id")
+    return image_side(path, groups, image, patient, labels)

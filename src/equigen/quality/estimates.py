@@ -98,8 +98,20 @@ def measure_plugs(
             if cell.attribute == "*":
                 null = _first_order_null(parts, plug, cell, plan)
         plan.bar.advance()
+    null = [_with_error(chance, own, plan) for chance, own in zip(null, estimates, strict=True)]
     zipped = zip(metrics, estimates, null, notes, strict=True)
     return [Measured(*name, own, chance, note) for name, own, chance, note in zipped]
+
+
+def _with_error(null: dict[str, Array], estimates: dict[Key, Estimate], plan: Plan) -> dict[str, Array]:
+    """Null values with the subsampling error that the groups' estimates have too."""
+    result = {}
+    for attribute, values in null.items():
+        cells = plan.eligible(attribute)
+        errors = [estimates[attribute, cell.group].mc_value for cell in cells]
+        noise = [plan.rng("monte-carlo/null", cell).standard_normal(len(values)) for cell in cells]
+        result[attribute] = values + np.stack(noise, axis=1) * np.array(errors)
+    return result
 
 
 def _first_order_null(parts: list[Averaged], plug: Plug, whole: Cell, plan: Plan) -> list[dict[str, Array]]:
@@ -144,9 +156,16 @@ def images_each(cell: Cell, plan: Plan) -> tuple[Array, Array]:
 
 
 def overlap_of(cell: Cell, plan: Plan) -> float:
-    """Of the other patients of a subsample that holds a given one, the share that another such one holds too."""
-    sizes = [int(codes.max()) + 1 for codes in plan.patients(cell)]
-    return float(np.mean([min(1.0, (plan.n - 1) / max(1, size - 1)) for size in sizes]))
+    """Of the other images of a subsample that holds a given one, the share that another such one holds too.
+
+    It is the share of patients in common times the chance that the same image of a patient is drawn. Two images of
+    one patient are alike, so that this is too little, and what follows from it errs on the wide side.
+    """
+    shares = []
+    for codes in plan.patients(cell):
+        counts = np.bincount(codes)
+        shares.append(min(1.0, (plan.n - 1) / max(1, len(counts) - 1)) * float(np.mean(1 / counts)))
+    return float(np.mean(shares))
 
 
 def shared_patients(cell: Cell, plan: Plan) -> float:
@@ -217,7 +236,7 @@ def spread_of(patients: Rows, parts: list[tuple[Rows, Array]], overlap: float) -
     patients let V1 be n times the variance of its linear part and V2 that of its pairs. An influence by the jackknife
     has the variance V1 + 2 V2 (Efron and Stein, Ann. Stat. 9, 1981), its mean over subsamples V1 + 2 f V2, and
     n times the mean of the value over subsamples V1 + f V2, where f (``overlap_of``; ``shared_patients`` for the
-    few that are drawn) is the share of others that two subsamples with a patient in common have in common: averaging
+    few that are drawn) is the share of others that two subsamples with an image in common have in common: averaging
     takes most of the pairs' noise out. V2 follows from how much one image's influence differs between subsamples,
     2 (1 - f) V2. Where images are in one subsample alone nothing can be told apart, and all is taken for linear,
     which errs on the wide side.
