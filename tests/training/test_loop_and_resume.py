@@ -19,7 +19,9 @@ from equigen.training import loop
 from equigen.training.loop import check_batch
 
 HERE = Path(__file__).parent
+OTHERS = ("random", "reweight", "balanced", "group_dro", "minmax_noise")
 MECHANISMS = {"none": NONE, "corrected": CORRECTED, "released": RELEASED}
+MECHANISMS |= {name: {"mechanism": name} for name in OTHERS}
 
 
 def names(folder):

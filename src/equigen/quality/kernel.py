@@ -14,9 +14,11 @@ from equigen.quality.cells import Cell, Rows
 from equigen.quality.draws import Pool
 from equigen.quality.estimates import measure_weighted
 from equigen.quality.plan import Array, Measured, Plan
+from equigen.statistics import split_halves
 
 TILE = 1024  # rows of a tile: 8 MiB in float64; of a symmetric matrix half the tiles are enough
 WORK = 1e12  # floating-point operations spent on one attribute's null band, beyond which permutations are fewer
+SPLITS = 100  # halves of the real images that a floor is the mean of
 LEAST = 99  # permutations there always are (fewer where fewer are asked for)
 UNBIASED = "unbiased at any n"
 Once = Callable[[str, Sequence[NDArray[Any]], Callable[[], Array]], Array]  # ``Plan.once``
@@ -58,7 +60,7 @@ def measure_kernel(data: KernelData, plan: Plan, note: str = UNBIASED) -> Measur
         return kernel_value(data, real, generated, weights_real, weights_generated, plan.once)
 
     def floor(cell: Cell) -> Array:
-        return plan.from_halves("floor of kd", cell, lambda: kernel_halves(data, cell))
+        return plan.from_halves("floor of kd", cell, lambda: kernel_halves(data, cell, splits(data, cell, plan)))
 
     def null(pool: Pool) -> Array:
         return kernel_null(data, pool, plan.once)
@@ -81,14 +83,23 @@ def kernel_value(
     return _settled(own + _mean(g, g, data.shift) - 2 * _mean(r, g, data.shift), data.shift)
 
 
-def kernel_halves(data: KernelData, cell: Cell) -> Array:
+def splits(data: KernelData, cell: Cell, plan: Plan) -> list[tuple[Rows, Rows]]:
+    """Half splits of the cell's real rows, by patient.
+
+    All are measured in one pass; a few would give a noisy floor where patients have many images each.
+    """
+    rng, codes = plan.rng("halves of kd", cell), data.real_patients[cell.real]
+    return [split_halves(codes, rng) for _ in range(SPLITS)]
+
+
+def kernel_halves(data: KernelData, cell: Cell, halved: list[tuple[Rows, Rows]]) -> Array:
     """KD between the two halves of each split of the cell's real rows, from one pass over their kernel.
 
     With S the sum over all pairs and S_a, S_b those within the halves, the sum across is (S - S_a - S_b) / 2.
     """
-    weights = np.zeros((1 + 2 * len(cell.halves), len(cell.real)))
+    weights = np.zeros((1 + 2 * len(halved), len(cell.real)))
     weights[0] = 1.0
-    for index, halves in enumerate(cell.halves):
+    for index, halves in enumerate(halved):
         for part, rows in enumerate(halves):
             weights[1 + 2 * index + part, rows] = 1.0
     own, total = _Rows(data.real[cell.real], data.real_patients[cell.real]), np.zeros(len(weights))
