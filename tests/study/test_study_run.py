@@ -53,7 +53,8 @@ def test_a_study_ends_with_a_report_of_all_its_parts(finished):
     assert found <= column(content["quality"], "metric")
     copied = [dict(zip(content["quality"]["columns"], row, strict=True)) for row in content["quality"]["rows"]]
     assert not any(row["run"] == "reconstruction" and row["metric"] == "nn_ratio" for row in copied)
-    assert column(content["comparison"], "difference_to") == {"none", "perturbation"}
+    assert column(content["comparison"], "run") == {"perturbation"}
+    assert column(content["comparison"], "difference_to") == {"none"}
     assert column(content["copies"], "run") == {"none", "perturbation"}
     recipes = {"real", "real+none@1", "real+perturbation@1"}
     assert column(content["fairness"], "recipe") == recipes
@@ -152,7 +153,7 @@ def test_a_study_interrupted_in_every_stage_gives_the_numbers_of_one_that_was_no
         (Trainer, "_check_finite", 4),  # after 48 images, the checkpoint is of 32
         (Trainer, "_check_finite", 6),
         (modules["equigen.synthesis.generate"], "write_png", 20),
-        (modules["equigen.study.run"], "evaluate", 2),
+        (modules["equigen.study.quality"], "evaluate_sets", 1),
         (modules["equigen.diagnosis.diagnose"], "_predict", 2),
         (modules["equigen.study.run"], "audit", 1),
         (modules["equigen.study.run"], "write_report", 1),
