@@ -144,12 +144,9 @@ def evaluate_sets(
     if show:
         for name, remark in ((name, remark) for name, remarks in files.items() for remark in remarks):
             console.print(f"{name}: {remark}", style="yellow", markup=False)
-    encoded = {}
-    for name, images in sources.items():
-        features = extract(images, network, pixels, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
-        own = {attribute: codes(images.frame, attribute, levels[attribute])
-               for attribute in levels if attribute in images.attributes}
-        encoded[name] = EncodedSide(images.patients(name), own, features, images.frame)
+    encoded = {
+        name: _encoded(images, network, pixels, levels, name, cache_dir, show) for name, images in sources.items()
+    }
     if encoded["real"].features.probabilities is None:
         wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
     inputs = Inputs(encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
@@ -165,6 +162,17 @@ def evaluate_sets(
         for note, run in zip(result.quality.loc[whole, "note"], result.quality.loc[whole, "run"], strict=True)
     ]
     return result
+
+
+def _encoded(
+    images: ImageSet, network: Encoder, size: int, levels: dict[str, list[str]], name: str,
+    cache_dir: str | Path | None, show: bool,
+) -> EncodedSide:
+    """One side with its features, patients and group codes."""
+    features = extract(images, network, size, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
+    own = {attribute: codes(images.frame, attribute, levels[attribute])
+           for attribute in levels if attribute in images.attributes}
+    return EncodedSide(images.patients(name), own, features, images.frame)
 
 
 def measure_sets(
