@@ -113,6 +113,7 @@ def test_evaluate_compares_sets_looks_for_copies_and_writes_a_report(sides, tmp_
     first = copies[(copies["run"] == "theirs") & (copies["rank"] == 1)].iloc[0]
     assert first["distance"] == 0 and Path(first["generated"]) == Path(first["training"]) and first["near_copy"]
     page = (out / "report" / "index.html").read_text()
+    assert str(sides) not in page + (out / "report" / "report.json").read_text()  # names of files, not where they lie
     assert "theirs" in page and "near copy" in page and "Memorisation" in page
     text = refused("evaluate", "--out", out, "--real", sides / "held.csv", "--generated", sides / "asked.csv",
                    "--generated", sides / "asked.csv")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -52,6 +53,18 @@ def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
             yield ClosePairs(str(run), *sides, [pair_caption(row) for _, row in rows.iterrows()])
 
 
+def named_copies(copies: pd.DataFrame) -> pd.DataFrame:
+    """The table for a report: file names below the folder that a run's images share, not where that lies."""
+    shown = copies.copy()
+    for column in ("generated", "training"):
+        for _, rows in copies.groupby("run", sort=False):
+            paths = [Path(path) for path in rows[column]]
+            if all(path.is_absolute() for path in paths):
+                root = os.path.commonpath([path.parent for path in paths])
+                shown.loc[rows.index, column] = [path.relative_to(root).as_posix() for path in paths]
+    return shown
+
+
 def _images(paths: pd.Series, size: int) -> NDArray[np.uint8]:
     return load_images([Path(path) for path in paths], size)
 
@@ -69,5 +82,5 @@ def write_evaluation(result: Evaluation, out: Path, *, title: str, size: int) ->
         fairness=None,
         comparison=result.comparison if len(result.comparison) else None,
         copies=list(close_pairs(result.copies, size)),
-        copies_table=result.copies if len(result.copies) else None,
+        copies_table=named_copies(result.copies) if len(result.copies) else None,
     )
