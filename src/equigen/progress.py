@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.progress import (
@@ -55,3 +56,20 @@ def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> It
     ]
     with Progress(*columns, console=console, disable=not show, refresh_per_second=4) as progress:
         yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))
+
+
+@contextmanager
+def quiet(logging: Any) -> Iterator[None]:
+    """No remarks and no bars of a library while it opens files; ``logging`` is its own module of that name.
+
+    Those of diffusers and transformers, which have the same functions.
+    """
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers.utils import logging
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
@@ -21,7 +22,8 @@ from equigen.diffusion.objective import STEPS
 from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
-from equigen.latents.autoencoder import Autoencoder, quiet_diffusers, weight_hash
+from equigen.latents.autoencoder import Autoencoder, weight_hash
+from equigen.progress import quiet
 
 Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
 """Fields and their levels, in the order of the tokens; pairs in the files."""
@@ -166,7 +168,7 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
         )
         raise InputError("There is no generator here.", [problem])
     try:
-        with quiet_diffusers():
+        with quiet(logging):
             pipeline: EquigenPipeline = EquigenPipeline.from_pretrained(
                 str(path), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
             )

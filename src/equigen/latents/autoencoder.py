@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +17,7 @@ from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, naming_full_disk
+from equigen.progress import quiet
 
 CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SHIPPED = "shipped"
@@ -120,20 +119,6 @@ def _block_side(channels: int) -> int:
     return side
 
 
-@contextmanager
-def quiet_diffusers() -> Iterator[None]:
-    """No remarks from diffusers while it opens files: AutoencoderTiny remarks on a setting that it wrote itself."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
-
-
 def shipped_folder() -> Path:
     """Where the autoencoder that comes with equigen lies, with its model card."""
     return Path(str(resources.files("equigen.latents") / "shipped"))
@@ -171,7 +156,7 @@ def _open(kind: Any, folder: Path) -> Any:
     """The network with every weight from the folder; diffusers alone would fill missing ones at random."""
     mend = "weights are read from diffusion_pytorch_model.safetensors; save them with safe_serialization=True"
     try:
-        with quiet_diffusers():
+        with quiet(logging):  # AutoencoderTiny remarks on a setting that it wrote itself
             network, told = kind.from_pretrained(
                 str(folder),
                 use_safetensors=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,16 @@ def named_copies(copies: pd.DataFrame) -> pd.DataFrame:
     return shown
 
 
+def for_report(result: Evaluation, size: int) -> dict[str, Any]:
+    """What ``write_report`` takes of an evaluation: its tables, and the closest pairs at ``size`` pixels."""
+    return {
+        "quality": result.quality,
+        "comparison": result.comparison if len(result.comparison) else None,
+        "copies": list(close_pairs(result.copies, size)),
+        "copies_table": named_copies(result.copies) if len(result.copies) else None,
+    }
+
+
 def _images(paths: pd.Series, size: int) -> NDArray[np.uint8]:
     return load_images([Path(path) for path in paths], size)
 
@@ -78,9 +89,6 @@ def write_evaluation(result: Evaluation, out: Path, *, title: str, size: int) ->
         title=title,
         summary_facts={"Generated sets": ", ".join(map(str, runs))},
         counts=None,
-        quality=result.quality,
         fairness=None,
-        comparison=result.comparison if len(result.comparison) else None,
-        copies=list(close_pairs(result.copies, size)),
-        copies_table=named_copies(result.copies) if len(result.copies) else None,
+        **for_report(result, size),
     )

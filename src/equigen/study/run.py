@@ -24,7 +24,7 @@ from equigen.report import write_report
 from equigen.study.check import at, check_cohort, check_early, generators, used_plans
 from equigen.study.pictures import grids
 from equigen.study.quality import evaluate_study
-from equigen.study.results import close_pairs, named_copies, read_tables, write_tables
+from equigen.study.results import for_report, read_tables, write_tables
 from equigen.study.settings import StudySettings, read_study
 from equigen.study.stages import Stages
 from equigen.synthesis import SyntheticSet, generate, plan
@@ -210,10 +210,7 @@ class Study:
             title=self.settings.name,
             summary_facts=self._facts(),
             counts=cohort.counts(),
-            quality=measured.quality,
-            comparison=measured.comparison if len(measured.comparison) else None,
-            copies=list(close_pairs(measured.copies, self.settings.size)),
-            copies_table=named_copies(measured.copies) if len(measured.copies) else None,
+            **for_report(measured, self.settings.size),
             fairness=fairness,
             history={name: pd.read_parquet(run.folder / "history.parquet") for name, run in made.items()},
             grids=grids(cohort.split("test", domain="id"), shown, self.settings.size),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
+from equigen.progress import quiet
 from equigen.quality.encoders.base import Bicubic, NetworkEncoder, Outputs
 from equigen.quality.encoders.weights import state_hash, unusable
 
@@ -155,8 +155,10 @@ def load_whole(kind: Any, config: Any, folder: Path, source: str, encoder: str) 
 
     transformers fills what a file lacks with random numbers; here that is an error.
     """
+    from transformers.utils import logging
+
     try:
-        with _quiet():
+        with quiet(logging):  # its report of the weights is read here instead of printed
             network, told = kind.from_pretrained(
                 folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
             )
@@ -168,22 +170,6 @@ def load_whole(kind: Any, config: Any, folder: Path, source: str, encoder: str) 
         raise unusable(encoder, f"{len(lacking)} weights are missing or of another shape, such as {lacking[0]}",
                        "copy the folder again", source)
     return network, state_hash(network.state_dict().items(), repr(network))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without transformers' bars and its report of the weights, which is read here instead of printed."""
-    from transformers.utils import logging
-
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def preparation_of(
