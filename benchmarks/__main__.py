@@ -1,4 +1,4 @@
-"""Run the benchmarks and keep their figures: `python -m benchmarks [loop] [latents] [demo] [quality] [validity]`.
+"""Run the benchmarks and keep their figures: `python -m benchmarks [loop] [cost] [latents] [demo] ...`.
 
 Run it when nothing else runs. Figures go to benchmarks/results/, with the hardware named.
 """
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import demo, latents, loop, quality, validity
+from benchmarks import cost, demo, latents, loop, quality, validity
 from equigen import __version__
 from equigen.files import write_json
 
-BENCHMARKS = {"loop": loop.measure, "latents": latents.measure, "demo": demo.measure,
+BENCHMARKS = {"loop": loop.measure, "cost": cost.measure, "latents": latents.measure, "demo": demo.measure,
               "quality": quality.measure, "validity": validity.measure}
 RESULTS = Path(__file__).parent / "results"
 

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from equigen import __version__
+from equigen.cli_calibrate import GUIDANCE_HELP, calibrate, with_guidance
+from equigen.cli_compare import compare
 from equigen.cli_errors import Commands, end_on_sigterm
 from equigen.cli_evaluate import evaluate
 from equigen.cli_inputs import numbers, open_cohort, pairs, read_settings, result_table, words
@@ -166,7 +168,7 @@ def train(
         typer.Option(help="Folder of the generator; generators/MECHANISM-seedSEED by default."),
     ] = None,
     mechanism: Annotated[
-        str | None, typer.Option(help="none, perturbation (the default), or one that a package adds.")
+        str | None, typer.Option(help="perturbation (the default), none, balanced, or another of docs/mechanisms.md.")
     ] = None,
     images: Annotated[
         int | None, typer.Option(help="Length of training in images seen; 200000 by default.")
@@ -176,6 +178,17 @@ def train(
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels; 64 by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed; 0 by default.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Folder of a generator whose weights are gone on from.")] = None,
+    min_snr: Annotated[
+        float | None, typer.Option(help="Gamma of min-SNR loss weights, 5 is usual; off by default.")
+    ] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Parts in which a batch passes the network, to save memory; 1 by default.")
+    ] = None,
+    precision: Annotated[str | None, typer.Option(help="auto (the default), fp32 or bf16.")] = None,
+    snapshot_every: Annotated[
+        int | None, typer.Option(help="Images between two kept generators; none are kept by default.")
+    ] = None,
     autoencoder: Coder = "shipped",
     latents: Annotated[Path, typer.Option(help="Folder of the latent cache.")] = Path("latents"),
     settings: Settings = None,
@@ -185,7 +198,9 @@ def train(
     from equigen.training import TrainSettings
     from equigen.training import train as train_generator
 
-    given = {"mechanism": mechanism, "images": images, "preset": preset, "size": size, "seed": seed}
+    given = {"mechanism": mechanism, "images": images, "preset": preset, "size": size, "seed": seed,
+             "start": None if start is None else str(start), "min_snr": min_snr, "accumulate": accumulate,
+             "precision": precision, "snapshot_every": snapshot_every}
     values = {**read_settings(settings), **{key: value for key, value in given.items() if value is not None}}
     title = "The training settings have errors."
     chosen = check_keys(TrainSettings, values, str(settings or "options"), title)
@@ -202,7 +217,7 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder of the synthetic set.")],
     policy: Annotated[str, typer.Option(help="match, balanced, uniform or complement.")] = "match",
     size: Annotated[int, typer.Option(help="How many images.")] = 1000,
-    guidance: Annotated[float, typer.Option(help="Classifier-free guidance scale; 1 is none.")] = 2.0,
+    guidance: Annotated[str | None, typer.Option(help=GUIDANCE_HELP)] = None,
     steps: Annotated[int, typer.Option(help="Steps of the sampler (DPM-Solver++).")] = 20,
     seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
     batch: Annotated[int, typer.Option(help="Images held at once; changes memory, never images.")] = 32,
@@ -213,11 +228,14 @@ def generate(
     from equigen.synthesis import plan
 
     pipeline = open_generator(generator)
-    rows = plan(open_cohort(cohort), policy, size, seed, guidance, steps)  # type: ignore[arg-type]
+    rows = plan(open_cohort(cohort), policy, size, seed, steps=steps)  # type: ignore[arg-type]
+    rows = with_guidance(rows, generator, pipeline.hash, guidance)
     typer.echo(make_images(pipeline, rows, out, batch=batch).folder / "synthetic.parquet")
 
 
+app.command()(calibrate)
 app.command()(evaluate)
+app.command()(compare)
 
 
 @app.command()

@@ -22,8 +22,12 @@ OPTIONS = {
     "phantom": "--out --images --seed --settings",
     "autoencoder train": "COHORT --out --patches --seed --settings",
     "encode": "COHORT --out --size --autoencoder",
-    "train": "COHORT --out --mechanism --images --preset --size --seed --autoencoder --latents --settings",
+    "train": "COHORT --out --mechanism --images --preset --size --seed --start --min-snr --accumulate "
+             "--precision --snapshot-every --autoencoder --latents --settings",
     "generate": "GENERATOR --cohort --out --policy --size --guidance --steps --seed --batch",
+    "calibrate": "GENERATOR COHORT --attribute --out --objective --gap-weight --budget --bounds --images --steps "
+                 "--encoder --confirm --confirm-images --replicates --min-patients --seed --batch",
+    "compare": "COMPARISON_YAML --out --jobs --engine --set",
     "evaluate": "--real --generated --out --groups --labels --train --image --patient --encoder --metrics --size "
     "--matched-n --replicates --seed --intersections",
     "diagnose": "COHORT --out --synthetic --label --ratios --images --size --seeds",

@@ -11,7 +11,7 @@ from equigen.equity import Groups, build, group_losses
 from equigen.errors import InputError
 
 SETTINGS = {
-    "none": {}, "released": {"time_window": 5}, "corrected": {"window_images": 200, "design": 2},
+    "none": {}, "released": {"time_window": 5}, "corrected": {"window_images": 200, "design": 2, "delay_images": 0},
     "random": {"form": "lognormal"}, "reweight": {"combine": "product"}, "balanced": {},
     "group_dro": {"eta": 0.01, "adjustment": 0.5, "strata": 4, "memory": 50},
     "minmax_noise": {"minimum": 5, "strata": 3, "memory": 20},

@@ -61,7 +61,7 @@ def test_the_design_is_plain_training_and_then_sobol_points(groups, probe_of):
 
 
 def test_the_process_sees_every_window_with_its_time_and_is_asked_about_now(groups, probe_of, monkeypatch):
-    from equigen.equity import Proposal, perturbation_corrected
+    from equigen.equity import Proposal, question
 
     asked = []
 
@@ -69,8 +69,8 @@ def test_the_process_sees_every_window_with_its_time_and_is_asked_about_now(grou
         asked.append((points.clone(), rewards.clone(), others))
         return Proposal(torch.full((5,), 0.25, dtype=torch.float64), None)
 
-    monkeypatch.setattr(perturbation_corrected, "propose", fixed)
-    mechanism = CorrectedPerturbation(groups, 4, window_images=100, design=1, sigma_max=2.0, beta=0.3)
+    monkeypatch.setattr(question, "propose", fixed)
+    mechanism = CorrectedPerturbation(groups, 4, window_images=100, design=1, sigma_max=2.0, beta=0.3, delay_images=0)
     mechanism.observe_probe(probe_of((2, 3), (1, 2, 4.5)), 100)
     mechanism.observe_probe(probe_of((2, 2), (1, 2, 4.5)), 230)
     points, rewards, others = asked[-1]
@@ -105,7 +105,7 @@ def test_groups_of_few_images_are_unknown_and_do_not_steer(groups):
 
 def test_it_learns_which_group_needs_weight(groups, probe_of):
     """A made-up training: the more sigma the old have over the rest, the smaller their gap; losses fall."""
-    mechanism = CorrectedPerturbation(groups, 0, window_images=100)
+    mechanism = CorrectedPerturbation(groups, 0, window_images=100, delay_images=0)
     gaps = []
     for window in range(1, 13):
         lever = float(mechanism.sigma[4] - mechanism.sigma[2:4].mean())
@@ -119,7 +119,7 @@ def test_it_learns_which_group_needs_weight(groups, probe_of):
 
 
 def test_sigma_stays_within_its_bounds(groups, probe_of):
-    mechanism = CorrectedPerturbation(groups, 0, window_images=100, sigma_max=0.3)
+    mechanism = CorrectedPerturbation(groups, 0, window_images=100, sigma_max=0.3, delay_images=0)
     for window in range(1, 6):
         mechanism.observe_probe(probe_of((1, 2 - 0.1 * window), (1, 2, 3)), 100 * window)
         assert 0 <= float(mechanism.sigma.min()) <= float(mechanism.sigma.max()) <= 0.3
@@ -151,7 +151,7 @@ def test_a_failed_fit_is_counted_and_told(groups, probe_of, monkeypatch):
         raise process.NotPSDError("not positive definite")
 
     monkeypatch.setattr(process, "maximise", fail)
-    mechanism = CorrectedPerturbation(groups, 0, window_images=100, design=2)
+    mechanism = CorrectedPerturbation(groups, 0, window_images=100, design=2, delay_images=0)
     mechanism.observe_probe(probe_of((1, 1.5), (1, 2, 3)), 100)
     best = mechanism.sigma
     mechanism.observe_probe(probe_of((1, 1.1), (1, 1, 1)), 200)
@@ -166,6 +166,8 @@ def test_a_failed_fit_is_counted_and_told(groups, probe_of, monkeypatch):
     ({"window_images": 1e4}, "whole number"),
     ({"sigma_max": -1}, "'sigma_max' is -1"),
     ({"minimum": True}, "'minimum' is True"),
+    ({"delay_images": -1}, "'delay_images' is -1"),
+    ({"window_images": 100, "delay_images": 51}, "'delay_images' is 51 .give a whole number from 0 to 50"),
 ])
 def test_settings_out_of_range_are_refused(groups, settings, message):
     with pytest.raises(InputError, match=message):

@@ -9,7 +9,7 @@ from small_training import SMALL
 from equigen.cohort import Cohort
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import PRESETS
-from equigen.training import TrainSettings
+from equigen.training import TrainSettings, train
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -47,3 +47,19 @@ def quick():
         return TrainSettings(**{**common, **changes})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def latents(tmp_path_factory):
+    """Folder of the phantoms' latents, encoded once."""
+    return tmp_path_factory.mktemp("latents")
+
+
+@pytest.fixture
+def go(cohort, latents, tmp_path, quick, small_preset):
+    """go(folder name, **settings): train on the phantoms."""
+
+    def run(name="g", on=None, **changes):
+        return train(on or cohort, settings=quick(**changes), out=tmp_path / name, latents=latents, show=False)
+
+    return run

@@ -1,7 +1,7 @@
 """A training run that takes milliseconds a step: made-up latents of two attributes and a small network of one level.
 
 Run as a script, it trains in a process of its own, or in one of several:
-``python small_training.py <folder> <images> <mechanisms and their settings as JSON> [<kill after step>]``.
+``python small_training.py <folder> <images> <name -> [mechanism, settings] as JSON> [<kill after step>]``.
 """
 
 import json
@@ -16,13 +16,17 @@ import torch
 from equigen.checkpoints import prefixed, save_checkpoint
 from equigen.diffusion import PRESETS, Denoiser, build_tokens, build_unet, noise_schedule
 from equigen.equity import Groups, build
-from equigen.training import Data, Trainer, TrainSettings, loop
+from equigen.training import Data, Trainer, TrainSettings, gradients
 
 SMALL = {"channels": (32,), "tokens": 16, "head": 16, "layers": 1}
 GROUPS = Groups((("sex", ("female", "male")), ("age", ("young", "middle", "old"))))
 NONE = {"mechanism": "none"}
 CORRECTED = {"mechanism": "perturbation", "window_images": 16, "minimum": 2}
 RELEASED = {"mechanism": "perturbation", "variant": "released", "time_window": 4}
+OTHERS = ("random", "reweight", "balanced", "group_dro", "minmax_noise")
+ALL = {"none": NONE, "corrected": CORRECTED, "released": RELEASED, **{name: {"mechanism": name} for name in OTHERS}}
+ALL["minmax_noise"]["minimum"] = 1
+TOGETHER = {"accumulate": 2, "min_snr": 5.0}
 
 
 def data(n, seed):
@@ -42,14 +46,14 @@ def settings(images=64, **changes):
     return TrainSettings(**{**common, **changes})
 
 
-def trainer(checkpoint, mechanism=NONE, chosen=None, train=None, held_out=True, key="this run"):
+def trainer(checkpoint, mechanism=NONE, chosen=None, train=None, held_out=True, key="this run", keep=None):
     chosen = chosen or settings()
     with patch.dict(PRESETS, tiny=SMALL):
         denoiser = Denoiser(build_unet("tiny", 4, 4, chosen.seed), build_tokens([4, 5], "tiny", chosen.seed))
     own = dict(mechanism)
     rule = build(own.pop("mechanism"), GROUPS, chosen.seed, **own)
     sides = data(40, 0) if train is None else train, data(20, 1) if held_out else None
-    return Trainer(denoiser, noise_schedule(), *sides, rule, chosen, Path(checkpoint), key)
+    return Trainer(denoiser, noise_schedule(), *sides, rule, chosen, Path(checkpoint), key, keep=keep)
 
 
 class Stopped(Exception):
@@ -57,8 +61,11 @@ class Stopped(Exception):
 
 
 def stopping(step, action=None):
-    """A patch under which the training step ``step`` (from 0) raises Stopped, or does ``action``."""
-    made, plain = [], loop.loss_per_image
+    """A patch under which pass number ``step`` (from 0) through the network raises Stopped, or does ``action``.
+
+    A step is one pass, unless gradients are accumulated.
+    """
+    made, plain = [], gradients.loss_per_image
 
     def loss_per_image(*inputs):
         if len(made) == step:
@@ -68,24 +75,33 @@ def stopping(step, action=None):
         made.append(step)
         return plain(*inputs)
 
-    return patch.object(loop, "loss_per_image", loss_per_image)
+    return patch.object(gradients, "loss_per_image", loss_per_image)
+
+
+def kept(run):
+    """Leave a file for each snapshot, which fails where there is one: by another process, say."""
+    (run.checkpoint.parent / f"{run.checkpoint.stem}-kept-{run.seen}").touch(exist_ok=False)
 
 
 def main(folder, images, mechanisms, kill=None):
-    """One run of each mechanism after another; write the weights and the mechanism's state of this process."""
+    """One run after another; write the weights and the mechanism's state of this process."""
     torch.set_num_threads(1)
     step = -1 if kill is None else int(kill)
-    for name, mechanism in json.loads(mechanisms).items():
-        run = trainer(Path(folder) / f"{name}.safetensors", mechanism, settings(int(images)))
+    for name, (mechanism, changes) in json.loads(mechanisms).items():
+        run = trainer(Path(folder) / f"{name}.safetensors", mechanism, settings(int(images), **changes), keep=kept)
         if name == "unlike" and run.accelerator.process_index == 1:
             for watch in run.probes.values():
                 watch.noise = watch.noise.flip(0)
         with stopping(step, lambda: os.kill(os.getpid(), signal.SIGKILL)):
             run.run(show=False)
         place = Path(folder) / f"{name}-{run.accelerator.process_index}.safetensors"
-        average = prefixed("average", run.average.state_dict())
-        tensors = {**run.network.state_dict(), **average, "sigma": run.mechanism.sigma}
-        save_checkpoint(place, tensors, {"world": run.accelerator.num_processes, "rows": run.history.rows})
+        average, state = prefixed("average", run.average.state_dict()), run.mechanism.state_dict()
+        remembered = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+        tensors = {**run.network.state_dict(), **average, **prefixed("mechanism", remembered)}
+        told = {key: value for key, value in state.items() if key not in remembered}
+        save_checkpoint(place, tensors, {
+            "world": run.accelerator.num_processes, "rows": run.history.rows, "mechanism": told,
+        })  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """The loop: what a step is, what divergence does, and that an interruption changes no bit."""
 
+import contextlib
 import json
 import os
 import signal
@@ -11,17 +12,13 @@ from unittest.mock import patch
 import numpy as np
 import pytest
 import torch
-from small_training import CORRECTED, NONE, RELEASED, Stopped, data, settings, stopping, trainer
+from small_training import ALL, CORRECTED, TOGETHER, Stopped, data, settings, stopping, trainer
 
 from equigen.checkpoints import load_checkpoint, unprefixed
 from equigen.errors import EquigenError, InputError
-from equigen.training import loop
-from equigen.training.loop import check_batch
+from equigen.training import gradients
 
 HERE = Path(__file__).parent
-OTHERS = ("random", "reweight", "balanced", "group_dro", "minmax_noise")
-MECHANISMS = {"none": NONE, "corrected": CORRECTED, "released": RELEASED}
-MECHANISMS |= {name: {"mechanism": name} for name in OTHERS}
 
 
 def names(folder):
@@ -46,30 +43,87 @@ def assert_same_run(one, two):
 def whole(tmp_path_factory):
     """Checkpoints of runs that nothing interrupted, by mechanism."""
     folder, made = tmp_path_factory.mktemp("whole"), {}
-    for name, mechanism in MECHANISMS.items():
+    for name, mechanism in ALL.items():
         made[name] = folder / f"{name}.safetensors"
         trainer(made[name], mechanism).run(show=False)
     return made
 
 
-@pytest.mark.parametrize("name", MECHANISMS)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("step", [4, 7])  # between checkpoints at 24 and 48 images, and after the second
 def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, whole, name, step):
     place = tmp_path / "c.safetensors"
     with stopping(step), pytest.raises(Stopped):
-        trainer(place, MECHANISMS[name]).run(show=False)
+        trainer(place, ALL[name]).run(show=False)
     assert state(place)[1]["seen"] == (24 if step == 4 else 48)
     torch.manual_seed(step)  # whatever else the second process does
-    again = trainer(place, MECHANISMS[name])
+    again = trainer(place, ALL[name])
     assert again.seen == (24 if step == 4 else 48)
     again.run(show=False)
     assert_same_run(place, whole[name])
+
+
+BF16 = {**TOGETHER, "precision": "bf16", "images": 48}
+
+
+@pytest.mark.parametrize(("name", "stop"), list(zip(ALL, (5, 6, 11, 7, 8, 9, 17, 15), strict=True)))
+def test_an_interruption_in_the_midst_of_everything(tmp_path, whole, name, stop):
+    """Two parts, min-SNR and bfloat16 together, stopped between two parts or two steps."""
+    chosen = settings(**BF16)
+    trainer(tmp_path / "whole.safetensors", ALL[name], chosen).run(show=False)
+    place = tmp_path / "cut.safetensors"
+    with stopping(stop), pytest.raises(Stopped):
+        trainer(place, ALL[name], chosen).run(show=False)
+    again = trainer(place, ALL[name], chosen)
+    assert again.seen in {0, 24}
+    again.run(show=False)
+    assert_same_run(place, tmp_path / "whole.safetensors")
+    tensors = state(place)[0]
+    network = unprefixed("network", tensors).values()
+    assert {value.dtype for value in network} == {torch.float32}
+    assert all(bool(value.isfinite().all()) for value in network)
+
+
+def test_bfloat16_is_used_and_near(tmp_path):
+    """Two bytes a number: losses of the same network differ, but little."""
+    runs = [trainer(tmp_path / name, chosen=settings(8, precision=name)) for name in ("fp32", "bf16", "auto")]
+    for run in runs:
+        run.run(show=False)
+    full, half, auto = ([row[4] for row in run.history.rows if row[1:4] == ["train", "*", "*"]] for run in runs)
+    assert full != half and full == pytest.approx(half, rel=0.02) and auto == full
 
 
 def test_the_mechanisms_had_something_to_remember(whole):
     corrected, released = (unprefixed("mechanism", state(whole[name])[0]) for name in ("corrected", "released"))
     assert len(corrected["rewards"]) == 4 and not torch.equal(corrected["points"][1], corrected["points"][2])
     assert released["reward"].isfinite() and bool((released["sigma"] != 1).all())
+
+
+def test_a_mechanism_decides_before_each_batch_and_is_closed_however_the_run_ends(tmp_path):
+    told = []
+    for stop in (100, 2):
+        run = trainer(tmp_path / f"{stop}.safetensors", chosen=settings(32))
+        run.mechanism.decide = lambda seen, first: told.append((seen, first))
+        run.mechanism.close = lambda: told.append("closed")
+        with stopping(stop), contextlib.suppress(Stopped):
+            run.run(show=False)
+    assert told == [(0, True), (8, True), (16, True), (24, True), "closed", (0, True), (8, True), (16, True), "closed"]
+
+
+def test_a_decision_worked_out_beside_the_training_takes_effect_and_leaves_no_process(tmp_path):
+    run, processes = trainer(tmp_path / "c.safetensors", CORRECTED), set()
+    plain = run.mechanism.decide
+
+    def decide(*arguments):
+        took = plain(*arguments)
+        processes.add(run.mechanism.proposer.worker)
+        return took
+
+    run.mechanism.decide = decide
+    run.run(show=False)
+    assert not torch.equal(run.mechanism.points[2], run.mechanism.points[3])  # window 3 had a sigma that was asked for
+    ended = [worker for worker in processes if worker is not None]
+    assert ended and all(worker.poll() is not None for worker in ended)
 
 
 def test_an_interruption_before_the_first_checkpoint_starts_afresh(tmp_path, whole):
@@ -82,7 +136,7 @@ def test_an_interruption_before_the_first_checkpoint_starts_afresh(tmp_path, who
 
 def test_a_killed_process_goes_on(tmp_path, whole):
     place = tmp_path / "corrected.safetensors"
-    asked = ["64", json.dumps({"corrected": CORRECTED}), "5"]
+    asked = ["64", json.dumps({"corrected": [CORRECTED, {}]}), "5"]
     line = [sys.executable, str(HERE / "small_training.py"), str(tmp_path), *asked]
     done = subprocess.run(line, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, check=False)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -161,7 +215,7 @@ def test_one_step_by_hand(tmp_path):
         run.run(show=False)
     batch = copy.stream.batch(0)
     inputs = copy.data.latents[batch.rows], batch.noise, batch.timesteps, batch.ids
-    losses = loop.loss_per_image(copy.network, copy.schedule, *inputs)
+    losses = gradients.loss_per_image(copy.network, copy.schedule, *inputs)
     (weights * losses).mean().backward()
     norm = torch.nn.utils.clip_grad_norm_(copy.network.parameters(), 0.05)
     assert norm > 0.05
@@ -199,7 +253,7 @@ def test_losses_fall(tmp_path):
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_divergence_stops_with_a_clear_error_and_the_last_checkpoint(tmp_path, what):
     place = tmp_path / "c.safetensors"
-    run, plain, made = trainer(place), loop.loss_per_image, []
+    run, plain, made = trainer(place), gradients.loss_per_image, []
 
     def broken(*inputs):
         losses = plain(*inputs)
@@ -210,7 +264,8 @@ def test_divergence_stops_with_a_clear_error_and_the_last_checkpoint(tmp_path, w
             return losses * float("nan")
         return losses.detach() + (losses - losses.detach()).sqrt()  # finite, with an infinite gradient
 
-    with patch.object(loop, "loss_per_image", broken), pytest.raises(EquigenError, match="diverged after 40") as caught:
+    failing = pytest.raises(EquigenError, match="diverged after 40")
+    with patch.object(gradients, "loss_per_image", broken), failing as caught:
         run.run(show=False)
     assert f"a {what} is not finite" in str(caught.value) and "Lower learning_rate" in str(caught.value)
     assert str(place) in str(caught.value)
@@ -225,9 +280,3 @@ def test_divergence_before_the_first_checkpoint(tmp_path):
     with pytest.raises(EquigenError, match=r"diverged|not finite"):
         trainer(tmp_path / "c.safetensors", train=train, held_out=False).run(show=False)
     assert names(tmp_path) == []
-
-
-def test_a_batch_that_cannot_be_shared_out():
-    check_batch(64, 4)
-    with pytest.raises(InputError, match="batch 64 on 3 processes"):
-        check_batch(64, 3)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from generator_folder import files, images, names
 from small_training import Stopped, stopping
 
 from equigen.diffusion import Vocabulary, open_generator
@@ -20,39 +21,6 @@ from equigen.training.train import groups_of, prepare
 
 MODULE = sys.modules["equigen.training.train"]  # the package's own ``train`` is the function
 PERTURBATION = {"mechanism": "perturbation", "mechanism_settings": {"window_images": 16, "minimum": 1}}
-
-
-def names(folder):
-    """What lies in a folder."""
-    return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.fixture(scope="module")
-def latents(tmp_path_factory):
-    return tmp_path_factory.mktemp("latents")
-
-
-@pytest.fixture
-def go(cohort, latents, tmp_path, quick, small_preset):
-    """go(folder name, **settings): train on the phantoms."""
-
-    def run(name="g", on=None, **changes):
-        return train(on or cohort, settings=quick(**changes), out=tmp_path / name, latents=latents, show=False)
-
-    return run
-
-
-def images(run):
-    conditions = pd.DataFrame(
-        {"attr.race": ["asian", "white"], "attr.sex": ["male", None], "label.glaucoma": ["glaucoma", "healthy"]}
-    )
-    return run.pipeline()(conditions, [1, 2], steps=2)
-
-
-def files(folder):
-    """Content of everything that a user gets, by path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "checkpoint.safetensors"}
 
 
 def test_a_generator_folder(go, cohort, tmp_path):
@@ -68,7 +36,7 @@ def test_a_generator_folder(go, cohort, tmp_path):
     assert set(history.query("attribute == 'race'")["group"]) <= {"asian", "black", "white"}
     made = run.pipeline()
     assert made.words.fields == Vocabulary.of(cohort).fields and made.config["size"] == 32
-    assert images(run).shape == (2, 32, 32, 3)
+    assert images(run.pipeline()).shape == (2, 32, 32, 3)
 
 
 def test_the_generator_holds_the_averaged_weights_and_the_statistics(go, cohort, latents):
@@ -138,7 +106,7 @@ def test_an_interrupted_training_ends_in_the_same_files(go, tmp_path, mechanism)
         open_generator(tmp_path / "cut")
     cut = go("cut", **mechanism)
     assert files(cut.folder) == files(whole.folder)
-    assert np.array_equal(images(cut), images(whole))
+    assert np.array_equal(images(cut.pipeline()), images(whole.pipeline()))
 
 
 def test_an_interruption_of_the_export_repeats_it(go, tmp_path):
@@ -192,6 +160,7 @@ def test_arguments_override_settings(cohort, latents, tmp_path, quick, small_pre
         ({"mechanism_settings": {"rho": 1}}, "'rho' is not known"),
         ({"mechanism": "perturbation", "mechanism_settings": {"sigma_max": -1}}, "sigma_max"),
         ({"size": 36}, "multiple of 8"),
+        ({"accumulate": 3}, "batch 8 on 1 process in 3 parts"),
     ],
 )
 def test_what_is_refused_before_an_image_is_encoded(go, quick, cohort, monkeypatch, tmp_path, changes, match):
@@ -229,7 +198,7 @@ def test_a_full_disk_while_the_generator_is_written(go, tmp_path, monkeypatch):
         with pytest.raises(InputError, match="disk is full"):
             go()
     assert not (tmp_path / "g" / "training.json").exists()
-    assert images(go()).shape == (2, 32, 32, 3)
+    assert images(go().pipeline()).shape == (2, 32, 32, 3)
 
 
 def test_a_users_own_autoencoder(go, cohort, latents, tmp_path, quick):
@@ -243,7 +212,7 @@ def test_a_users_own_autoencoder(go, cohort, latents, tmp_path, quick):
 def test_epsilon_is_kept_with_the_generator(go):
     run = go(prediction="epsilon")
     assert json.loads((run.folder / "scheduler" / "scheduler_config.json").read_text())["prediction_type"] == "epsilon"
-    assert images(run).shape == (2, 32, 32, 3)
+    assert images(run.pipeline()).shape == (2, 32, 32, 3)
 
 
 def test_losses_fall_on_phantoms(go):

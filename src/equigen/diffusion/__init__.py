@@ -1,7 +1,7 @@
 """Conditioning, networks, the objective, and the pipeline that samples."""
 
 from equigen.diffusion.networks import PRESETS, ConditionTokens, Denoiser, build_tokens, build_unet, drop
-from equigen.diffusion.objective import STEPS, Prediction, loss_per_image, noise_schedule
+from equigen.diffusion.objective import STEPS, Prediction, loss_per_image, min_snr_weights, noise_schedule
 from equigen.diffusion.pipeline import EquigenPipeline, open_generator
 from equigen.diffusion.vocabulary import Vocabulary
 
@@ -17,6 +17,7 @@ __all__ = [
     "build_unet",
     "drop",
     "loss_per_image",
+    "min_snr_weights",
     "noise_schedule",
     "open_generator",
 ]

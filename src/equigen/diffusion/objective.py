@@ -40,3 +40,18 @@ def loss_per_image(
     target = schedule.get_velocity(latents, noise, timesteps) if velocity else noise
     difference: torch.Tensor = denoiser(noisy, timesteps, ids).float() - target
     return difference.square().mean(dim=(1, 2, 3))
+
+
+def min_snr_weights(schedule: Any, timesteps: torch.Tensor, gamma: float) -> torch.Tensor:
+    """Min-SNR weights of noise levels: min(SNR, gamma) / SNR for epsilon, min(SNR, gamma) / (SNR + 1) for v.
+
+    The Min-SNR-gamma strategy (Hang et al., ICCV 2023, arXiv 2303.09556): each noise level counts as in a loss on the
+    clean latent that is weighted by min(SNR, gamma), so that the easy, almost clean levels do not rule.
+    SNR = alpha_bar / (1 - alpha_bar). ``timesteps``: [B] int64 in [0, 1000); ``gamma`` > 0, 5 in the paper. Returns
+    [B] float32 in [0, 1].
+    """
+    signal: torch.Tensor = schedule.alphas_cumprod.to(timesteps.device)[timesteps]
+    snr = signal / (1 - signal)
+    if schedule.config.prediction_type == "v_prediction":
+        return snr.clamp(max=gamma) / (snr + 1)
+    return (gamma / snr).clamp(max=1)  # without 0 / 0 where there is no signal

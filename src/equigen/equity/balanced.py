@@ -20,6 +20,7 @@ class Balanced(CountedRule):
     """
 
     name = "balanced"
+    uses_losses = False
 
     def __init__(self, groups: Groups, seed: int, *, combine: str = "joint", max_weight: float = 10.0) -> None:
         check_choice(self.name, "combine", combine, COMBINE)

@@ -36,7 +36,8 @@ def propose(points: Tensor, rewards: Tensor, *, seed: int, beta: float = 0.1,
     rewards  [n], finite; larger is better
     times    [n] or None: when each reward was measured (any unit). Time is then one more input of the
              process, so that old rewards count less where rewards drift, and UCB is maximised at time ``now``
-    seed     fixes the result; the global random state of torch is the same before and after
+    seed     fixes the result, whatever the number of threads; the global random state of torch is the same before
+             and after
 
     Where the process cannot be fitted (its covariance is not positive definite, the fit does not converge)
     the point with the best reward is given again and ``fallback`` says why: never in silence.
@@ -51,7 +52,7 @@ def propose(points: Tensor, rewards: Tensor, *, seed: int, beta: float = 0.1,
         when = times[-NEWEST:].double()
         span = torch.tensor([[min(float(when.min()), now - 1.0)], [now]], dtype=torch.float64)
         x, bounds, fixed = torch.cat([x, when[:, None]], 1), torch.cat([bounds, span], 1), {x.shape[1]: now}
-    with _process() as process, _local_randomness(seed):
+    with _process() as process, _local_randomness(seed), _one_thread():
         try:
             best = process.maximise(x, y, bounds, beta, fixed)
         except process.FAILURES as error:
@@ -85,6 +86,17 @@ def _local_randomness(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    # Several threads would round otherwise, so that machines would differ; matrices of 64 rows gain nothing by them.
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _check(points: Tensor, rewards: Tensor, times: Tensor | None, now: float | None) -> None:

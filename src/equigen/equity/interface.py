@@ -23,6 +23,13 @@ class Mechanism(Protocol):
     processes changes a weight. ``state_dict`` and ``load_state_dict`` carry all that is remembered: into
     checkpoints, and from rank 0 to the others where ranks run on unlike hardware. Weights of a mechanism
     multiply with other per-image weights (min-SNR): a mechanism sees nothing but per-image losses.
+
+    A mechanism whose ``weights`` never look at losses may say ``uses_losses = False`` (a class attribute; True where
+    there is none). It then gets NaN for them, and gradient accumulation is spared a forward pass.
+
+    Two more methods are called where a mechanism has them: ``decide(images_seen, first) -> bool`` before each batch, on
+    the process that decides (``first``) and on the others, which says whether something took effect that the others
+    must be told; and ``close()`` when the run ends, however it ends.
     """
 
     name: str

@@ -15,6 +15,7 @@ class Plain:
     """w_i = 1: the Stable Diffusion baseline of METHODS section 3, and the reference of every comparison."""
 
     name = "none"
+    uses_losses = False
 
     def __init__(self, groups: Groups, seed: int) -> None:
         self.groups, self.seed = groups, seed

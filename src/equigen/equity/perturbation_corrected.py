@@ -7,11 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from equigen.equity.bayes import propose, sobol_points
+from equigen.equity.bayes import Proposal, sobol_points
 from equigen.equity.groups import Groups
 from equigen.equity.interface import State
 from equigen.equity.monitor import GroupLosses
 from equigen.equity.noise import draw, lognormal_weights
+from equigen.equity.proposer import Proposer
+from equigen.equity.question import Question
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive
@@ -42,20 +44,36 @@ class CorrectedPerturbation:
     **Choice.** Window 0 is plain training (sigma 0), the reference; windows 1 to ``design`` - 1 are scrambled
     Sobol points of the cube; from then on sigma = sigma_max times the maximiser of UCB (``bayes.propose``).
     The history of all windows is kept; the process sees the newest 64.
+
+    **Delay.** Proposing takes as long as many training steps, so it is done beside them (``Proposer``): what is
+    asked at the end t of a window rules from the first batch at or past t + ``delay_images`` on, however fast
+    either is (who gets there early waits), and the sigma before it until then. None: an eighth of the window; 0:
+    the step at t waits, and nothing runs beside. The reward of a window belongs to the sigma in force at its end,
+    which ruled at least half of it (the delay is at most half a window) but for rounding up to whole batches; the
+    share of its predecessor, an eighth by default, is carried over like all that earlier windows did to the
+    network, and blurs the lever by as much. An answer for which the next window ends too early rules later still,
+    and takes no credit for that window. Design points need no proposing and rule at once. The proposals under way
+    are in the state as the times at which they were asked: whoever loads it asks again, and gets the same. One
+    takes about 0.5 s of one core with 5 groups, 1.5 s with 10: longer than an eighth of a window where a GPU sees
+    several thousand images a second; then choose a longer delay, or windows.
     """
 
     name = "perturbation-corrected"
+    uses_losses = False
 
     def __init__(self, groups: Groups, seed: int, *, window_images: int = 10_000, sigma_max: float = 1.0,
-                 beta: float = 0.1, design: int = 3, minimum: int = 8) -> None:
+                 beta: float = 0.1, design: int = 3, minimum: int = 8, delay_images: int | None = None) -> None:
         check_groups(self.name, groups)
         check_numbers(self.name, {
             "window_images": (window_images, 1, 10**12, True), "sigma_max": (sigma_max, 1e-6, 3, False),
             "beta": (beta, 0, 1e6, False), "design": (design, 1, 64, True),
             "minimum": (minimum, 1, 10**9, True),
         })
+        delay_images = window_images // 8 if delay_images is None else delay_images
+        check_numbers(self.name, {"delay_images": (delay_images, 0, window_images // 2, True)})
         self.groups, self.seed = groups, seed
         self.window_images, self.design, self.minimum = window_images, design, minimum
+        self.delay_images = delay_images
         self.sigma_max, self.beta = float(sigma_max), float(beta)
         self.window = 0  # the current window's number
         self.point = torch.zeros(len(groups), dtype=torch.float64)  # sigma / sigma_max, [K]
@@ -63,7 +81,10 @@ class CorrectedPerturbation:
         self.rewards = torch.zeros(0, dtype=torch.float64)  # [n]
         self.times = torch.zeros(0, dtype=torch.int64)  # images seen when each reward was measured, [n]
         self.probe_counts = torch.zeros(len(groups), dtype=torch.int64)  # zeros: no probe seen yet
+        self.pending = torch.zeros(0, dtype=torch.int64)  # when the proposals under way were asked for, oldest first
         self.fallbacks, self.note = 0, ""
+        self.proposer = Proposer()
+        self._out: int | None = None  # the pending proposal that this process has asked for
 
     @property
     def sigma(self) -> Tensor:
@@ -71,17 +92,39 @@ class CorrectedPerturbation:
         return self.sigma_max * self.point
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
-        """w_i [B], positive, with expected mean 1 over the batch; the mechanism's state does not change."""
+        """w_i [B], positive, with expected mean 1 over the batch.
+
+        The state does not change, unless a proposal is due that ``decide`` was not called for.
+        """
         self.groups.check(groups, len(losses))
+        self._take_due(images_seen)
         sigma = self.groups.spread(self.sigma, groups)
         return lognormal_weights(sigma, draw(groups, self.seed, images_seen)).to(losses)
+
+    def decide(self, images_seen: int, first: bool = True) -> bool:
+        """Before each batch: ask for what is pending, take in what is due; True if something took effect.
+
+        ``first``: whether this process decides. The others learn only when something takes effect, and are then
+        given the state of the first. The result is the same on all.
+        """
+        if first:
+            self._ask()
+            return self._take_due(images_seen)
+        due = self._due(images_seen)
+        self.pending = self.pending[due:]
+        return due > 0
+
+    def close(self) -> None:
+        """End the process that proposes; a later ``decide`` starts another where one is needed."""
+        self.proposer.close()
+        self._out = None
 
     def wants_probe(self, images_seen: int) -> bool:
         """True once the current window is over, until ``observe_probe`` has begun the next."""
         return images_seen // self.window_images > self.window
 
     def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
-        """End the window: keep (sigma, reward, time) and choose the next sigma.
+        """End the window: keep (sigma, reward, time) and choose the next sigma, or have it chosen.
 
         Called before a window is over (at the start, say) it only checks the probe. Raises ``InputError``
         when the probe cannot measure any gap, or is not the probe of the earlier windows.
@@ -95,17 +138,45 @@ class CorrectedPerturbation:
         self.rewards = torch.cat([self.rewards, reward])
         self.times = torch.cat([self.times, torch.tensor([images_seen])])
         self.window = images_seen // self.window_images
-        self.point = self._next_point(images_seen)
-
-    def _next_point(self, images_seen: int) -> Tensor:
         finished = len(self.rewards)
         if finished < self.design:
-            return sobol_points(len(self.groups), finished, derive(self.seed, "equity/design"))[-1]
-        proposal = propose(self.points, self.rewards, times=self.times, now=float(images_seen),
-                           beta=self.beta, seed=derive(self.seed, "equity/proposal", images_seen))
+            self.point = sobol_points(len(self.groups), finished, derive(self.seed, "equity/design"))[-1]
+        elif self.delay_images:
+            self.pending = torch.cat([self.pending, self.times[-1:]])
+        else:
+            self._take(self._question(images_seen).answer())
+
+    def _question(self, asked: int) -> Question:
+        """What was known when the window that ended after ``asked`` images was over."""
+        known = self.times <= asked
+        return Question(self.points[known], self.rewards[known], self.times[known], float(asked), self.beta,
+                        derive(self.seed, "equity/proposal", asked))
+
+    def _ask(self) -> None:
+        """Have the oldest pending proposal worked out; before the first one, have the process started in time."""
+        if len(self.pending):
+            asked = int(self.pending[0])
+            if asked != self._out:
+                self.proposer.ask(self._question(asked))
+                self._out = asked
+        elif self.delay_images and len(self.rewards) >= self.design - 1:
+            self.proposer.start()
+
+    def _due(self, images_seen: int) -> int:
+        """How many of the pending proposals take effect now."""
+        return int((self.pending + self.delay_images <= images_seen).sum())
+
+    def _take_due(self, images_seen: int) -> bool:
+        due = self._due(images_seen)
+        for asked in self.pending[:due].tolist():
+            self._take(self.proposer.answer(self._question(asked)))
+        self.pending = self.pending[due:]
+        return due > 0
+
+    def _take(self, proposal: Proposal) -> None:
+        self.point = proposal.point
         if proposal.fallback is not None:
             self.fallbacks, self.note = self.fallbacks + 1, proposal.fallback
-        return proposal.point
 
     def _check_probe(self, monitor: GroupLosses) -> None:
         comparable = [int(monitor.measured(self.minimum)[part].sum()) for part in self.groups.slices.values()]
@@ -138,25 +209,27 @@ class CorrectedPerturbation:
         return {
             **self._header(), "point": self.point.clone(), "points": self.points.clone(),
             "rewards": self.rewards.clone(), "times": self.times.clone(),
-            "probe_counts": self.probe_counts.clone(),
-            "window": self.window, "fallbacks": self.fallbacks, "note": self.note,
+            "probe_counts": self.probe_counts.clone(), "pending": self.pending.clone(),
+            "fallbacks": torch.tensor(self.fallbacks), "window": self.window, "note": self.note,
         }
 
     def load_state_dict(self, state: State) -> None:
         """Go on from ``state``, in the middle of a window too; ``InputError`` where it does not fit."""
         k, real, whole = len(self.groups), torch.float64, torch.int64
         layout: Layout = {"point": ((k,), real), "points": ((None, k), real), "rewards": ((None,), real),
-                  "times": ((None,), whole), "probe_counts": ((k,), whole)}
-        check_state(state, self._header(), layout, {"window": int, "fallbacks": int, "note": str})
+                  "times": ((None,), whole), "probe_counts": ((k,), whole), "pending": ((None,), whole),
+                  "fallbacks": ((), whole)}
+        check_state(state, self._header(), layout, {"window": int, "note": str})
         self.point, self.points = tensor_of(state, "point"), tensor_of(state, "points")
         self.rewards, self.times = tensor_of(state, "rewards"), tensor_of(state, "times")
         self.probe_counts, self.window = tensor_of(state, "probe_counts"), int(state["window"])
+        self.pending, self._out = tensor_of(state, "pending"), None
         self.fallbacks, self.note = int(state["fallbacks"]), str(state["note"])
 
     def _header(self) -> State:
         settings: dict[str, Setting] = {
             "window_images": self.window_images, "sigma_max": self.sigma_max, "beta": self.beta,
-            "design": self.design, "minimum": self.minimum,
+            "design": self.design, "minimum": self.minimum, "delay_images": self.delay_images,
         }
         return header(self.name, self.groups, self.seed, settings)
 

@@ -24,6 +24,7 @@ class RandomWeights(Rule):
     """
 
     name = "random"
+    uses_losses = False
 
     def __init__(self, groups: Groups, seed: int, *, form: str = "released") -> None:
         check_choice(self.name, "form", form, FORMS)

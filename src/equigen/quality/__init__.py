@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from equigen.quality.comparison import COMPARISON_COLUMNS
+from equigen.quality.contest import Contest, Sample, measure_contest
 from equigen.quality.copies import COPIES_COLUMNS
 from equigen.quality.distances import frechet_distance, kernel_distance
 from equigen.quality.encoders import Encoder, load_encoder
@@ -19,10 +20,12 @@ __all__ = [
     "COLUMNS",
     "COMPARISON_COLUMNS",
     "COPIES_COLUMNS",
+    "Contest",
     "Encoder",
     "Evaluation",
     "ImageSet",
     "Judge",
+    "Sample",
     "evaluate",
     "evaluate_sets",
     "frechet_distance",
@@ -30,6 +33,7 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "load_encoder",
+    "measure_contest",
     "memorisation_informed_distance",
     "oracle_correctness",
     "precision_recall_density_coverage",

@@ -42,13 +42,6 @@ class Content:
     sentences: list[Sentence]
     given: dict[str, pd.DataFrame | None]
 
-    def topics(self) -> dict[str, list[Sentence]]:
-        """The sentences by topic, in order."""
-        topics: dict[str, list[Sentence]] = {}
-        for sentence in self.sentences:
-            topics.setdefault(sentence.topic, []).append(sentence)
-        return topics
-
     def data(self) -> dict[str, Any]:
         """The report as JSON-like data: tables as they came, unknown values as None."""
         return {

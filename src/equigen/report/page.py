@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from equigen import files
 from equigen.report.cards import dataset_card, model_card
 from equigen.report.compared import compared_section
-from equigen.report.content import PHANTOM, Content
+from equigen.report.content import Content
 from equigen.report.diagnosis import diagnosis_section
 from equigen.report.frames import (
     comparison_frame,
@@ -27,6 +24,7 @@ from equigen.report.frames import (
 from equigen.report.images import ClosePairs, Grid
 from equigen.report.layout import Section, Sentence
 from equigen.report.memorisation import memorisation_section
+from equigen.report.render import Page, software
 from equigen.report.results import quality_section
 from equigen.report.sections import (
     counts_section,
@@ -85,12 +83,16 @@ def write_report(
     }  # fmt: skip
     tables = {name: _FRAMES[name](frame) for name, frame in given.items()}
     content = Content(
-        title=title, phantom=phantom, software=_software(versions or {}), facts=dict(summary_facts),
+        title=title, phantom=phantom, software=software(versions or {}), facts=dict(summary_facts),
         warnings=list(warnings), settings=settings or {}, timings=timings or {}, versions=versions or {},
         **tables, history={name: history_frame(frame) for name, frame in (history or {}).items()},
         grids=list(grids), pairs=list(copies), given=given, sentences=_sentences(tables),
     )  # fmt: skip
-    html, data, cards = _html(content), content.data(), (model_card(content), dataset_card(content))
+    page = Page(
+        content.title, content.facts, content.sentences, _sections(content), versions=content.versions,
+        warnings=content.warnings, phantom=phantom,
+    )  # fmt: skip
+    html, data, cards = page.html(), content.data(), (model_card(content), dataset_card(content))
     out = Path(folder)
     files.write_json(out / "report.json", data)
     files.write_text(out / "model_card.md", cards[0])
@@ -139,25 +141,6 @@ def _sentences(tables: Mapping[str, pd.DataFrame]) -> list[Sentence]:
     ]
 
 
-def _html(content: Content) -> str:
-    environment = Environment(
-        loader=PackageLoader("equigen.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style = (Path(__file__).parent / "templates" / "style.css").read_text(encoding="utf-8")
-    return environment.get_template("page.html").render(
-        content=content,
-        phantom=PHANTOM if content.phantom else "",
-        topics=content.topics(),
-        sections=_sections(content),
-        style=Markup(style),
-    )
-
-
 def _sections(content: Content) -> list[Section]:
     """The page from top to bottom."""
     sections = [
@@ -173,12 +156,3 @@ def _sections(content: Content) -> list[Section]:
         settings_section(content.settings, content.versions, content.timings),
     ]
     return [section for section in sections if section is not None]
-
-
-def _software(versions: Mapping[str, str]) -> str:
-    if "equigen" in versions:
-        return f"equigen {versions['equigen']}"
-    try:
-        return f"equigen {version('equigen')}"
-    except PackageNotFoundError:
-        return "equigen (version unknown: not installed as a package)"

@@ -11,9 +11,11 @@ from equigen.statistics.resampling import (
     split_halves,
     subsample,
 )
+from equigen.statistics.seeds import SeedsAndPatients, seeds_and_patients
 from equigen.statistics.testing import holm, p_value, two_sided_p_value
 
 __all__ = [
+    "SeedsAndPatients",
     "equity_scaled",
     "gap",
     "holm",
@@ -23,6 +25,7 @@ __all__ = [
     "patient_codes",
     "percentile_interval",
     "permute_groups",
+    "seeds_and_patients",
     "split_halves",
     "subsample",
     "two_sided_p_value",

@@ -1,6 +1,19 @@
-"""Plans, and the images made from them."""
+"""Plans, the images made from them, and the guidance that each group gets."""
 
+from equigen.synthesis.calibrate import Calibration, calibrate
 from equigen.synthesis.generate import SyntheticSet, generate
-from equigen.synthesis.plan import allot, plan
+from equigen.synthesis.guidance import Guidance, apply_guidance, load_calibration
+from equigen.synthesis.plan import allot, match_plan, plan
 
-__all__ = ["SyntheticSet", "allot", "generate", "plan"]
+__all__ = [
+    "Calibration",
+    "Guidance",
+    "SyntheticSet",
+    "allot",
+    "apply_guidance",
+    "calibrate",
+    "generate",
+    "load_calibration",
+    "match_plan",
+    "plan",
+]

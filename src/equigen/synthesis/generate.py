@@ -142,10 +142,14 @@ def _check(plan: pd.DataFrame, pipeline: EquigenPipeline, batch: int) -> None:
     pipeline.words.encode(plan)
 
 
+def plan_hash(plan: pd.DataFrame) -> str:
+    """SHA-256 over every cell of a plan, in its order."""
+    return hash_value(plan.astype(object).where(plan.notna(), None).to_dict("list"))
+
+
 def _claim(folder: Path, plan: pd.DataFrame, generator: str) -> None:
     """Write what this folder is for; refuse one that is for something else."""
-    content = plan.astype(object).where(plan.notna(), None).to_dict("list")
-    claim = {"plan": hash_value(content), "generator": generator, "images": len(plan)}
+    claim = {"plan": plan_hash(plan), "generator": generator, "images": len(plan)}
     place = folder / "generation.json"
     if place.is_file() and read_json(place) != claim:
         raise InputError(

@@ -30,8 +30,9 @@ def plan(
     attribute levels equally often, diagnoses as frequent in each cell as in the whole training split (Ktena et al.
     2024). ``uniform``: every known diagnosis in every cell equally often. ``complement``: what each attribute cell
     lacks to the size of the largest, diagnoses as in the whole split; ``size`` is then the most that is made. Counts
-    are exact up to rounding, not drawn; rows are shuffled. Raises InputError for an unknown policy, a size or steps
-    below 1, negative guidance, an empty training split, or ``uniform`` where no diagnosis is known.
+    are exact up to rounding, not drawn; rows are shuffled. ``guidance`` is one scale for all
+    rows; ``apply_guidance`` gives each group its own. Raises InputError for an unknown policy, a size or steps below 1,
+    negative guidance, an empty training split, or ``uniform`` where no diagnosis is known.
     """
     training = cohort.split("train").frame
     _check(policy, size, guidance, steps, training)
@@ -42,8 +43,7 @@ def plan(
     )
     prevalence = _shares(training, diagnoses)
     if policy == "match":
-        joint = training[labels + attributes].drop_duplicates().reset_index(drop=True)
-        rows = joint.iloc[np.repeat(np.arange(len(joint)), allot(_shares(training, joint), size))]
+        rows = _matching(training, labels + attributes, size)
     else:
         cells = (
             pd.MultiIndex.from_product(
@@ -58,6 +58,27 @@ def plan(
             diagnoses,
             prevalence if policy != "uniform" else _known(diagnoses),
         )[labels + attributes]
+    return _finished(cohort, rows, seed, guidance, steps)
+
+
+def match_plan(cohort: Cohort, size: int, seed: int = 0, guidance: float = 2.0, steps: int = 20) -> pd.DataFrame:
+    """The policy ``match`` over all images of a cohort, whatever their split: of one group or of held-out images, say.
+
+    Columns and errors as for ``plan``.
+    """
+    _check("match", size, guidance, steps, cohort.frame)
+    columns = [*(f"label.{name}" for name in cohort.labels), *(f"attr.{name}" for name in cohort.attributes)]
+    return _finished(cohort, _matching(cohort.frame, columns, size), seed, guidance, steps)
+
+
+def _matching(frame: pd.DataFrame, columns: list[str], size: int) -> pd.DataFrame:
+    """Rows of conditions whose joint distribution is that of the frame, up to rounding."""
+    joint = frame[columns].drop_duplicates().reset_index(drop=True)
+    return joint.iloc[np.repeat(np.arange(len(joint)), allot(_shares(frame, joint), size))]
+
+
+def _finished(cohort: Cohort, rows: pd.DataFrame, seed: int, guidance: float, steps: int) -> pd.DataFrame:
+    """Rows of conditions in random order, with prompt, seed, guidance and steps."""
     rows = rows.reset_index(drop=True)
     order = numpy_generator(seed, "plan-order").permutation(len(rows))
     rows = rows.iloc[order].reset_index(drop=True)

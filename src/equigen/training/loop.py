@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,11 +21,12 @@ from equigen.checkpoints import (
     save_checkpoint,
     unprefixed,
 )
-from equigen.diffusion import Denoiser, loss_per_image
+from equigen.diffusion import Denoiser
 from equigen.equity import Groups, Mechanism
 from equigen.errors import EquigenError, InputError, Problem
 from equigen.progress import progress_bar
 from equigen.training.average import Average
+from equigen.training.gradients import Gradients, autocast
 from equigen.training.history import History
 from equigen.training.probe import Probe
 from equigen.training.settings import TrainSettings
@@ -45,17 +48,11 @@ def crossed(before: int, after: int, every: int) -> bool:
     return before // every != after // every
 
 
-def check_batch(batch: int, processes: int) -> None:
-    """InputError unless the global batch can be shared out evenly."""
-    if batch % processes:
-        problem = Problem(f"batch {batch} on {processes} processes", f"use a multiple of {processes}")
-        raise InputError("The batch cannot be shared out.", [problem])
-
-
 class Trainer:
     """All state of one training run: networks, optimizer, average, mechanism, history and the count of images seen.
 
-    ``checkpoint``: the file that is written, and gone on from where it exists; ``key`` says what it belongs to. Raises
+    ``checkpoint``: the file that is written, and gone on from where it exists; ``key`` says what it belongs to;
+    ``keep`` is called by the first process every ``settings.snapshot_every`` images. Raises
     InputError when that is something else, or when the batch cannot be shared out among the processes.
     """
 
@@ -70,8 +67,9 @@ class Trainer:
         checkpoint: Path,
         key: str,
         accelerator: Accelerator | None = None,
+        keep: Callable[[Trainer], None] | None = None,
     ) -> None:
-        self.accelerator = accelerator or Accelerator()
+        self.accelerator, self.keep = accelerator or Accelerator(), keep
         self.settings, self.schedule, self.data, self.mechanism = settings, schedule, data, mechanism
         self.checkpoint, self.key = checkpoint, key
         self.network, self.seen = denoiser, 0
@@ -83,16 +81,16 @@ class Trainer:
             fused=True,
         )
         self.history = History(data.groups)
-        workers = self.accelerator.num_processes
-        check_batch(settings.batch, workers)
-        share = settings.batch // workers
-        self.mine = slice(self.accelerator.process_index * share, (self.accelerator.process_index + 1) * share)
         weights = mechanism.sampling_weights(data.index)
         self.stream = Stream(data.ids, tuple(data.latents.shape[1:]), settings, weights)
         self.probes = {"probe_train": self._probe(data, "train")}
         if held_out is not None and len(held_out.latents):
             self.probes["probe_heldout"] = self._probe(held_out, "heldout")
         self.model, self.prepared = self.accelerator.prepare(denoiser, self.optimizer)
+        latents = data.latents.to(self.accelerator.device)
+        self.gradients = Gradients(
+            self.accelerator, self.model, schedule, latents, mechanism, settings, self._check_finite
+        )
         self.average = Average(denoiser) if settings.ema else None
         if checkpoint.is_file():
             self._resume()
@@ -114,36 +112,20 @@ class Trainer:
         On a CPU the weights do not depend on where the run was interrupted. Raises EquigenError, before anything is
         saved, when a loss or a gradient is not finite.
         """
-        settings, device = self.settings, self.accelerator.device
-        latents, parameters = self.data.latents.to(device), list(self.model.parameters())
+        settings, parameters = self.settings, list(self.model.parameters())
         self.model.train()
         if self.seen == 0:
             self._watch(force=True)
-        with progress_bar(
-            f"train {settings.mechanism}",
-            settings.images,
-            done=self.seen,
-            show=show and self.accelerator.is_main_process,
-        ) as bar:
+        shown = show and self.accelerator.is_main_process
+        with closing(self), progress_bar(f"train {settings.mechanism}", settings.images, self.seen, shown) as bar:
             while self.seen < settings.images:
+                self._decide()
                 batch = self.stream.batch(self.seen)
-                rows, index = batch.rows[self.mine], self.data.index[batch.rows]
+                index = self.data.index[batch.rows]
 
-                # f(z_t, t, c) against its target, for this process's share of the batch
-                with self._autocast():
-                    inputs = (batch.noise[self.mine], batch.timesteps[self.mine], batch.ids[self.mine])
-                    losses = loss_per_image(
-                        self.model, self.schedule, latents[rows], *(value.to(device) for value in inputs)
-                    )
-
-                # the mechanism sees the losses of the whole batch, and each process takes its share of the weights
-                everyone = self.accelerator.gather(losses.detach()).cpu()
-                self._check_finite("loss", everyone)
-                weights = self.mechanism.weights(everyone, index, batch.timesteps, self.seen)
-                loss = (weights[self.mine].to(device) * losses).mean()
-
+                # predict, weigh and go backward; the losses are those of the whole batch, before any weight
                 self.prepared.zero_grad()
-                self.accelerator.backward(loss)
+                losses = self.gradients.add(batch, index, self.seen)
                 norm = self.accelerator.clip_grad_norm_(parameters, settings.clip)
                 self._check_finite("gradient", norm)
                 for group in self.optimizer.param_groups:
@@ -154,20 +136,21 @@ class Trainer:
 
                 before, self.seen = self.seen, self.seen + settings.batch
                 over = self.seen >= settings.images
-                self.history.count(everyone, index)
+                self.history.count(losses, index)
                 if over or crossed(before, self.seen, settings.log_every):
                     mean = self.history.log_training(self.seen, settings.learning_rate_at(self.seen))
                     bar.note(f"loss {mean:.4f}")
                 self._watch(force=over or crossed(before, self.seen, settings.probe_every))
+                if self.keep is not None and self._snapshot_due(before):
+                    self.keep(self)  # before the checkpoint: after it, a kill between the two would lose the snapshot
                 if over or crossed(before, self.seen, settings.checkpoint_every):
                     self._save()
                 bar.advance(settings.batch)
 
-    def _autocast(self) -> Any:
-        """bfloat16 where it was asked for, or where it is faster."""
-        device = self.accelerator.device.type
-        wanted = self.settings.precision == "bf16" or (self.settings.precision == "auto" and device == "cuda")
-        return torch.autocast(device, torch.bfloat16, enabled=wanted)
+    def _snapshot_due(self, before: int) -> bool:
+        """Whether this process keeps a generator now."""
+        every = self.settings.snapshot_every
+        return bool(every) and self.accelerator.is_main_process and crossed(before, self.seen, every)
 
     def _check_finite(self, what: str, values: torch.Tensor) -> None:
         """Stop before a diverged step reaches the weights, their average, the history or a checkpoint."""
@@ -184,16 +167,25 @@ class Trainer:
         asked = self.mechanism.wants_probe(self.seen)
         if not (asked or force):
             return
-        monitors = {}
+        monitors, device = {}, self.accelerator.device
         for kind in self.probes if force else list(self.probes)[-1:]:
-            monitors[kind] = self.probes[kind].measure(
-                self.model, self.schedule, self.accelerator.device, self.settings.batch
-            )
+            with autocast(device, self.settings.precision):  # in the precision of training, and as fast
+                monitors[kind] = self.probes[kind].measure(self.model, self.schedule, device, self.settings.batch)
             self.history.log_probe(self.seen, kind, monitors[kind])
         if asked or self.seen == 0:  # at the start a mechanism only checks that the probe can steer it
             self.mechanism.observe_probe(list(monitors.values())[-1], self.seen)
             self._agree()
         self.history.log_records(self.seen, self.mechanism.records())
+
+    def _decide(self) -> None:
+        """What a mechanism has had worked out beside the training takes effect before the same batch everywhere."""
+        decide = getattr(self.mechanism, "decide", None)  # few have it
+        if decide is not None and decide(self.seen, self.accelerator.is_main_process):
+            self._agree()
+
+    def close(self) -> None:
+        """End what the mechanism has running beside the training; ``run`` does it, however it ends."""
+        getattr(self.mechanism, "close", lambda: None)()
 
     def _agree(self) -> None:
         """All processes go on with the first one's decision; unlike processors may round proposals differently."""

@@ -34,6 +34,10 @@ class TrainSettings(BaseModel):
     probe_every: int = Field(20_000, ge=1)               # images between two measurements of both probes
     log_every: int = Field(2_000, ge=1)                  # images over which training losses are averaged
     checkpoint_every: int = Field(20_000, ge=1)          # images between two checkpoints
+    snapshot_every: int = Field(0, ge=0)                 # images between two kept generators; 0 keeps the last alone
+    start: str | None = None                             # folder of a generator whose weights are gone on from
+    min_snr: float = Field(0, ge=0)                      # gamma of min-SNR loss weights, 5 is usual; 0: none
+    accumulate: int = Field(1, ge=1)                     # parts in which a batch passes the network, to save memory
     mechanism: str = "perturbation"
     mechanism_settings: dict[str, Any] = {}
     seed: int = 0

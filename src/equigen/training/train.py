@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,13 @@ from equigen.diffusion import (
     noise_schedule,
     open_generator,
 )
+from equigen.diffusion.networks import PRESETS
 from equigen.equity import Groups, build
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, naming_full_disk, read_json, write_json, write_parquet
 from equigen.latents import SHIPPED, Autoencoder, channel_statistics, encode, load_autoencoder
-from equigen.training.loop import Data, Trainer, check_batch
+from equigen.training.gradients import check_batch
+from equigen.training.loop import Data, Trainer
 from equigen.training.settings import TrainSettings
 
 
@@ -43,9 +46,10 @@ class Run:
 def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoencoder) -> None:
     """Everything that can be known to fail before an image is encoded.
 
-    Raises InputError for an image size that does not fit the autoencoder, a training split without images, or a
-    mechanism that is unknown or cannot work on the cohort's groups.
+    Raises InputError for an image size that does not fit the autoencoder, a batch that cannot be cut in parts, a
+    training split without images, or a mechanism that is unknown or cannot work on the cohort's groups.
     """
+    check_batch(settings.batch, 1, settings.accumulate)
     autoencoder.check_size(settings.size)
     if len(cohort.split("train")) == 0:
         problem = Problem("the training split is empty", "mend the split in cohort.yaml")
@@ -85,28 +89,76 @@ def train(
     accelerator = Accelerator()
     coder = load_autoencoder(autoencoder, str(accelerator.device))
     check_settings(settings, cohort, coder)
-    check_batch(settings.batch, accelerator.num_processes)
-    key = hash_value([cohort.hash, coder.hash, settings.model_dump(mode="json")])
+    check_batch(settings.batch, accelerator.num_processes, settings.accumulate)
+    words, groups = Vocabulary.of(cohort), groups_of(cohort)
+    origin = None if settings.start is None else open_start(settings, words, coder)
+    key = run_key(cohort, coder, settings, origin)
     if (folder / "training.json").is_file():
         _check_same(folder, key)
         return Run(folder, folder.name)
     cache = latents or folder.parent.parent / "latents"
     with accelerator.main_process_first():
         sides = prepare(cohort, coder, cache, settings.size, show)
-    words, groups = Vocabulary.of(cohort), groups_of(cohort)
     denoiser = Denoiser(
         build_unet(settings.preset, coder.channels, settings.size // coder.factor, settings.seed),
         build_tokens(words.sizes, settings.preset, settings.seed),
     )
+    if origin is not None:
+        denoiser.load_state_dict(origin.denoiser.state_dict())
     rule = build(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
     schedule, checkpoint = noise_schedule(settings.prediction), folder / "checkpoint.safetensors"
-    trainer = Trainer(denoiser, schedule, sides.train, sides.held_out, rule, settings, checkpoint, key, accelerator)
+
+    def keep(trainer: Trainer) -> None:
+        place = folder / "snapshots" / f"{trainer.seen:09d}"
+        with naming_full_disk(place):
+            _pipeline(trainer, coder, words, sides).save_pretrained(str(place), safe_serialization=True)
+
+    trainer = Trainer(
+        denoiser, schedule, sides.train, sides.held_out, rule, settings, checkpoint, key, accelerator, keep
+    )
     trainer.run(show)
     if accelerator.is_main_process:
         with naming_full_disk(folder):
             _export(trainer, coder, words, sides, folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
+
+
+def run_key(cohort: Cohort, coder: Autoencoder, settings: TrainSettings, origin: EquigenPipeline | None) -> str:
+    """What a run depends on; a generator that is gone on from counts by its weights, not by where it lies."""
+    values = {**settings.model_dump(mode="json"), "start": None if origin is None else origin.hash}
+    return hash_value([cohort.hash, coder.hash, values])
+
+
+def open_start(settings: TrainSettings, words: Vocabulary, coder: Autoencoder) -> EquigenPipeline:
+    """The generator that ``settings.start`` names.
+
+    Raises InputError when it has another network, autoencoder, prediction, size or vocabulary of conditions than asked.
+    """
+    origin = open_generator(settings.start or "", "cpu")
+    shape = PRESETS[settings.preset]
+    asked = {
+        "preset": (shape["channels"][0], shape["layers"]),
+        "autoencoder": coder.hash,
+        "prediction": settings.prediction,
+        "size": settings.size,
+        "conditions (attributes and labels with their levels)": list(words.fields.items()),
+    }
+    found = {
+        "preset": (origin.unet.config.block_out_channels[0], origin.unet.config.layers_per_block),
+        "autoencoder": origin.autoencoder.hash,
+        "prediction": origin.scheduler.config.prediction_type,
+        "size": int(origin.config["size"]),
+        "conditions (attributes and labels with their levels)": list(origin.words.fields.items()),
+    }
+    problems = [
+        Problem(f"has another {name} than was asked for", "match it, or train from scratch", file=settings.start)
+        for name in asked
+        if asked[name] != found[name]
+    ]
+    if problems:
+        raise InputError("Training cannot go on from this generator.", problems)
+    return origin
 
 
 @dataclass(frozen=True)
@@ -144,21 +196,28 @@ def _check_same(folder: Path, key: str) -> None:
         raise InputError("The output folder is taken.", [problem])
 
 
-def _export(trainer: Trainer, coder: Autoencoder, words: Vocabulary, sides: Sides, folder: Path) -> None:
-    """Write the pipeline (averaged weights where kept), the history, and last the record that says all is done."""
+def _pipeline(trainer: Trainer, coder: Autoencoder, words: Vocabulary, sides: Sides) -> EquigenPipeline:
+    """The generator as it is now, on the CPU, with averaged weights where they are kept; training is not touched."""
+    network = copy.deepcopy(trainer.network)
     if trainer.average is not None:
-        trainer.average.copy_to(trainer.network)
+        trainer.average.copy_to(network)
     pipeline = EquigenPipeline(
-        unet=trainer.network.unet,
-        tokens=trainer.network.tokens,
-        vae=coder.network,
+        unet=network.unet,
+        tokens=network.tokens,
+        vae=copy.deepcopy(coder.network),
         scheduler=trainer.schedule,
         latent_mean=sides.mean,
         latent_std=sides.std,
         vocabulary=words.fields,
         size=trainer.settings.size,
     )
-    pipeline.to("cpu").save_pretrained(str(folder), safe_serialization=True)
+    return pipeline.to("cpu")  # type: ignore[no-any-return]
+
+
+def _export(trainer: Trainer, coder: Autoencoder, words: Vocabulary, sides: Sides, folder: Path) -> None:
+    """Write the pipeline (averaged weights where kept), the history, and last the record that says all is done."""
+    pipeline = _pipeline(trainer, coder, words, sides)
+    pipeline.save_pretrained(str(folder), safe_serialization=True)
     write_parquet(folder / "history.parquet", trainer.history.frame())
     record: dict[str, Any] = {
         "key": trainer.key,

@@ -1,0 +1,122 @@
+"""The page of a contest between mechanisms: verdict, planes, differences, tables, convergence, calibration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from equigen import files
+from equigen.errors import InputError, Problem
+from equigen.report.contest_reading import calibration_section, reading_section
+from equigen.report.contest_sections import (
+    curve_section,
+    difference_section,
+    plane_section,
+    seeds_section,
+    table_section,
+)
+from equigen.report.contest_view import views
+from equigen.report.contest_words import contest_sentences
+from equigen.report.frames import as_data, plain
+from equigen.report.render import Page
+from equigen.report.sections import settings_section
+
+SEED_COLUMNS = ["setting", "mechanism", "seed", "plan", "guidance", "metric", "attribute", "figure", "estimate"]
+
+
+class ContestTables(Protocol):
+    """The two tables of ``equigen.quality.Contest``."""
+
+    @property
+    def seeds(self) -> pd.DataFrame:
+        """A row for each sample and figure."""
+
+    @property
+    def summary(self) -> pd.DataFrame:
+        """A row for each mechanism, plan, guidance and figure, over seeds."""
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """What a page shows of one calibration.
+
+    ``name`` says of which generator ("none, seed 0"). ``chosen`` is what ``calibration.json`` holds: ``attribute``,
+    ``groups`` (guidance of each), ``common``, ``default`` and ``objective`` are shown. ``gain`` is the table
+    ``gain.parquet``, None where the gain was not measured.
+    """
+
+    name: str
+    chosen: Mapping[str, Any]
+    gain: pd.DataFrame | None = None
+
+
+def write_contest_page(
+    folder: str | Path,
+    contest: ContestTables,
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    curve: pd.DataFrame | None = None,
+    calibrations: Sequence[Calibrated] = (),
+    settings: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    timings: Mapping[str, float] | None = None,
+    phantom: bool = False,
+    warnings: Sequence[str] = (),
+    reference: str = "none",
+) -> Path:
+    """Write ``index.html``, understood without any manual, and ``report.json`` with the same content into ``folder``.
+
+    Args:
+        folder: where both files go.
+        contest: the tables of ``measure_contest``; values are read from them alone.
+        title: of the page.
+        facts: what stands under the title.
+        curve: quality over training: ``images_seen, seed, figure, estimate`` and, where there are several,
+            ``attribute`` and ``setting``; of the contest's first metric. Groups are not drawn.
+        calibrations: the guidance that was found for each calibrated generator.
+        settings: of the whole contest, shown as they are.
+        versions: of the software.
+        timings: seconds by stage.
+        phantom: mark everything as being about an artificial image model.
+        warnings: sentences of their own.
+        reference: name of the mechanism that the others are compared with.
+
+    Returns:
+        The path of ``index.html``. The same arguments give the same bytes.
+
+    Raises:
+        InputError: a table lacks a column; nothing is written then.
+
+    """
+    parts = views(contest.summary)
+    _check(contest.seeds, SEED_COLUMNS, "seeds")
+    if curve is not None:
+        _check(curve, ["images_seen", "seed", "figure", "estimate"], "curve")
+    main = parts[0].words.name if parts else "kd"
+    sections = [
+        plane_section(parts), difference_section(parts, reference), table_section(parts, reference),
+        calibration_section(calibrations, main), curve_section(curve, main), seeds_section(contest.seeds),
+        reading_section(contest.summary, reference),
+        settings_section(settings or {}, versions or {}, timings or {}),
+    ]  # fmt: skip
+    page = Page(title, facts, contest_sentences(contest.summary, reference), sections, settings or {}, versions or {},
+                timings or {}, warnings, phantom)
+    html = page.html()
+    tables = {"summary": contest.summary, "seeds": contest.seeds, "curve": curve}
+    shown = [{"name": own.name, "chosen": plain(own.chosen), "gain": as_data(own.gain)} for own in calibrations]
+    data = {**page.data(), **{name: as_data(table) for name, table in tables.items()}, "calibrations": shown}
+    files.write_json(Path(folder) / "report.json", data)
+    files.write_text(Path(folder) / "index.html", html)
+    return Path(folder) / "index.html"
+
+
+def _check(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
+    problems = [Problem("column is missing", f"give the {name} table with it", column=column)
+                for column in columns if column not in frame.columns]
+    if problems:
+        raise InputError("The contest cannot be reported.", problems)

@@ -1,0 +1,138 @@
+"""What stands at the end of a contest's page: calibrations, what each word means, notes of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import pandas as pd
+
+from equigen.report.frames import in_order
+from equigen.report.layout import Block, Cell, Row, Section, Table
+from equigen.report.metrics import LIMITS, Metric, metric
+from equigen.report.rounding import ABSENT, count, interval, known, number, signed
+
+GAINS = {"overall": "overall", "mean": "mean of the groups", "worst": "worst group", "gap": "gap"}
+TERMS = [
+    ("Mechanism", "A rule that says how much each image counts while a generator is trained, made to serve all groups "
+     "equally. The reference is plain training.", ""),
+    ("Excess", "Distance between generated and real images, less what two halves of the real images have between "
+     "themselves. 0 means as close to real images as real images are to each other.", ""),
+    ("Overall", "The excess over all images, whatever their group.", ""),
+    ("Worst group", "The largest excess among the groups of one attribute (of a score, the smallest value).", ""),
+    ("Gap", "Largest less smallest excess over the groups of one attribute. It can shrink because the worse groups get "
+     "better, or because the better ones get worse: read it beside the worst group.", ""),
+    ("Chance gap", "The mean gap when group labels are shuffled between patients. A gap of noisy values is never 0, so "
+     "this much of it says nothing about groups.", "permutation test"),
+    ("Guidance", "How strongly sampling follows the request (classifier-free guidance). 1 is none; more makes images "
+     "more typical and less varied, and moves groups differently.", "Ho and Salimans, arXiv 2207.12598"),
+    ("Calibrated, common", "Guidance chosen by search on validation images: one number for each group, or the best "
+     "single number for all.", ""),
+    ("Training seed", "One training from its own random start. Seeds differ even when nothing else does.", ""),
+    ("Interval over seeds and patients", "95 % range in which the mean would lie with other trainings and other test "
+     "patients: the variance between seeds divided by their number, plus that over resamples of the real patients, "
+     "with Satterthwaite's degrees of freedom. Mechanisms of one training seed answer the same requests.",
+     "Satterthwaite, Biometrics Bulletin 2, 1946"),
+    ("Difference", "Mechanism less reference, seed by seed, in the same resamples of the patients, so that what both "
+     "share cancels.", ""),
+    ("p (Holm)", "How surprising a difference would be if there were none, corrected for the number of mechanisms that "
+     "are compared at the same guidance. It is not corrected for guidances, attributes and plans.",
+     "Holm, Scand. J. Stat. 6, 1979"),
+    ("No evidence", "The data can be explained without a difference. It does not say that there is none.", ""),
+]  # fmt: skip
+
+
+class Shown(Protocol):
+    """A calibration as ``Calibrated`` has it."""
+
+    @property
+    def name(self) -> str:
+        """Of which generator."""
+
+    @property
+    def chosen(self) -> Mapping[str, Any]:
+        """The content of calibration.json."""
+
+    @property
+    def gain(self) -> pd.DataFrame | None:
+        """The table gain.parquet."""
+
+
+def calibration_section(calibrations: Sequence[Shown], name: str) -> Section:
+    """Guidance by group of every calibrated generator, and what it gained on images it was not chosen on."""
+    blocks, words = [], metric(name)
+    for attribute in dict.fromkeys(str(own.chosen["attribute"]) for own in calibrations):
+        own = [shown for shown in calibrations if str(shown.chosen["attribute"]) == attribute]
+        tables = [_guidance(own, attribute)]
+        gains = [shown for shown in own if shown.gain is not None and not shown.gain.empty]
+        if gains:
+            tables.append(_gains(gains, words))
+        blocks.append(Block(f"By {attribute}", tables=tables))
+    intro = (
+        "Nothing is trained again: sampling follows the request more strongly for some groups than for others. The "
+        "gain is measured on other patients than those on whom guidance was chosen."
+    )
+    return Section("calibration", "Guidance by group", intro, blocks, "No generator was calibrated.")
+
+
+def _guidance(calibrations: Sequence[Shown], attribute: str) -> Table:
+    groups = list(dict.fromkeys(group for own in calibrations for group in own.chosen["groups"]))
+    rows = []
+    for own in calibrations:
+        values = [own.chosen["groups"].get(group) for group in groups]
+        cells = [Cell(f"{value:.2f}") if known(value) else Cell(ABSENT, "takes the common one", "missing")
+                 for value in values]
+        common = own.chosen.get("common")
+        rows.append(Row(own.name, [*cells, Cell(f"{common:.2f}" if known(common) else ABSENT),
+                                   Cell(str(own.chosen.get("objective", "")))]))
+    return Table(f"Guidance chosen, by {attribute}", ["generator", *groups, "common to all", "objective"], rows)
+
+
+def _gains(calibrations: Sequence[Shown], words: Metric) -> Table:
+    """Overall, worst group and gap with guidance by group, less what it is held against."""
+    rows: list[Row] = []
+    for own in calibrations:
+        gain = own.gain if own.gain is not None else pd.DataFrame()
+        chosen = gain[(gain["set"] == "group") & gain["figure"].isin(list(GAINS)) & gain["difference"].notna()]
+        if chosen.empty:
+            continue
+        rows.append(Row(own.name, kind="attribute"))
+        for row in chosen.to_dict("records"):
+            change = Cell(signed(row["difference"], words),
+                          interval(row["difference_low"], row["difference_high"], words))
+            rows.append(Row(f"{GAINS[row['figure']]}, against {row['reference']} guidance",
+                            [Cell(number(row["excess"], words)), change]))
+    scale = " x 1000" if words.scale == 1000 else ""
+    return Table(f"Gain on other images (excess {words.short}{scale})", ["figure", "by group", "difference"], rows)
+
+
+def reading_section(summary: pd.DataFrame, reference: str) -> Section:
+    """What each word means, which metrics there are, what the numbers cannot support, and the table's notes."""
+    metrics = [metric(name) for name in in_order(summary["metric"])]
+    ways = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
+    blocks = [
+        Block("Words", terms=TERMS),
+        Block("Metrics on this page", terms=[(m.title, f"{m.meaning} {ways[m.better]}".strip(), m.source)
+                                             for m in metrics]),
+        Block("What a number cannot support", [*LIMITS, _tests(summary, reference)]),
+    ]
+    notes = _notes(summary)
+    if notes:
+        table = Table("What the table notes", ["note", "rows", "figures"], notes)
+        blocks.append(Block("Notes of the table", ["Each note once."], tables=[table], folded=True))
+    return Section("reading", "How to read this, and its limits", "", blocks, "")
+
+
+def _tests(summary: pd.DataFrame, reference: str) -> str:
+    total = int(summary["p_value"].notna().sum())
+    return (f"This page compares {total} numbers with {reference}. If nothing differed, about one in twenty would "
+            "still have p of 0.05 or less before correction.")
+
+
+def _notes(summary: pd.DataFrame) -> list[Row]:
+    kinds: dict[str, list[str]] = {}
+    for note, figure in zip(summary["note"].astype(str), summary["figure"].astype(str), strict=True):
+        for part in filter(None, note.split("; ")):
+            kinds.setdefault(part, []).append(figure)
+    return [Row(note, [Cell(count(len(found))), Cell(", ".join(dict.fromkeys(found)))])
+            for note, found in kinds.items()]

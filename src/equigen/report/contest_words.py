@@ -1,0 +1,124 @@
+"""The verdict of a contest in plain words: who narrows which gap, by how much, at what cost."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from equigen.report.contest_view import UNSAID, View, at, judged, views
+from equigen.report.layout import Sentence
+from equigen.report.rounding import known, listing, number
+from equigen.report.words_comparison import SEEDS
+
+VERDICT = "Verdict"
+HALF = 0.5  # what the contest asks for: a gap of at most this share of the reference's
+
+
+def contest_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence]:
+    """Seeds first, then for each part and attribute what the reference's gap is, who changes it, who halves it."""
+    parts = views(summary)
+    if not parts:
+        return [Sentence("Nothing was measured.", "missing", VERDICT)]
+    main = [view for view in parts if view.words.name == parts[0].words.name]
+    said = [_seeds(summary)]
+    for view in main:
+        topic = f"{VERDICT}: {view.title}" if view.title else VERDICT
+        for attribute in view.attributes:
+            said += [_reference(view, attribute, reference, topic), _changes(view, attribute, reference, topic),
+                     _halved(view, attribute, reference, topic)]
+        if not view.attributes:
+            said.append(Sentence("No attribute was compared, so there is no gap.", "missing", topic))
+    return said
+
+
+def _seeds(summary: pd.DataFrame) -> Sentence:
+    counts = summary.loc[summary["figure"] == "overall", "seeds"]
+    least, most = int(counts.min()), int(counts.max())
+    trained = f"{most} training seeds" if least == most else f"{least} to {most} training seeds"
+    trained = trained.replace("1 training seeds", "1 training seed") if least == most else trained
+    text = f"Each mechanism was trained with {trained}. "
+    if least >= SEEDS:
+        return Sentence(text + "Intervals (95 %) hold other trainings and other patients; a difference is established "
+                        "where its interval leaves out 0 and p, corrected for the number of mechanisms (Holm), is at "
+                        "most 0.05. No evidence does not mean no effect.", "note", VERDICT)
+    return Sentence(text + f"Fewer than {SEEDS} are no evidence about a mechanism: read what follows as a rehearsal.",
+                    "caution", VERDICT)
+
+
+def _reference(view: View, attribute: str, reference: str, topic: str) -> Sentence:
+    """How large the gap is without any mechanism, beside what chance gives."""
+    rows = [view.row(reference, guidance, attribute, "gap") for guidance in view.guidances]
+    found = [row for row in rows if row is not None and known(row["estimate"])]
+    if not found:
+        return Sentence(f"The gap by {attribute} of {reference} was not measured.", "missing", topic)
+    told = [f"{view.value(row)} {at(row['guidance'])}" for row in found]
+    nulls = [row["null_gap"] for row in found if known(row["null_gap"])]
+    chance = f" Chance alone would give about {number(max(nulls), view.words)}." if nulls else ""
+    text = f"Gap by {attribute} of {reference} ({view.unit}): {', '.join(told)}.{chance}"
+    return Sentence(text, "note", topic, tuple(filter(None, [_worst(found)])))
+
+
+def _worst(rows: list[Any]) -> str:
+    """Groups left out of the gap, where the notes name them."""
+    notes = dict.fromkeys(note for row in rows for note in str(row["note"]).split("; ") if note.startswith("without "))
+    return f"The gap is {listing(list(notes))}." if notes else ""
+
+
+def _changes(view: View, attribute: str, reference: str, topic: str) -> Sentence:
+    """Mechanisms with an established change of the gap, with its cost; then those without."""
+    rows = view.compared(attribute, "gap")
+    if not rows:
+        return Sentence(f"No gap by {attribute} could be compared with {reference}'s.", "missing", topic)
+    firm = [row for row in rows if judged(row) != UNSAID]
+    parts = [_change(view, attribute, row) for row in firm]
+    silent = [name for name in dict.fromkeys(map(_who, rows)) if not any(_who(row) == name for row in firm)]
+    parts += [f"{UNSAID} of a narrower or a wider gap, at any guidance: {listing(silent)}"] if silent else []
+    better, wider = (list(dict.fromkeys(_who(row) for row in firm if judged(row) == said))
+                     for said in ("better", "worse"))
+    text = f"Against {reference}, the gap by {attribute} is narrower with {listing(better)}" if better else \
+        f"{UNSAID.capitalize()} that any mechanism narrows the gap by {attribute} against {reference}"
+    text += f", wider with {listing(wider)}" if wider else ""
+    return Sentence(f"{text}.", "finding" if firm else "chance", topic, tuple(parts))
+
+
+def _who(row: Any) -> str:
+    """The mechanism; a calibrated generator counts as one of its own."""
+    return f"{row['mechanism']} {at('calibrated')}" if row["guidance"] == "calibrated" else str(row["mechanism"])
+
+
+def _change(view: View, attribute: str, row: Any) -> str:
+    """``x at guidance 2: gap 28 in place of 40 (30 % less), difference ...; overall ...; worst group ...``."""
+    before = row["estimate"] - row["difference"]
+    share = abs(row["difference"]) / before if before > 0 else float("nan")
+    way = "less" if row["difference"] < 0 else "more"
+    told = f" ({100 * share:.0f} % {way})" if known(share) else ""
+    others = {name: view.row(row["mechanism"], row["guidance"], attribute, name) for name in ("overall", "worst")}
+    costs = [f"{title} {view.change(other)}: {_told(other)}" for title, other in
+             (("overall", others["overall"]), ("worst group", others["worst"])) if other is not None]
+    down = judged(row) == "better" and others["worst"] is not None and judged(others["worst"]) != "better"
+    level = ["the worst group is not shown to gain, so a part may be better groups getting worse"] if down else []
+    head = (f"{row['mechanism']} {at(row['guidance'])}: gap {number(row['estimate'], view.words)} in place of "
+            f"{number(before, view.words)}{told}, difference {view.change(row)}")
+    return "; ".join([head, *costs, *level])
+
+
+def _told(row: Any) -> str:
+    said = judged(row)
+    return f"{UNSAID} of a change" if said == UNSAID else said
+
+
+def _halved(view: View, attribute: str, reference: str, topic: str) -> Sentence:
+    """Who at least halves the gap, established, while overall quality is not shown to be worse."""
+    found = []
+    for row in view.compared(attribute, "gap"):
+        before = row["estimate"] - row["difference"]
+        overall = view.row(row["mechanism"], row["guidance"], "*", "overall")
+        halved = before > 0 and row["estimate"] <= HALF * before and judged(row) == "better"
+        if halved and overall is not None and judged(overall) in {"better", UNSAID}:
+            found.append(f"{row['mechanism']} {at(row['guidance'])}")
+    goal = "without overall quality shown to be worse"
+    if found:
+        return Sentence(f"The gap by {attribute} is at least halved, {goal}: {', '.join(found)}.", "finding", topic)
+    return Sentence(f"That any mechanism halves the gap by {attribute} of {reference}, at any guidance, {goal}, is not "
+                    "established.", "chance", topic)

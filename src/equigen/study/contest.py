@@ -1,0 +1,174 @@
+"""A contest between mechanisms: trainings over seeds and settings as jobs, one measurement, one table, one page."""
+
+from __future__ import annotations
+
+import platform
+from collections import defaultdict
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import equigen
+from equigen.cohort import print_counts
+from equigen.devices import best_device
+from equigen.files import read_json, write_parquet
+from equigen.latents import load_autoencoder
+from equigen.progress import console
+from equigen.quality import Contest as Measured
+from equigen.report.contest import write_contest_page
+from equigen.study.check import at
+from equigen.study.contest_check import as_study, check_images, check_names_early, trainings
+from equigen.study.contest_jobs import Plan
+from equigen.study.contest_measure import calibrations, curve_samples, measure, measure_curve, samples
+from equigen.study.contest_places import Places
+from equigen.study.contest_settings import ContestSettings, read_contest
+from equigen.study.contest_steps import Bench
+from equigen.study.jobs import run_jobs
+from equigen.study.jobs_cluster import open_engine
+from equigen.study.jobs_progress import board
+from equigen.study.run import LIBRARIES, Study
+
+SECONDS = "seconds.json"
+
+
+class Contest(Study):
+    """A contest in one folder. It opens its cohort as a study does; trainings and sets are jobs of their own."""
+
+    def __init__(
+        self, chosen: ContestSettings, folder: str | Path, base: str | Path, show: bool = True, source: str = "contest"
+    ) -> None:
+        super().__init__(as_study(chosen), folder, base, show, source)
+        self.chosen, self.places = chosen, Places(self.folder.resolve())
+
+    def run(self) -> Path:
+        """All jobs, the measurement and the page; the path of the page."""
+        chosen = self.chosen
+        self.members = trainings(chosen, self.places, Path(self.base), self.source)
+        check_names_early(chosen, Path(self.base), self.source)
+        self.coder = load_autoencoder(self._beside(chosen.autoencoder), best_device())
+        with at("size", self.source):
+            self.coder.check_size(chosen.size)
+        self.cohort = self._cohort()
+        check_images(chosen, self.members, self.cohort, self.coder, self.places, self.source)
+        console.print()
+        print_counts(self.cohort, console)
+        self._jobs()
+        return self._page(self._measure(), self._curve())
+
+    def _jobs(self) -> None:
+        """Everything up to the synthetic sets."""
+        chosen, logs = self.chosen, self.folder / "logs"
+        place = self._beside(chosen.autoencoder)
+        words = place if isinstance(place, str) else str(place.resolve())
+        bench = Bench(self.folder.resolve(), self.cohort, words, chosen.size, self.coder)
+        jobs = Plan(chosen, self.members, self.places, bench).jobs()
+        engine = open_engine(chosen.engine, chosen.jobs, chosen.threads, chosen.engine_settings, logs / "submitit")
+        record = logs / SECONDS
+        spent = read_json(record) if record.is_file() else {}
+        console.print(f"[bold]{len(jobs)} jobs[/bold], {engine.slots} at once; their logs are in {logs}")
+        with board(spent, engine, self.show) as watcher:
+            self.spent = run_jobs(jobs, engine, watcher, record)
+        self.kinds = {job.name: job.kind for job in jobs}
+
+    def _measure(self) -> Measured:
+        """contest.parquet and contest_seeds.parquet; again only where sets or settings changed."""
+        found = samples(self.chosen, self.members, self.places)
+        names = [[*sample.head().values()] for sample in found]
+        inputs = [names, self._content([Path(str(sample.source)) for sample in found]), self.chosen.size,
+                  self.chosen.evaluate.model_dump()]
+        place = self.stages.run(
+            "quality",
+            [equigen.__version__, self.cohort.hash, inputs],
+            lambda out: measure(self.chosen, self.cohort, found, self.features, self.show).write(out),
+            ["contest.parquet", "contest_seeds.parquet"],
+        )
+        return Measured.read(place)
+
+    def _curve(self) -> pd.DataFrame | None:
+        """curve.parquet, where a curve was asked for."""
+        if self.chosen.curve is None:
+            return None
+        found = curve_samples(self.chosen, self.members, self.places)
+        inputs = [[list(key) for key in found], self._content(list(found.values())), self.chosen.size,
+                  self.chosen.evaluate.model_dump(), self.chosen.curve.model_dump()]
+        place = self.stages.run(
+            "curve",
+            [equigen.__version__, self.cohort.hash, inputs],
+            lambda out: write_parquet(
+                out / "curve.parquet", measure_curve(self.chosen, self.cohort, found, self.features, self.show)
+            ),
+            ["curve.parquet"],
+        )
+        return pd.read_parquet(place / "curve.parquet")
+
+    @staticmethod
+    def _content(folders: list[Path]) -> list[Any]:
+        """What the images of synthetic sets depend on."""
+        return [read_json(folder / "generation.json") for folder in folders]
+
+    def _page(self, measured: Measured, curve: pd.DataFrame | None) -> Path:
+        """The page and its JSON; written anew every time, since it is cheap."""
+        cohort = self.cohort
+        warnings = [str(problem) for problem in cohort.warnings]
+        warnings += [f"left out: {problem}" for problem in cohort.quarantined]
+        return write_contest_page(
+            self.folder / "report",
+            measured,
+            title=self.chosen.name,
+            facts=self._facts(),
+            curve=curve,
+            calibrations=calibrations(self.chosen, self.members, self.places),
+            settings=self.chosen.model_dump(mode="json"),
+            versions={"equigen": equigen.__version__, "python": platform.python_version(),
+                      **{name: version(name) for name in LIBRARIES}},
+            timings=self._timings(),
+            phantom=cohort.phantom,
+            warnings=warnings,
+        )
+
+    def _timings(self) -> dict[str, float]:
+        """Seconds of all jobs of a kind together, and of what this process did."""
+        total: dict[str, float] = defaultdict(float)
+        for name, kind in self.kinds.items():
+            total[f"{kind} (all jobs)"] += self.spent.get(name, 0.0)
+        return {**{name: seconds for name, seconds in total.items() if seconds}, **self.stages.seconds}
+
+    def _facts(self) -> dict[str, str]:
+        """What stands under the title."""
+        chosen, test = self.chosen, self.cohort.split("test", domain="id").frame
+        seen = {run.images for member, run in self.members.items() if member.name in chosen.mechanisms}
+        first = {run.images for member, run in self.members.items() if member.name not in chosen.mechanisms}
+        images = " or ".join(f"{count:,}" for count in sorted(seen))
+        if first:
+            images += f", after {' or '.join(f'{count:,}' for count in sorted(first))} of plain training per seed"
+        return {
+            "Cohort": f"{self.cohort.name}: {len(self.cohort):,} images of "
+            f"{self.cohort.frame['patient'].nunique():,} patients",
+            "Measured against": f"{len(test):,} held-out images of {test['patient'].nunique():,} patients",
+            "Mechanisms": ", ".join(chosen.mechanisms),
+            "Training seeds": str(len(chosen.seeds)),
+            "Images seen in training": images,
+            "Synthetic sets": "; ".join(f"{name}: {plan.size:,} images, {plan.policy}"
+                                        for name, plan in chosen.plans.items()),
+            "Guidance": ", ".join(f"{value:g}" for value in chosen.guidance),
+            "Image size": f"{chosen.size} x {chosen.size} pixels",
+        }
+
+
+def run_contest(
+    path: str | Path,
+    out: str | Path | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    show: bool = True,
+) -> Path:
+    """Run a comparison's YAML to its page, in ``out`` (``runs/<name>`` by default); the path of the page.
+
+    Jobs whose results are there are skipped, interrupted ones go on. ``overrides``: dotted keys to values. Raises
+    InputError before any expensive work when settings or cohort have errors, EquigenError when jobs failed.
+    """
+    file = Path(path)
+    chosen = read_contest(file, overrides)
+    return Contest(chosen, out or Path("runs") / chosen.name, file.parent, show, str(file)).run()

@@ -1,0 +1,192 @@
+"""The trainings of a contest, and what can be known to fail before the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from equigen.cohort import Cohort, parse_spec, read_yaml
+from equigen.cohort.phantom import PhantomSettings
+from equigen.cohort.spec import nearest
+from equigen.diffusion import Vocabulary
+from equigen.equity import Groups, build, names
+from equigen.errors import InputError, Problem
+from equigen.latents import Autoencoder
+from equigen.quality import load_encoder
+from equigen.quality.measuring import wanted_metrics
+from equigen.study.check import at, check_cohort
+from equigen.study.contest_places import Member, Places
+from equigen.study.contest_settings import PRETRAINED, ContestSettings
+from equigen.study.jobs_cluster import check_engine
+from equigen.study.settings import DiagnoseSettings, EvaluateSettings, PlanSettings, StudySettings, check_keys
+from equigen.synthesis import plan
+from equigen.synthesis.calibrate_check import check_sides, eligible_groups, images_each
+from equigen.synthesis.calibrate_search import START
+from equigen.synthesis.guidance import attribute_parts
+from equigen.training import TrainSettings
+from equigen.training.train import open_start
+
+SHARED = ("preset", "prediction")   # a training can only go on from a generator that has the same
+MIN_PATIENTS = 30                   # in a group, for a guidance of its own
+BASE_SEED = 1000                    # added to a pretraining's seed, so that going on does not see the same noise again
+
+
+def trainings(settings: ContestSettings, places: Places, base: Path, source: str) -> dict[Member, TrainSettings]:
+    """Settings of every training, pretrainings before those that go on from them.
+
+    Raises InputError for a key of ``train``, ``pretrain`` or ``settings`` that is unknown or wrong.
+    """
+    made: dict[Member, TrainSettings] = {}
+    for setting, changes in settings.settings.items():
+        train = {**settings.train, **{key: value for key, value in changes.items() if key != "pretrain"}}
+        first = None if settings.pretrain is None else {**settings.pretrain, **changes.get("pretrain", {})}
+        for seed in settings.seeds:
+            origin = Member(setting, PRETRAINED, seed)
+            if first is not None:
+                made[origin] = _settings(settings.size, {**train, **first}, "none", {}, BASE_SEED + seed, base, source)
+            for name, own in settings.mechanisms.items():
+                rest = {key: value for key, value in own.items() if key != "mechanism"}
+                values = train if first is None else {**train, "start": str(places.generator(origin).resolve())}
+                rule = str(own.get("mechanism", name))
+                made[Member(setting, name, seed)] = _settings(settings.size, values, rule, rest, seed, base, source)
+                if first is not None:
+                    _check_shared(made[Member(setting, name, seed)], made[origin], setting, source)
+    return made
+
+
+def _settings(
+    size: int, values: Mapping[str, Any], rule: str, own: Mapping[str, Any], seed: int, base: Path, source: str
+) -> TrainSettings:
+    """One training; a generator that the file names is looked for beside it."""
+    start = values.get("start")
+    whole = {
+        **values,
+        "size": size,
+        "mechanism": rule,
+        "mechanism_settings": dict(own),
+        "seed": seed,
+        "start": None if start is None else str(base / str(start)),
+    }
+    title = "The training settings have errors."
+    checked: TrainSettings = check_keys(TrainSettings, whole, source, title, under="train")
+    return checked
+
+
+def _check_shared(own: TrainSettings, origin: TrainSettings, setting: str, source: str) -> None:
+    """InputError where a mechanism could not go on from its pretraining."""
+    problems = [
+        Problem(f"settings.{setting}: {key} is {getattr(own, key)} in train and {getattr(origin, key)} in pretrain",
+                "use the same in both", file=source)
+        for key in SHARED
+        if getattr(own, key) != getattr(origin, key)
+    ]
+    if problems:
+        raise InputError("Training cannot go on from the pretraining.", problems)
+
+
+def check_names_early(settings: ContestSettings, base: Path, source: str) -> None:
+    """Checks that need no image: mechanisms, encoder, metrics, engine, attributes.
+
+    Raises InputError with all that is wrong in one of these respects.
+    """
+    known = names()
+    rules = {name: str(own.get("mechanism", name)) for name, own in settings.mechanisms.items()}
+    problems = [
+        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", nearest(rule, known), file=source)
+        for name, rule in rules.items()
+        if rule not in known
+    ]
+    if problems:
+        raise InputError("There is no such mechanism.", problems)
+    with at("engine_settings", source):
+        check_engine(settings.engine, settings.engine_settings)
+    with at("evaluate.encoder", source):
+        load_encoder(settings.evaluate.encoder)
+    with at("evaluate.metrics", source):
+        wanted_metrics(settings.evaluate.metrics, train=False, labels=False)
+    if settings.phantom is not None:
+        shape = PhantomSettings()
+        levels = {"race": tuple(shape.races), "sex": tuple(shape.sexes)}
+        check_attributes(settings, levels, source)
+        _check_mechanisms(settings, Groups(tuple(levels.items())), source)
+    else:
+        inline = not isinstance(settings.cohort, str)
+        place = source if inline else str(base / str(settings.cohort))
+        spec = parse_spec(settings.cohort if inline else read_yaml(place), place)  # type: ignore[arg-type]
+        check_attributes(settings, spec.attributes, source)
+
+
+def check_attributes(settings: ContestSettings, attributes: Collection[str], source: str) -> None:
+    """Attributes that measuring and calibration will ask for. Raises InputError for those that are not there."""
+    asked = [("evaluate.groups", name) for name in settings.evaluate.groups or []]
+    if settings.calibrate is not None:
+        asked += [("calibrate.attribute", name) for name in attribute_parts(settings.calibrate.attribute)]
+    problems = [
+        Problem(f"{key}: '{name}' is not an attribute of the cohort", nearest(name, attributes), file=source)
+        for key, name in asked
+        if name not in attributes
+    ]
+    if not attributes:
+        problems.append(Problem("the cohort has no attribute", "give 'attributes' in the cohort", file=source))
+    if problems:
+        raise InputError("The comparison's settings do not fit the cohort.", problems)
+
+
+def _check_mechanisms(settings: ContestSettings, groups: Groups, source: str) -> None:
+    """Settings of the mechanisms, on known groups."""
+    for name, own in settings.mechanisms.items():
+        rest = {key: value for key, value in own.items() if key != "mechanism"}
+        with at(f"mechanisms.{name}", source):
+            build(str(own.get("mechanism", name)), groups, settings.seeds[0], **rest)
+
+
+def as_study(settings: ContestSettings) -> StudySettings:
+    """The parts of a contest that a study has too: its cohort, trainings and plans."""
+    first = next(iter(settings.plans))
+    return StudySettings(
+        **{key: getattr(settings, key) for key in
+           ("name", "cohort", "phantom", "quarantine", "size", "autoencoder", "mechanisms", "seeds")},
+        plans={name: PlanSettings(**asked.model_dump()) for name, asked in settings.plans.items()},
+        evaluate=EvaluateSettings(plan=first),
+        diagnose=DiagnoseSettings(plan=first),
+    )
+
+
+def check_images(
+    settings: ContestSettings,
+    runs: Mapping[Member, TrainSettings],
+    cohort: Cohort,
+    coder: Autoencoder,
+    places: Places,
+    source: str,
+) -> None:
+    """Whether there are images to train on, steer by and measure against, for every training and plan.
+
+    Raises InputError.
+    """
+    check_cohort(as_study(settings), {member.path: chosen for member, chosen in runs.items()}, cohort, coder, source)
+    words = Vocabulary.of(cohort)
+    own = {str(places.generator(member).resolve()) for member in runs}
+    for member, chosen in runs.items():
+        if chosen.start is not None and chosen.start not in own:
+            with at(f"generator {member.path}", source):
+                open_start(chosen, words, coder)
+    _check_calibration(settings, cohort, source)
+    for name, asked in settings.plans.items():
+        with at(f"plans.{name}", source):
+            if not len(plan(cohort, **asked.model_dump())):
+                mend = "a 'complement' is empty when all groups are equally large"
+                raise InputError("A plan is empty.", [Problem("asks for no image", mend)])
+
+
+def _check_calibration(settings: ContestSettings, cohort: Cohort, source: str) -> None:
+    """InputError where the validation images or the budget cannot carry a calibration."""
+    asked = settings.calibrate
+    if asked is None:
+        return
+    with at("calibrate", source):
+        tune = cohort.split("val", domain="id")
+        check_sides(tune, None, asked.attribute)
+        names, _ = eligible_groups(tune, asked.attribute, MIN_PATIENTS)
+        images_each(asked.images, asked.budget, len(names), START)

@@ -1,0 +1,252 @@
+"""What a contest's jobs do, one step at a time; each step knows whether its result is there already.
+
+A step is plain JSON: the process that runs it reads it from a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import equigen
+from equigen.checkpoints import load_checkpoint
+from equigen.cohort import Cohort
+from equigen.diffusion import EquigenPipeline, open_generator
+from equigen.errors import InputError, Problem
+from equigen.files import hash_value, read_json, write_json
+from equigen.latents import Autoencoder, LatentCache, encode, load_autoencoder
+from equigen.study.contest_places import Guidance
+from equigen.study.stages import BEGUN, STAMP, Stages
+from equigen.synthesis import generate, plan
+from equigen.synthesis.calibrate import calibrate
+from equigen.synthesis.guidance import FILE as CALIBRATION
+from equigen.synthesis.guidance import apply_guidance, load_calibration
+from equigen.training import TrainSettings, train
+from equigen.training.train import run_key
+
+Step = Mapping[str, Any]
+RECORD = "training.json"
+
+
+@dataclass
+class Bench:
+    """What every step needs: the run folder, the cohort and the name or folder of the autoencoder."""
+
+    out: Path
+    cohort: Cohort
+    autoencoder: str
+    size: int
+    coder: Autoencoder | None = None
+
+    def open_coder(self) -> Autoencoder:
+        """The autoencoder, opened once."""
+        self.coder = self.coder or load_autoencoder(self.autoencoder)
+        return self.coder
+
+    def finished(self, stage: str, inputs: Any, result: str) -> bool:
+        """Whether a stage is done for just these inputs."""
+        stamp = self.out / stage / STAMP
+        same = stamp.is_file() and read_json(stamp).get("key") == hash_value(inputs)
+        return same and (self.out / stage / result).is_file()
+
+
+# --- encode ----------------------------------------------------------------------------------------------------------
+
+
+def _encoded(bench: Bench, _step: Step) -> bool:
+    cache = LatentCache(bench.out / "latents", bench.open_coder().hash, bench.size)
+    return set(_seen(bench.cohort).frame["sha256"]) <= set(cache.places)
+
+
+def _encode(bench: Bench, _step: Step) -> None:
+    encode(_seen(bench.cohort), bench.open_coder(), bench.out / "latents", bench.size)
+
+
+def _seen(cohort: Cohort) -> Cohort:
+    """The images that are trained on or steered by."""
+    return cohort.split("train", "val", domain="id")
+
+
+# --- train: {stage, settings} ----------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=8)
+def _opened(folder: str, _written: int) -> EquigenPipeline:
+    return open_generator(folder, "cpu")
+
+
+def _training_key(bench: Bench, settings: TrainSettings) -> str:
+    """The key of a training; the generator it goes on from must be there."""
+    origin = None
+    if settings.start is not None:
+        mark = Path(settings.start) / "model_index.json"
+        origin = _opened(settings.start, mark.stat().st_mtime_ns if mark.is_file() else 0)
+    return run_key(bench.cohort, bench.open_coder(), settings, origin)
+
+
+def _owner(folder: Path) -> str | None:
+    """The key of the training that a folder holds, finished or begun."""
+    if (folder / RECORD).is_file():
+        return str(read_json(folder / RECORD)["key"])
+    checkpoint = folder / "checkpoint.safetensors"
+    return str(load_checkpoint(checkpoint)[1]["key"]) if checkpoint.is_file() else None
+
+
+def _trained(bench: Bench, step: Step) -> bool:
+    folder = bench.out / step["stage"]
+    settings = TrainSettings(**step["settings"])
+    return (folder / RECORD).is_file() and _owner(folder) == _training_key(bench, settings)
+
+
+def _train(bench: Bench, step: Step) -> None:
+    """Train, or go on; a folder of other settings is put aside, one that ``train`` alone made is taken over."""
+    settings = TrainSettings(**step["settings"])
+    key, folder = _training_key(bench, settings), bench.out / step["stage"]
+    if folder.exists() and _owner(folder) == key:
+        write_json(folder / BEGUN, {"key": hash_value(key), "seconds": _seconds(folder)})
+    stages = Stages(bench.out)
+    stages.run(
+        step["stage"],
+        key,
+        lambda out: train(
+            bench.cohort, settings=settings, out=out, latents=bench.out / "latents", autoencoder=bench.autoencoder
+        ),
+        results=[RECORD],
+    )
+
+
+def _seconds(folder: Path) -> float:
+    """What an earlier try has cost."""
+    begun = folder / BEGUN
+    return float(read_json(begun).get("seconds", 0.0)) if begun.is_file() else 0.0
+
+
+# --- sets: {generator, sets: [{stage, plan, guidance}]} --------------------------------------------------------------
+
+
+def identity(folder: Path) -> str:
+    """What the images of a generator depend on: its hash, or for a snapshot its training and how far that was.
+
+    Raises InputError when there is no finished training.
+    """
+    if (folder / RECORD).is_file():
+        return str(read_json(folder / RECORD)["generator"])
+    parent = folder.parent.parent / RECORD
+    if folder.parent.name == "snapshots" and parent.is_file():
+        return f"{read_json(parent)['key']}/{folder.name}"
+    problem = Problem("holds no finished training", "run the comparison again", file=str(folder))
+    raise InputError("There is no generator here.", [problem])
+
+
+def _set_inputs(bench: Bench, generator: Path, asked: Step) -> Any:
+    """What a synthetic set depends on."""
+    guidance: Any = asked["guidance"]
+    if isinstance(guidance, str):
+        chosen = load_calibration(generator)
+        guidance = [guidance, chosen.attribute, chosen.groups, chosen.common]
+    return [identity(generator), asked["plan"], guidance, bench.cohort.hash]
+
+
+def _sampled(bench: Bench, step: Step) -> bool:
+    generator = Path(step["generator"])
+    return all(
+        bench.finished(asked["stage"], _set_inputs(bench, generator, asked), "synthetic.parquet")
+        for asked in step["sets"]
+    )
+
+
+def _sample(bench: Bench, step: Step) -> None:
+    """Make the sets that are not there; the generator is opened once."""
+    generator = Path(step["generator"])
+    pipeline = None
+    for asked in step["sets"]:
+        inputs = _set_inputs(bench, generator, asked)
+        if bench.finished(asked["stage"], inputs, "synthetic.parquet"):
+            continue
+        pipeline = pipeline or open_generator(generator)
+        opened, rows = pipeline, _rows(bench, generator, asked["plan"], asked["guidance"])
+
+        def make(out: Path, rows: Any = rows, opened: Any = opened) -> None:
+            generate(opened, rows, out)
+
+        Stages(bench.out).run(asked["stage"], inputs, make, ["synthetic.parquet"])
+
+
+def _rows(bench: Bench, generator: Path, asked: Step, guidance: Guidance) -> Any:
+    """The rows of a plan, with their guidance."""
+    if not isinstance(guidance, str):
+        return plan(bench.cohort, **asked, guidance=guidance)
+    which = "group" if guidance == "calibrated" else "common"
+    return apply_guidance(plan(bench.cohort, **asked), load_calibration(generator), which)  # type: ignore[arg-type]
+
+
+# --- snapshots: {training, stage, plan, guidance}: sets of the kept generators of a training -------------------------
+
+
+def _snapshot_sets(bench: Bench, step: Step) -> list[dict[str, Any]]:
+    """A ``sets`` step for each snapshot; the finished generator stands for one that was kept at the very end."""
+    training = bench.out / step["training"]
+    end = int(read_json(training / RECORD)["images_seen"])
+    folders = [folder for folder in sorted((training / "snapshots").glob("[0-9]*")) if int(folder.name) < end]
+    return [
+        {
+            "generator": str(folder),
+            "sets": [{"stage": step["stage"].format(snapshot=folder.name), **{key: step[key] for key in
+                     ("plan", "guidance")}}],
+        }
+        for folder in folders
+    ]
+
+
+# --- calibrate: {generator, stage, seed, settings} -------------------------------------------------------------------
+
+
+def _calibration_inputs(bench: Bench, step: Step) -> Any:
+    return [equigen.__version__, identity(Path(step["generator"])), bench.cohort.hash, step["seed"], step["settings"]]
+
+
+def _calibrated(bench: Bench, step: Step) -> bool:
+    there = (Path(step["generator"]) / CALIBRATION).is_file()
+    return there and bench.finished(step["stage"], _calibration_inputs(bench, step), "calibration.parquet")
+
+
+def _calibrate(bench: Bench, step: Step) -> None:
+    """Tune guidance on validation images of the training domain; the contest itself measures what it gains."""
+
+    def tune(out: Path) -> None:
+        held_out = bench.cohort.split("val", domain="id")
+        calibrate(step["generator"], held_out, None, out=out, seed=step["seed"], **step["settings"])
+
+    stages = Stages(bench.out)
+    inputs = _calibration_inputs(bench, step)
+    if not (Path(step["generator"]) / CALIBRATION).is_file():  # lost: made again from what is kept
+        (bench.out / step["stage"] / STAMP).unlink(missing_ok=True)
+    stages.run(step["stage"], inputs, tune, ["calibration.parquet"])
+
+
+# --- all of them -----------------------------------------------------------------------------------------------------
+
+
+def done(bench: Bench, step: Step) -> bool:
+    """Whether a step's result is there, for just its inputs. What it builds on must be there."""
+    kind = step["kind"]
+    if kind == "snapshots":
+        return all(_sampled(bench, inner) for inner in _snapshot_sets(bench, step))
+    checks = {"encode": _encoded, "train": _trained, "sets": _sampled, "calibrate": _calibrated}
+    return checks[kind](bench, step)
+
+
+def work(bench: Bench, step: Step) -> None:
+    """Do a step, or go on with it, unless it is done."""
+    if done(bench, step):
+        return
+    kind = step["kind"]
+    if kind == "snapshots":
+        for inner in _snapshot_sets(bench, step):
+            _sample(bench, inner)
+        return
+    acts = {"encode": _encode, "train": _train, "sets": _sample, "calibrate": _calibrate}
+    acts[kind](bench, step)

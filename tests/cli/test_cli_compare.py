@@ -1,0 +1,21 @@
+"""The command `equigen compare`: its options reach the settings."""
+
+import typer
+from typer.testing import CliRunner
+
+from equigen.cli_compare import compare
+
+app = typer.Typer()
+app.command()(compare)
+
+
+def test_options_and_overrides_reach_the_comparison(tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("equigen.study.contest.run_contest", lambda *given: calls.append(given) or "page")
+    words = ["c.yaml", "--out", str(tmp_path), "--jobs", "3", "--engine", "ray", "--set", "seeds=[1]"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0 and done.stdout == "page\n"
+    path, out, overrides = calls[0]
+    assert path.name == "c.yaml" and out == tmp_path
+    assert overrides == {"seeds": [1], "jobs": 3, "engine": "ray"}
+    assert CliRunner().invoke(app, ["c.yaml"]).exit_code == 0 and calls[1][1:] == (None, {})

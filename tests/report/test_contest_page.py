@@ -1,0 +1,246 @@
+"""A contest's page: its verdict says what the table supports and no more; it stands alone and hides no hole."""
+
+from __future__ import annotations
+
+import json
+import re
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from report_rows import NAN
+from test_report import read
+
+from equigen.errors import InputError
+from equigen.report.contest import Calibrated, write_contest_page
+from equigen.report.contest_view import judged, views
+from equigen.report.contest_words import contest_sentences
+
+GROUPS = {"sex": ["female", "male"], "age": ["young", "old"]}
+
+
+def entry(mechanism, guidance, attribute, figure, estimate, change=NAN, half=NAN, p=NAN, **rest):
+    low, high = estimate - 0.004, estimate + 0.004
+    joint = {"ci_low": low, "ci_high": high, "seed_low": low, "seed_high": high}
+    return {
+        "setting": "default", "mechanism": mechanism, "plan": "match", "guidance": guidance, "metric": "kd",
+        "attribute": attribute, "figure": figure, "seeds": 3, "n": 40, "estimate": estimate, **joint,
+        "patient_low": low, "patient_high": high, "null_gap": 0.005 if figure == "gap" else NAN,
+        "reference": "" if pd.isna(change) else "none at guidance 1", "difference": change,
+        "difference_low": change - half, "difference_high": change + half, "p_value": p, "p_holm": p, "note": "",
+    } | rest  # fmt: skip
+
+
+def rows(mechanism, guidance="1", *, overall=0.1, gap=0.04, worst=0.12, changes=None, **rest):
+    """All figures of one mechanism; ``changes`` maps a figure to (difference, half width, p) for sex."""
+    known = changes or {}
+    table = [entry(mechanism, guidance, "*", "overall", overall, *known.get("overall", ()), **rest)]
+    for attribute, groups in GROUPS.items():
+        own = known if attribute == "sex" else {name: (0.0, 0.01, 1.0) for name in known}
+        table += [entry(mechanism, guidance, attribute, name, worst - place * gap, **rest)
+                  for place, name in enumerate(groups)]  # fmt: skip
+        table += [entry(mechanism, guidance, attribute, name, value, *own.get(name, ()), **rest)
+                  for name, value in (("worst", worst), ("gap", gap))]  # fmt: skip
+    return table
+
+
+NARROWER = {"overall": (0.002, 0.004, 0.3), "worst": (-0.02, 0.01, 0.01), "gap": (-0.024, 0.01, 0.01)}
+LEVELLED = {"overall": (0.02, 0.01, 0.01), "worst": (0.001, 0.01, 0.8), "gap": (-0.02, 0.01, 0.01)}
+NOTHING = {"overall": (0.0, 0.01, 1.0), "worst": (-0.01, 0.02, 0.3), "gap": (-0.01, 0.02, 0.3)}
+WIDER = {"overall": (-0.01, 0.004, 0.01), "worst": (0.02, 0.01, 0.01), "gap": (0.02, 0.01, 0.01)}
+
+
+def table(**rest):
+    return pd.DataFrame([
+        *rows("none", **rest), *rows("none", "2", gap=0.03, **rest),
+        *rows("good", gap=0.016, worst=0.1, changes=NARROWER, **rest),
+        *rows("level", gap=0.02, worst=0.121, changes=LEVELLED, **rest), *rows("idle", changes=NOTHING, **rest),
+        *rows("wide", gap=0.06, changes=WIDER, **rest),
+    ])  # fmt: skip
+
+
+def seeds_of(summary):
+    parts = [summary[["setting", "mechanism", "plan", "guidance", "metric", "attribute", "figure"]].assign(
+        seed=seed, estimate=summary["estimate"] + 0.001 * seed, note="") for seed in range(3)]  # fmt: skip
+    return pd.concat(parts, ignore_index=True)
+
+
+def said(summary):
+    return [(own.tone, own.text, *own.parts) for own in contest_sentences(summary, "none")]
+
+
+def test_the_verdict_names_who_narrows_which_gap_by_how_much_and_at_what_cost():
+    tones = said(table())
+    assert tones[0][0] == "note"
+    assert "trained with 3 training seeds" in tones[0][1]
+    reference, changes, halved = tones[1:4]
+    assert reference[1] == ("Gap by sex of none (excess KD x 1000): 40.0 (36.0 to 44.0) at guidance 1, 30.0 (26.0 to "
+                            "34.0) at guidance 2. Chance alone would give about 5.00.")  # fmt: skip
+    assert changes[:2] == ("finding", "Against none, the gap by sex is narrower with good and level, wider with wide.")
+    assert changes[2] == (
+        "good at guidance 1: gap 16.0 in place of 40.0 (60 % less), difference -24.0 (-34.0 to -14.0); overall +2.00 "
+        "(-2.00 to 6.00): no evidence of a change; worst group -20.0 (-30.0 to -10.0): better"
+    )
+    assert "the worst group is not shown to gain" in changes[3]
+    assert "overall +20.0 (10.0 to 30.0): worse" in changes[3]
+    assert "(50 % more)" in changes[4]
+    assert changes[5] == "no evidence of a narrower or a wider gap, at any guidance: idle"
+    # level halves the gap too, but overall quality is worse
+    assert halved[0] == "finding"
+    assert halved[1].startswith("The gap by sex is at least halved, without overall quality shown to be worse: ")
+    assert halved[1].endswith("worse: good at guidance 1.")
+
+
+def test_no_evidence_is_said_where_intervals_hold_zero():
+    by_age = [own for own in said(table()) if "by age" in own[1]]
+    assert [own[0] for own in by_age] == ["note", "chance", "chance"]
+    assert by_age[1][1] == "No evidence that any mechanism narrows the gap by age against none."
+    assert by_age[1][2].endswith("good, level, idle and wide")
+    assert "is not established" in by_age[2][1]
+
+
+@pytest.mark.parametrize(
+    ("difference", "half", "p", "figure", "wanted"),
+    [
+        (-0.02, 0.01, 0.01, "gap", "better"), (0.02, 0.01, 0.01, "worst", "worse"),
+        (-0.02, 0.03, 0.2, "gap", "no evidence"),
+        (-0.02, 0.01, 0.08, "gap", "no evidence"),  # not after correction for the number of mechanisms
+        (-0.02, 0.01, NAN, "gap", "no evidence"),  # one seed has no p
+        (NAN, NAN, NAN, "gap", "not evaluated"),
+    ],
+)  # fmt: skip
+def test_judged(difference, half, p, figure, wanted):
+    assert judged(entry("good", "1", "sex", figure, 0.02, difference, half, p)) == wanted
+
+
+def test_a_gap_of_a_score_is_better_when_smaller_and_the_score_when_larger():
+    more = entry("good", "1", "*", "overall", 0.9, 0.1, 0.05, 0.01, metric="precision")
+    assert judged(more) == "better"
+    assert judged({**more, "figure": "gap", "attribute": "sex"}) == "worse"
+
+
+def test_one_seed_is_a_rehearsal():
+    single = table(seeds=1, p_holm=NAN, p_value=NAN, ci_low=NAN, ci_high=NAN, seed_low=NAN, seed_high=NAN)
+    tones = said(single)
+    assert tones[0][0] == "caution"
+    assert "trained with 1 training seed. Fewer than 3 are no evidence" in tones[0][1]
+    assert "finding" not in {own[0] for own in tones}
+    assert "40.0 (36.0 to 44.0)" in tones[1][1]  # the patients' interval
+
+
+def test_calibrated_generators_count_as_mechanisms_of_their_own():
+    extra = pd.DataFrame(rows("none", "calibrated", gap=0.01, changes=NARROWER))
+    changes = said(pd.concat([table(), extra], ignore_index=True))[2]
+    assert "narrower with none with calibrated guidance, good and level" in changes[1]
+
+
+def test_views_split_by_setting_plan_and_metric_and_order_guidance():
+    both = pd.concat([table(), table().assign(plan="balanced"), pd.DataFrame(rows("none", "10")),
+                      pd.DataFrame(rows("none", "common"))], ignore_index=True)  # fmt: skip
+    first, second = views(both)
+    assert (first.title, second.title) == ("plan match", "plan balanced")
+    assert first.guidances == ["1", "2", "10", "common"]
+    assert first.groups("age") == ["young", "old"]
+    assert {own.topic for own in contest_sentences(both, "none")} == {
+        "Verdict", "Verdict: plan match", "Verdict: plan balanced"}  # fmt: skip
+
+
+PLACES = [("*", "overall"), ("sex", "gap"), ("sex", "female")]
+CURVE = pd.DataFrame([
+    {"images_seen": seen, "seed": seed, "attribute": place, "figure": figure, "estimate": 0.3 / (1 + seen / 10000)}
+    for seen in (15000, 30000) for seed in range(2) for place, figure in PLACES
+])  # fmt: skip
+GAIN = pd.DataFrame([
+    {"set": "group", "figure": "gap", "group": "*", "excess": 0.02, "reference": "default", "difference": -0.03,
+     "difference_low": -0.05, "difference_high": -0.01},
+    {"set": "common", "figure": "gap", "group": "*", "excess": 0.07, "reference": "default", "difference": 0.0,
+     "difference_low": -0.01, "difference_high": 0.01},
+])  # fmt: skip
+CHOSEN = {"attribute": "age", "groups": {"young": 1.25}, "common": 1.75, "default": 2.0, "objective": "worst"}
+
+
+def write(folder, summary=None, **rest):
+    given = table() if summary is None else summary
+    contest = SimpleNamespace(summary=given, seeds=seeds_of(given))
+    options = {
+        "title": "A <b>contest", "facts": {"Cohort": "phantoms & co"}, "curve": CURVE, "phantom": True,
+        "calibrations": [Calibrated("none, seed 0", CHOSEN, GAIN), Calibrated("none, seed 1", {**CHOSEN, "groups": {
+            "young": 1.5, "old": 2.5}})], "settings": {"seeds": [0, 1, 2]}, "versions": {"equigen": "0.1.0"},
+        "timings": {"train": 3.0}, "warnings": ["one <i>image"],
+    } | rest  # fmt: skip
+    return write_contest_page(folder, contest, **options)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("contest"))
+
+
+def test_the_page_stands_alone_and_lets_no_text_become_markup(page):
+    reader, text = read(page), page.read_text()
+    assert {link[0] for link in reader.links} == {"#"}
+    assert not re.findall(r"https?://|@import|url\((?!#)|<script", text)
+    assert len(reader.ids) == len(set(reader.ids))
+    assert {link[1:] for link in reader.links} <= set(reader.ids)
+    assert "A &lt;b&gt;contest" in text
+    assert "one &lt;i&gt;image" in text
+    assert "not about patients" in text
+    assert not re.findall(r"(?<![\w])(nan|NaN|inf|None|<NA>)(?![\w])", " ".join(reader.text))
+
+
+def test_the_page_has_all_its_parts(page):
+    reader = read(page)
+    text = " ".join(" ".join(reader.text).split())
+    drawn = [values["aria-label"] for tag, values in reader.tags if tag == "svg"]
+    planes = [alt for alt in drawn if "gap by" in alt and "across" in alt]
+    assert len(planes) == 2
+    assert "good at guidance 1: overall 100 (96.0 to 104), gap 16.0 (12.0 to 20.0)" in planes[0]
+    assert sum("difference" in alt for alt in drawn) == 5  # overall, and worst and gap of two attributes
+    assert sum("images seen" in alt for alt in drawn) == 2  # no group's own curve
+    assert "from 120 at 15,000 images seen to 75 at 30,000 (mean over seeds)" in text
+    for words in ("Chance gap", "chance gap", "seed 2", "takes the common one", "1.25", "gap, against default guidance",
+                  "-30.0", "Satterthwaite", "Nothing is trained again"):
+        assert words in text, words
+    assert "against default guidance" in text
+    assert text.count("against default guidance") == 1  # the common guidance has no row of its own
+
+
+def test_the_json_holds_the_tables_and_the_same_words(page):
+    data = json.loads((page.parent / "report.json").read_text())
+    summary = pd.DataFrame(data["summary"]["rows"], columns=data["summary"]["columns"])
+    assert summary["estimate"].tolist() == table()["estimate"].tolist()
+    assert data["curve"]["columns"] == list(CURVE.columns)
+    assert [own["text"] for own in data["in_short"]] == [own[1] for own in said(table())]
+    assert data["calibrations"][0]["chosen"]["groups"] == {"young": 1.25}
+    assert data["calibrations"][1]["gain"] is None
+    assert data["phantom"] is True
+
+
+def small():
+    return pd.DataFrame([*rows("none"), *rows("idle", changes=NOTHING)])
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path):
+    first, again = (write(tmp_path / name, small(), curve=None) for name in ("a", "b"))
+    for name in ("index.html", "report.json"):
+        assert (again.parent / name).read_bytes() == (first.parent / name).read_bytes()
+
+
+def test_a_missing_number_is_a_dash_with_its_reason(tmp_path):
+    summary = small()
+    hole = (summary["mechanism"] == "idle") & (summary["figure"] == "old")
+    summary.loc[hole, ["estimate", "ci_low", "ci_high", "patient_low", "patient_high", "seed_low", "seed_high"]] = NAN
+    summary.loc[hole, "note"] = "too small: 9 patients"
+    text = " ".join(read(write(tmp_path, summary, curve=None, calibrations=[])).text)
+    assert "too small: 9 patients" in text
+    assert "No generator was calibrated." in text
+    assert "No kept generator was measured on the way." in text
+
+
+def test_tables_without_a_column_are_refused_and_nothing_is_written(tmp_path):
+    for broken, name in ((table().drop(columns="null_gap"), "null_gap"), (table().drop(columns="note"), "note")):
+        with pytest.raises(InputError, match=name):
+            write(tmp_path / "out", broken)
+    with pytest.raises(InputError, match="images_seen"):
+        write(tmp_path / "out", curve=CURVE.drop(columns="images_seen"))
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,271 @@
+"""A whole contest, its jobs run within this process: what it leaves, what it skips, what it does again."""
+
+import copy
+import json
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from equigen.errors import EquigenError, InputError
+from equigen.files import write_parquet
+from equigen.study import contest as module
+from equigen.study import contest_check, contest_job, contest_steps
+from equigen.study.contest import run_contest
+from equigen.study.jobs import Handle
+from equigen.synthesis.guidance import Guidance
+from equigen.training import TrainSettings, train
+
+COHORT = {
+    "name": "tiny",
+    "phantom": True,
+    "table": "metadata.csv",
+    "image": {"column": "image", "root": "images"},
+    "patient": "patient",
+    "split": {"fractions": {"train": 0.3, "val": 0.1, "test": 0.6}, "seed": 1},
+    "labels": {"glaucoma": {"kind": "binary", "column": "glaucoma", "levels": ["healthy", "glaucoma"]}},
+    "attributes": {"sex": {"column": "sex", "levels": ["female", "male"]}},
+}
+CONTEST = {
+    "name": "tiny contest",
+    "cohort": COHORT,
+    "size": 32,
+    "pretrain": {"images": 32, "snapshot_every": 16},
+    "train": {"preset": "tiny", "images": 16, "batch": 16, "probe_images": 16, "warmup": 32, "ema": 64},
+    "mechanisms": {"none": {}, "equal": {"mechanism": "balanced"}},
+    "seeds": [0, 1],
+    "plans": {"all": {"policy": "balanced", "size": 60, "steps": 1}},
+    "guidance": [1],
+    "evaluate": {"groups": ["sex"], "encoder": "efficientnet-lite0@64", "replicates": 20, "permutations": 20},
+    "curve": {"mechanism": "none", "plan": "all", "guidance": 1},
+}
+JOBS = {
+    "latents", *(f"default/{name}-seed{seed}" for name in ("pretrained", "none", "equal") for seed in (0, 1)),
+    "default/none-seed0/curve", "default/none-seed1/curve",
+}  # fmt: skip
+
+
+class Inline(Handle):
+    """A job that is done at once, here."""
+
+    ran: list[str] = []  # noqa: RUF012
+
+    def ready(self):
+        return True
+
+    def start(self):
+        Inline.ran.append(self.job.name)
+        try:
+            contest_job.run_steps(Path(self.job.command[-1]))
+            self.end = "done"
+        except InputError as error:
+            self.message, self.end = str(error), "failed"
+
+    def check(self):
+        return self.end
+
+    def cancel(self):
+        pass
+
+
+class Here:
+    slots = 1
+
+    def submit(self, job, after):
+        return Inline(job, after)
+
+    def close(self):
+        pass
+
+
+class Desk:
+    def __init__(self, data, place):
+        self.place, self.out, self.values = place, place / "run", copy.deepcopy(CONTEST)
+        self.values["cohort"]["table"] = str(data / "metadata.csv")
+        self.values["cohort"]["image"]["root"] = str(data / "images")
+
+    def run(self, overrides=None) -> list[str]:
+        """Run it; the names of the jobs that did something."""
+        self.place.mkdir(parents=True, exist_ok=True)
+        (self.place / "c.yaml").write_text(yaml.safe_dump(self.values, sort_keys=False))
+        Inline.ran = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(module, "open_engine", lambda *_: Here())
+            patch.setattr("torch.set_num_threads", lambda _count: None)
+            self.page = run_contest(self.place / "c.yaml", self.out, overrides, show=False)
+        return Inline.ran
+
+    def read(self, name) -> pd.DataFrame:
+        return pd.read_parquet(self.out / name)
+
+    def hashes(self) -> dict[str, str]:
+        return {
+            path.parent.relative_to(self.out / "generators").as_posix(): json.loads(path.read_text())["generator"]
+            for path in (self.out / "generators").rglob("training.json")
+        }
+
+    def settings(self, name) -> dict:
+        return json.loads((self.out / "generators" / name / "training.json").read_text())["settings"]
+
+
+@pytest.fixture(scope="module")
+def finished(phantom_folder, tmp_path_factory) -> Desk:
+    """Run to its end once. Read only."""
+    desk = Desk(phantom_folder, tmp_path_factory.mktemp("contest"))
+    assert set(desk.run()) == JOBS
+    return desk
+
+
+@pytest.fixture
+def copied(finished, phantom_folder, tmp_path) -> Desk:
+    desk = Desk(phantom_folder, tmp_path)
+    shutil.copytree(finished.out, desk.out)
+    return desk
+
+
+def test_a_contest_ends_with_its_tables_and_a_page(finished):
+    summary, seeds = finished.read("quality/contest.parquet"), finished.read("quality/contest_seeds.parquet")
+    assert set(summary["mechanism"]) == {"none", "equal"} and set(seeds["seed"]) == {0, 1}
+    overall = summary[(summary["figure"] == "overall") & (summary["mechanism"] == "equal")].iloc[0]
+    assert overall["seeds"] == 2 and pd.notna(overall["estimate"]) and pd.notna(overall["difference"])
+    assert finished.page == finished.out.resolve() / "report" / "index.html" or finished.page.is_file()
+    assert "equal" in finished.page.read_text()
+
+
+def test_generators_are_trained_as_asked_and_go_on_from_their_own_pretraining(finished):
+    first, own = finished.settings("default/pretrained-seed1"), finished.settings("default/equal-seed1")
+    assert (first["mechanism"], first["images"], first["seed"], first["start"]) == ("none", 32, 1001, None)
+    assert (own["mechanism"], own["images"], own["seed"]) == ("balanced", 16, 1)
+    assert own["start"].endswith("generators/default/pretrained-seed1")
+    assert len(set(finished.hashes().values())) == 6
+    made = finished.read("synthetic/default/equal-seed1/all-g1/synthetic.parquet")
+    assert len(made) == 60 and set(made["generator"]) == {finished.hashes()["default/equal-seed1"]}
+
+
+def test_the_curve_goes_over_snapshots_the_pretraining_and_what_went_on(finished):
+    curve = finished.read("curve/curve.parquet")
+    whole = curve[curve["figure"] == "overall"]
+    assert list(zip(whole["seed"], whole["images_seen"], strict=True)) == [
+        (seed, seen) for seed in (0, 1) for seen in (16, 32, 48)
+    ]
+    seeds = finished.read("quality/contest_seeds.parquet")
+    same = seeds[(seeds["figure"] == "overall") & (seeds["mechanism"] == "none") & (seeds["seed"] == 0)]
+    assert whole["estimate"].iloc[2] == pytest.approx(same["estimate"].iloc[0], rel=0.5)
+    kept = {path.name for path in (finished.out / "synthetic").rglob("0*")}
+    assert "000000016" in kept and "000000032" not in kept  # the last snapshot is the generator itself
+
+
+def test_again_nothing_is_done_and_trainings_made_elsewhere_are_found_done(copied, monkeypatch):
+    for path in (copied.out / "generators").rglob("*.json"):
+        if path.name in ("stage.json", "begun.json"):
+            path.unlink()
+    monkeypatch.setattr(module, "measure", None)  # neither may be measured again
+    monkeypatch.setattr(module, "measure_curve", None)
+    assert copied.run() == []
+
+
+def test_another_guidance_makes_its_sets_alone_and_measures_again(copied, finished):
+    before = copied.hashes()
+    ran = copied.run({"guidance": [1, 2], "curve": None})
+    assert set(ran) == {f"default/{name}-seed{seed}" for name in ("none", "equal") for seed in (0, 1)}
+    assert copied.hashes() == before
+    assert set(copied.read("quality/contest.parquet")["guidance"]) == {"1", "2"}
+    old = finished.out / "synthetic/default/none-seed0/all-g1/stage.json"
+    assert (copied.out / old.relative_to(finished.out)).read_text() == old.read_text()
+    assert set(copied.read("synthetic/default/none-seed0/all-g2/synthetic.parquet")["guidance"]) == {2.0}
+
+
+def test_a_changed_training_is_done_again_and_the_old_one_kept(copied, finished):
+    ran = copied.run({"mechanisms.equal": {"mechanism": "reweight"}, "curve": None})
+    assert set(ran) == {"default/equal-seed0", "default/equal-seed1"}
+    before, after = finished.hashes(), copied.hashes()
+    assert {name for name in before if before[name] != after[name]} == {"default/equal-seed0", "default/equal-seed1"}
+    kept = {path.name.rsplit("-", 1)[0] for path in (copied.out / "stale").iterdir()}
+    assert {"generators-default-equal-seed0", "synthetic-default-equal-seed0-all-g1", "quality"} <= kept
+
+
+def test_a_training_that_train_itself_began_is_taken_over_and_gives_the_same(copied, finished, monkeypatch):
+    from equigen.cohort import Cohort
+
+    place = copied.out / "generators/default/pretrained-seed0"
+    for name in ("generators", "synthetic"):
+        shutil.rmtree(copied.out / name)
+
+    class Cut(BaseException):
+        pass
+
+    with monkeypatch.context() as patch:
+        patch.setattr("equigen.training.train._export", lambda *_: (_ for _ in ()).throw(Cut()))
+        settings = TrainSettings(**finished.settings("default/pretrained-seed0"))
+        with pytest.raises(Cut):
+            train(Cohort.load(copied.out / "cohort"), settings=settings, out=place, latents=copied.out / "latents",
+                  show=False)
+    written = (place / "checkpoint.safetensors").stat().st_mtime_ns
+    copied.run({"curve": None})
+    assert copied.hashes() == finished.hashes()
+    assert (place / "checkpoint.safetensors").stat().st_mtime_ns == written
+
+
+def test_a_failed_job_leaves_no_page_but_all_that_does_not_need_it(copied, monkeypatch):
+    shutil.rmtree(copied.out / "synthetic/default/none-seed0")
+    (copied.out / "report/index.html").unlink()
+    shutil.rmtree(copied.out / "synthetic/default/equal-seed1")
+
+    def fails(folder, *_):
+        raise InputError("This one is broken.")
+
+    real = contest_steps.open_generator
+    monkeypatch.setattr(
+        contest_steps, "open_generator", lambda folder, *rest: (fails if "none" in str(folder) else real)(folder, *rest)
+    )
+    with pytest.raises(EquigenError, match=r"1 of 9 jobs failed; 1 that need them.*\n  default/none-seed0: see"):
+        copied.run()
+    assert not (copied.out / "report/index.html").exists()
+    assert (copied.out / "synthetic/default/equal-seed1/all-g1/synthetic.parquet").is_file()
+
+
+def test_calibrated_and_common_guidance_are_sampled_and_measured(copied, monkeypatch):
+    calls = []
+
+    def calibrate(generator, tune, confirm, *, attribute, out, seed, **rest):
+        calls.append((Path(generator).name, set(tune.frame["split"]), confirm, seed, rest))
+        shown = Guidance(
+            attribute, {"female": 1.5, "male": 3.0}, 2.5, 2.0, "gap", 1.0, (1, 4), 9, 9, 3, 1, seed, "e", "c", "h",
+            "val", "g", {}, "v",
+        )  # fmt: skip
+        shown.save(generator)
+        write_parquet(out / "calibration.parquet", pd.DataFrame({"a": [1]}))
+
+    monkeypatch.setattr(contest_steps, "calibrate", calibrate)
+    monkeypatch.setattr(contest_check, "MIN_PATIENTS", 1)
+    asked = {"calibrate": {"attribute": "sex", "objective": "gap", "budget": 40, "images": 4}, "curve": None}
+    ran = copied.run(asked)
+    assert set(ran) == {"default/none-seed0/calibration", "default/none-seed1/calibration"}
+    assert [call[:4] for call in calls] == [(f"none-seed{seed}", {"val"}, None, seed) for seed in (0, 1)]
+    assert calls[0][4] == {"objective": "gap", "gap_weight": 1.0, "budget": 40, "images": 4, "steps": 20,
+                           "encoder": "efficientnet-lite0@64"}
+    made = copied.read("synthetic/default/none-seed0/all-gcalibrated/synthetic.parquet")
+    assert made.groupby("attr.sex")["guidance"].unique().str[0].to_dict() == {"female": 1.5, "male": 3.0}
+    assert set(copied.read("synthetic/default/none-seed1/all-gcommon/synthetic.parquet")["guidance"]) == {2.5}
+    assert set(copied.read("quality/contest.parquet")["guidance"]) == {"1", "common", "calibrated"}
+    assert copied.run(asked) == []
+    (copied.out / "generators/default/none-seed1/calibration.json").unlink()
+    assert copied.run(asked) == ["default/none-seed1/calibration"] and len(calls) == 3
+    with pytest.raises(InputError, match=r"calibrate: .*budget of 5 images"):
+        copied.run({**asked, "calibrate": {**asked["calibrate"], "budget": 5}})
+
+
+def test_a_job_as_a_process_tells_what_can_be_mended_with_exit_status_2(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(contest_job, "end_on_sigterm", lambda: None)
+    job = {"out": str(tmp_path), "root": ".", "autoencoder": "shipped", "size": 32, "threads": 1, "steps": []}
+    (tmp_path / "job.json").write_text(json.dumps(job))
+    assert contest_job.main(str(tmp_path / "job.json")) == 2
+    assert "This is no saved cohort." in capsys.readouterr().err
+
+    def interrupted(_file):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(contest_job, "run_steps", interrupted)
+    assert contest_job.main("x") == 143
