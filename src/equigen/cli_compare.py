@@ -12,7 +12,7 @@ from equigen.cli_inputs import pairs
 
 def compare(
     comparison: Annotated[
-        Path, typer.Argument(metavar="COMPARISON_YAML", help="A file that names cohort, mechanisms, seeds, plans and guidance.")
+        Path, typer.Argument(metavar="COMPARISON_YAML", help="It names cohort, mechanisms, seeds, plans and guidance.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     jobs: Annotated[

@@ -37,8 +37,9 @@ def wide(phantom_folder, tmp_path):
     """The phantom with as many validation and test patients as training patients, nearly."""
     shutil.copytree(phantom_folder, tmp_path / "wide")
     words = (tmp_path / "wide" / "cohort.yaml").read_text()
-    changed = words.replace("train: 0.7", "train: 0.4").replace("val: 0.1", "val: 0.3").replace("test: 0.2", "test: 0.3")
-    (tmp_path / "wide" / "cohort.yaml").write_text(changed)
+    for before, after in (("train: 0.7", "train: 0.4"), ("val: 0.1", "val: 0.3"), ("test: 0.2", "test: 0.3")):
+        words = words.replace(before, after)
+    (tmp_path / "wide" / "cohort.yaml").write_text(words)
     return tmp_path / "wide"
 
 

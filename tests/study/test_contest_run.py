@@ -3,6 +3,7 @@
 import copy
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -197,7 +198,7 @@ def test_a_training_that_train_itself_began_is_taken_over_and_gives_the_same(cop
         pass
 
     with monkeypatch.context() as patch:
-        patch.setattr("equigen.training.train._export", lambda *_: (_ for _ in ()).throw(Cut()))
+        patch.setattr(sys.modules["equigen.training.train"], "_export", lambda *_: (_ for _ in ()).throw(Cut()))
         settings = TrainSettings(**finished.settings("default/pretrained-seed0"))
         with pytest.raises(Cut):
             train(Cohort.load(copied.out / "cohort"), settings=settings, out=place, latents=copied.out / "latents",
@@ -240,11 +241,11 @@ def test_calibrated_and_common_guidance_are_sampled_and_measured(copied, monkeyp
 
     monkeypatch.setattr(contest_steps, "calibrate", calibrate)
     monkeypatch.setattr(contest_check, "MIN_PATIENTS", 1)
-    asked = {"calibrate": {"attribute": "sex", "objective": "gap", "budget": 40, "images": 4}, "curve": None}
+    asked = {"calibrate": {"attribute": "sex", "objective": "gap", "budget": 64, "images": 8}, "curve": None}
     ran = copied.run(asked)
     assert set(ran) == {"default/none-seed0/calibration", "default/none-seed1/calibration"}
     assert [call[:4] for call in calls] == [(f"none-seed{seed}", {"val"}, None, seed) for seed in (0, 1)]
-    assert calls[0][4] == {"objective": "gap", "gap_weight": 1.0, "budget": 40, "images": 4, "steps": 20,
+    assert calls[0][4] == {"objective": "gap", "gap_weight": 1.0, "budget": 64, "images": 8, "steps": 20,
                            "encoder": "efficientnet-lite0@64"}
     made = copied.read("synthetic/default/none-seed0/all-gcalibrated/synthetic.parquet")
     assert made.groupby("attr.sex")["guidance"].unique().str[0].to_dict() == {"female": 1.5, "male": 3.0}

@@ -151,7 +151,7 @@ def test_jobs_are_one_a_generator_behind_its_pretraining_with_sets_at_every_guid
     assert not jobs["latents"].done() and not jobs["default/none-seed0"].done()
 
 
-@pytest.mark.parametrize("name", ["compare-phantom", "compare-ham10000"])
+@pytest.mark.parametrize("name", [file.stem for file in sorted(EXAMPLES.glob("compare-*.yaml"))])
 def test_the_examples_are_in_order(tmp_path, name):
     settings = read_contest(EXAMPLES / f"{name}.yaml")
     runs = trainings(settings, Places(tmp_path), EXAMPLES, name)

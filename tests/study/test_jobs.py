@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -104,7 +105,7 @@ def alive(pid) -> bool:
     """Whether a process still works; one that nobody has waited for does not."""
     for _ in range(100):
         try:
-            status = open(f"/proc/{pid}/status").read()  # noqa: PTH123, SIM115
+            status = Path(f"/proc/{pid}/status").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return False
         if re.search(r"State:\tZ", status):
