@@ -133,6 +133,12 @@ def test_a_contest_ends_with_its_tables_and_a_page(finished):
     assert overall["seeds"] == 2 and pd.notna(overall["estimate"]) and pd.notna(overall["difference"])
     assert finished.page == finished.out.resolve() / "report" / "index.html" or finished.page.is_file()
     assert "equal" in finished.page.read_text()
+    assert "does not ask for each group&#39;s own diagnoses" in finished.page.read_text()
+
+
+def test_a_plan_that_matches_the_cohort_needs_no_warning(copied):
+    copied.run({"plans": {"all": {"policy": "match", "size": 60, "steps": 1}}})
+    assert "does not ask for each group" not in (copied.out / "report/index.html").read_text()
 
 
 def test_generators_are_trained_as_asked_and_go_on_from_their_own_pretraining(finished):

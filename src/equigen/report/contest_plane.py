@@ -63,7 +63,7 @@ def plane(
     total = top + 3.3
     with drawing(total) as figure:
         legend(figure, [(name, {"color": styles[name].color, "marker": styles[name].marker}) for name in names], total)
-        area = figure.add_axes((0.62 / WIDTH, 0.5 / total, 1 - 0.85 / WIDTH, 2.7 / total))
+        area = figure.add_axes((0.8 / WIDTH, 0.5 / total, 1 - 1.03 / WIDTH, 2.7 / total))
         for name in names:
             _line(area, [point for point in points if point.mechanism == name], styles[name], scale)
         area.axhline(0.0, color=INK, linewidth=0.8, zorder=1)

@@ -12,7 +12,7 @@ from equigen.report.curves import curves
 from equigen.report.figures import looks
 from equigen.report.forest import Mark, forest
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import metric
+from equigen.report.metrics import Metric, metric
 from equigen.report.pictures import alt_text
 from equigen.report.rounding import ABSENT, interval, known, listing, number, p_text
 
@@ -159,7 +159,7 @@ def curve_section(curve: pd.DataFrame | None, name: str) -> Section:
     for index, (title, own) in enumerate(shown.assign(title=_curve_titles(shown)).groupby("title", sort=False)):
         lines = {f"seed {seed}": part.assign(value=part["estimate"] * words.scale)
                  for seed, part in own.groupby("seed", sort=True)}
-        last = _last_step(own, words.scale)
+        last = _last_step(own, words)
         alt = f"{title} over images seen, a line for each of {listing(list(lines))}. {last}"
         svg = curves(lines, looks(list(lines)), axis=unit_name(words), alt=alt, slug=f"c{index}")
         pictures.append(Picture(svg, str(title)))
@@ -179,12 +179,13 @@ def _curve_titles(curve: pd.DataFrame) -> list[str]:
             for place, figure, setting in zip(places, curve["figure"], settings, strict=True)]
 
 
-def _last_step(own: pd.DataFrame, scale: float) -> str:
+def _last_step(own: pd.DataFrame, words: Metric) -> str:
     """The mean over seeds at the last two points, in words."""
-    means = own.groupby("images_seen")["estimate"].mean().dropna() * scale
+    means = own.groupby("images_seen")["estimate"].mean().dropna()
     if len(means) < 2:
         return "one point is no curve."
     (before, first), (after, last) = list(means.items())[-2:]
-    return f"from {first:.3g} at {before:,} images seen to {last:.3g} at {after:,} (mean over seeds)."
+    ends = number(first, words), number(last, words)
+    return f"from {ends[0]} at {before:,} images seen to {ends[1]} at {after:,} (mean over seeds)."
 
 

@@ -40,7 +40,7 @@ def curves(
             for name in lines
         ]
         legend(figure, entries, total)
-        axes = figure.add_axes((0.62 / WIDTH, 0.5 / total, 1 - 0.8 / WIDTH, 1.75 / total))
+        axes = figure.add_axes((0.8 / WIDTH, 0.5 / total, 1 - 0.98 / WIDTH, 1.75 / total))
         for name, frame in lines.items():
             ordered = frame.dropna(subset=["value"]).sort_values("images_seen", kind="stable")
             x, y = thinned(ordered["images_seen"].to_numpy(float), ordered["value"].to_numpy(float))

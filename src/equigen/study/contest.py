@@ -33,6 +33,11 @@ from equigen.study.run import LIBRARIES, Study
 
 SECONDS = "seconds.json"
 
+OTHER_MIX = (
+    "Plan '{}' does not ask for each group's own diagnoses. Where a group's real images have others, its distance "
+    "holds that too: read its gaps beside those of a plan with the policy 'match', its differences to none as they are."
+)
+
 
 class Contest(Study):
     """A contest in one folder. It opens its cohort as a study does; trainings and sets are jobs of their own."""
@@ -114,6 +119,7 @@ class Contest(Study):
         cohort = self.cohort
         warnings = [str(problem) for problem in cohort.warnings]
         warnings += [f"left out: {problem}" for problem in cohort.quarantined]
+        warnings += [OTHER_MIX.format(name) for name, plan in self.chosen.plans.items() if plan.policy != "match"]
         return write_contest_page(
             self.folder / "report",
             measured,
