@@ -84,10 +84,10 @@ def calibrate(
         found.folder / "report", table=found.table, choice=found.choice, gain=found.gain, settings=found.settings,
         title=f"Guidance by {found.guidance.attribute}: {generator.resolve().name}", phantom=data.phantom,
     )  # fmt: skip
-    typer.echo(found.choice.to_string(index=False))
+    typer.echo(found.choice.to_string(index=False, na_rep=""))
     if found.gain is not None:
         columns = "set reference figure group excess ci_low ci_high difference difference_low difference_high p_value"
-        typer.echo(found.gain[columns.split()].to_string(index=False))
+        typer.echo(found.gain[columns.split()].to_string(index=False, na_rep=""))
     for sentence in calibration_sentences(found.choice, found.gain, found.settings):
         typer.echo("\n  ".join([sentence.text, *sentence.parts]))
     for name in ("calibration", "gain"):

@@ -32,7 +32,8 @@ def compare(
 ) -> None:
     """Run equity mechanisms against each other: overall quality, worst group and gap, with intervals over seeds.
 
-    One table and one page. Jobs run in parallel; those that are done are skipped, so run it again to go on.
+    Example: `equigen compare examples/compare-phantom.yaml` (no data needed). One table and one page come out. Jobs run
+    in parallel; those that are done are skipped, so run it again to go on.
     """
     from equigen.study.contest import run_contest
 

@@ -75,6 +75,14 @@ def test_the_words_say_what_was_chosen_whom_it_harms_and_what_it_gained():
     assert "On other patients too, these are worse off: <b>women against default guidance (+4.00)" in text[-1]
 
 
+def test_a_choice_at_an_end_of_the_range_is_pointed_out():
+    said = [sentence.text for sentence in calibration_sentences(CHOICE, None, SETTINGS)]
+    assert not any("a wider one may do better" in text for text in said)
+    groups = {"women": 1.0, "men": 4.0, "other": 2.0}
+    said = [sentence.text for sentence in calibration_sentences(CHOICE, None, {**SETTINGS, "groups": groups})]
+    assert "women and men: at an end of the range searched (1 to 4); a wider one may do better." in said
+
+
 def test_nothing_is_said_of_harm_where_no_group_gets_worse():
     better = CHOICE.assign(change_default=[-0.001, 0.0, None], change_common=[0.000001, -0.1, None])
     assert levelling(better) == []

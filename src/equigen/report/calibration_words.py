@@ -39,6 +39,11 @@ def _chosen(choice: pd.DataFrame, settings: Mapping[str, Any]) -> list[Sentence]
         f"all would be {settings['common']:g}; without calibration it is {settings['default']:g}."
     )
     found = [Sentence(text, "note", CHOICE)]
+    edge = [group for group, value in settings["groups"].items() if value in settings["bounds"]]
+    if edge:
+        low, high = settings["bounds"]
+        text = f"{listing(edge)}: at an end of the range searched ({low:g} to {high:g}); a wider one may do better."
+        found.append(Sentence(text, "caution", CHOICE))
     if settings["left_out"]:
         small = listing([f"{group} ({reason})" for group, reason in settings["left_out"].items()])
         found.append(Sentence(f"{small}: the common guidance is used there.", "caution", CHOICE))
