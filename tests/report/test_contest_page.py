@@ -197,7 +197,7 @@ def test_the_page_has_all_its_parts(page):
     assert "good at guidance 1: overall 100 (96.0 to 104), gap 16.0 (12.0 to 20.0)" in planes[0]
     assert sum("difference" in alt for alt in drawn) == 5  # overall, and worst and gap of two attributes
     assert sum("images seen" in alt for alt in drawn) == 2  # no group's own curve
-    assert "from 120 at 15,000 images seen to 75 at 30,000 (mean over seeds)" in text
+    assert "from 120 at 15,000 images seen to 75.0 at 30,000 (mean over seeds)" in text
     for words in ("Chance gap", "chance gap", "seed 2", "takes the common one", "1.25", "gap, against default guidance",
                   "-30.0", "Satterthwaite", "Nothing is trained again"):
         assert words in text, words
