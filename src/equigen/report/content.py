@@ -45,22 +45,32 @@ class Content:
     def data(self) -> dict[str, Any]:
         """The report as JSON-like data: tables as they came, unknown values as None."""
         return {
-            "format": FORMAT,
-            "software": self.software,
-            "title": self.title,
-            "phantom": self.phantom,
-            "note": PHANTOM if self.phantom else None,
-            "facts": plain(self.facts),
-            "in_short": [vars(sentence) | {"parts": list(sentence.parts)} for sentence in self.sentences],
-            "warnings": plain(self.warnings),
+            **opening(self),
             **{name: as_data(frame) for name, frame in self.given.items()},
             "history": {name: as_data(frame) for name, frame in self.history.items()},
             "grids": [_grid(grid) for grid in self.grids],
             "pairs": [_pairs(pairs) for pairs in self.pairs],
-            "settings": plain(self.settings),
-            "timings": plain(self.timings),
-            "versions": plain(self.versions),
+            **closing(self),
         }
+
+
+def opening(page: Any) -> dict[str, Any]:
+    """What the JSON of a page (``Content``, ``Page``) begins with: what it is, and what it found in words."""
+    return {
+        "format": FORMAT,
+        "software": page.software,
+        "title": page.title,
+        "phantom": page.phantom,
+        "note": PHANTOM if page.phantom else None,
+        "facts": plain(page.facts),
+        "in_short": [vars(sentence) | {"parts": list(sentence.parts)} for sentence in page.sentences],
+        "warnings": plain(page.warnings),
+    }
+
+
+def closing(page: Any) -> dict[str, Any]:
+    """What it ends with: how it was made."""
+    return {"settings": plain(page.settings), "timings": plain(page.timings), "versions": plain(page.versions)}
 
 
 def _grid(grid: Grid) -> dict[str, Any]:

@@ -11,8 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from equigen.report.content import FORMAT, PHANTOM
-from equigen.report.frames import plain
+from equigen.report.content import PHANTOM, closing, opening
 from equigen.report.layout import Section, Sentence
 
 
@@ -56,19 +55,7 @@ class Page:
 
     def data(self) -> dict[str, Any]:
         """What the page says of itself as JSON-like data, without its tables."""
-        return {
-            "format": FORMAT,
-            "software": self.software,
-            "title": self.title,
-            "phantom": self.phantom,
-            "note": PHANTOM if self.phantom else None,
-            "facts": plain(self.facts),
-            "in_short": [vars(sentence) | {"parts": list(sentence.parts)} for sentence in self.sentences],
-            "warnings": plain(self.warnings),
-            "settings": plain(self.settings),
-            "timings": plain(self.timings),
-            "versions": plain(self.versions),
-        }
+        return {**opening(self), **closing(self)}
 
 
 def software(versions: Mapping[str, str]) -> str:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from equigen.cohort import read_yaml
 from equigen.study.settings import (
     NAME,
     TAKEN,
     MechanismSettings,
     PhantomStage,
-    _put,
     check_keys,
-    plain,
+    read_values,
 )
 from equigen.synthesis.plan import Policy
 
@@ -154,11 +151,7 @@ def read_contest(path: str | Path, overrides: Mapping[str, Any] | None = None) -
 
     Raises InputError naming the file and every key that is unknown, missing or of the wrong kind.
     """
-    values = read_yaml(path)
-    kept = {key: values[key] for key in ("name", "cohort") if key in values}  # text as it is written
-    settings = {**plain(values), **kept}
-    for key, value in copy.deepcopy(dict(overrides or {})).items():
-        _put(settings, key.split("."), value, str(path))
+    settings = read_values(path, overrides)
     title = "The comparison's settings have errors."
     checked: ContestSettings = check_keys(ContestSettings, settings, str(path), title)
     return checked

@@ -214,13 +214,19 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
     Raises InputError naming the file and every key that is unknown, missing or of the wrong kind.
     """
+    settings = read_values(path, overrides)
+    checked: StudySettings = check_keys(StudySettings, settings, str(path), "The study's settings have errors.")
+    return checked
+
+
+def read_values(path: str | Path, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The content of a settings file with overrides put in, not yet checked."""
     values = read_yaml(path)
     kept = {key: values[key] for key in ("name", "cohort") if key in values}  # text as it is written
     settings = {**plain(values), **kept}
     for key, value in copy.deepcopy(dict(overrides or {})).items():
         _put(settings, key.split("."), value, str(path))
-    checked: StudySettings = check_keys(StudySettings, settings, str(path), "The study's settings have errors.")
-    return checked
+    return settings
 
 
 def _put(values: Any, keys: list[str], value: Any, source: str) -> None:

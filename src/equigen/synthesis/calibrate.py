@@ -103,7 +103,8 @@ def calibrate(
 
     With ``gap`` a gap may be closed by making the best groups worse (levelling down); ``Calibration.choice`` shows
     each group's change. The numbers of ``table`` are those that were searched, so they flatter the choice: ``gain``,
-    measured on other patients, other prompts' seeds, is what may be quoted.
+    measured on other patients, other prompts' seeds, is what may be quoted. ``calibration.json`` is saved with the
+    generator and in ``out``.
 
     Args:
         generator: its folder, a finished run, or an open pipeline (then ``out`` must be given).
@@ -127,9 +128,6 @@ def calibrate(
         batch: images held at once.
         device: for the generator.
         show: show progress bars.
-
-    Returns:
-        The calibration; ``calibration.json`` is saved with the generator and in ``out``.
 
     Raises:
         InputError: before any image is made, for options that make no sense, an attribute or level that is unknown,
@@ -156,11 +154,7 @@ def calibrate(
     claim = {"asked": asdict(asked) | {"bounds": list(low_high)}, "confirm": confirming}
     done = _finished(folder, claim)
     if done is None:
-        size, cache = int(pipeline.config["size"]), folder / "features"
-        groups = make_groups(tune, rows, attribute, network, size, seed=seed, cache=cache, show=show)
-        table = _searched(groups, asked, Maker(pipeline, asked.generator, network, size, folder / "evaluations"), show)
-        spent = int((table["kind"] == "evaluated").sum()) * each
-        chosen = replace(asked, spent=spent, **chosen_guidance(table))
+        chosen, table = _tuned(asked, tune, rows, network, pipeline, folder, show)
         settings = Settings(replicates=replicates, seed=seed, min_patients=min_patients)
         gain = None if confirm is None else measure_gain(
             pipeline, confirm, chosen, ordered_levels(tune, attribute), network, images=confirm_images,
@@ -171,6 +165,18 @@ def calibrate(
     if home is not None:
         done.guidance.save(home)
     return done
+
+
+def _tuned(
+    asked: Guidance, tune: Cohort, rows: pd.DataFrame, network: Encoder, pipeline: EquigenPipeline, folder: Path,
+    show: bool,
+) -> tuple[Guidance, pd.DataFrame]:
+    """The choice, and the table of the search that it comes from."""
+    size, cache = int(pipeline.config["size"]), folder / "features"
+    groups = make_groups(tune, rows, asked.attribute, network, size, seed=asked.seed, cache=cache, show=show)
+    table = _searched(groups, asked, Maker(pipeline, asked.generator, network, size, folder / "evaluations"), show)
+    spent = int((table["kind"] == "evaluated").sum()) * asked.images
+    return replace(asked, spent=spent, **chosen_guidance(table)), table
 
 
 def _searched(groups: list[Group], asked: Guidance, maker: Maker, show: bool) -> pd.DataFrame:
