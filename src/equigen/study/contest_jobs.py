@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from equigen.files import write_json
@@ -84,7 +83,7 @@ class Plan:
                 {
                     "kind": "snapshots",
                     "training": f"generators/{item.path}",
-                    "stage": snapshot_stage(item, curve.plan, curve.guidance),
+                    "stage": self.places.synthetic(item, curve.plan, curve.guidance, kept=True),
                     "plan": self._plan(curve.plan, item),
                     "guidance": curve.guidance,
                 }
@@ -137,13 +136,3 @@ class Plan:
             units=units,
             environment=dict.fromkeys(THREADS, str(self.settings.threads)),
         )
-
-
-def snapshot_stage(member: Member, plan: str, guidance: float) -> str:
-    """The stage of a snapshot's set, ``{snapshot}`` standing for its name."""
-    return f"synthetic/{member.path}/snapshots/{{snapshot}}/{plan}-g{guidance:g}"
-
-
-def snapshots(places: Places, member: Member, end: int) -> dict[int, Path]:
-    """Kept generators of a training by images seen, but for one that was kept at its very end."""
-    return {seen: folder for seen, folder in places.snapshots(member).items() if seen < end}

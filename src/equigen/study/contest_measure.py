@@ -11,9 +11,9 @@ from equigen.cohort import Cohort
 from equigen.files import read_json
 from equigen.quality import Contest, ImageSet, Sample, measure_contest
 from equigen.report.contest import Calibrated
-from equigen.study.contest_jobs import calibrated_sets, sets_of, snapshot_stage, snapshots
-from equigen.study.contest_places import Member, Places
-from equigen.study.contest_settings import PRETRAINED, ContestSettings
+from equigen.study.contest_jobs import calibrated_sets, sets_of
+from equigen.study.contest_places import Member, Places, snapshots
+from equigen.study.contest_settings import PRETRAINED, ContestEvaluate, ContestSettings
 from equigen.synthesis.guidance import FILE as CALIBRATION
 from equigen.training import TrainSettings
 
@@ -44,10 +44,11 @@ def curve_samples(
         for item in (member.pretrained, member):
             if item not in runs:
                 continue
-            end = int(read_json(places.generator(item) / "training.json")["images_seen"])
-            stage = snapshot_stage(item, curve.plan, curve.guidance)
-            for seen, folder in snapshots(places, item, end).items():
-                found[item.setting, item.seed, before + seen] = places.out / stage.format(snapshot=folder.name)
+            end, folders = snapshots(places.generator(item))
+            stage = places.synthetic(item, curve.plan, curve.guidance, kept=True)
+            for folder in folders:
+                seen = before + int(folder.name)
+                found[item.setting, item.seed, seen] = places.out / stage.format(snapshot=folder.name)
             last = places.synthetic(item, curve.plan, curve.guidance)
             found[item.setting, item.seed, before + end] = places.out / last
             before += end
@@ -65,14 +66,19 @@ def measure(
     settings: ContestSettings, cohort: Cohort, found: Sequence[Sample], cache: Path, show: bool = True
 ) -> Contest:
     """The contest's two tables."""
-    asked = settings.evaluate
+    return _measured(settings.size, settings.evaluate, cohort, found, cache, show)
+
+
+def _measured(
+    size: int, asked: ContestEvaluate, cohort: Cohort, found: Sequence[Sample], cache: Path, show: bool
+) -> Contest:
     return measure_contest(
         held_out(cohort),
         found,
         asked.groups,
         metrics=asked.metrics,
         encoder=asked.encoder,
-        size=settings.size,
+        size=size,
         replicates=asked.replicates,
         permutations=asked.permutations,
         limit=asked.limit,
@@ -89,27 +95,16 @@ def measure_curve(
     show: bool = True,
 ) -> pd.DataFrame:
     """``setting, seed, images_seen, attribute, figure, estimate`` of the first metric for every set of the curve."""
-    curve, asked = settings.curve, settings.evaluate
+    curve = settings.curve
     if curve is None:
         return pd.DataFrame()
     taken = [
         Sample(setting, f"{seen} images", seed, curve.plan, curve.guidance, folder)
         for (setting, seed, seen), folder in found.items()
     ]
-    contest = measure_contest(
-        held_out(cohort),
-        taken,
-        asked.groups,
-        metrics=asked.metrics[:1],
-        encoder=asked.encoder,
-        size=settings.size,
-        replicates=CURVE_DRAWS,
-        permutations=CURVE_DRAWS,
-        limit=asked.limit,
-        cache_dir=cache,
-        show=show,
-    )
-    table = contest.seeds
+    fewer = {"metrics": settings.evaluate.metrics[:1], "replicates": CURVE_DRAWS, "permutations": CURVE_DRAWS}
+    asked = settings.evaluate.model_copy(update=fewer)
+    table = _measured(settings.size, asked, cohort, taken, cache, show).seeds
     table = table.assign(images_seen=[int(str(name).split(maxsplit=1)[0]) for name in table["mechanism"]])
     columns = ["setting", "seed", "images_seen", "attribute", "figure", "estimate"]
     return table[columns].sort_values(columns[:3], kind="stable").reset_index(drop=True)

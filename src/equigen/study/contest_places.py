@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from equigen.files import read_json
 from equigen.study.contest_settings import PRETRAINED
 
 Guidance = float | str  # a number, or "calibrated" or "common"
@@ -39,19 +40,21 @@ class Places:
         """The folder of a generator."""
         return self.out / "generators" / member.path
 
-    def snapshots(self, member: Member) -> dict[int, Path]:
-        """Kept generators of a training by the images they had seen, in order."""
-        folders = (self.generator(member) / "snapshots").glob("*")
-        return {int(folder.name): folder for folder in sorted(folders) if folder.name.isdigit()}
-
     @staticmethod
-    def synthetic(member: Member, plan: str, guidance: Guidance, snapshot: int | None = None) -> str:
-        """The stage name (place below the run folder) of a synthetic set."""
+    def synthetic(member: Member, plan: str, guidance: Guidance, *, kept: bool = False) -> str:
+        """The stage name (place below the run folder) of a synthetic set; of a kept one, ``{snapshot}`` in its name."""
         word = guidance if isinstance(guidance, str) else f"{guidance:g}"
-        inner = "" if snapshot is None else f"snapshots/{snapshot:09d}/"
+        inner = "snapshots/{snapshot}/" if kept else ""
         return f"synthetic/{member.path}/{inner}{plan}-g{word}"
 
     @staticmethod
     def calibration(member: Member) -> str:
         """The stage name of a generator's calibration."""
         return f"calibration/{member.path}"
+
+
+def snapshots(training: Path) -> tuple[int, list[Path]]:
+    """Images that a finished training saw, and its kept generators in order, but for one of the very end."""
+    end = int(read_json(training / "training.json")["images_seen"])
+    folders = sorted((training / "snapshots").glob("[0-9]*"))
+    return end, [folder for folder in folders if int(folder.name) < end]

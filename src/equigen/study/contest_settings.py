@@ -6,17 +6,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from equigen.study.settings import (
     NAME,
     TAKEN,
     MechanismSettings,
     PhantomStage,
+    PlanRequest,
+    Strict,
     check_keys,
     read_values,
 )
-from equigen.synthesis.plan import Policy
 
 PRETRAINED = "pretrained"
 SET_ELSEWHERE = {
@@ -25,22 +26,7 @@ SET_ELSEWHERE = {
 Guidance = Annotated[float, Field(gt=0)]
 
 
-class _Strict(BaseModel):
-    """A mapping that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ContestPlan(_Strict):
-    """One synthetic set of each generator and guidance."""
-
-    policy: Policy
-    size: int = Field(1000, ge=1)
-    steps: int = Field(20, ge=1)   # DPM-Solver++ steps
-    seed: int = 0
-
-
-class ContestEvaluate(_Strict):
+class ContestEvaluate(Strict):
     """Image quality against the held-out test images of the training domain."""
 
     groups: list[str] | None = None                                     # attributes; None takes all
@@ -51,7 +37,7 @@ class ContestEvaluate(_Strict):
     limit: int = Field(4000, ge=50)                                     # images per side in a cell
 
 
-class CalibrateStage(_Strict):
+class CalibrateStage(Strict):
     """Guidance for each group at sampling time, tuned on validation images of the training domain."""
 
     attribute: str                                                      # or two, as in "sex & age"
@@ -63,7 +49,7 @@ class CalibrateStage(_Strict):
     steps: int = Field(20, ge=1)
 
 
-class CurveStage(_Strict):
+class CurveStage(Strict):
     """Quality over images seen, of the kept snapshots: whether training has converged."""
 
     mechanism: str = "none"
@@ -71,7 +57,7 @@ class CurveStage(_Strict):
     guidance: Guidance = 2.0
 
 
-class ContestSettings(_Strict):
+class ContestSettings(Strict):
     """A contest: which mechanisms, over which seeds, network settings, plans and guidance. Defaults as written."""
 
     name: str
@@ -80,12 +66,12 @@ class ContestSettings(_Strict):
     quarantine: bool = False                        # go on without bad rows
     size: int = Field(64, ge=16)                    # side of all images, pixels
     autoencoder: str = "shipped"                    # or a diffusers folder
-    train: dict[str, Any] = {}                      # TrainSettings of every mechanism
+    train: dict[str, Any] = Field(default_factory=dict)                      # TrainSettings of every mechanism
     pretrain: dict[str, Any] | None = None          # changes to them for one plain training a seed that all go on from
     mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     settings: dict[str, dict[str, Any]] = Field({"default": {}}, min_length=1)   # changes to train; `pretrain:` within
-    plans: dict[str, ContestPlan] = Field({"match": ContestPlan(policy="match")}, min_length=1)
+    plans: dict[str, PlanRequest] = Field({"match": PlanRequest(policy="match")}, min_length=1)
     guidance: list[Guidance] = Field([1.0, 2.0, 3.0], min_length=1)     # every mechanism is sampled with each
     evaluate: ContestEvaluate = ContestEvaluate()
     calibrate: CalibrateStage | None = None
@@ -93,7 +79,7 @@ class ContestSettings(_Strict):
     jobs: int | None = Field(None, ge=1)            # at once; None: one a GPU, or cores / threads
     threads: int = Field(1, ge=1)                   # of each job
     engine: Literal["local", "ray", "submitit"] = "local"
-    engine_settings: dict[str, Any] = {}
+    engine_settings: dict[str, Any] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _whole(self) -> ContestSettings:

@@ -18,7 +18,7 @@ from equigen.diffusion import EquigenPipeline, open_generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json
 from equigen.latents import Autoencoder, LatentCache, encode, load_autoencoder
-from equigen.study.contest_places import Guidance
+from equigen.study.contest_places import Guidance, snapshots
 from equigen.study.stages import BEGUN, STAMP, Stages
 from equigen.synthesis import generate, plan
 from equigen.synthesis.calibrate import calibrate
@@ -189,15 +189,13 @@ def _rows(bench: Bench, generator: Path, asked: Step, guidance: Guidance) -> Any
 def _snapshot_sets(bench: Bench, step: Step) -> list[dict[str, Any]]:
     """A ``sets`` step for each snapshot; the finished generator stands for one that was kept at the very end."""
     training = bench.out / step["training"]
-    end = int(read_json(training / RECORD)["images_seen"])
-    folders = [folder for folder in sorted((training / "snapshots").glob("[0-9]*")) if int(folder.name) < end]
     return [
         {
             "generator": str(folder),
             "sets": [{"stage": step["stage"].format(snapshot=folder.name), **{key: step[key] for key in
                      ("plan", "guidance")}}],
         }
-        for folder in folders
+        for folder in snapshots(training)[1]
     ]
 
 

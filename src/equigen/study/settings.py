@@ -21,27 +21,32 @@ TAKEN = ("real", "reconstruction", "synthetic")   # rows of result tables that a
 _EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")   # 1e-4, which YAML 1.1 takes for text
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     """A mapping that refuses keys it does not know."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PhantomStage(_Strict):
+class PhantomStage(Strict):
     """A phantom cohort, written into the run folder and then read like anybody's data."""
 
     images: int = Field(4000, ge=50)
     seed: int = 0
 
 
-class PlanSettings(_Strict):
-    """One synthetic set of each generator."""
+class PlanRequest(Strict):
+    """What is asked of a generator, at whatever guidance."""
 
     policy: Policy
     size: int = Field(1000, ge=1)
-    guidance: float = Field(2.0, ge=0)
     steps: int = Field(20, ge=1)   # DPM-Solver++ steps
     seed: int = 0
+
+
+class PlanSettings(PlanRequest):
+    """One synthetic set of each generator."""
+
+    guidance: float = Field(2.0, ge=0)
 
 
 def _empty(value: object) -> object:
@@ -52,7 +57,7 @@ def _empty(value: object) -> object:
 MechanismSettings = Annotated[dict[str, Any], BeforeValidator(_empty)]
 
 
-class EvaluateSettings(_Strict):
+class EvaluateSettings(Strict):
     """Image quality against the held-out test images of the training domain."""
 
     plan: str = "match"                     # name of the synthetic set that is measured
@@ -66,7 +71,7 @@ class EvaluateSettings(_Strict):
     limit: int = Field(4000, ge=50)         # images per side in a cell; beyond it whole patients are drawn at random
 
 
-class DiagnoseSettings(_Strict):
+class DiagnoseSettings(Strict):
     """Classifiers trained on real, and on real and synthetic images."""
 
     plan: str = "balanced"                  # name of the synthetic set that is mixed in
@@ -77,7 +82,7 @@ class DiagnoseSettings(_Strict):
     class_balanced: bool = False
 
 
-class AuditSettings(_Strict):
+class AuditSettings(Strict):
     """Fairness of the predictions."""
 
     groups: list[str] | None = None
@@ -85,7 +90,7 @@ class AuditSettings(_Strict):
     permutations: int = Field(500, ge=20)
 
 
-class StudySettings(_Strict):
+class StudySettings(Strict):
     """A study: which cohort, which generators, what is measured. Missing parts take these defaults."""
 
     name: str
