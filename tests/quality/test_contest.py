@@ -84,6 +84,41 @@ def test_means_seed_intervals_and_paired_differences_by_hand(contest):
     assert "worst group: a" in row(contest, "none", "worst").note
 
 
+def test_the_gap_of_means_by_hand(contest):
+    """Groups of the means over seeds; its difference is that of the two gaps, each between its own two groups."""
+    for name, guidance in (("none", "1"), ("fair", "1"), ("none", "calibrated")):
+        means = [values(contest, name, group, guidance).mean() for group in ("a", "b")]
+        found = row(contest, name, "gap_of_means", guidance)
+        assert (found.seeds, found.estimate) == (3, pytest.approx(np.ptp(means)))
+        apart = values(contest, name, "a", guidance) - values(contest, name, "b", guidance)
+        half = stats.t.ppf(0.975, 2) * apart.std(ddof=1) / np.sqrt(3)
+        assert found.seed_high - found.estimate == pytest.approx(half)
+        assert found.estimate <= row(contest, name, "gap", guidance).estimate + 1e-12  # a mean of gaps is no smaller
+        assert 0 < found.null_gap < row(contest, name, "gap", guidance).null_gap
+    fair, none = row(contest, "fair", "gap_of_means"), row(contest, "none", "gap_of_means")
+    assert fair.difference == pytest.approx(fair.estimate - none.estimate)
+    assert none.reference == ""
+    assert np.isnan(none.difference)
+    copy = row(contest, "same", "gap_of_means")
+    assert (copy.difference, copy.p_value) == (0, 1)
+    partial = row(contest, "fair", "gap_of_means", "calibrated")  # seed 2 is missing: both sides without it
+    means = [[values(contest, name, group, how)[:2].mean() for group in ("a", "b")]
+             for name, how in (("fair", "calibrated"), ("none", "common"))]
+    assert partial.difference == pytest.approx(np.ptp(means[0]) - np.ptp(means[1]))
+
+
+def test_seeds_that_err_in_turn_have_gaps_and_no_gap_of_means():
+    """Group a is worse with one seed and group b with the other: no group is treated worse by the mechanism."""
+    def leaning(group: str, seed: int) -> ImageSet:
+        images = make_images(60, 400 + seed, per_patient=1)
+        mine = (images.frame["attr.sex"] == group).to_numpy()
+        return ImageSet(images.frame, np.where(mine[:, None, None, None], images.pixels // 2, images.pixels))
+    sets = [Sample("default", "none", seed, "match", 1.0, leaning(group, seed)) for seed, group in enumerate("ab")]
+    table = measure_contest(REAL, sets, **FAST).summary
+    gap, means = (pick(table, figure=figure) for figure in ("gap", "gap_of_means"))
+    assert means.estimate < 0.5 * gap.estimate
+
+
 def test_the_reference_and_its_copy(contest):
     own, copy = row(contest, "none", "gap"), row(contest, "same", "gap")
     assert own.reference == ""

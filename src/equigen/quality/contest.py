@@ -15,7 +15,8 @@ from equigen.errors import InputError, Problem
 from equigen.files import write_parquet
 from equigen.progress import Bar, progress_bar
 from equigen.quality.cells import Cell, Settings, Side, make_cells, matched_n
-from equigen.quality.contest_table import Scored, score, seeds_table, summary_table
+from equigen.quality.contest_figures import Scored, score
+from equigen.quality.contest_table import seeds_table, summary_table
 from equigen.quality.draws import Draws, Multiplicities, make_draws
 from equigen.quality.encoders import Encoder, identity, load_encoder
 from equigen.quality.features import default_size, extract, file_remarks
@@ -65,8 +66,10 @@ class Contest:
     """``seeds``: a row for each sample and figure (``SEED_COLUMNS``); ``summary``: over seeds (``SUMMARY_COLUMNS``).
 
     ``guidance`` is text in both, "2" or "calibrated". ``figure`` is ``overall`` (attribute ``*``), the name of a group,
-    ``worst`` (the worst group's value) or ``gap`` (largest less smallest value over the groups). Values are excesses
-    (estimate less floor) where the metric has them, else estimates.
+    ``worst`` (the worst group's value), ``gap`` (largest less smallest value over the groups; in the summary the mean
+    of the seeds' gaps) or, in the summary alone, ``gap_of_means`` (largest less smallest of the groups' means over
+    seeds, in which the chance of single trainings weighs less). Values are excesses (estimate less floor) where the
+    metric has them, else estimates.
     """
 
     seeds: pd.DataFrame

@@ -1,18 +1,16 @@
-"""From measured samples to the tables of a contest: figures by seed, then over seeds beside the reference."""
+"""The tables of a contest: figures by seed, then over seeds beside the reference."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from equigen.quality.cells import Cell
-from equigen.quality.plan import Array, Estimate, Measured
-from equigen.quality.rows import join, usable
-from equigen.statistics import SeedsAndPatients, gap, holm, seeds_and_patients
+from equigen.quality.contest_figures import Figure, Place, Scored
+from equigen.quality.rows import join
+from equigen.statistics import SeedsAndPatients, holm, seeds_and_patients
 
 HEAD = ["setting", "mechanism", "seed", "plan", "guidance"]
 PLACE = ["metric", "attribute", "figure"]
@@ -26,104 +24,8 @@ SUMMARY_COLUMNS = [
 ]
 ONE_SEED = "one training seed: nothing follows about the mechanism; the interval holds the choice of patients alone"
 BIASED = "a gap of noisy values is above 0 by chance alone: null_gap is its mean where group labels mean nothing"
-Place = tuple[str, str, str]  # metric, attribute, figure
+MEANS = "gap_of_means"  # of the groups' means over seeds: the chance of single trainings weighs less in it
 Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Figure:
-    """One figure of one sample: its value (NaN: ``note`` says why), and that in each resample [R] of real patients.
-
-    ``patients``: how many real ones it stands on, of a gap those of the smallest group. ``null``: the mean gap under
-    permuted labels, NaN where it does not apply.
-    """
-
-    value: float
-    replicates: Array
-    patients: int
-    null: float = float("nan")
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """One sample: the columns that name it, its matched n, and its figures."""
-
-    head: dict[str, Any]
-    n: int | None
-    figures: dict[Place, Figure]
-
-
-def score(
-    metrics: Sequence[str], heads: Sequence[dict[str, Any]], cells: Sequence[list[Cell]],
-    measured: Sequence[list[Measured]], n: int | None,
-) -> list[Scored]:
-    """Figures of the samples of one plan; worst and gap over the groups that have a number in all of them."""
-    figures: list[dict[Place, Figure]] = [{} for _ in heads]
-    for metric in metrics:
-        items = [next((item for item in own if item.metric == metric), None) for own in measured]
-        for attribute in dict.fromkeys(cell.attribute for cell in cells[0]):
-            groups = _shared(items, cells, attribute)
-            for own, item, found in zip(cells, items, figures, strict=True):
-                found |= {(metric, attribute, name): figure
-                          for name, figure in _figures(item, own, attribute, groups).items()}
-    return [Scored(dict(head), n, found) for head, found in zip(heads, figures, strict=True)]
-
-
-def _shared(items: Sequence[Measured | None], cells: Sequence[list[Cell]], attribute: str) -> list[str]:
-    """The groups of an attribute in which every sample has a number."""
-    found = [[cell.group for cell in usable(item, own, attribute)] if item is not None else []
-             for item, own in zip(items, cells, strict=True)]
-    return [group for group in found[0] if all(group in other for other in found)]
-
-
-def _figures(item: Measured | None, cells: list[Cell], attribute: str, groups: list[str]) -> dict[str, Figure]:
-    """Each cell of an attribute, then (but for the whole set) worst and gap."""
-    own = [cell for cell in cells if cell.attribute == attribute]
-    single = {cell.group: _single(item, cell) for cell in own}
-    if attribute == "*":
-        return {"overall": single["*"]}
-    out = [f"without {cell.group} ({cell.reason or 'no number in every sample'})" for cell in own
-           if cell.group not in groups]
-    if item is None or len(groups) < 2:
-        note = join("fewer than two groups have a number in every sample", *out)
-        missing = Figure(float("nan"), np.zeros(0), 0, note=note)
-        return {**single, "worst": missing, "gap": missing}
-    parts = [single[group] for group in groups]
-    values, draws = np.array([part.value for part in parts]), np.stack([part.replicates for part in parts], axis=1)
-    patients, notes = min(part.patients for part in parts), join(*out)
-    place = int(values.argmax() if item.kind == "lower" else values.argmin())
-    worst = draws.max(axis=1) if item.kind == "lower" else draws.min(axis=1)
-    return {
-        **single,
-        "worst": Figure(float(values[place]), worst, patients, note=join(f"worst group: {groups[place]}", notes)),
-        "gap": Figure(gap(values), np.ptp(draws, axis=1), patients, _null(item, own, groups), notes),
-    }
-
-
-def _single(item: Measured | None, cell: Cell) -> Figure:
-    """The excess where there is one, else the estimate."""
-    estimate = None if item is None else item.estimates.get((cell.attribute, cell.group))
-    if item is None or estimate is None or not np.isfinite(estimate.value):
-        reason = cell.reason or "undefined in this cell"
-        return Figure(float("nan"), np.zeros(0), cell.patients, note=join(reason, cell.note))
-    base = _floor(item, estimate)
-    return Figure(estimate.value - base, estimate.replicates - base, cell.patients, note=cell.note)
-
-
-def _floor(item: Measured, estimate: Estimate) -> float:
-    return estimate.floor if item.kind == "lower" and estimate.floor is not None else 0.0
-
-
-def _null(item: Measured, cells: list[Cell], groups: list[str]) -> float:
-    """Mean gap of the values that permuted labels give to these groups; NaN where none is defined."""
-    names = [cell.group for cell in cells if cell.reason is None]
-    table = item.null.get(cells[0].attribute)
-    if table is None:
-        return float("nan")
-    chosen = table[:, [names.index(group) for group in groups]]
-    gaps = np.ptp(chosen[np.isfinite(chosen).all(axis=1)], axis=1)
-    return float(gaps.mean()) if len(gaps) else float("nan")
 
 
 def seeds_table(scored: Sequence[Scored]) -> pd.DataFrame:
@@ -140,7 +42,10 @@ def _text(columns: Sequence[str]) -> list[str]:
 
 
 def summary_table(scored: Sequence[Scored], reference: str, about: str = "") -> pd.DataFrame:
-    """Each figure over seeds, with its paired difference to the reference; ``about`` is noted in overall rows."""
+    """Each figure over seeds, with its paired difference to the reference; ``about`` is noted in overall rows.
+
+    Beside them stands ``gap_of_means``: largest less smallest of the groups' means over seeds.
+    """
     teams: dict[tuple[str, ...], dict[int, Scored]] = {}
     for sample in scored:
         key = tuple(sample.head[name] for name in ("setting", "mechanism", "plan", "guidance"))
@@ -148,12 +53,14 @@ def summary_table(scored: Sequence[Scored], reference: str, about: str = "") -> 
     rows: list[Row] = []
     for key, team in teams.items():
         other = (key[0], reference, key[2], "common" if key[3] == "calibrated" else key[3])
-        first = next(iter(team.values()))
+        first, against = next(iter(team.values())), teams.get(other)
         for place in first.figures:
             row: Row = dict(zip(["setting", "mechanism", "plan", "guidance", *PLACE], [*key, *place], strict=True))
-            row |= {"n": first.n, **_over_seeds(team, place), **_against(team, teams.get(other), place, other, key)}
+            row |= {"n": first.n, **_over_seeds(team, place), **_against(team, against, place, other, key)}
             row["note"] = join(row["note"], row.pop("against"))
             rows.append(row)
+            if place[2] == "gap":
+                rows.append({**row, "figure": MEANS, **_gap_of_means(team, against, place, key == other)})
     _adjust(rows)
     return _typed(rows, about)
 
@@ -168,14 +75,22 @@ def _over_seeds(team: Mapping[int, Scored], place: Place) -> Row:
     found, words = _defined(team, place), _notes({seed: sample.figures[place].note for seed, sample in team.items()})
     if not found:
         return {"seeds": 0, "note": words}
-    result = _mean(list(found.values()))
+    figures = list(found.values())
+    row, nulls = _summed(figures), [figure.null for figure in figures if np.isfinite(figure.null)]
+    row["null_gap"] = float(np.mean(nulls)) if nulls else None
+    return {**row, "note": join(words, _words(_mean(figures)), BIASED if place[2] == "gap" else "")}
+
+
+def _summed(figures: Sequence[Figure]) -> Row:
+    """Mean over seeds and its intervals."""
+    if not figures:
+        return {"seeds": 0}
+    result = _mean(figures)
     row: Row = {"seeds": result.seeds, "estimate": result.estimate}
     for name, ends in (("seed", result.seed), ("patient", result.patient), ("ci", result.joint)):
         row |= {f"{name}_low": None, f"{name}_high": None} if ends is None else dict(
             zip((f"{name}_low", f"{name}_high"), ends, strict=True))
-    nulls = [figure.null for figure in found.values() if np.isfinite(figure.null)]
-    row["null_gap"] = float(np.mean(nulls)) if nulls else None
-    return {**row, "note": join(words, _words(result), BIASED if place[2] == "gap" else "")}
+    return row
 
 
 def _mean(figures: Sequence[Figure]) -> SeedsAndPatients:
@@ -215,11 +130,56 @@ def _against(
     if not both:
         return {"reference": words, "against": "no difference: no seed has a number in both"}
     result = _mean([_less(mine[seed], theirs[seed]) for seed in both])
-    ends = result.joint or result.patient or result.seed or (None, None)
     left_out = f"difference without seed {', '.join(map(str, alone))}, which one of the two lacks" if alone else ""
     lone = "difference of one seed: nothing follows about the mechanism" if result.seeds == 1 < len(team) else ""
-    return {"reference": words, "difference": result.estimate, "difference_low": ends[0], "difference_high": ends[1],
-            "p_value": result.p_value, "against": join(left_out, lone)}
+    return {"reference": words, **_difference(result), "against": join(left_out, lone)}
+
+
+def _difference(result: SeedsAndPatients) -> Row:
+    ends = result.joint or result.patient or result.seed or (None, None)
+    return {"difference": result.estimate, "difference_low": ends[0], "difference_high": ends[1],
+            "p_value": result.p_value}
+
+
+def _gap_of_means(
+    team: Mapping[int, Scored], other: Mapping[int, Scored] | None, place: Place, same: bool
+) -> Row:
+    """What a row of ``gap_of_means`` has in place of those of the mean of the seeds' gaps."""
+    mine = _apart(team, place, list(_defined(team, place)))
+    theirs = {} if other is None or same else _apart(other, place, list(_defined(other, place)))
+    both = [seed for seed in mine if seed in theirs]
+    row: Row = {**_summed(list(mine.values())), "null_gap": _chance_of_means(team, place, list(mine))}
+    if not both:
+        return row
+    if len(both) < max(len(mine), len(theirs)):  # the groups farthest apart are those of the seeds that both have
+        mine, theirs = _apart(team, place, both), _apart(other or {}, place, both)
+    return row | _difference(_mean([_less(mine[seed], theirs[seed]) for seed in both]))
+
+
+def _groups(scored: Scored, place: Place) -> dict[str, Figure]:
+    """The groups of an attribute that take part in its gap."""
+    return {name: figure for (metric, attribute, name), figure in scored.figures.items()
+            if (metric, attribute) == place[:2] and figure.chance is not None}
+
+
+def _apart(team: Mapping[int, Scored], place: Place, seeds: Sequence[int]) -> dict[int, Figure]:
+    """Of each seed, the difference between the two groups whose means over these seeds are farthest apart."""
+    groups = {seed: _groups(team[seed], place) for seed in seeds}
+    if not seeds:
+        return {}
+    means = {name: np.mean([own[name].value for own in groups.values()]) for name in groups[seeds[0]]}
+    high, low = max(means, key=lambda name: means[name]), min(means, key=lambda name: means[name])
+    return {seed: _less(own[high], own[low]) for seed, own in groups.items()}
+
+
+def _chance_of_means(team: Mapping[int, Scored], place: Place, seeds: Sequence[int]) -> float | None:
+    """Mean gap of the groups' means over seeds where labels mean nothing."""
+    tables = [[figure.chance for figure in _groups(team[seed], place).values()] for seed in seeds]
+    count = min((len(chance) for own in tables for chance in own if chance is not None), default=0)
+    if not count:
+        return None
+    means = np.mean([[chance[:count] for chance in own if chance is not None] for own in tables], axis=0)
+    return float(np.ptp(means, axis=0).mean())
 
 
 def _less(figure: Figure, other: Figure) -> Figure:

@@ -22,6 +22,8 @@ TERMS = [
     ("Worst group", "The largest excess among the groups of one attribute (of a score, the smallest value).", ""),
     ("Gap", "Largest less smallest excess over the groups of one attribute. It can shrink because the worse groups get "
      "better, or because the better ones get worse: read it beside the worst group.", ""),
+    ("Gap of means", "Largest less smallest of the groups' means over training seeds. Single trainings differ in which "
+     "group they serve worst; in this gap such chance averages out, in the mean of the seeds' gaps it does not.", ""),
     ("Chance gap", "The mean gap when group labels are shuffled between patients. A gap of noisy values is never 0, so "
      "this much of it says nothing about groups.", "permutation test"),
     ("Guidance", "How strongly sampling follows the request (classifier-free guidance). 1 is none; more makes images "

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.contest_plane import plane_picture
-from equigen.report.contest_view import DERIVED, UNSAID, View, at, bounds, judged, unit_name
+from equigen.report.contest_view import DERIVED, GAPS, MEANS, UNSAID, View, at, bounds, judged, unit_name
 from equigen.report.curves import curves
 from equigen.report.figures import looks
 from equigen.report.forest import Mark, forest
@@ -36,10 +36,10 @@ def plane_section(parts: list[View]) -> Section:
 
 
 def difference_section(parts: list[View], reference: str) -> Section:
-    """Forests of paired differences: overall, then worst group and gap of each attribute."""
+    """Forests of paired differences: overall, then worst group and both gaps of each attribute."""
     blocks = []
     for place, view in enumerate(parts):
-        asked = [("*", "overall"), *((name, figure) for name in view.attributes for figure in ("worst", "gap"))]
+        asked = [("*", "overall"), *((name, figure) for name in view.attributes for figure in ("worst", *GAPS))]
         pictures = [picture for index, (attribute, figure) in enumerate(asked)
                     if (picture := _forest(view, attribute, figure, index)) is not None]
         if pictures:
@@ -59,7 +59,7 @@ def _forest(view: View, attribute: str, figure: str, index: int) -> Picture | No
     marks = [Mark(at(row["guidance"]).removeprefix("at ").removeprefix("with "), row["mechanism"], row["difference"],
                   row["difference_low"], row["difference_high"]) for row in rows]
     title = figure_name(attribute, figure)
-    less = figure == "gap" or view.words.better == "lower"
+    less = figure in GAPS or view.words.better == "lower"
     way = ", below 0 is better" if less else ", above 0 is better" if view.words.better else ""
     names = [name for name in view.mechanisms if any(mark.series == name for mark in marks)]
     styles = {name: look for name, look in looks(view.mechanisms).items() if name in names}
@@ -70,8 +70,9 @@ def _forest(view: View, attribute: str, figure: str, index: int) -> Picture | No
 
 
 def figure_name(attribute: str, figure: str) -> str:
-    """``overall``, ``gap by sex``, ``worst group by sex``, ``sex female``."""
-    names = {"overall": "overall", "gap": f"gap by {attribute}", "worst": f"worst group by {attribute}"}
+    """``overall``, ``gap by sex``, ``gap of means by sex``, ``worst group by sex``, ``sex female``."""
+    names = {"overall": "overall", "gap": f"gap by {attribute}", "worst": f"worst group by {attribute}",
+             MEANS: f"gap of means by {attribute}"}
     return names.get(figure, f"{attribute} {figure}")
 
 
@@ -85,20 +86,25 @@ def table_section(parts: list[View], reference: str) -> Section:
 
 def _table(view: View, attribute: str, reference: str) -> Table:
     groups = view.groups(attribute) if attribute != "*" else []
-    figures = ["overall", *groups, *(["worst", "gap"] if attribute != "*" else [])]
+    gaps = GAPS if attribute != "*" else []
+    figures = ["overall", *groups, *(["worst"] if gaps else [])]
     rows: list[Row] = []
     for name in view.mechanisms:
         rows.append(Row(name, kind="attribute"))
         for guidance in view.guidances:
-            found = {figure: view.row(name, guidance, attribute, figure) for figure in figures}
-            if any(row is not None for row in found.values()):
-                last = found[figures[-1]]
-                rows.append(Row(at(guidance).removeprefix("at ").removeprefix("with "),
-                                [_value(row, view) for row in found.values()] + _compared(last, view)))
+            found = [view.row(name, guidance, attribute, figure) for figure in figures]
+            judged_rows = [view.row(name, guidance, attribute, figure) for figure in gaps] or found[:1]
+            if any(row is not None for row in [*found, *judged_rows]):
+                cells = [_value(row, view) for row in found]
+                for row in judged_rows:
+                    cells += ([_value(row, view)] if gaps else []) + _compared(row, view)
+                rows.append(Row(at(guidance).removeprefix("at ").removeprefix("with "), cells))
     by = f" by {attribute}" if attribute != "*" else ""
-    own = "gap" if attribute != "*" else "overall"
-    head = ["guidance", *(figure if figure != "worst" else "worst group" for figure in figures),
-            *(["chance gap"] if own == "gap" else []), f"{own}, difference to {reference}", "p (Holm)", "verdict"]
+    head = ["guidance", *(figure if figure != "worst" else "worst group" for figure in figures)]
+    for figure in gaps or ["overall"]:
+        own = figure.replace("_", " ")
+        head += [own, "chance gap"] if gaps else []
+        head += [f"{own}, difference to {reference}", "p (Holm)", "verdict"]
     return Table(f"{view.unit[0].upper()}{view.unit[1:]}{by}", head, rows)
 
 
@@ -113,7 +119,7 @@ def _compared(row: Any | None, view: View) -> list[Cell]:
     """Chance gap (of a gap), difference, p and verdict of a row."""
     if row is None:
         return []
-    chance = [Cell(number(row["null_gap"], view.words))] if row["figure"] == "gap" else []
+    chance = [Cell(number(row["null_gap"], view.words))] if row["figure"] in GAPS else []
     if not known(row["difference"]):
         return [*chance, Cell("reference" if not row["reference"] else ABSENT, mark="missing"), Cell(ABSENT),
                 Cell(ABSENT)]

@@ -19,7 +19,9 @@ NUMBERS = [
     "seeds", "n", "estimate", "seed_low", "seed_high", "patient_low", "patient_high", "ci_low", "ci_high", "null_gap",
     "difference", "difference_low", "difference_high", "p_value", "p_holm",
 ]
-DERIVED = ["overall", "worst", "gap"]  # figures that are no group
+MEANS = "gap_of_means"
+GAPS = ["gap", MEANS]
+DERIVED = ["overall", "worst", *GAPS]  # figures that are no group
 UNSAID = "no evidence"
 
 
@@ -147,7 +149,7 @@ def judged(row: Any) -> str:
         return UNSAID
     said = difference_verdict({
         "difference": row["difference"], "ci_low": row["difference_low"], "ci_high": row["difference_high"],
-        "p_value": row["p_holm"], "metric": row["metric"], "group": "gap" if row["figure"] == "gap" else "*",
+        "p_value": row["p_holm"], "metric": row["metric"], "group": "gap" if row["figure"] in GAPS else "*",
     })  # fmt: skip
     return said if said in FIRM else UNSAID
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.report.contest_view import UNSAID, View, at, judged, views
+from equigen.report.contest_view import GAPS, MEANS, UNSAID, View, at, judged, views
 from equigen.report.layout import Sentence
 from equigen.report.rounding import known, listing, number
 from equigen.report.words_comparison import SEEDS
@@ -25,8 +25,10 @@ def contest_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence]:
     for view in main:
         topic = f"{VERDICT}: {view.title}" if view.title else VERDICT
         for attribute in view.attributes:
-            said += [_reference(view, attribute, reference, topic), _changes(view, attribute, reference, topic),
-                     _halved(view, attribute, reference, topic)]
+            said.append(_reference(view, attribute, reference, topic))
+            for figure in GAPS:
+                if figure == GAPS[0] or view.compared(attribute, figure):
+                    said += [rule(view, attribute, figure, reference, topic) for rule in (_changes, _halved)]
         if not view.attributes:
             said.append(Sentence("No attribute was compared, so there is no gap.", "missing", topic))
     return said
@@ -65,19 +67,23 @@ def _worst(rows: list[Any]) -> str:
     return f"The gap is {listing(list(notes))}." if notes else ""
 
 
-def _changes(view: View, attribute: str, reference: str, topic: str) -> Sentence:
+def _named(attribute: str, figure: str) -> str:
+    return f"gap of the groups' means over seeds, by {attribute}," if figure == MEANS else f"gap by {attribute}"
+
+
+def _changes(view: View, attribute: str, figure: str, reference: str, topic: str) -> Sentence:
     """Mechanisms with an established change of the gap, with its cost; then those without."""
-    rows = view.compared(attribute, "gap")
+    rows, name = view.compared(attribute, figure), _named(attribute, figure)
     if not rows:
-        return Sentence(f"No gap by {attribute} could be compared with {reference}'s.", "missing", topic)
+        return Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
     firm = [row for row in rows if judged(row) != UNSAID]
     parts = [_change(view, attribute, row) for row in firm]
-    silent = [name for name in dict.fromkeys(map(_who, rows)) if not any(_who(row) == name for row in firm)]
+    silent = [who for who in dict.fromkeys(map(_who, rows)) if not any(_who(row) == who for row in firm)]
     parts += [f"{UNSAID} of a narrower or a wider gap, at any guidance: {listing(silent)}"] if silent else []
     better, wider = (list(dict.fromkeys(_who(row) for row in firm if judged(row) == said))
                      for said in ("better", "worse"))
-    text = f"Against {reference}, the gap by {attribute} is narrower with {listing(better)}" if better else \
-        f"{UNSAID.capitalize()} that any mechanism narrows the gap by {attribute} against {reference}"
+    text = f"Against {reference}, the {name} is narrower with {listing(better)}" if better else \
+        f"{UNSAID.capitalize()} that any mechanism narrows the {name} against {reference}"
     text += f", wider with {listing(wider)}" if wider else ""
     return Sentence(f"{text}.", "finding" if firm else "chance", topic, tuple(parts))
 
@@ -108,10 +114,10 @@ def _told(row: Any) -> str:
     return f"{UNSAID} of a change" if said == UNSAID else said
 
 
-def _halved(view: View, attribute: str, reference: str, topic: str) -> Sentence:
+def _halved(view: View, attribute: str, figure: str, reference: str, topic: str) -> Sentence:
     """Who at least halves the gap, established, while overall quality is not shown to be worse."""
-    found = []
-    for row in view.compared(attribute, "gap"):
+    found, name = [], _named(attribute, figure)
+    for row in view.compared(attribute, figure):
         before = row["estimate"] - row["difference"]
         overall = view.row(row["mechanism"], row["guidance"], "*", "overall")
         halved = before > 0 and row["estimate"] <= HALF * before and judged(row) == "better"
@@ -119,6 +125,6 @@ def _halved(view: View, attribute: str, reference: str, topic: str) -> Sentence:
             found.append(f"{row['mechanism']} {at(row['guidance'])}")
     goal = "without overall quality shown to be worse"
     if found:
-        return Sentence(f"The gap by {attribute} is at least halved, {goal}: {', '.join(found)}.", "finding", topic)
-    return Sentence(f"That any mechanism halves the gap by {attribute} of {reference}, at any guidance, {goal}, is not "
+        return Sentence(f"The {name} is at least halved, {goal}: {', '.join(found)}.", "finding", topic)
+    return Sentence(f"That any mechanism halves the {name} of {reference}, at any guidance, {goal}, is not "
                     "established.", "chance", topic)
