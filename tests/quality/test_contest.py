@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -217,6 +219,17 @@ def test_the_real_kernel_is_computed_once_and_features_are_kept(tmp_path, monkey
     again = measure_contest(REAL, samples, **options)
     assert network.seen == len(REAL) + sum(len(own.source) for own in samples)
     pd.testing.assert_frame_equal(first.summary, again.summary, check_exact=True)
+
+
+def test_samples_side_by_side_and_features_of_their_own_change_nothing(tmp_path):
+    samples = [sample(name, seed) for name in ("none", "fair") for seed in range(2)]
+    alone = measure_contest(REAL, samples, **FAST)
+    own = [replace(item, features=tmp_path / str(place)) for place, item in enumerate(samples)]
+    together = measure_contest(REAL, own, workers=3, **FAST)
+    pd.testing.assert_frame_equal(together.summary, alone.summary)
+    network = ColourEncoder()
+    measure_contest(REAL, own, **{**FAST, "encoder": network})
+    assert network.seen == len(REAL)  # the samples' features are those that the first measurement left
 
 
 def test_tables_survive_a_file(contest, tmp_path):

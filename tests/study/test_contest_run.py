@@ -12,6 +12,7 @@ import yaml
 
 from equigen.errors import EquigenError, InputError
 from equigen.files import write_parquet
+from equigen.quality import load_encoder
 from equigen.study import contest as module
 from equigen.study import contest_check, contest_job, contest_steps
 from equigen.study.contest import run_contest
@@ -171,6 +172,34 @@ def test_again_nothing_is_done_and_trainings_made_elsewhere_are_found_done(copie
     monkeypatch.setattr(module, "measure", None)  # neither may be measured again
     monkeypatch.setattr(module, "measure_curve", None)
     assert copied.run() == []
+
+
+def test_jobs_leave_the_features_of_their_sets_and_make_lost_ones_again(copied, monkeypatch):
+    sets = {path.parent.relative_to(copied.out) for path in (copied.out / "synthetic").rglob("synthetic.parquet")}
+    places = {path.parent.relative_to(copied.out / "features") for path in copied.out.rglob("encoded.json")}
+    assert places == sets and len(sets) == 8
+    monkeypatch.setattr("equigen.quality.contest.load_encoder", Counted)
+    shutil.rmtree(copied.out / "quality")
+    assert copied.run({"curve": None}) == []
+    assert Counted.seen == 0  # the measurement reads what jobs and the first measurement have left
+    (copied.out / "features/synthetic/default/none-seed0/all-g1/encoded.json").unlink()
+    assert copied.run({"curve": None}) == ["default/none-seed0"]
+
+
+class Counted:
+    """The encoder, counting what it is given."""
+
+    seen = 0
+
+    def __init__(self, name):
+        self.own = load_encoder(name)
+
+    def __getattr__(self, name):
+        return getattr(self.own, name)
+
+    def __call__(self, images):
+        Counted.seen += len(images)
+        return self.own(images)
 
 
 def test_another_guidance_makes_its_sets_alone_and_measures_again(copied, finished):

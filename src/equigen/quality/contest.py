@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from equigen.errors import InputError, Problem
 from equigen.files import write_parquet
@@ -35,7 +38,8 @@ class Sample:
 
     ``source`` is the folder of a synthetic set, or anything else that ``evaluate`` takes. ``setting`` names the size or
     schedule of the training ("default"), ``plan`` the plan of what was drawn. ``guidance`` is a number, "calibrated"
-    (one for each group) or "common" (the best one for all by the same calibration).
+    (one for each group) or "common" (the best one for all by the same calibration). ``features``: folder that keeps its
+    features, of which an earlier run may have left some; None takes that of all.
     """
 
     setting: str
@@ -44,6 +48,7 @@ class Sample:
     plan: str
     guidance: Guidance
     source: Source
+    features: Path | None = None
 
     @property
     def guidance_text(self) -> str:
@@ -101,6 +106,7 @@ def measure_contest(
     limit: int = 4000,
     reference: str = "none",
     cache_dir: str | Path | None = None,
+    workers: int = 1,
     seed: int = 0,
     show: bool = True,
 ) -> Contest:
@@ -128,6 +134,7 @@ def measure_contest(
         limit: images per side and cell; beyond it whole patients are drawn at random.
         reference: name of the mechanism that the others are compared with.
         cache_dir: folder that keeps features, so that an interrupted measurement goes on; None keeps none.
+        workers: samples measured at once, one thread each (more than 1: matrix products take one thread).
         seed: of all resampling.
         show: show progress bars.
 
@@ -148,8 +155,9 @@ def measure_contest(
     coder = _Coder(network, size or default_size(first), levels, cache_dir)
     side = coder.encode(truth, "real", show=show)
     wanted_metrics(metrics, train=False, labels=False, classes=side.features.probabilities is not None)
-    work = _Work(side, coder, settings, permutations, wanted)
-    with progress_bar("Measuring samples", len(made) * passes(wanted) * work.cells(), show=show) as bar:
+    work = _Work(side, coder, settings, permutations, wanted, workers)
+    own = threadpool_limits(1) if workers > 1 else nullcontext()
+    with own, progress_bar("Measuring samples", len(made) * passes(wanted) * work.cells(), show=show) as bar:
         scored = [found for plan in dict.fromkeys(sample.plan for sample in samples)
                   for found in work.plan([pair for pair in made if pair[0].plan == plan], bar)]
     about = join(truth.remark, first.remark, *file_remarks(truth, first, coder.size), f"images at {coder.size} px",
@@ -166,10 +174,12 @@ class _Coder:
     levels: dict[str, list[str]]
     cache: str | Path | None
 
-    def encode(self, images: ImageSet, name: str, *, show: bool = False) -> EncodedSide:
-        """One side with its features."""
+    def encode(
+        self, images: ImageSet, name: str, cache: Path | None = None, *, show: bool = False
+    ) -> EncodedSide:
+        """One side with its features, kept in ``cache``, or where all are kept."""
         title = f"Encoding {name} images"
-        features = extract(images, self.encoder, self.size, cache_dir=self.cache, title=title, show=show)
+        features = extract(images, self.encoder, self.size, cache_dir=cache or self.cache, title=title, show=show)
         side = self.bare(images, name)
         encoded = EncodedSide(side.patients, side.groups, features, images.frame)
         check_features(encoded, name)
@@ -189,6 +199,7 @@ class _Work:
     settings: Settings
     permutations: int
     wanted: list[str]
+    workers: int = 1
     memory: Memory = field(default_factory=Memory)
 
     def cells(self) -> int:
@@ -196,12 +207,12 @@ class _Work:
         return 1 + sum(map(len, self.coder.levels.values()))
 
     def plan(self, made: list[tuple[Sample, ImageSet]], bar: Bar) -> list[Scored]:
-        """All samples of one plan, at one n; the features of one sample are in memory at a time."""
+        """All samples of one plan, at one n; the features of ``workers`` samples are in memory at a time."""
         cells = [self._cells(self.coder.bare(images, "generated")) for _, images in made]
         possible = [matched_n(own, self.settings) for own in cells]
         n = min((value for value in possible if value is not None), default=None)
-        measured = [self._measure(sample, images, own, n, bar)
-                    for (sample, images), own in zip(made, cells, strict=True)]
+        with ThreadPoolExecutor(self.workers) as pool:
+            measured = list(pool.map(lambda pair, own: self._measure(pair[0], pair[1], own, n, bar), made, cells))
         return score(self.wanted, [sample.head() for sample, _ in made], cells, measured, n)
 
     def _cells(self, side: Side) -> list[Cell]:
@@ -213,7 +224,7 @@ class _Work:
         if n is None or all(cell.reason is not None for cell in cells):
             bar.advance(passes(self.wanted) * len(cells))
             return []
-        side = self.coder.encode(images, "generated")
+        side = self.coder.encode(images, "generated", sample.features)
         plan = Plan(cells, self._draws(side, cells), n, self.settings, bar, self.memory)
         return measure_set(self.real, side, plan, self.wanted)[0]
 

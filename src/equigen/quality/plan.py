@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import RLock
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,6 +61,7 @@ class Memory:
     """
 
     known: dict[tuple[str, str], Any] = field(default_factory=dict)
+    lock: Any = field(default_factory=RLock)  # sets may be measured side by side: what they share is computed once
 
     def once(self, what: str, arrays: Sequence[NDArray[Any]], compute: Callable[[], Found]) -> Found:
         """``compute()``, or what it gave before under this name and for arrays of these values."""
@@ -67,9 +69,10 @@ class Memory:
         for array in arrays:
             digest.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
         key = what, digest.hexdigest()
-        if key not in self.known:
-            self.known[key] = compute()
-        found: Found = self.known[key]
+        with self.lock:
+            if key not in self.known:
+                self.known[key] = compute()
+            found: Found = self.known[key]
         return found
 
 

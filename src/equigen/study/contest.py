@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from equigen.files import read_json, write_parquet
 from equigen.latents import load_autoencoder
 from equigen.progress import console
 from equigen.quality import Contest as Measured
+from equigen.quality import Sample
 from equigen.report.contest import write_contest_page
 from equigen.study.check import at
 from equigen.study.contest_check import as_study, check_images, check_names_early, trainings
@@ -81,9 +82,7 @@ class Contest(Study):
     def _measure(self) -> Measured:
         """contest.parquet and contest_seeds.parquet; again only where sets or settings changed."""
         found = samples(self.chosen, self.members, self.places)
-        names = [[*sample.head().values()] for sample in found]
-        inputs = [names, self._content([Path(str(sample.source)) for sample in found]), self.chosen.size,
-                  self.chosen.evaluate.model_dump()]
+        inputs = self._inputs(found)
         place = self.stages.run(
             "quality",
             [equigen.__version__, self.cohort.hash, inputs],
@@ -97,8 +96,7 @@ class Contest(Study):
         if self.chosen.curve is None:
             return None
         found = curve_samples(self.chosen, self.members, self.places)
-        inputs = [[list(key) for key in found], self._content(list(found.values())), self.chosen.size,
-                  self.chosen.evaluate.model_dump(), self.chosen.curve.model_dump()]
+        inputs = [*self._inputs(found), self.chosen.curve.model_dump()]
         place = self.stages.run(
             "curve",
             [equigen.__version__, self.cohort.hash, inputs],
@@ -109,10 +107,11 @@ class Contest(Study):
         )
         return pd.read_parquet(place / "curve.parquet")
 
-    @staticmethod
-    def _content(folders: list[Path]) -> list[Any]:
-        """What the images of synthetic sets depend on."""
-        return [read_json(folder / "generation.json") for folder in folders]
+    def _inputs(self, found: Sequence[Sample]) -> list[Any]:
+        """What a measurement depends on: which sets, from which images they come, and the settings."""
+        content = [read_json(Path(str(sample.source)) / "generation.json") for sample in found]
+        return [[[*sample.head().values()] for sample in found], content, self.chosen.size,
+                self.chosen.evaluate.model_dump()]
 
     def _page(self, measured: Measured, curve: pd.DataFrame | None) -> Path:
         """The page and its JSON; written anew every time, since it is cheap."""

@@ -83,6 +83,7 @@ class Plan:
                 {
                     "kind": "snapshots",
                     "training": f"generators/{item.path}",
+                    "encoder": self.settings.evaluate.encoder,
                     "stage": self.places.synthetic(item, curve.plan, curve.guidance, kept=True),
                     "plan": self._plan(curve.plan, item),
                     "guidance": curve.guidance,
@@ -104,7 +105,8 @@ class Plan:
             {"stage": self.places.synthetic(member, name, value), "plan": self._plan(name, member), "guidance": value}
             for name, value in pairs
         ]
-        return {"kind": "sets", "generator": str(self.places.generator(member)), "sets": sets}
+        generator, encoder = str(self.places.generator(member)), self.settings.evaluate.encoder
+        return {"kind": "sets", "generator": generator, "encoder": encoder, "sets": sets}
 
     def _plan(self, name: str, member: Member) -> dict[str, Any]:
         """A plan; each training seed asks for images of its own, so that the spread over seeds holds the sampling.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from equigen.files import read_json
 from equigen.quality import Contest, ImageSet, Sample, measure_contest
 from equigen.report.contest import Calibrated
 from equigen.study.contest_jobs import calibrated_sets, sets_of
-from equigen.study.contest_places import Member, Places, snapshots
+from equigen.study.contest_places import Guidance, Member, Places, snapshots
 from equigen.study.contest_settings import PRETRAINED, ContestEvaluate, ContestSettings
 from equigen.synthesis.guidance import FILE as CALIBRATION
 from equigen.training import TrainSettings
@@ -23,8 +24,7 @@ CURVE_DRAWS = 20  # resamples where only estimates are drawn
 def samples(settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places) -> list[Sample]:
     """Every set that takes part: mechanisms by seeds, settings, plans and guidance."""
     return [
-        Sample(member.setting, member.name, member.seed, plan, guidance,  # type: ignore[arg-type]
-               places.out / places.synthetic(member, plan, guidance))
+        _sample(places, member, member.name, plan, guidance, places.synthetic(member, plan, guidance))
         for member in runs
         if member.name != PRETRAINED
         for plan, guidance in [*sets_of(settings, member.name), *calibrated_sets(settings, member.name)]
@@ -32,27 +32,35 @@ def samples(settings: ContestSettings, runs: Mapping[Member, TrainSettings], pla
     ]
 
 
+def _sample(places: Places, member: Member, name: str, plan: str, guidance: Guidance, stage: str) -> Sample:
+    """The set of a stage, with the features that its job has left."""
+    return Sample(member.setting, name, member.seed, plan, guidance,  # type: ignore[arg-type]
+                  places.out / stage, places.out / places.features(stage))
+
+
 def curve_samples(
     settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places
-) -> dict[tuple[str, int, int], Path]:
-    """The curve's sets by setting, seed and images seen, those of the pretraining included."""
-    curve, found = settings.curve, {}
+) -> list[Sample]:
+    """The curve's sets, those of the pretraining included; ``mechanism`` says how many images were seen."""
+    curve = settings.curve
+    found: dict[tuple[str, int, int], Sample] = {}
     for member in runs:
         if curve is None or member.name != curve.mechanism:
             continue
-        before = 0
+        before, stages = 0, {}
         for item in (member.pretrained, member):
             if item not in runs:
                 continue
             end, folders = snapshots(places.generator(item))
             stage = places.synthetic(item, curve.plan, curve.guidance, kept=True)
             for folder in folders:
-                seen = before + int(folder.name)
-                found[item.setting, item.seed, seen] = places.out / stage.format(snapshot=folder.name)
-            last = places.synthetic(item, curve.plan, curve.guidance)
-            found[item.setting, item.seed, before + end] = places.out / last
+                stages[before + int(folder.name)] = stage.format(snapshot=folder.name)
             before += end
-    return found
+            stages[before] = places.synthetic(item, curve.plan, curve.guidance)
+        found |= {(member.setting, member.seed, seen):
+                  _sample(places, member, f"{seen} images", curve.plan, curve.guidance, stage)
+                  for seen, stage in stages.items()}
+    return list(found.values())
 
 
 def held_out(cohort: Cohort) -> ImageSet:
@@ -66,11 +74,11 @@ def measure(
     settings: ContestSettings, cohort: Cohort, found: Sequence[Sample], cache: Path, show: bool = True
 ) -> Contest:
     """The contest's two tables."""
-    return _measured(settings.size, settings.evaluate, cohort, found, cache, show)
+    return _measured(settings, settings.evaluate, cohort, found, cache, show)
 
 
 def _measured(
-    size: int, asked: ContestEvaluate, cohort: Cohort, found: Sequence[Sample], cache: Path, show: bool
+    settings: ContestSettings, asked: ContestEvaluate, cohort: Cohort, found: Sequence[Sample], cache: Path, show: bool
 ) -> Contest:
     return measure_contest(
         held_out(cohort),
@@ -78,11 +86,12 @@ def _measured(
         asked.groups,
         metrics=asked.metrics,
         encoder=asked.encoder,
-        size=size,
+        size=settings.size,
         replicates=asked.replicates,
         permutations=asked.permutations,
         limit=asked.limit,
         cache_dir=cache,
+        workers=max(1, (os.cpu_count() or 1) // settings.threads),
         show=show,
     )
 
@@ -90,21 +99,14 @@ def _measured(
 def measure_curve(
     settings: ContestSettings,
     cohort: Cohort,
-    found: Mapping[tuple[str, int, int], Path],
+    found: Sequence[Sample],
     cache: Path,
     show: bool = True,
 ) -> pd.DataFrame:
     """``setting, seed, images_seen, attribute, figure, estimate`` of the first metric for every set of the curve."""
-    curve = settings.curve
-    if curve is None:
-        return pd.DataFrame()
-    taken = [
-        Sample(setting, f"{seen} images", seed, curve.plan, curve.guidance, folder)
-        for (setting, seed, seen), folder in found.items()
-    ]
     fewer = {"metrics": settings.evaluate.metrics[:1], "replicates": CURVE_DRAWS, "permutations": CURVE_DRAWS}
     asked = settings.evaluate.model_copy(update=fewer)
-    table = _measured(settings.size, asked, cohort, taken, cache, show).seeds
+    table = _measured(settings, asked, cohort, found, cache, show).seeds
     table = table.assign(images_seen=[int(str(name).split(maxsplit=1)[0]) for name in table["mechanism"]])
     columns = ["setting", "seed", "images_seen", "attribute", "figure", "estimate"]
     return table[columns].sort_values(columns[:3], kind="stable").reset_index(drop=True)

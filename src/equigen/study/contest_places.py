@@ -48,6 +48,11 @@ class Places:
         return f"synthetic/{member.path}/{inner}{plan}-g{word}"
 
     @staticmethod
+    def features(stage: str) -> str:
+        """The stage name of the features of a synthetic set."""
+        return f"features/{stage}"
+
+    @staticmethod
     def calibration(member: Member) -> str:
         """The stage name of a generator's calibration."""
         return f"calibration/{member.path}"

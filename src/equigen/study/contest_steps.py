@@ -18,7 +18,10 @@ from equigen.diffusion import EquigenPipeline, open_generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json
 from equigen.latents import Autoencoder, LatentCache, encode, load_autoencoder
-from equigen.study.contest_places import Guidance, snapshots
+from equigen.quality import load_encoder
+from equigen.quality.features import extract
+from equigen.quality.sources import image_set
+from equigen.study.contest_places import Guidance, Places, snapshots
 from equigen.study.stages import BEGUN, STAMP, Stages
 from equigen.synthesis import generate, plan
 from equigen.synthesis.calibrate import calibrate
@@ -28,7 +31,7 @@ from equigen.training import TrainSettings, train
 from equigen.training.train import run_key
 
 Step = Mapping[str, Any]
-RECORD = "training.json"
+RECORD, SET, ENCODED = "training.json", "synthetic.parquet", "encoded.json"
 
 
 @dataclass
@@ -124,7 +127,7 @@ def _seconds(folder: Path) -> float:
     return float(read_json(begun).get("seconds", 0.0)) if begun.is_file() else 0.0
 
 
-# --- sets: {generator, sets: [{stage, plan, guidance}]} --------------------------------------------------------------
+# --- sets: {generator, encoder, sets: [{stage, plan, guidance}]}: images and their features --------------------------
 
 
 def identity(folder: Path) -> str:
@@ -152,27 +155,45 @@ def _set_inputs(bench: Bench, generator: Path, asked: Step) -> Any:
 
 def _sampled(bench: Bench, step: Step) -> bool:
     generator = Path(step["generator"])
-    return all(
-        bench.finished(asked["stage"], _set_inputs(bench, generator, asked), "synthetic.parquet")
-        for asked in step["sets"]
-    )
+    return all(_finished_set(bench, asked["stage"], _set_inputs(bench, generator, asked), step["encoder"])
+               for asked in step["sets"])
+
+
+def _finished_set(bench: Bench, stage: str, inputs: Any, encoder: str) -> bool:
+    """Whether a set's images and features are there."""
+    seen = _feature_inputs(bench, inputs, encoder)
+    return bench.finished(stage, inputs, SET) and bench.finished(Places.features(stage), seen, ENCODED)
+
+
+def _feature_inputs(bench: Bench, inputs: Any, encoder: str) -> Any:
+    return [inputs, encoder, bench.size, equigen.__version__]
 
 
 def _sample(bench: Bench, step: Step) -> None:
-    """Make the sets that are not there; the generator is opened once."""
+    """Make the sets that are not there, and encode them; the generator is opened once."""
     generator = Path(step["generator"])
     pipeline = None
     for asked in step["sets"]:
         inputs = _set_inputs(bench, generator, asked)
-        if bench.finished(asked["stage"], inputs, "synthetic.parquet"):
-            continue
-        pipeline = pipeline or open_generator(generator)
-        opened, rows = pipeline, _rows(bench, generator, asked["plan"], asked["guidance"])
+        if not bench.finished(asked["stage"], inputs, SET):
+            pipeline = pipeline or open_generator(generator)
+            opened, rows = pipeline, _rows(bench, generator, asked["plan"], asked["guidance"])
 
-        def make(out: Path, rows: Any = rows, opened: Any = opened) -> None:
-            generate(opened, rows, out)
+            def make(out: Path, rows: Any = rows, opened: Any = opened) -> None:
+                generate(opened, rows, out)
 
-        Stages(bench.out).run(asked["stage"], inputs, make, ["synthetic.parquet"])
+            Stages(bench.out).run(asked["stage"], inputs, make, [SET])
+        _encode_set(bench, asked["stage"], inputs, step["encoder"])
+
+
+def _encode_set(bench: Bench, stage: str, inputs: Any, encoder: str) -> None:
+    """Features of a set, where the measurement looks for them: here they are made by many jobs at once."""
+    def make(out: Path) -> None:
+        images = image_set(bench.out / stage, stage)
+        extract(images, load_encoder(encoder), bench.size, cache_dir=out)
+        write_json(out / ENCODED, {"images": len(images)})
+
+    Stages(bench.out).run(Places.features(stage), _feature_inputs(bench, inputs, encoder), make, [ENCODED])
 
 
 def _rows(bench: Bench, generator: Path, asked: Step, guidance: Guidance) -> Any:
@@ -183,7 +204,7 @@ def _rows(bench: Bench, generator: Path, asked: Step, guidance: Guidance) -> Any
     return apply_guidance(plan(bench.cohort, **asked), load_calibration(generator), which)  # type: ignore[arg-type]
 
 
-# --- snapshots: {training, stage, plan, guidance}: sets of the kept generators of a training -------------------------
+# --- snapshots: {training, encoder, stage, plan, guidance}: sets of the kept generators of a training ----------------
 
 
 def _snapshot_sets(bench: Bench, step: Step) -> list[dict[str, Any]]:
@@ -192,6 +213,7 @@ def _snapshot_sets(bench: Bench, step: Step) -> list[dict[str, Any]]:
     return [
         {
             "generator": str(folder),
+            "encoder": step["encoder"],
             "sets": [{"stage": step["stage"].format(snapshot=folder.name), **{key: step[key] for key in
                      ("plan", "guidance")}}],
         }
