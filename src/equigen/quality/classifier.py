@@ -14,19 +14,21 @@ from numpy.typing import NDArray
 from equigen.cohort import Cohort
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value
+from equigen.progress import progress_bar
 from equigen.quality.encoders import Encoder, Images, identity, load_encoder
-from equigen.quality.features import extract
+from equigen.quality.features import extract, pixels
 from equigen.quality.probe import Probe, fit_probe
 from equigen.quality.questions import Annotated, Question, questions_of
-from equigen.quality.sources import image_set
+from equigen.quality.sources import ImageSet, image_set
 from equigen.seeds import numpy_generator
 
 Array = NDArray[np.float64]
+TOGETHER = 128  # images given to a classifier together, always the same ones: rounding may depend on them
 TOLERANCE = 1e-3  # by which the probabilities of an image may fail to sum to 1
 
 
 class Classifier(Protocol):
-    """What screening and counterfactual pairs ask: which level of each of its questions does an image show?"""
+    """What screening and counterfactual pairs ask: it says which level of each question an image shows."""
 
     @property
     def identity(self) -> str:
@@ -82,6 +84,34 @@ def answers(classifier: Classifier, images: Images) -> dict[str, Array]:
             raise InputError(f"The classifier {classifier.identity} does not keep its word.", [problem])
         found[question.name] = values
     return found
+
+
+def read_images(
+    classifier: Classifier, images: ImageSet, size: int, *, title: str, show: bool = True
+) -> dict[str, Array]:
+    """Probabilities [N, L] for each question of all images of a side, brought to ``size`` pixels."""
+    parts: list[dict[str, Array]] = []
+    with progress_bar(title, len(images), show=show) as bar:
+        for start in range(0, len(images), TOGETHER):
+            rows = np.arange(start, min(start + TOGETHER, len(images)))
+            parts.append(answers(classifier, pixels(images, rows, size)))
+            bar.advance(len(rows))
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def check_held_out(held_out: Cohort, classifier: Classifier) -> None:
+    """Raise InputError for real images that cannot show how a classifier errs: none, of training, or its own."""
+    problems = []
+    if len(held_out) == 0:
+        problems.append(Problem("there is no image", "mend the split in cohort.yaml"))
+    if "train" in set(held_out.frame["split"]):
+        problems.append(Problem("some are of the training split", "give held-out images: the split val, say"))
+    shared = sorted(classifier.patients & set(held_out.frame["patient"].astype(str)))
+    if shared:
+        message = f"the classifier has learned from {len(shared)} of their patients, '{shared[0]}' for one"
+        problems.append(Problem(message, "give other patients' images: a classifier knows its own"))
+    if problems:
+        raise InputError("These real images cannot show how the classifier errs.", problems)
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,10 +4,12 @@ from equigen.synthesis.calibrate import Calibration, calibrate
 from equigen.synthesis.generate import SyntheticSet, generate
 from equigen.synthesis.guidance import Guidance, apply_guidance, load_calibration
 from equigen.synthesis.plan import allot, match_plan, plan
+from equigen.synthesis.screen import Screening, screen
 
 __all__ = [
     "Calibration",
     "Guidance",
+    "Screening",
     "SyntheticSet",
     "allot",
     "apply_guidance",
@@ -16,4 +18,5 @@ __all__ = [
     "load_calibration",
     "match_plan",
     "plan",
+    "screen",
 ]

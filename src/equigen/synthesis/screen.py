@@ -1,4 +1,4 @@
-"""Screening: a classifier checks each generated image, refused ones are drawn again, and it is told for whom it works."""
+"""Screening: a classifier checks generated images, refused ones are drawn again, each group is accounted for."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from equigen.cohort import Cohort, read_image
 from equigen.diffusion import open_generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, write_parquet
-from equigen.progress import progress_bar
 from equigen.quality.cells import Settings
-from equigen.quality.classifier import Classifier, answers
-from equigen.quality.features import pixels
+from equigen.quality.classifier import Classifier, check_held_out, read_images
 from equigen.quality.sources import ImageSet, image_set
 from equigen.synthesis.generate import SyntheticSet, render
-from equigen.synthesis.screen_rounds import TOGETHER, Redraw, Rounds, first_drawn, screened
+from equigen.synthesis.screen_rounds import Redraw, Rounds, first_drawn, screened
 from equigen.synthesis.screen_rule import Rule, make_rule
 from equigen.synthesis.screen_table import groupings, judged, screening_table
 from equigen.training import Run
@@ -95,8 +93,8 @@ def screen(
         synthetic: the set, as ``generate`` made it.
         generator: the one that made it: its folder, a run, or an open one.
         classifier: ``fit_classifier``'s judge, or a user's own (``OwnClassifier``).
-        fields: columns to check, such as ``label.dx`` (or one finding of a multi-label column: ``label.dx edema``); None
-            checks all that the classifier reads and the set asks for.
+        fields: columns to check, such as ``label.dx`` (or one finding of a multi-label column, ``label.dx edema``);
+            None checks all that the classifier reads and the set asks for.
         tries: how often an image may be drawn again; 0 only checks.
         threshold: least probability of the asked level; None: it is the most probable one.
         held_out: real images of patients that the classifier has not learned from, not of the training split.
@@ -120,7 +118,7 @@ def screen(
     maker = _opened(generator, device)
     _check(base, maker, tries, folder)
     if held_out is not None:
-        _check_held_out(held_out, classifier)
+        check_held_out(held_out, classifier)
     size = int(min(read_image(folder / str(base["image"].iloc[0])).shape[:2]))
     key = [base.astype(object).where(base.notna(), None).to_dict("list"), classifier.identity,
            [[question.name, question.levels] for question in rule.questions], rule.threshold]
@@ -173,20 +171,6 @@ def _check(base: pd.DataFrame, generator: Generator, tries: int, folder: Path) -
         raise InputError("This set cannot be screened.", problems)
 
 
-def _check_held_out(held_out: Cohort, classifier: Classifier) -> None:
-    problems = []
-    if len(held_out) == 0:
-        problems.append(Problem("there is no image", "mend the split in cohort.yaml"))
-    if "train" in set(held_out.frame["split"]):
-        problems.append(Problem("some are of the training split", "give held-out images: the split val, say"))
-    shared = sorted(classifier.patients & set(held_out.frame["patient"].astype(str)))
-    if shared:
-        problems.append(Problem(f"the classifier has learned from {len(shared)} of their patients, '{shared[0]}' for one",
-                                "give other patients' images: a classifier knows its own"))
-    if problems:
-        raise InputError("These real images cannot show how the screen errs.", problems)
-
-
 def _real(
     held_out: Cohort, rule: Rule, classifier: Classifier, size: int, place: Path, show: bool
 ) -> tuple[ImageSet, pd.DataFrame]:
@@ -194,14 +178,7 @@ def _real(
     images, path = image_set(held_out, "real"), place / f"real-{held_out.hash[:12]}.parquet"
     if path.is_file():
         return images, pd.read_parquet(path)
-    parts = []
-    with progress_bar("screen, real images", len(images), show=show) as bar:
-        for start in range(0, len(images), TOGETHER):
-            rows = np.arange(start, min(start + TOGETHER, len(images)))
-            asked = images.frame.iloc[rows].reset_index(drop=True)
-            parts.append(rule.verdicts(answers(classifier, pixels(images, rows, size)), asked))
-            bar.advance(len(rows))
-    found = pd.concat(parts, ignore_index=True)
+    found = rule.verdicts(read_images(classifier, images, size, title="screen, real images", show=show), images.frame)
     write_parquet(path, found)
     return images, found
 

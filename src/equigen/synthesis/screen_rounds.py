@@ -22,7 +22,7 @@ from equigen.synthesis.screen_rule import Rule
 TOGETHER = 128  # images drawn, judged and saved together, always the same ones: rounding may depend on them
 Images = NDArray[np.uint8]
 Redraw = Callable[[pd.DataFrame], Images]
-"""Rows of a plan (conditions, ``prompt``, ``seed``, ``guidance``, ``steps``) -> their images [n, size, size, 3] uint8."""
+"""Rows of a plan (conditions, prompt, seed, guidance, steps) -> their images [n, size, size, 3] uint8."""
 
 
 def next_seed(seed: int, redraw: int) -> int:
@@ -91,7 +91,8 @@ class Rounds:
         images = self.redraw(asked)
         want = (len(asked), self.size, self.size, 3)
         if images.shape != want or images.dtype != np.uint8:
-            problem = Problem(f"it makes {images.dtype} {list(images.shape)}", f"images of the set are uint8 {list(want)}")
+            mend = f"images of the set are uint8 {list(want)}"
+            problem = Problem(f"it makes {images.dtype} {list(images.shape)}", mend)
             raise InputError("This generator does not make images like those of the set.", [problem])
         for name, image in zip(names, images, strict=True):
             write_png(self.folder / name, image)
@@ -109,11 +110,12 @@ def _pieces(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
 
 
 def first_drawn(frame: pd.DataFrame) -> pd.DataFrame:
-    """A set's table as it was before any screening."""
-    if "first_seed" not in frame:
-        return frame.reset_index(drop=True)
-    restored = frame.assign(image=frame["first_image"], seed=frame["first_seed"])
-    return restored.drop(columns=["tries", "first_image", "first_seed"]).reset_index(drop=True)
+    """A set's table as it was before any screening, without verdicts."""
+    bare = frame.reset_index(drop=True).assign(accepted=True, reason="")
+    if "first_seed" not in bare:
+        return bare
+    restored = bare.assign(image=bare["first_image"], seed=bare["first_seed"])
+    return restored.drop(columns=["tries", "first_image", "first_seed"])
 
 
 def screened(base: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:

@@ -90,7 +90,8 @@ def make_rule(
     chosen = [question for question in questions if question.column in columns
               and (fields is None or question.column in fields or question.name in fields)]
     if not chosen and not problems:
-        problems.append(Problem("nothing is checked", f"name a field that the set asks for; the classifier reads {known}"))
+        mend = f"name a field that the set asks for; the classifier reads {known}"
+        problems.append(Problem("nothing is checked", mend))
     if problems:
         raise InputError("These images cannot be screened so.", problems)
     return Rule(chosen, threshold)

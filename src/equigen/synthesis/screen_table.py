@@ -11,10 +11,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Settings
+from equigen.quality.group_means import Draws, clustered, independent
 from equigen.quality.questions import Question, questions_about
 from equigen.quality.rows import LEANS, interval, join
 from equigen.statistics import gap, holm, p_value, percentile_interval, wilson_interval
-from equigen.synthesis.screen_draws import Draws, clustered, independent
 from equigen.synthesis.screen_rule import Rule
 
 Array = NDArray[np.float64]
@@ -41,10 +41,13 @@ class Judged:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number an image, [N], NaN where it does not count, and its mean in every cell with its resamples."""
+    """One number an image, [N], NaN where it does not count, and its mean in every cell with its resamples.
+
+    ``name``: the field it is about.
+    """
 
     run: str
-    field: str
+    name: str
     metric: str
     values: Array
     patients: NDArray[Any] | None
@@ -60,7 +63,9 @@ def judged(frame: pd.DataFrame, verdicts: pd.DataFrame, patients: NDArray[Any] |
     return Judged(frame, {"*": np.where(checked, accepted, np.nan), **fields}, patients)
 
 
-def groupings(frames: Sequence[pd.DataFrame], levels: Mapping[str, Sequence[str]], kinds: Mapping[str, str]) -> list[Question]:
+def groupings(
+    frames: Sequence[pd.DataFrame], levels: Mapping[str, Sequence[str]], kinds: Mapping[str, str]
+) -> list[Question]:
     """Attributes and labels of the first table, each with its groups; those of ``levels`` first, then others found."""
     found = []
     for column in (str(name) for name in frames[0].columns if str(name).startswith(("attr.", "label."))):
@@ -124,7 +129,7 @@ def screening_table(
             own = _rows(refused, real.frame, groups, settings)
             own[0]["note"] = join(own[0]["note"], _unchecked(refused), _chance(refused, rule))
             rows += own
-            first = next(item for item in figures if item.field == name and item.metric == "accepted_first")
+            first = next(item for item in figures if item.name == name and item.metric == "accepted_first")
             rows += _excess_rows(first, refused, groups, settings)
     table = pd.DataFrame(rows, columns=COLUMNS)
     counts = dict.fromkeys(("n", "n_patients", "count"), "Int64")
@@ -138,7 +143,7 @@ def _rows(figure: Figure, frame: pd.DataFrame, groups: Sequence[Question], setti
         name = "*" if question is None else attribute_name(question)
         codes = np.zeros(len(frame), np.int64) if question is None else question.truth(frame)
         levels = ["*"] if question is None else question.levels
-        purpose = f"screen/{figure.run}/{figure.field}/{figure.metric}/{name}"
+        purpose = f"screen/{figure.run}/{figure.name}/{figure.metric}/{name}"
         figure.draws[name] = (
             independent(figure.values, codes, levels, settings, purpose) if figure.patients is None
             else clustered(figure.values, codes, levels, figure.patients, settings, purpose)
@@ -151,12 +156,13 @@ def _rows(figure: Figure, frame: pd.DataFrame, groups: Sequence[Question], setti
 
 def _unchecked(figure: Figure) -> str:
     lost, total = int(np.isnan(figure.values).sum()), len(figure.values)
-    return f"{lost} of {total} images not checked: their level is unknown, to the table or to the classifier" if lost else ""
+    words = f"{lost} of {total} images not checked: their level is unknown, to the table or to the classifier"
+    return words if lost else ""
 
 
 def _chance(figure: Figure, rule: Rule) -> str:
     """A word where the mean over levels of the share of real images read rightly may be that of guessing, 1 / L."""
-    question = next((own for own in rule.questions if own.name == figure.field), None)
+    question = next((own for own in rule.questions if own.name == figure.name), None)
     if question is None or rule.threshold is not None or attribute_name(question) not in figure.draws:
         return ""
     cells = figure.draws[attribute_name(question)].cells
@@ -166,12 +172,12 @@ def _chance(figure: Figure, rule: Rule) -> str:
         return ""
     means = np.mean(kept, axis=0)
     low, _ = percentile_interval(means[np.isfinite(means)])
-    return (f"on real images the screen reads {figure.field} no better than chance: leave it out of the fields"
+    return (f"on real images the screen reads {figure.name} no better than chance: leave it out of the fields"
             if low <= 1 / len(question.levels) else "")
 
 
 def _head(figure: Figure) -> Row:
-    return {"run": figure.run, "field": figure.field, "metric": figure.metric, "note": ""}
+    return {"run": figure.run, "field": figure.name, "metric": figure.metric, "note": ""}
 
 
 def _cell_row(figure: Figure, attribute: str, group: str) -> Row:
@@ -220,7 +226,7 @@ def _gap_row(head: Row, attribute: str, found: Draws) -> Row:
 def _excess_rows(first: Figure, refused: Figure, groups: Sequence[Question], settings: Settings) -> list[Row]:
     """Share refused at first less false rejection, cell by cell, the resamples of both sides taken apart."""
     rows: list[Row] = []
-    head = {"run": "generated", "field": first.field, "metric": "excess_rejection", "note": ""}
+    head = {"run": "generated", "field": first.name, "metric": "excess_rejection", "note": ""}
     for name in ["*", *map(attribute_name, groups)]:
         both = first.draws[name].refused_less(refused.draws[name])
         for group, cell in both.cells.items():

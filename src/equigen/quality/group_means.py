@@ -11,14 +11,14 @@ from scipy.stats import random_table
 
 from equigen.quality.cells import Settings
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_bootstrap, permute_groups
+from equigen.statistics import patient_bootstrap, patient_codes, permute_groups
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class CellDraws:
+class CellMean:
     """Mean of a group: ``n`` images of ``patients``, their ``total``, and [R] resamples; None: too small."""
 
     n: int
@@ -33,7 +33,7 @@ class CellDraws:
 
 
 @dataclass(frozen=True)
-class Difference(CellDraws):
+class Difference(CellMean):
     """A difference of two means, which is no total over n."""
 
     difference: float = float("nan")
@@ -48,12 +48,12 @@ class Difference(CellDraws):
 class Draws:
     """All groups of one attribute; ``null`` [R] of each large one: its mean where group labels mean nothing."""
 
-    cells: dict[str, CellDraws]
+    cells: dict[str, CellMean]
     null: dict[str, Array] = field(default_factory=dict)
 
     def refused_less(self, real: Draws) -> Draws:
         """From acceptance here and refusal there: refusal here less refusal there."""
-        cells: dict[str, CellDraws] = {}
+        cells: dict[str, CellMean] = {}
         for group, own in self.cells.items():
             other = real.cells[group]
             known = own.draws is not None and other.draws is not None
@@ -88,7 +88,7 @@ def independent(values: Array, codes: Codes, levels: list[str], settings: Settin
             counts[level] = np.bincount(held, minlength=len(support))
             rng = numpy_generator(settings.seed, purpose, index)
             draws = rng.multinomial(len(own), counts[level] / len(own), settings.replicates) @ support / len(own)
-        cells[level] = CellDraws(len(own), len(own), float(own.sum()), draws)
+        cells[level] = CellMean(len(own), len(own), float(own.sum()), draws)
     if len(counts) < 2:
         return Draws(cells)
     table = np.stack(list(counts.values()))
@@ -106,7 +106,7 @@ def clustered(
     A replicate in which a group is empty gives it NaN.
     """
     known = np.isfinite(values)
-    values, codes, patients = values[known], codes[known], patients[known]
+    values, codes, patients = values[known], codes[known], patient_codes(patients[known])
     large = [index for index in range(len(levels)) if len(set(patients[codes == index])) >= settings.min_patients]
     inside = codes >= 0
     rng = numpy_generator(settings.seed, purpose)
@@ -117,7 +117,7 @@ def clustered(
     cells = {}
     for index, level in enumerate(levels):
         own = codes == index
-        cells[level] = CellDraws(int(own.sum()), len(set(patients[own])), float(values[own].sum()),
+        cells[level] = CellMean(int(own.sum()), len(set(patients[own])), float(values[own].sum()),
                                  draws[:, index] if index in large else None)
     if len(large) < 2:
         return Draws(cells)
@@ -132,4 +132,4 @@ def _means(values: Array, codes: Codes, size: int) -> Array:
     """Mean of the values of each code, NaN for one that has none."""
     counts = np.bincount(codes, minlength=size)
     sums = np.bincount(codes, values, size)
-    return np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0)
+    return np.asarray(np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0), dtype=np.float64)
