@@ -118,23 +118,22 @@ def feature_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
 
 
 def flips(reading: Reading, rng: np.random.Generator) -> tuple[Array, Array]:
-    """How often a level's image reads otherwise than the other levels' of its pair, [P, L], and of other pairs.
+    """How often a level's image reads otherwise than the other levels' of its pair, [P, L], and than other pairs'.
 
-    A mean over the other levels; of other pairs, over those that were asked for the same level of this field. NaN
-    where the field was not asked for, or there is no such pair.
+    Within a pair a mean over the other levels. Of other pairs, asked for the same level of this field, the image of
+    the same level of the changed attribute: what noise and a classifier's errors do without any change of the
+    attribute. NaN where the field was not asked for, or there is no such pair.
     """
     shown, known = reading.shown, reading.asked[:, 0] >= 0
     others = neighbours(np.where(known, reading.asked[:, 0], -1), rng)
     count = shown.shape[1]
-    within, between = (np.full(shown.shape, np.nan) for _ in range(2))
+    within = np.full(shown.shape, np.nan)
     for level in range(count):
         rest = [other for other in range(count) if other != level]
         within[known, level] = (shown[known][:, rest] != shown[known, level][:, None]).mean(axis=1)
-        differs = (shown[others][:, :, rest] != shown[:, level][:, None, None]).mean(axis=2)
-        counted = (others >= 0).sum(axis=1)
-        total = np.where(others >= 0, differs, 0.0).sum(axis=1)
-        between[:, level] = np.divide(total, counted, out=np.full(len(total), np.nan), where=counted > 0)
-    return within, between
+    differs = (shown[others] != shown[:, None, :]).astype(np.float64)  # [P, K, L]
+    differs[others < 0] = np.nan
+    return within, np.stack([_row_mean(differs[:, :, level]) for level in range(count)], axis=1)
 
 
 class Measures:

@@ -99,7 +99,8 @@ def compare_pairs(
     * ``read_as_asked``: share of images in which the classifier reads the level asked for, of the changed attribute and
       of every other field; ``reference`` is the share of real held-out images that it reads rightly;
     * ``flip``: share of pairs (mean over each two levels) in which a field that was not changed reads otherwise;
-      ``reference`` is the same between different pairs that were asked for the same level of the field.
+      ``reference`` is the same between different pairs at one level, asked for the same: noise and errors of the
+      classifier without any change of the attribute.
 
     Intervals are 95 %: Wilson's of plain shares, else bootstraps over pairs (over patients, of real images). Both
     tables are written into the set's folder.
