@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -182,6 +184,13 @@ def test_the_real_kernel_is_computed_once_and_features_are_kept(tmp_path, monkey
     again = measure_contest(REAL, samples, **options)
     assert network.seen == len(REAL) + sum(len(own.source) for own in samples)
     pd.testing.assert_frame_equal(first.summary, again.summary, check_exact=True)
+
+
+def test_what_screening_left_out_of_each_sample_is_noted():
+    samples = [replace(own, source=replace(own.source, remark=remark))
+               for own, remark in ((sample("none", 0), ""), (sample("fair", 0), "7 of 67 images were refused"))]
+    notes = measure_contest(REAL, samples, **FAST).summary["note"]
+    assert notes.str.contains(f"{samples[1].name}: 7 of 67 images were refused", regex=False).any()
 
 
 def test_tables_survive_a_file(contest, tmp_path):

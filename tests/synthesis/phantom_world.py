@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 from screen_world import luck
 
@@ -15,6 +17,13 @@ RACE = Question("attr.race", list(SETTINGS.races))
 GLAUCOMA = Question("label.glaucoma", ["healthy", "glaucoma"])
 
 
+@cache
+def pool() -> dict:
+    """Eyes by diagnosis."""
+    eyes = sample_parameters(300, seed=21).query("site == 'alpha'")
+    return {level: own.reset_index(drop=True) for level, own in eyes.groupby("glaucoma")}
+
+
 class PhantomPainter:
     """Renders the eye that is asked for; the seed is the noise: all of the eye that nobody asked about.
 
@@ -26,8 +35,7 @@ class PhantomPainter:
     def __init__(self, race=lambda row, luck: row["attr.race"], glaucoma=lambda row, luck: row["label.glaucoma"],
                  size=SIZE):  # fmt: skip
         self.race, self.glaucoma, self.size = race, glaucoma, size
-        self.pool = {level: sample.reset_index(drop=True)
-                     for level, sample in sample_parameters(300, seed=21).query("site == 'alpha'").groupby("glaucoma")}
+        self.pool = pool()
 
     def __call__(self, conditions, seeds, guidance, steps):
         return np.stack([self.one(row, seed) for row, seed in zip(conditions.to_dict("records"), seeds, strict=True)])

@@ -112,6 +112,7 @@ def test_a_generator_that_obeys_changes_the_attribute_alone(tmp_path, held_out):
     for group in ("female", "male"):
         shows = row(found.measured, "read_as_asked", group, "attr.sex")
         assert shows["estimate"] == 1 and shows["reference"] == 1 and shows["reference_to"] == "real images"
+        assert shows["reference_low"] < 0.97  # of 100 patients
     flip = row(found.measured, "flip", "*", "label.dx")
     assert flip["estimate"] == 0 and flip["ci_high"] < 0.1
     assert not len(found.measured.query("metric == 'flip' and field == 'attr.sex'"))  # it is to change
@@ -167,13 +168,13 @@ def test_real_images_that_the_classifier_knows_are_refused(tmp_path, held_out):
 
 
 def phantom_pairs(cohort, folder, painter):
-    rows = plan(cohort, "counterfactual", 120, seed=2, attribute="race")
+    rows = plan(cohort, "counterfactual", 99, seed=2, attribute="race")
     return compare_pairs(write_set(folder, rows, painter), classifier=oracle_reader(), **FAST)
 
 
 def test_the_oracle_sees_the_race_change_and_the_glaucoma_stay(phantom_cohort, tmp_path):
     found = phantom_pairs(phantom_cohort, tmp_path / "set", PhantomPainter())
-    assert found.levels == ["asian", "black", "white"] and len(found.pairs) == 40
+    assert found.levels == ["asian", "black", "white"] and len(found.pairs) == 33
     for level in found.levels:
         assert row(found.measured, "read_as_asked", level, "attr.race")["estimate"] >= 0.85
     flip = row(found.measured, "flip", "*", "label.glaucoma")

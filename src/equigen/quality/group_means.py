@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from scipy.stats import random_table
 
 from equigen.quality.cells import Settings
+from equigen.quality.rows import interval
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_bootstrap, patient_codes, permute_groups
+from equigen.statistics import patient_bootstrap, patient_codes, permute_groups, wilson_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -62,6 +63,20 @@ class Draws:
             cells[group] = Difference(own.n, other.patients, 0.0, draws, value)
         shared = [group for group in self.null if group in real.null]
         return Draws(cells, {group: 1 - self.null[group] - real.null[group] for group in shared})
+
+
+def share_interval(cell: CellMean) -> tuple[float, float, str]:
+    """95 % interval of a share over patients, and a word about it.
+
+    By the bootstrap; where all or none count, and it has no width, Wilson's with as many cases as there are patients.
+    """
+    if cell.value in {0.0, 1.0}:
+        low, high = wilson_interval(cell.patients if cell.value else 0, cell.patients)
+        return low, high, "without exception, so the interval is Wilson's over patients"
+    found = interval(cell.value, np.zeros(0) if cell.draws is None else cell.draws)
+    nan = float("nan")
+    ends = [nan if found[name] is None else float(found[name]) for name in ("ci_low", "ci_high")]
+    return ends[0], ends[1], str(found["note"])
 
 
 def independent(values: Array, codes: Codes, levels: list[str], settings: Settings, purpose: str) -> Draws:

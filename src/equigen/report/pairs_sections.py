@@ -51,7 +51,8 @@ def _pair_name(part: pd.DataFrame) -> str:
 def _caption(row: Mapping[Hashable, Any], part: pd.DataFrame, attribute: str) -> str:
     """What is read in one image, and where that is not as asked or differs within the pair."""
     said = []
-    for column in (str(name) for name in part.columns if str(name).startswith("read.")):
+    columns = [str(name) for name in part.columns if str(name).startswith("read.")]
+    for column in sorted(columns, key=lambda name: name != f"read.attr.{attribute}"):  # the changed one first
         field, shown = column.removeprefix("read."), str(row[column])
         changed = field == f"attr.{attribute}"
         odd = shown != str(row["level"]) if changed else part[column].nunique() > 1

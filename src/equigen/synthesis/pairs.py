@@ -20,7 +20,7 @@ from equigen.quality.cells import Settings
 from equigen.quality.classifier import Classifier, check_held_out, read_images
 from equigen.quality.encoders import Encoder, identity, load_encoder
 from equigen.quality.features import extract
-from equigen.quality.group_means import CellMean, clustered
+from equigen.quality.group_means import CellMean, clustered, share_interval
 from equigen.quality.pairs import (
     Measures,
     Reading,
@@ -31,7 +31,6 @@ from equigen.quality.pairs import (
     pixel_difference,
 )
 from equigen.quality.questions import Question
-from equigen.quality.rows import interval
 from equigen.quality.sources import ImageSet, image_set
 from equigen.seeds import numpy_generator
 from equigen.synthesis.generate import SyntheticSet
@@ -201,8 +200,8 @@ def _real_shares(
 
 
 def _share(cell: CellMean) -> Share:
-    span = interval(cell.value, np.zeros(0) if cell.draws is None else cell.draws)
-    return Share(cell.value, span["ci_low"], span["ci_high"])
+    low, high, _ = share_interval(cell)
+    return Share(cell.value, low, high)
 
 
 def _each(pairs: Pairs, means: dict[str, NDArray[np.float64]], columns: dict[str, list[Any]]) -> pd.DataFrame:

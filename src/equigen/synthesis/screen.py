@@ -25,6 +25,7 @@ from equigen.synthesis.screen_rule import Rule, make_rule
 from equigen.synthesis.screen_table import groupings, judged, screening_table
 from equigen.training import Run
 
+NEEDED = ("image", "seed", "generator", "guidance", "steps")
 TABLE, SYNTHETIC, FOLDER = "screening.parquet", "synthetic.parquet", "screening"
 
 
@@ -94,7 +95,8 @@ def screen(
         generator: the one that made it: its folder, a run, or an open one.
         classifier: ``fit_classifier``'s judge, or a user's own (``OwnClassifier``).
         fields: columns to check, such as ``label.dx`` (or one finding of a multi-label column, ``label.dx edema``);
-            None checks all that the classifier reads and the set asks for.
+            None checks all that the classifier reads and the set asks for. All must agree, so of many findings name
+            those that matter.
         tries: how often an image may be drawn again; 0 only checks.
         threshold: least probability of the asked level; None: it is the most probable one.
         held_out: real images of patients that the classifier has not learned from, not of the training split.
@@ -125,6 +127,8 @@ def screen(
     place = folder / FOLDER / hash_value(key)[:12]
     rounds = Rounds(base, folder, place, rule, classifier, _redraw(maker), size)
     found = rounds.run(tries, show)
+    for left in place.rglob(".*.part.*"):  # of a process that was killed
+        left.unlink(missing_ok=True)
     real = None if held_out is None else _real(held_out, rule, classifier, size, place, show)
     table = _table(base, found, rule, held_out, real, settings)
     write_parquet(folder / TABLE, table)
@@ -138,7 +142,13 @@ def _base(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         problem = Problem("not found", "give the folder that generate wrote", file=str(path))
         raise InputError("There is no synthetic set.", [problem])
-    return first_drawn(pd.read_parquet(path))
+    frame = pd.read_parquet(path)
+    lacking = [name for name in NEEDED if name not in frame]
+    if lacking:
+        problems = [Problem("is missing", "give a set that generate made", column=name, file=str(path))
+                    for name in lacking]  # fmt: skip
+        raise InputError("This set cannot be screened.", problems)
+    return first_drawn(frame)
 
 
 def _opened(generator: str | Path | Run | Generator, device: str | None) -> Generator:

@@ -67,9 +67,9 @@ class Rounds:
         """Verdicts on some rows of one round: kept ones where they and their images are whole, else made."""
         path = self.place / f"draw-{draw}" / f"{rows[0]:07d}.parquet"
         names = [self._name(draw, row) for row in rows]
-        whole = all(is_whole(self.folder / name, self.size) for name in names)
-        kept = pd.read_parquet(path) if path.is_file() and whole else None
-        if kept is None or list(kept["row"]) != list(rows):
+        kept = pd.read_parquet(path) if path.is_file() else None
+        whole = kept is not None and all(is_whole(self.folder / name, self.size) for name in names)
+        if kept is None or not whole or list(kept["row"]) != list(rows):
             kept = self._judged(draw, rows, names)
             write_parquet(path, kept)
         bar.advance(len(rows))

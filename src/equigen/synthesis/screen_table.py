@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Settings
-from equigen.quality.group_means import Draws, clustered, independent
+from equigen.quality.group_means import Draws, clustered, independent, share_interval
 from equigen.quality.questions import Question, questions_about
 from equigen.quality.rows import LEANS, interval, join
 from equigen.statistics import gap, holm, p_value, percentile_interval, wilson_interval
@@ -192,8 +192,8 @@ def _cell_row(figure: Figure, attribute: str, group: str) -> Row:
     row |= {name: found[name] for name in ("estimate", "ci_low", "ci_high", "note")}
     if figure.patients is None and figure.metric != "tries":
         row["ci_low"], row["ci_high"] = wilson_interval(round(cell.total), cell.n)
-    elif figure.metric == "false_rejection" and cell.value in {0.0, 1.0}:
-        row["note"] = join(row["note"], f"without exception; by the rule of three up to {3 / cell.patients:.2g} may be")
+    elif figure.metric == "false_rejection":
+        row["ci_low"], row["ci_high"], row["note"] = share_interval(cell)
     if group in figure.draws[attribute].null:
         row |= _band(figure.draws[attribute].null[group])
     return row
