@@ -148,8 +148,16 @@ def test_what_cannot_be_done_is_said_first(cohort, synthetic, tmp_path):
 def test_only_accepted_images_are_used(cohort, synthetic, tmp_path):
     from equigen.diagnosis.sources import read_source
 
-    assert len(read_source(synthetic, ["sick"]).table) == 39
+    source = read_source(synthetic, ["sick"])
+    assert len(source.table) == 39 and source.remark == "1 of 40 images were refused by screening and are left out"
     table = pd.read_parquet(synthetic / "synthetic.parquet").assign(accepted=False)
     table.to_parquet(tmp_path / "synthetic.parquet")
     with pytest.raises(InputError, match="no accepted image"):
         diagnose(cohort, tmp_path, size=16, settings=TINY, show=False)
+
+
+@pytest.mark.parametrize("show", [True, False])
+def test_it_is_said_how_many_were_left_out(cohort, synthetic, capsys, show):
+    diagnose(cohort, {"fair": synthetic}, recipes=["real"], size=16, settings=TINY, show=show)
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("fair: 1 of 40 images were refused by screening and are left out" in told) == show

@@ -232,6 +232,13 @@ def test_samples_side_by_side_and_features_of_their_own_change_nothing(tmp_path)
     assert network.seen == len(REAL)  # the samples' features are those that the first measurement left
 
 
+def test_what_screening_left_out_of_each_sample_is_noted():
+    samples = [replace(own, source=replace(own.source, remark=remark))
+               for own, remark in ((sample("none", 0), ""), (sample("fair", 0), "7 of 67 images were refused"))]
+    notes = measure_contest(REAL, samples, **FAST).summary["note"]
+    assert notes.str.contains(f"{samples[1].name}: 7 of 67 images were refused", regex=False).any()
+
+
 def test_tables_survive_a_file(contest, tmp_path):
     contest.write(tmp_path)
     again = Contest.read(tmp_path)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from equigen.errors import InputError
 from equigen.statistics import (
@@ -12,6 +13,7 @@ from equigen.statistics import (
     p_value,
     percentile_interval,
     two_sided_p_value,
+    wilson_interval,
 )
 
 
@@ -128,3 +130,16 @@ def test_rounding_of_what_was_subtracted_is_no_difference():
     null = np.zeros(9)
     assert p_value(1e-14, null) == pytest.approx(0.1)
     assert p_value(1e-14, null, scale=12.0) == 1
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 1), (0, 30), (30, 30), (3, 7), (450, 1000), (1, 1)])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_wilson_interval_is_that_of_scipy(k, n, level):
+    expected = binomtest(k, n).proportion_ci(level, method="wilson")
+    assert wilson_interval(k, n, level) == pytest.approx((expected.low, expected.high), abs=1e-12)
+
+
+@pytest.mark.parametrize("given", [(0, 0), (3, 2), (-1, 2), (1, 2, 95)])
+def test_wilson_interval_refuses_what_is_no_share(given):
+    with pytest.raises(InputError):
+        wilson_interval(*given)

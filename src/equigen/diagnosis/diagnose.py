@@ -20,6 +20,7 @@ from equigen.diagnosis.sources import Arm, Data, Folders, read_source, synthetic
 from equigen.diagnosis.targets import encode, outputs, tasks
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json, write_parquet
+from equigen.progress import console
 
 PREDICTIONS, DONE, CHECKPOINT = "predictions.parquet", "done.json", "checkpoint.safetensors"
 KEPT = ["image", "patient", "site", "split", "domain"]
@@ -49,7 +50,7 @@ def diagnose(
     Args:
         cohort: real images; the train split trains, val chooses, val and test are predicted.
         synthetic: folder with ``synthetic.parquet``, or generator name -> folder. Rows not accepted are
-            left out.
+            left out, and it is said how many.
         label: diagnosis, or several (a network each); None is the cohort's first.
         ratios: synthetic images shown for each real one; None is 0 and, with a synthetic set, 1.
         recipes: names (see ``parse_recipe``) instead of ratios; with several generators ``synthetic``
@@ -76,6 +77,9 @@ def diagnose(
     settings = replace(settings, images=images) if images is not None else settings
     names = _labels(cohort, label)
     sources = {name: read_source(folder, names) for name, folder in synthetic_folders(synthetic).items()}
+    for name, source in sources.items():
+        if show and source.remark:
+            console.print(f"{name}: {source.remark}", style="yellow", markup=False)
     chosen = _recipes(ratios, recipes, list(sources))
     _check_splits(cohort)
     where = torch.device(device or best_device())

@@ -24,11 +24,15 @@ Folders = str | PathLike[str] | Mapping[str, str | PathLike[str]]
 
 @dataclass(frozen=True)
 class Source:
-    """A synthetic set: its accepted rows, where their images lie, and the hash of its table."""
+    """A synthetic set: its accepted rows, where their images lie, and the hash of its table.
+
+    ``remark`` says how many rows were left out, "" where none was.
+    """
 
     table: pd.DataFrame
     folder: Path
     hash: str
+    remark: str = ""
 
 
 def synthetic_folders(synthetic: Folders | None) -> dict[str, Path]:
@@ -71,7 +75,9 @@ def read_source(folder: Path, labels: Iterable[str]) -> Source:
             "The synthetic set is empty.",
             [Problem("no accepted image", "generate more, or screen less", file=str(path))],
         )
-    return Source(table[accepted].reset_index(drop=True), folder, hash_file(path))
+    refused = len(table) - int(np.sum(accepted))
+    remark = f"{refused} of {len(table)} images were refused by screening and are left out" if refused else ""
+    return Source(table[accepted].reset_index(drop=True), folder, hash_file(path), remark)
 
 
 @dataclass(frozen=True)

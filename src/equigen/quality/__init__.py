@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from equigen.quality.classifier import Classifier, JudgeClassifier, OwnClassifier, fit_classifier
 from equigen.quality.comparison import COMPARISON_COLUMNS
 from equigen.quality.contest import Contest, Sample, measure_contest
 from equigen.quality.copies import COPIES_COLUMNS
@@ -10,6 +11,7 @@ from equigen.quality.encoders import Encoder, load_encoder
 from equigen.quality.frechet import frechet_infinity
 from equigen.quality.manifold import precision_recall_density_coverage
 from equigen.quality.mifid import memorisation_informed_distance
+from equigen.quality.questions import Question
 from equigen.quality.rows import COLUMNS
 from equigen.quality.scores import inception_score
 from equigen.quality.semantic import Judge, oracle_correctness
@@ -20,14 +22,19 @@ __all__ = [
     "COLUMNS",
     "COMPARISON_COLUMNS",
     "COPIES_COLUMNS",
+    "Classifier",
     "Contest",
     "Encoder",
     "Evaluation",
     "ImageSet",
     "Judge",
+    "JudgeClassifier",
+    "OwnClassifier",
+    "Question",
     "Sample",
     "evaluate",
     "evaluate_sets",
+    "fit_classifier",
     "frechet_distance",
     "frechet_infinity",
     "inception_score",

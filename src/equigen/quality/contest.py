@@ -160,7 +160,8 @@ def measure_contest(
     with own, progress_bar("Measuring samples", len(made) * passes(wanted) * work.cells(), show=show) as bar:
         scored = [found for plan in dict.fromkeys(sample.plan for sample in samples)
                   for found in work.plan([pair for pair in made if pair[0].plan == plan], bar)]
-    about = join(truth.remark, first.remark, *file_remarks(truth, first, coder.size), f"images at {coder.size} px",
+    refused = [f"{sample.name}: {images.remark}" for sample, images in made if images.remark]
+    about = join(truth.remark, *refused, *file_remarks(truth, first, coder.size), f"images at {coder.size} px",
                  f"encoder {identity(network)}")
     return Contest(seeds_table(scored), summary_table(scored, reference, about))
 

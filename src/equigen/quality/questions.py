@@ -116,12 +116,7 @@ def questions_of(
         if column not in source.frame.columns:
             words.append(f"no judge of {column}: the real images have no such column")
             continue
-        cells = source.frame[column].dropna().astype(str)
-        many = _is_multilabel(column, cells, kinds)
-        found = sorted({part for cell in cells for part in (cell.split(JOIN) if many else [cell]) if part})
-        whole = Question(column, list(levels.get(column) or found))
-        parts = [Question(column, [f"no {name}", name], name) for name in whole.levels] if many else [whole]
-        for question in parts:
+        for question in questions_about(column, source.frame[column], kinds, levels):
             kept, missing = _learnable(question, source, least)
             words += [f"{question.name}: {level} left out, fewer than {least} patients show it" for level in missing]
             if kept is not None:
@@ -129,6 +124,20 @@ def questions_of(
             else:
                 words.append(f"no judge of {question.name}: fewer than two levels with {least} patients")
     return asked, words
+
+
+def questions_about(
+    column: str, values: pd.Series, kinds: Mapping[str, str], levels: Mapping[str, Sequence[str]]
+) -> list[Question]:
+    """The questions that one column poses: one, or one for each finding where it is multi-label.
+
+    ``kinds`` and ``levels`` as in ``questions_of``; levels that are not given are those of the cells, sorted.
+    """
+    cells = values.dropna().astype(str)
+    many = _is_multilabel(column, cells, kinds)
+    found = sorted({part for cell in cells for part in (cell.split(JOIN) if many else [cell]) if part})
+    whole = Question(column, list(levels.get(column) or found))
+    return [Question(column, [f"no {name}", name], name) for name in whole.levels] if many else [whole]
 
 
 def _is_multilabel(column: str, cells: pd.Series, kinds: Mapping[str, str]) -> bool:

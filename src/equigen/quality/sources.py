@@ -61,7 +61,8 @@ def image_set(source: Source, side: str) -> ImageSet:
 
     Args:
         source: an ``ImageSet``; a cohort; a table with ``path`` and ``attr.*`` columns; or the folder of a
-            synthetic set (its ``synthetic.parquet``; images that screening did not accept are left out).
+            synthetic set (its ``synthetic.parquet``). Images that screening did not accept (``accepted`` is False) are
+            left out of a table and of a set, and the remark counts them.
         side: "real" or "generated", for messages.
 
     Raises:
@@ -89,7 +90,7 @@ def _form(source: Source, side: str) -> ImageSet:
     if isinstance(source, ImageSet):
         return source
     if isinstance(source, pd.DataFrame):
-        return ImageSet(source.reset_index(drop=True))
+        return _accepted(source)
     if isinstance(source, str | PathLike):
         return _synthetic(Path(source), side)
     levels = {name: list(spec.levels) for name, spec in source.attributes.items()}
@@ -103,8 +104,13 @@ def _synthetic(folder: Path, side: str) -> ImageSet:
         raise InputError(f"The {side} images cannot be read.", [problem])
     frame = pd.read_parquet(table)
     frame["path"] = [str(folder / str(image)) for image in frame["image"]]
+    return _accepted(frame)
+
+
+def _accepted(frame: pd.DataFrame) -> ImageSet:
+    """A table without the rows that screening refused; not screened (None) counts as accepted."""
     if "accepted" not in frame.columns:
-        return ImageSet(frame)
+        return ImageSet(frame.reset_index(drop=True))
     refused = frame["accepted"].eq(False).fillna(False).to_numpy(dtype=bool)
     count = int(refused.sum())
     remark = f"{count} of {len(frame)} images were refused by screening and are left out" if count else ""

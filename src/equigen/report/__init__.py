@@ -13,9 +13,10 @@ from typing import Any
 
 from equigen.report.images import ClosePairs, Grid
 from equigen.report.page import report, write_report
+from equigen.report.pairs import write_pairs_page
 from equigen.report.words_memorisation import pair_caption
 
-__all__ = ["ClosePairs", "Grid", "pair_caption", "report", "write_report"]
+__all__ = ["ClosePairs", "Grid", "pair_caption", "report", "write_pairs_page", "write_report"]
 
 
 class _Room(ModuleType):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -41,12 +41,14 @@ class Content:
     pairs: list[ClosePairs]
     sentences: list[Sentence]
     given: dict[str, pd.DataFrame | None]
+    screening: dict[str, pd.DataFrame] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The report as JSON-like data: tables as they came, unknown values as None."""
         return {
             **opening(self),
             **{name: as_data(frame) for name, frame in self.given.items()},
+            "screening": {name: as_data(frame) for name, frame in self.screening.items()},
             "history": {name: as_data(frame) for name, frame in self.history.items()},
             "grids": [_grid(grid) for grid in self.grids],
             "pairs": [_pairs(pairs) for pairs in self.pairs],

@@ -45,21 +45,23 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """Images of one group from one source, beside each other in one PNG (base64)."""
+    """Images of one group from one source, beside each other in one PNG (base64), and words below them."""
 
     png: str
     alt: str
     width: int
+    caption: str = ""
 
 
 @dataclass(frozen=True)
 class ImageTable:
-    """A grid of images: a row per group, a column per source."""
+    """A grid of images: a row per group (or whatever ``head`` says), a column per source."""
 
     title: str
     caption: str
     sources: list[str]
     rows: list[tuple[str, list[Strip]]]
+    head: str = "group"
 
 
 @dataclass(frozen=True)

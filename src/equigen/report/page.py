@@ -26,6 +26,7 @@ from equigen.report.layout import Section, Sentence
 from equigen.report.memorisation import memorisation_section
 from equigen.report.render import Page, software
 from equigen.report.results import quality_section
+from equigen.report.screening import check_screening, screening_section, screening_sentences
 from equigen.report.sections import (
     counts_section,
     images_section,
@@ -59,6 +60,7 @@ def write_report(
     comparison: pd.DataFrame | None = None,
     copies: Sequence[ClosePairs] = (),
     copies_table: pd.DataFrame | None = None,
+    screening: Mapping[str, pd.DataFrame] | None = None,
 ) -> Path:
     """Write ``index.html``, ``report.json``, ``model_card.md`` and ``dataset_card.md`` into ``folder``.
 
@@ -67,7 +69,8 @@ def write_report(
     one ``history`` per generator (images_seen, kind, attribute, group, value); ``comparison`` (run,
     difference_to, encoder, metric, attribute, group, estimate, reference, difference, ci_low, ci_high, p_value,
     note) holds paired differences between sets of generated images, and ``copies_table`` (run, rank, generated,
-    training, distance, ratio, near_copy, attr.*) the pairs whose images ``copies`` shows. ``summary_facts``
+    training, distance, ratio, near_copy, attr.*) the pairs whose images ``copies`` shows; ``screening`` has
+    the screening.parquet of each set that was screened, by its name. ``summary_facts``
     stand under the title, ``timings`` are in seconds. ``phantom`` marks every output. The same arguments give
     the same bytes.
 
@@ -82,11 +85,13 @@ def write_report(
         "counts": counts, "quality": quality, "fairness": fairness, "comparison": comparison, "copies": copies_table,
     }  # fmt: skip
     tables = {name: _FRAMES[name](frame) for name, frame in given.items()}
+    screened = dict(screening or {})
+    check_screening(screened)
     content = Content(
         title=title, phantom=phantom, software=software(versions or {}), facts=dict(summary_facts),
         warnings=list(warnings), settings=settings or {}, timings=timings or {}, versions=versions or {},
         **tables, history={name: history_frame(frame) for name, frame in (history or {}).items()},
-        grids=list(grids), pairs=list(copies), given=given, sentences=_sentences(tables),
+        grids=list(grids), pairs=list(copies), given=given, screening=screened, sentences=_sentences(tables, screened),
     )  # fmt: skip
     page = Page(
         content.title, content.facts, content.sentences, _sections(content), versions=content.versions,
@@ -129,10 +134,11 @@ _FRAMES: dict[str, Callable[[pd.DataFrame | None], pd.DataFrame]] = {
 }
 
 
-def _sentences(tables: Mapping[str, pd.DataFrame]) -> list[Sentence]:
+def _sentences(tables: Mapping[str, pd.DataFrame], screened: Mapping[str, pd.DataFrame]) -> list[Sentence]:
     """What the tables say, topic by topic."""
     quality = tables["quality"]
     return [
+        *screening_sentences(screened),
         *quality_sentences(quality),
         *memorisation_sentences(quality),
         *semantic_sentences(quality),
@@ -147,6 +153,7 @@ def _sections(content: Content) -> list[Section]:
         counts_section(content.counts),
         images_section(content.grids),
         training_section(content.history),
+        screening_section(content.screening),
         quality_section(content.quality),
         memorisation_section(content.quality, content.pairs, content.copies),
         semantic_section(content.quality),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from equigen.statistics.equity import equity_scaled, gap
-from equigen.statistics.intervals import interval_error, percentile_interval
+from equigen.statistics.intervals import interval_error, percentile_interval, wilson_interval
 from equigen.statistics.resampling import (
     patient_bootstrap,
     patient_codes,
@@ -29,4 +29,5 @@ __all__ = [
     "split_halves",
     "subsample",
     "two_sided_p_value",
+    "wilson_interval",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from equigen.errors import InputError, Problem
 
@@ -64,3 +65,31 @@ def interval_error(values: NDArray[np.float64], level: float = 0.95) -> float:
     step = np.sqrt(tail * (1 - tail) / len(array))
     ends = [np.quantile(array, np.clip([end - step, end + step], 0, 1)) for end in (tail, 1 - tail)]
     return float(max(high - low for low, high in ends) / 2)
+
+
+def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share, which keeps a width where none or all of n are successes.
+
+        (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²)
+
+    Source: Wilson, J. Am. Stat. Assoc. 22, 1927.
+
+    Args:
+        successes: k of n independent cases.
+        n: number of cases, at least 1.
+        level: coverage aimed at, between 0 and 1.
+
+    Raises:
+        InputError: no case, more successes than cases, or a level outside (0, 1).
+
+    >>> tuple(round(end, 4) for end in wilson_interval(0, 10))
+    (0.0, 0.2775)
+
+    """
+    if n < 1 or not 0 <= successes <= n or not 0 < level < 1:
+        problem = Problem(f"{successes} of {n} at level {level}", "count at least one case; 0.95 is a usual level")
+        raise InputError("Cannot compute an interval of a share.", [problem])
+    z = float(ndtri((1 + level) / 2))
+    centre, half = successes + z * z / 2, z * np.sqrt(successes * (n - successes) / n + z * z / 4)
+    low, high = (centre - half) / (n + z * z), (centre + half) / (n + z * z)
+    return 0.0 if successes == 0 else float(low), 1.0 if successes == n else float(high)

@@ -13,7 +13,9 @@ from equigen.cohort import Cohort
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive, numpy_generator
 
-Policy = Literal["match", "balanced", "uniform", "complement"]
+Policy = Literal["match", "balanced", "uniform", "complement", "counterfactual"]
+PAIR = ["pair", "changed"]
+"""Columns of a counterfactual plan: number of the pair, and the attribute that is changed in it."""
 
 
 def plan(
@@ -23,25 +25,34 @@ def plan(
     seed: int = 0,
     guidance: float = 2.0,
     steps: int = 20,
+    attribute: str | None = None,
 ) -> pd.DataFrame:
     """One row for each image: ``label.*``, ``attr.*``, ``prompt``, ``seed``, ``guidance``, ``steps``.
 
     ``match``: the joint distribution of the training split, unknown values included. ``balanced``: every cell of
     attribute levels equally often, diagnoses as frequent in each cell as in the whole training split (Ktena et al.
     2024). ``uniform``: every known diagnosis in every cell equally often. ``complement``: what each attribute cell
-    lacks to the size of the largest, diagnoses as in the whole split; ``size`` is then the most that is made. Counts
-    are exact up to rounding, not drawn; rows are shuffled. ``guidance`` is one scale for all
-    rows; ``apply_guidance`` gives each group its own. Raises InputError for an unknown policy, a size or steps below 1,
-    negative guidance, an empty training split, or ``uniform`` where no diagnosis is known.
+    lacks to the size of the largest, diagnoses as in the whole split; ``size`` is then the most that is made.
+    ``counterfactual``: pairs (of two images or more) that differ in ``attribute`` alone. All else is drawn as by
+    ``match``, and each draw appears once for every level of the attribute, with the same seed, so the same noise, and
+    the same guidance; the columns ``pair`` and ``changed`` say which belong together. ``size`` counts images, and only
+    whole pairs are made. Counts are exact up to rounding, not drawn; rows are shuffled (pairs whole).
+
+    ``guidance`` is one scale for all rows; ``apply_guidance`` gives each group its own. Raises InputError for an
+    unknown policy, a size or steps below 1, negative guidance, an empty training split, ``uniform`` where no diagnosis
+    is known, or an ``attribute`` that is missing, unknown, of one level, or given to another policy.
     """
     training = cohort.split("train").frame
     _check(policy, size, guidance, steps, training)
+    _check_attribute(cohort, policy, attribute, size)
     labels = [f"label.{name}" for name in cohort.labels]
     attributes = [f"attr.{name}" for name in cohort.attributes]
     diagnoses = (
         training[labels].drop_duplicates().reset_index(drop=True) if labels else pd.DataFrame(index=range(1))
     )
     prevalence = _shares(training, diagnoses)
+    if policy == "counterfactual":
+        return _pairs(cohort, training, str(attribute), size, seed, guidance, steps)
     if policy == "match":
         rows = _matching(training, labels + attributes, size)
     else:
@@ -77,16 +88,36 @@ def _matching(frame: pd.DataFrame, columns: list[str], size: int) -> pd.DataFram
     return joint.iloc[np.repeat(np.arange(len(joint)), allot(_shares(frame, joint), size))]
 
 
+def _pairs(
+    cohort: Cohort, training: pd.DataFrame, attribute: str, size: int, seed: int, guidance: float, steps: int
+) -> pd.DataFrame:
+    """Rows of the policy ``counterfactual``, pair by pair, levels in the cohort's order."""
+    levels, column = cohort.attributes[attribute].levels, f"attr.{attribute}"
+    names = [*(f"label.{name}" for name in cohort.labels), *(f"attr.{name}" for name in cohort.attributes)]
+    kept = [name for name in names if name != column]
+    bases = _finished(cohort, _matching(training, kept, size // len(levels)), seed, guidance, steps)
+    rows = bases.loc[np.repeat(np.arange(len(bases)), len(levels))]
+    rows = rows.assign(pair=rows.index, changed=attribute).reset_index(drop=True)
+    rows[column] = np.array(levels * len(bases), dtype=object)
+    return _prompted(cohort, rows)[[*names, "prompt", "seed", "guidance", "steps", *PAIR]]
+
+
 def _finished(cohort: Cohort, rows: pd.DataFrame, seed: int, guidance: float, steps: int) -> pd.DataFrame:
     """Rows of conditions in random order, with prompt, seed, guidance and steps."""
     rows = rows.reset_index(drop=True)
     order = numpy_generator(seed, "plan-order").permutation(len(rows))
     rows = rows.iloc[order].reset_index(drop=True)
-    rows["prompt"] = [
-        cohort.prompt(dict(zip(rows.columns, values, strict=True))) for values in _key(rows)
-    ]
+    rows = _prompted(cohort, rows)
     rows["seed"] = [derive(seed, "image", index) for index in range(len(rows))]
     return rows.assign(guidance=float(guidance), steps=int(steps))
+
+
+def _prompted(cohort: Cohort, rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the prompt of each."""
+    asked = rows[[name for name in rows.columns if str(name).startswith(("label.", "attr."))]]
+    rows = rows.copy()
+    rows["prompt"] = [cohort.prompt(dict(zip(asked.columns, values, strict=True))) for values in _key(asked)]
+    return rows
 
 
 def _check(policy: str, size: int, guidance: float, steps: int, training: pd.DataFrame) -> None:
@@ -101,6 +132,25 @@ def _check(policy: str, size: int, guidance: float, steps: int, training: pd.Dat
         problems.append(Problem(f"steps {steps}", "use at least 1"))
     if len(training) == 0:
         problems.append(Problem("the training split is empty", "mend the split in cohort.yaml"))
+    if problems:
+        raise InputError("No plan can be made.", problems)
+
+
+def _check_attribute(cohort: Cohort, policy: str, attribute: str | None, size: int) -> None:
+    """The attribute that a counterfactual plan changes, and no other plan has."""
+    known, problems = ", ".join(cohort.attributes) or "none", []
+    if policy != "counterfactual":
+        problems = [] if attribute is None else [
+            Problem(f"attribute '{attribute}' with the policy {policy}", "it is for the policy counterfactual alone")]
+    elif attribute not in cohort.attributes:
+        found = "no attribute" if attribute is None else f"attribute '{attribute}' is unknown"
+        problems.append(Problem(found, f"name the one to change; the cohort has {known}"))
+    else:
+        count = len(cohort.attributes[attribute].levels)
+        if count < 2:
+            problems.append(Problem(f"attribute '{attribute}' has one level", "name one with two or more"))
+        elif size < count:
+            problems.append(Problem(f"size {size}", f"a pair by '{attribute}' has {count} images: ask for as many"))
     if problems:
         raise InputError("No plan can be made.", problems)
 
