@@ -130,11 +130,13 @@ def _apply_roles(table: pd.DataFrame, spec: CohortSpec, located: Located) -> tup
     for name, attribute in spec.attributes.items():
         applied, attributes[name] = apply_attribute(table[attribute.column], name, attribute, missing)
         columns[f"attr.{name}"], problems = applied.values, problems + applied.problems
+    if spec.caption is not None:
+        columns["prompt"] = _captions(table[spec.caption], missing)
     frame = pd.DataFrame(
         {"row": table.index.to_numpy()}
         | {key: pd.Series(values, dtype=object) for key, values in columns.items()}
     )
-    order = ["row", *TEXT_COLUMNS, *(name for name in frame.columns if "." in name)]
+    order = ["row", *TEXT_COLUMNS, *(name for name in frame.columns if "." in name or name == "prompt")]
     return Assembled(located.root, frame[order], labels, attributes), problems
 
 
@@ -172,6 +174,11 @@ def _patients(
         else:
             found.append(match.group(1 if match.re.groups else 0) if match is not None else text)
     return found
+
+
+def _captions(cells: pd.Series, missing: frozenset[str]) -> list[str | None]:
+    """The prompt that each row was given."""
+    return [None if is_missing(canonical(cell), missing) else str(cell).strip() for cell in cells]
 
 
 def _sites(

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -211,19 +210,14 @@ class Cohort:
     def prompt(self, row: Mapping[str, Any]) -> str | None:
         """The prompt of one row (keys ``label.<name>``, ``attr.<name>`` or ``<name>``), or None.
 
-        None where the cohort has no template. Unknown values are written "unknown", and an empty list of
-        findings "no finding".
+        None where the cohort has no prompt. Of several templates the first is filled in (see
+        ``equigen.cohort.prompts.Template``); an empty list of findings is written "no finding". Where prompts are a
+        column, it is the row's own (key ``prompt``).
         """
-        if self.spec.prompt is None:
-            return None
-        parts = Formatter().parse(self.spec.prompt)
-        return "".join(text + ("" if name is None else self._word(name, row)) for text, name, _, _ in parts)
-
-    def _word(self, name: str, row: Mapping[str, Any]) -> str:
-        value = next((row[key] for key in (f"label.{name}", f"attr.{name}", name) if key in row), None)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return "unknown"
-        return ", ".join(str(value).split("|")) or "no finding"
+        if self.spec.caption is not None:
+            return caption_of(row.get("prompt"))
+        template = next(iter(self.spec.templates), None)
+        return None if template is None else template.fill({name: _word(name, row) for name in template.names})
 
     def save(self, folder: str | Path) -> Path:
         """Write ``cohort.parquet`` and ``cohort.json`` (roles, levels, counts, problems, version)."""
@@ -286,6 +280,21 @@ class Cohort:
             )
             raise InputError("The saved cohort is damaged.", [problem])
         return found
+
+
+def caption_of(value: Any) -> str | None:
+    """A cell's text as it stands; None where there is none."""
+    return None if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
+
+
+def word_of(value: Any) -> str | None:
+    """A cell as a prompt says it: findings with commas, "no finding" for an empty list; None where it is not known."""
+    text = caption_of(value)
+    return None if text is None else ", ".join(text.split("|")) or "no finding"
+
+
+def _word(name: str, row: Mapping[str, Any]) -> str | None:
+    return word_of(next((row[key] for key in (f"label.{name}", f"attr.{name}", name) if key in row), None))
 
 
 def _check_words(words: Sequence[str], allowed: Sequence[str] | Mapping[str, Any], what: str) -> None:
