@@ -141,12 +141,12 @@ def tiny_sd3(folder, seed=0, t5=False):
 
 def tiny_pixart(folder, seed=0, sigma=False, **settings):
     """PixArt-alpha (or -sigma): a transformer with learned variances, T5, and epsilon."""
+    common = {
+        "num_attention_heads": 4, "attention_head_dim": 8, "in_channels": 4, "out_channels": 8, "num_layers": 2,
+        "cross_attention_dim": 32, "sample_size": SIZE // FACTOR, "patch_size": 2, "caption_channels": WIDTH,
+    }  # fmt: skip
     with seeded(seed + 1):
-        network = diffusers.PixArtTransformer2DModel(
-            num_attention_heads=4, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2,
-            cross_attention_dim=32, sample_size=SIZE // FACTOR, patch_size=2, caption_channels=WIDTH,
-            norm_num_groups=8, **settings,
-        ).eval()  # fmt: skip
+        network = diffusers.PixArtTransformer2DModel(**{**common, **settings}).eval()
     kind = diffusers.PixArtSigmaPipeline if sigma else diffusers.PixArtAlphaPipeline
     pipeline = kind(
         tokenizer=t5_tokenizer(), text_encoder=t5_encoder(seed + 3),

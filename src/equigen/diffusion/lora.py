@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from equigen.diffusion.pretrained import Pretrained
 from equigen.diffusion.pretrained.saving import RECORD, versions
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, read_json, replacing, write_json
-from equigen.seeds import derive
+from equigen.seeds import torch_generator
 
 ADAPTER = "default"
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # CLIP's attention
@@ -52,16 +53,14 @@ def add_lora(
     layers = tuple(targets) if targets is not None else pretrained.family.lora_targets
     scale = float(rank if alpha is None else alpha)
     _check(pretrained, rank, scale, layers, text_encoder)
-    for weight in _everything(pretrained):
-        weight.requires_grad_(False)
-    _inject(pretrained.network, rank, scale, layers, derive(seed, "lora-network"))
+    told = {"base": pretrained.hash, "rank": rank, "alpha": scale, "targets": list(layers)}
+    _freeze(_everything(pretrained))
+    _inject(pretrained.network, rank, scale, layers, torch_generator(seed, "lora-network"))
     if text_encoder:
         for name in pretrained.family.text_trained:
-            _inject(pretrained.encoders[name], rank, scale, TEXT_TARGETS, derive(seed, f"lora-{name}"))
+            _inject(pretrained.encoders[name], rank, scale, TEXT_TARGETS, torch_generator(seed, f"lora-{name}"))
         _freeze(pretrained.family.idle(pretrained.encoders))
-    pretrained.adapted(
-        {"rank": rank, "alpha": scale, "targets": list(layers), "text_encoder": text_encoder, "seed": seed}
-    )
+    pretrained.adapted({**told, "text_encoder": text_encoder, "seed": seed})
 
 
 def save_lora(pretrained: Pretrained, folder: str | Path, record: Mapping[str, Any] | None = None) -> Path:
@@ -105,17 +104,17 @@ def load_lora(pretrained: Pretrained, folder: str | Path) -> None:
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         mend = "copy the folder again"
         raise InputError("The LoRA weights are damaged.", [Problem(str(error), mend, file=str(file))]) from error
+    if told["base"] != pretrained.hash:
+        mend = f"open '{record['base']}' as it was when they were trained"
+        problem = Problem("belongs to another base", mend, file=str(file))
+        raise InputError("The LoRA weights do not fit this pipeline.", [problem])
     add_lora(pretrained, told["rank"], told["alpha"], told["targets"], told["text_encoder"], told["seed"])
     for name, part in _adapted(pretrained).items():
         start = f"{name}." if pretrained.family.plain_lora else "base_model.model."
         state = {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
         _fill(part, state, file)
-    _freeze(list(_everything(pretrained)))
+    _freeze(_everything(pretrained))
     pretrained.adapted(told)
-    if pretrained.hash != record["generator"]:
-        mend = f"open '{record['base']}', which it was trained on"
-        problem = Problem("belongs to another base", mend, file=str(file))
-        raise InputError("The LoRA weights do not fit this pipeline.", [problem])
 
 
 def _check(pretrained: Pretrained, rank: int, alpha: float, layers: Sequence[str], text_encoder: bool) -> None:
@@ -137,16 +136,18 @@ def _check(pretrained: Pretrained, rank: int, alpha: float, layers: Sequence[str
         raise InputError("LoRA layers cannot be added.", problems)
 
 
-def _inject(part: Any, rank: int, alpha: float, layers: Sequence[str], seed: int) -> None:
-    """LoRA layers in one network, their A drawn from ``seed``."""
+def _inject(part: Any, rank: int, alpha: float, layers: Sequence[str], draws: torch.Generator) -> None:
+    """LoRA layers in one network, with A uniform in +- 1 / sqrt(inputs) from ``draws``: on any processor the same."""
     settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": list(layers)}
     config = LoraConfig(**settings, init_lora_weights=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # the CPU's alone, and layers are made there
-        inject_adapter_in_model(config, part.to("cpu"), adapter_name=ADAPTER)
-    for weight in part.parameters():
+    with torch.random.fork_rng(devices=[part.device] if part.device.type == "cuda" else []):
+        inject_adapter_in_model(config, part, adapter_name=ADAPTER)  # it draws from the global generator
+    for name, weight in part.named_parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
+        if "lora_A" in name:
+            uniform = 2 * torch.rand(weight.shape, generator=draws) - 1
+            weight.data.copy_(uniform / math.sqrt(weight[0].numel()))
 
 
 def _adapted(pretrained: Pretrained) -> dict[str, Any]:

@@ -86,8 +86,9 @@ class PromptConditions:
 
     def _number(self, row: int, wording: int, dropped: Sequence[bool]) -> int:
         words = self._conditions[self._codes[row]]
-        kept = tuple(None if out else word for word, out in zip(words, dropped, strict=True))
-        return self._numbers[wording][self._wordings[wording].own(kept if self.names else words)]
+        if self.names:  # prompts from a column are one word, of which nothing is dropped
+            words = tuple(None if out else word for word, out in zip(words, dropped, strict=True))
+        return self._numbers[wording][self._wordings[wording].own(words)]
 
     def first_rows(self) -> dict[int, int]:
         """The first row of the user's table for each number in ``texts`` that a row has when nothing is dropped."""

@@ -59,7 +59,7 @@ def open_pretrained(
     folder = _folder_of(str(place), variant)
     index = _index_of(folder)
     kind = index.get("_class_name")
-    if kind not in FAMILIES:
+    if not isinstance(kind, str) or kind not in FAMILIES:
         found = f"holds a {kind}" if isinstance(kind, str) else "asks for code of its own"
         problem = Problem(found, f"use one of {', '.join(FAMILIES)}", file=str(folder / INDEX))
         raise InputError("This kind of pipeline is not supported.", [problem])
@@ -215,12 +215,12 @@ def _check_channels(pipeline: Any, family: type[Family], folder: Path) -> None:
 
 def forget_places(pipeline: Any) -> None:
     """Where files lay here is nothing to write into a generator's folder."""
-    for part in pipeline.components.values():
-        if hasattr(part, "register_to_config"):
-            part.register_to_config(_name_or_path="")
-        elif isinstance(part, transformers.PreTrainedModel):
+    for part in (pipeline, *pipeline.components.values()):
+        if isinstance(part, transformers.PreTrainedModel):
             part.config._name_or_path = ""
-        elif hasattr(part, "name_or_path"):
+        elif hasattr(part, "register_to_config") and "_name_or_path" in part.config:
+            part.register_to_config(_name_or_path="")
+        elif isinstance(part, transformers.PreTrainedTokenizerBase):
             part.name_or_path = ""
 
 
