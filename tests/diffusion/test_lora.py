@@ -75,7 +75,8 @@ def test_plain_load_lora_weights_gives_the_same_image(kind, text, folder_of, ope
     prefixes = {name.split(".")[0] for name in load_file(tmp_path / "l" / "pytorch_lora_weights.safetensors")}
     assert prefixes == {pretrained.family.network, *(pretrained.family.text_trained if text else ())}
     record = read_json(tmp_path / "l" / "equigen.json")
-    assert record["base"] == kind and record["mechanism"] == "none" and record["generator"] == pretrained.hash
+    assert record.items() > {"kind": "lora", "base": str(folder_of(kind)), "mechanism": "none", "size": 32}.items()
+    assert record["hash"] == pretrained.hash and record["lora"]["base"] == opened(kind).hash
     assert record["lora"]["rank"] == 3 and record["lora"]["alpha"] == 7.5
 
 
@@ -247,13 +248,13 @@ def test_lora_weights_that_do_not_fit(opened, folder_of, tmp_path):
     other = open_pretrained(tiny_sd(tmp_path / "p", seed=9))
     with pytest.raises(InputError, match="another base") as caught:
         load_lora(other, tmp_path / "l")
-    assert "open 'sd'" in caught.value.problems[0].mend and other.lora is None
+    assert "/sd' as it was" in caught.value.problems[0].mend and other.lora is None
     with pytest.raises(InputError, match="no LoRA weights") as caught:
         load_lora(opened("sd"), tmp_path)
     assert caught.value.problems[0].file == str(tmp_path / "pytorch_lora_weights.safetensors")
 
 
-@pytest.mark.parametrize("harm", ["cut", "lacking", "record"])
+@pytest.mark.parametrize("harm", ["cut", "lacking", "record", "settings"])
 def test_damaged_lora_weights(opened, tmp_path, harm):
     pretrained = opened("sd")
     add_lora(pretrained, rank=2)
@@ -264,7 +265,7 @@ def test_damaged_lora_weights(opened, tmp_path, harm):
     if harm == "lacking":
         state = load_file(file)
         save_file(dict(list(state.items())[1:]), file)
-    if harm == "record":
-        (tmp_path / "l" / "equigen.json").write_text(json.dumps({"base": "sd"}))
+    if harm in {"record", "settings"}:
+        (tmp_path / "l" / "equigen.json").write_text(json.dumps({"lora": {"rank": 2}} if harm == "settings" else []))
     with pytest.raises(InputError, match="LoRA weights are damaged"):
         load_lora(opened("sd"), tmp_path / "l")

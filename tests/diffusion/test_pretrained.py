@@ -119,8 +119,8 @@ def test_a_saved_folder_opens_in_plain_diffusers(kind, folder_of, opened, plain,
     image = image_of(again)
     assert np.array_equal(image, image_of(pretrained.pipeline())) and not np.array_equal(image, image_of(original))
     record = read_json(tmp_path / "g" / "equigen.json")
-    assert record["base"] == folder_of(kind).name and record["mechanism"] == "none"
-    assert record["generator"] == pretrained.hash == open_pretrained(tmp_path / "g").hash
+    assert record.items() > {"kind": "full", "base": folder_of(kind).name, "mechanism": "none", "size": 32}.items()
+    assert record["hash"] == pretrained.hash == open_pretrained(tmp_path / "g").hash
     assert not list(tmp_path.rglob("*.bin")) and [path.name for path in tmp_path.iterdir()] == ["g"]
 
 
@@ -298,6 +298,26 @@ def test_old_files_and_the_safety_checker(folder_of, tmp_path, image_of):
     (tmp_path / "p" / "model_index.json").write_text(json.dumps(index))
     old, new = open_pretrained(tmp_path / "p"), open_pretrained(folder_of("sd"))
     assert old.hash == new.hash and np.array_equal(image_of(old.pipeline()), image_of(new.pipeline()))
+
+
+def test_files_with_a_variant_in_their_names(folder_of, plain, tmp_path):
+    plain(folder_of("sd")).to(torch.float16).save_pretrained(str(tmp_path / "p"), variant="fp16")
+    pretrained = open_pretrained(tmp_path / "p", variant="fp16")
+    assert pretrained.dtype == torch.float32 and pretrained.hash != open_pretrained(folder_of("sd")).hash
+    with pytest.raises(InputError, match="damaged"):
+        open_pretrained(tmp_path / "p")
+
+
+def test_pixart_under_its_older_class(folder_of, tmp_path):
+    """Published folders call the network a Transformer2DModel."""
+    shutil.copytree(folder_of("pixart"), tmp_path / "p")
+    for file, key, value in (
+        ("model_index.json", "transformer", ["diffusers", "Transformer2DModel"]),
+        ("transformer/config.json", "_class_name", "Transformer2DModel"),
+    ):
+        found = json.loads((tmp_path / "p" / file).read_text())
+        (tmp_path / "p" / file).write_text(json.dumps({**found, key: value}))
+    assert open_pretrained(tmp_path / "p").hash == open_pretrained(folder_of("pixart")).hash
 
 
 def test_pixart_made_for_1024_pixels_is_told_the_size(tmp_path, monkeypatch):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -18,6 +17,7 @@ from equigen.cohort.assemble import Reading, as_text, assemble, problem_from, wi
 from equigen.cohort.bare import folder_values, table_values
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec, read_yaml
+from equigen.cohort.prompts import column_of, templates_of, text_of, words_of
 from equigen.cohort.spec import CohortSpec, nearest
 from equigen.cohort.summary import SMALL, count_cells
 from equigen.errors import InputError, Problem
@@ -214,10 +214,9 @@ class Cohort:
         ``equigen.cohort.prompts.Template``); an empty list of findings is written "no finding". Where prompts are a
         column, it is the row's own (key ``prompt``).
         """
-        if self.spec.caption is not None:
-            return caption_of(row.get("prompt"))
-        template = next(iter(self.spec.templates), None)
-        return None if template is None else template.fill({name: _word(name, row) for name in template.names})
+        if column_of(self.spec.prompt):
+            return text_of(row.get("prompt"))
+        return next((wording.fill(words_of(wording.names, row)) for wording in templates_of(self.spec.prompt)), None)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``cohort.parquet`` and ``cohort.json`` (roles, levels, counts, problems, version)."""
@@ -280,21 +279,6 @@ class Cohort:
             )
             raise InputError("The saved cohort is damaged.", [problem])
         return found
-
-
-def caption_of(value: Any) -> str | None:
-    """A cell's text as it stands; None where there is none."""
-    return None if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
-
-
-def word_of(value: Any) -> str | None:
-    """A cell as a prompt says it: findings with commas, "no finding" for an empty list; None where it is not known."""
-    text = caption_of(value)
-    return None if text is None else ", ".join(text.split("|")) or "no finding"
-
-
-def _word(name: str, row: Mapping[str, Any]) -> str | None:
-    return word_of(next((row[key] for key in (f"label.{name}", f"attr.{name}", name) if key in row), None))
 
 
 def _check_words(words: Sequence[str], allowed: Sequence[str] | Mapping[str, Any], what: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import pairwise
 from string import Formatter
 from typing import Annotated, Literal
@@ -21,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from equigen.cohort.prompts import Template, template
+from equigen.cohort.prompts import PromptColumn, column_of, prompt_of, unknown_names
 
 SPLITS = ("train", "val", "test")
 RESERVED_LEVELS = frozenset({"*", "gap", "es", "worst", "unknown"})
@@ -227,26 +228,6 @@ def _column(value: object) -> object:
     return value if value is None or isinstance(value, Mapping | PatientRole) else {"column": value}
 
 
-class PromptColumn(_Strict):
-    """Prompts that are written in the table, one for each image."""
-
-    column: Text
-
-
-def _prompt(value: object) -> object:
-    """A template, a list of templates that say the same in other words, or ``{column: caption}``."""
-    if value is None or isinstance(value, PromptColumn):
-        return value
-    if isinstance(value, Mapping):
-        if set(value) != {"column"}:
-            raise ValueError("is a template, a list of templates or one key 'column'; write prompt: {column: caption}")
-        return PromptColumn(column=str(_text(value["column"])))
-    texts = [_text(text) for text in (value if isinstance(value, list) else [value])]
-    if not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError("holds no text; write one template, or a list of them")
-    return texts if isinstance(value, list) else texts[0]
-
-
 class CohortSpec(_Strict):
     """The roles of a table's columns; SYSTEM.md shows one in full."""
 
@@ -259,7 +240,7 @@ class CohortSpec(_Strict):
     labels: dict[str, LabelRole] = {}
     attributes: dict[str, AttributeRole] = {}
     missing: list[Text] = list(MISSING)
-    prompt: Annotated[str | list[str] | PromptColumn | None, BeforeValidator(_prompt)] = None
+    prompt: Annotated[str | list[str] | PromptColumn | None, BeforeValidator(partial(prompt_of, text=_text))] = None
     phantom: bool = False
 
     @model_validator(mode="after")
@@ -275,22 +256,9 @@ class CohortSpec(_Strict):
         if self.split.ood and self.site is None:
             raise ValueError("split.ood lists sites, so 'site' must name a column")
         known = [*self.labels, *self.attributes]
-        for wording in self.templates:
-            for place in wording.names:
-                if place not in known:
-                    raise ValueError(f"prompt uses the unknown name {{{place}}}; {nearest(place, known)}")
+        for place in unknown_names(self.prompt, known):
+            raise ValueError(f"prompt uses the unknown name {{{place}}}; {nearest(place, known)}")
         return self
-
-    @property
-    def templates(self) -> list[Template]:
-        """The prompt's templates, which say the same in other words; none where prompts are a column or not given."""
-        texts = [self.prompt] if isinstance(self.prompt, str) else self.prompt
-        return [template(text) for text in texts] if isinstance(texts, list) else []
-
-    @property
-    def caption(self) -> str | None:
-        """The column that prompts are written in."""
-        return self.prompt.column if isinstance(self.prompt, PromptColumn) else None
 
     def columns(self) -> list[tuple[str, str]]:
         """Every (role, column of the table) that this specification uses."""
@@ -298,7 +266,7 @@ class CohortSpec(_Strict):
         roles += [("patient", self.patient.column)] if self.patient is not None else []
         roles += [("site", self.site)] if self.site is not None else []
         roles += [("split", self.split.column)] if self.split.column is not None else []
-        roles += [("prompt", self.caption)] if self.caption is not None else []
+        roles += [("prompt", caption) for caption in column_of(self.prompt)]
         roles += [(f"labels.{name}", role.column) for name, role in self.labels.items()]
         return roles + [(f"attributes.{name}", role.column) for name, role in self.attributes.items()]
 

@@ -16,10 +16,11 @@ from safetensors.torch import load_file, save_file
 from equigen.diffusion.pretrained import Pretrained
 from equigen.diffusion.pretrained.saving import RECORD, versions
 from equigen.errors import InputError, Problem
-from equigen.files import hash_file, read_json, replacing, write_json
+from equigen.files import read_json, replacing, write_json
 from equigen.seeds import torch_generator
 
 ADAPTER = "default"
+SETTINGS = ("base", "rank", "alpha", "targets", "text_encoder", "seed")  # what the record keeps under ``lora``
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # CLIP's attention
 PLAIN, PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 
@@ -67,8 +68,9 @@ def save_lora(pretrained: Pretrained, folder: str | Path, record: Mapping[str, A
     """Write the LoRA weights as the plain pipeline's ``load_lora_weights(folder)`` takes them.
 
     Rank and alpha are in the file. PixArt's plain pipeline has no ``load_lora_weights``: there the folder is one that
-    ``peft.PeftModel.from_pretrained(pipeline.transformer, folder)`` takes. ``equigen.json`` beside the weights says
-    what they belong to, with ``record``. Raises InputError where there are no LoRA weights.
+    ``peft.PeftModel.from_pretrained(pipeline.transformer, folder)`` takes. ``equigen.json`` beside the weights has what
+    ``Pretrained.save`` writes and ``lora``: the settings and the base's hash; ``kind`` is lora, and ``base`` where the
+    base lay. ``record`` is added. Raises InputError where there are no LoRA weights.
     """
     if pretrained.lora is None:
         raise InputError("There are no LoRA weights.", [Problem("add_lora was not used", "use Pretrained.save")])
@@ -80,8 +82,8 @@ def save_lora(pretrained: Pretrained, folder: str | Path, record: Mapping[str, A
     else:
         _write(file, {f"base_model.model.{name}": value for name, value in _state(pretrained.network).items()})
         write_json(out / "adapter_config.json", _config(pretrained.network))
-    told = {"base": pretrained.name, "lora": pretrained.lora, "weights": hash_file(file)[:16], **(record or {})}
-    write_json(out / RECORD, {**told, "generator": pretrained.hash, "versions": versions()})
+    told = {**pretrained.told("lora", pretrained.place), "lora": pretrained.lora, **(record or {})}
+    write_json(out / RECORD, {**told, "versions": versions()})
     return out
 
 
@@ -99,13 +101,13 @@ def load_lora(pretrained: Pretrained, folder: str | Path) -> None:
         mend = "give a folder that save_lora wrote"
         raise InputError("There are no LoRA weights.", [Problem("is not there", mend, file=str(lacking[0]))])
     try:
-        record = read_json(place / RECORD)
-        values, told = load_file(file), dict(record["lora"])
+        record, values = read_json(place / RECORD), load_file(file)
+        told = {name: record["lora"][name] for name in SETTINGS}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         mend = "copy the folder again"
         raise InputError("The LoRA weights are damaged.", [Problem(str(error), mend, file=str(file))]) from error
     if told["base"] != pretrained.hash:
-        mend = f"open '{record['base']}' as it was when they were trained"
+        mend = f"open '{record.get('base')}' as it was when they were trained"
         problem = Problem("belongs to another base", mend, file=str(file))
         raise InputError("The LoRA weights do not fit this pipeline.", [problem])
     add_lora(pretrained, told["rank"], told["alpha"], told["targets"], told["text_encoder"], told["seed"])

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
-from equigen.cohort.cohort import caption_of, word_of
-from equigen.cohort.prompts import Template
+from equigen.cohort.prompts import Template, column_of, templates_of, text_of, word_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import torch_generator
 
@@ -46,7 +45,9 @@ class PromptConditions:
         self.drop_all, self.drop_one = drop_all, drop_one
         self.names, conditions, self._codes = _conditions(cohort)
         self.rows = cohort.frame["row"].to_numpy(dtype=np.int64)  # of the user's table, for messages
-        wordings: list[_Wording | _Caption] = [_Wording(each, self.names) for each in cohort.spec.templates]
+        wordings: list[_Wording | _Caption] = [
+            _Wording(each, self.names) for each in templates_of(cohort.spec.prompt)
+        ]
         wordings = wordings or [_Caption()]
         prompts = _every_prompt(wordings, conditions, drop_one > 0, limit)
         self.texts = ["", *sorted({text for found in prompts for text in found.values()} - {""})]
@@ -154,18 +155,18 @@ class _Caption:
 
 def _conditions(cohort: Cohort) -> tuple[list[str], list[Words], NDArray[np.int64]]:
     """Names that prompts use, the different words that rows have for them, and which of these each row [N] has."""
-    frame, names = cohort.frame, list(dict.fromkeys(name for each in cohort.spec.templates for name in each.names))
-    if cohort.spec.caption is not None:
-        codes, words = _coded(frame["prompt"], caption_of)
+    frame, templates = cohort.frame, templates_of(cohort.spec.prompt)
+    if column_of(cohort.spec.prompt):
+        codes, words = _coded(frame["prompt"], text_of)
         return [], [(word,) for word in words], codes
+    names = list(dict.fromkeys(name for each in templates for name in each.names))
     columns = [f"label.{name}" if name in cohort.labels else f"attr.{name}" for name in names]
     coded = [_coded(frame[column], word_of) for column in columns]
-    if not coded:
-        return [], [()], np.zeros(len(frame), dtype=np.int64)
-    found, codes = np.unique(np.stack([part for part, _ in coded], axis=1), axis=0, return_inverse=True)
-    words_of = [words for _, words in coded]
-    different = [tuple(words[code] for words, code in zip(words_of, row, strict=True)) for row in found.tolist()]
-    return names, different, codes.reshape(-1).astype(np.int64)
+    codes = np.zeros(len(frame), dtype=np.int64)
+    for part, words in coded:  # numbered anew at each step, so that they stay small
+        codes = pd.factorize(codes * len(words) + part)[0].astype(np.int64)
+    first = np.unique(codes, return_index=True)[1]
+    return names, [tuple(words[part[row]] for part, words in coded) for row in first], codes
 
 
 def _coded(cells: pd.Series, word: Callable[[object], str | None]) -> tuple[NDArray[np.int64], list[str | None]]:

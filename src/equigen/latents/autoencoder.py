@@ -47,10 +47,10 @@ def pixels_of(blocks: torch.Tensor, side: int) -> torch.Tensor:
 
 def weight_hash(module: torch.nn.Module) -> str:
     """First 16 hexadecimal digits of SHA-256 over the names, shapes and float32 bytes of all weights."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):  # one at a time: networks may fill half the memory
+    digest = hashlib.sha256()  # weight by weight: all of a large network at once would double its memory
+    for name, tensor in sorted(module.state_dict().items()):
         digest.update(name.encode() + str(tuple(tensor.shape)).encode())
-        digest.update(tensor.detach().float().cpu().contiguous().numpy().data)
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

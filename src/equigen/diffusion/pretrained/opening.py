@@ -70,7 +70,7 @@ def open_pretrained(
     _check_channels(pipeline, FAMILIES[kind], folder)
     prediction_of(pipeline.scheduler)
     forget_places(pipeline)
-    return Pretrained(pipeline.to(device), FAMILIES[kind](pipeline), _shown(str(place)))
+    return Pretrained(pipeline.to(device), FAMILIES[kind](pipeline), _resolved(str(place)))
 
 
 def _folder_of(place: str, variant: str | None) -> Path:
@@ -224,10 +224,10 @@ def forget_places(pipeline: Any) -> None:
             part.name_or_path = ""
 
 
-def _shown(place: str) -> str:
-    """A folder's own name, or the hub id."""
+def _resolved(place: str) -> str:
+    """A folder's whole path, or the hub id."""
     path = Path(place).expanduser()
-    return path.resolve().name if path.is_dir() else place
+    return str(path.resolve()) if path.is_dir() else place
 
 
 def _first_line(error: BaseException) -> str:

@@ -25,13 +25,15 @@ FLOW = ("FlowMatch",)
 class Pretrained:
     """Networks, text encoders, autoencoder and scheduler of one pipeline; ``open_pretrained`` opens one.
 
-    ``name``: what it was opened as, for provenance. ``network``: the U-Net or transformer; ``encoders``: text encoders
-    by their part's name; ``mean``, ``std``: of each latent channel, [C]: latents are normalised as (z - mean) / std, as
-    the plain pipeline does; ``size``: pixels on a side of the images that the network was made for.
+    ``place``: what it was opened from, a folder or hub id; ``name``: the last part of it. ``network``: the U-Net or
+    transformer; ``encoders``: text encoders by their part's name; ``mean``, ``std``: of each latent channel, [C]:
+    latents are normalised as (z - mean) / std, as the plain pipeline does; ``size``: side of the images that it
+    was made for, in pixels; ``plain``: the diffusers pipeline, whose autoencoder is always in float32.
     """
 
-    def __init__(self, pipeline: Any, family: Family, name: str) -> None:
-        self.plain, self.family, self.name = pipeline, family, name
+    def __init__(self, pipeline: Any, family: Family, place: str) -> None:
+        self.plain, self.family, self.place = pipeline, family, place
+        self.name = Path(place).name if Path(place).is_dir() else place
         self.network: Any = getattr(pipeline, family.network).eval().requires_grad_(False)
         self.encoders: dict[str, Any] = {
             part: getattr(pipeline, part).eval().requires_grad_(False) for part in family.tokenizers
@@ -60,6 +62,11 @@ class Pretrained:
         """Precision of the network's weights."""
         weight: torch.Tensor = next(self.network.parameters())
         return weight.dtype
+
+    def to(self, device: str | torch.device) -> Pretrained:
+        """Move all parts."""
+        self.plain.to(device)
+        return self
 
     @property
     def prediction(self) -> str:
@@ -182,17 +189,22 @@ class Pretrained:
         return self.plain
 
     def save(self, folder: str | Path, record: Mapping[str, Any] | None = None) -> Path:
-        """Write a folder that plain ``from_pretrained`` opens, and ``equigen.json`` with ``record`` beside it.
+        """Write a folder that plain ``from_pretrained`` opens, and ``equigen.json`` with ``record`` in it.
 
-        All parts are kept, the scheduler in its own class. (Plain diffusers wants ``text_encoder_3=None,
-        tokenizer_3=None`` said where a Stable Diffusion 3 has no third encoder.) Raises InputError where LoRA weights
-        are in the networks: ``save_lora`` writes those.
+        Where ``record`` says nothing else the file has ``kind`` (full), ``base`` (its name), ``family``, ``size`` (of
+        the images), ``hash`` (this pipeline's own) and versions of the libraries. All parts are kept, the scheduler in
+        its own class. (Plain diffusers wants ``text_encoder_3=None, tokenizer_3=None`` said where a Stable Diffusion 3
+        has no third encoder.) Raises InputError where LoRA weights are in the networks: ``save_lora`` writes those.
         """
         if self.lora is not None:
             mend = "write the LoRA weights with save_lora; the base stays as it was"
             raise InputError("LoRA weights are no pipeline of their own.", [Problem("add_lora was used", mend)])
-        told = {"base": self.name, "family": type(self.family).__name__, "generator": self.hash, **(record or {})}
-        return save_pipeline(self.plain, Path(folder), told)
+        return save_pipeline(self.plain, Path(folder), {**self.told("full", self.name), **(record or {})})
+
+    def told(self, kind: str, base: str) -> dict[str, Any]:
+        """What ``equigen.json`` says beside weights of a kind (full, lora)."""
+        family = type(self.family).__name__
+        return {"kind": kind, "base": base, "family": family, "size": self.size, "hash": self.hash}
 
 
 def prediction_of(scheduler: Any) -> str:
