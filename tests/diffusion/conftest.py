@@ -1,10 +1,14 @@
 """A vocabulary of three kinds of field, and a pipeline of small random networks."""
 
+import json
+from functools import cache
 from unittest.mock import patch
 
+import diffusers
 import pandas as pd
 import pytest
 import torch
+from tiny_pipelines import old_habits, tiny_pixart, tiny_sd, tiny_sd3, tiny_sdxl
 
 from equigen.diffusion import PRESETS, EquigenPipeline, Vocabulary, build_tokens, build_unet, noise_schedule
 from equigen.latents import load_autoencoder
@@ -60,3 +64,49 @@ def conditions():
             "label.findings": ["", "mass|edema", None, "edema"],
         }
     )
+
+
+KINDS = {
+    "sd": tiny_sd,
+    "sd2": lambda place: tiny_sd(place, "v_prediction"),
+    "sdxl": tiny_sdxl,
+    "sd3": tiny_sd3,
+    "sd3-t5": lambda place: tiny_sd3(place, t5=True),
+    "pixart": tiny_pixart,
+    "pixart-sigma": lambda place: tiny_pixart(place, sigma=True),
+}
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory):
+    """folder_of(kind): the folder of a small pipeline, written once. Read only."""
+    home = tmp_path_factory.mktemp("pipelines")
+    return cache(lambda kind: KINDS[kind](home / kind))
+
+
+@pytest.fixture
+def plain():
+    """plain(folder): the pipeline as diffusers alone opens it."""
+
+    def opened(folder):
+        index = json.loads((folder / "model_index.json").read_text())
+        third = {"text_encoder_3": None, "tokenizer_3": None} if index.get("text_encoder_3") == [None, None] else {}
+        return getattr(diffusers, index["_class_name"]).from_pretrained(str(folder), use_safetensors=True, **third)
+
+    return opened
+
+
+@pytest.fixture
+def image_of():
+    """image_of(plain pipeline, prompt, **settings): one image [H, W, 3] of three steps."""
+
+    def make(pipeline, prompt="a retina with glaucoma", **settings):
+        pipeline.set_progress_bar_config(disable=True)
+        if type(pipeline).__name__.startswith("PixArt"):
+            settings = {"use_resolution_binning": False, "clean_caption": False, **settings}
+        generator = torch.Generator().manual_seed(5)
+        with old_habits():
+            call = {"num_inference_steps": 3, "generator": generator, "output_type": "np", **settings}
+            return pipeline(prompt, **call).images[0]
+
+    return make

@@ -19,6 +19,7 @@ from equigen.cohort.check import (
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label, is_missing
 from equigen.cohort.locate import FOLDER, Located, locate_images
 from equigen.cohort.members import MEMBER, add_members
+from equigen.cohort.prompts import column_of
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, canonical, nearest
 from equigen.cohort.split import split_patients, strata
 from equigen.cohort.table import check_columns, read_table
@@ -130,11 +131,13 @@ def _apply_roles(table: pd.DataFrame, spec: CohortSpec, located: Located) -> tup
     for name, attribute in spec.attributes.items():
         applied, attributes[name] = apply_attribute(table[attribute.column], name, attribute, missing)
         columns[f"attr.{name}"], problems = applied.values, problems + applied.problems
+    for caption in column_of(spec.prompt):
+        columns["prompt"] = _captions(table[caption], missing)
     frame = pd.DataFrame(
         {"row": table.index.to_numpy()}
         | {key: pd.Series(values, dtype=object) for key, values in columns.items()}
     )
-    order = ["row", *TEXT_COLUMNS, *(name for name in frame.columns if "." in name)]
+    order = ["row", *TEXT_COLUMNS, *(name for name in frame.columns if "." in name or name == "prompt")]
     return Assembled(located.root, frame[order], labels, attributes), problems
 
 
@@ -172,6 +175,11 @@ def _patients(
         else:
             found.append(match.group(1 if match.re.groups else 0) if match is not None else text)
     return found
+
+
+def _captions(cells: pd.Series, missing: frozenset[str]) -> list[str | None]:
+    """The prompt that each row was given."""
+    return [None if is_missing(canonical(cell), missing) else str(cell).strip() for cell in cells]
 
 
 def _sites(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from string import Formatter
 from typing import Any
 
 import numpy as np
@@ -19,6 +17,7 @@ from equigen.cohort.assemble import Reading, as_text, assemble, problem_from, wi
 from equigen.cohort.bare import folder_values, table_values
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec, read_yaml
+from equigen.cohort.prompts import column_of, templates_of, text_of, words_of
 from equigen.cohort.spec import CohortSpec, nearest
 from equigen.cohort.summary import SMALL, count_cells
 from equigen.errors import InputError, Problem
@@ -211,19 +210,13 @@ class Cohort:
     def prompt(self, row: Mapping[str, Any]) -> str | None:
         """The prompt of one row (keys ``label.<name>``, ``attr.<name>`` or ``<name>``), or None.
 
-        None where the cohort has no template. Unknown values are written "unknown", and an empty list of
-        findings "no finding".
+        None where the cohort has no prompt. Of several templates the first is filled in (see
+        ``equigen.cohort.prompts.Template``); an empty list of findings is written "no finding". Where prompts are a
+        column, it is the row's own (key ``prompt``).
         """
-        if self.spec.prompt is None:
-            return None
-        parts = Formatter().parse(self.spec.prompt)
-        return "".join(text + ("" if name is None else self._word(name, row)) for text, name, _, _ in parts)
-
-    def _word(self, name: str, row: Mapping[str, Any]) -> str:
-        value = next((row[key] for key in (f"label.{name}", f"attr.{name}", name) if key in row), None)
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            return "unknown"
-        return ", ".join(str(value).split("|")) or "no finding"
+        if column_of(self.spec.prompt):
+            return text_of(row.get("prompt"))
+        return next((wording.fill(words_of(wording.names, row)) for wording in templates_of(self.spec.prompt)), None)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``cohort.parquet`` and ``cohort.json`` (roles, levels, counts, problems, version)."""

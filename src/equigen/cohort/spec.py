@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import pairwise
 from string import Formatter
 from typing import Annotated, Literal
@@ -20,6 +21,8 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+
+from equigen.cohort.prompts import PromptColumn, column_of, prompt_of, unknown_names
 
 SPLITS = ("train", "val", "test")
 RESERVED_LEVELS = frozenset({"*", "gap", "es", "worst", "unknown"})
@@ -237,7 +240,7 @@ class CohortSpec(_Strict):
     labels: dict[str, LabelRole] = {}
     attributes: dict[str, AttributeRole] = {}
     missing: list[Text] = list(MISSING)
-    prompt: Text | None = None
+    prompt: Annotated[str | list[str] | PromptColumn | None, BeforeValidator(partial(prompt_of, text=_text))] = None
     phantom: bool = False
 
     @model_validator(mode="after")
@@ -253,9 +256,8 @@ class CohortSpec(_Strict):
         if self.split.ood and self.site is None:
             raise ValueError("split.ood lists sites, so 'site' must name a column")
         known = [*self.labels, *self.attributes]
-        for place in placeholders(self.prompt or ""):
-            if place not in known:
-                raise ValueError(f"prompt uses the unknown name {{{place}}}; {nearest(place, known)}")
+        for place in unknown_names(self.prompt, known):
+            raise ValueError(f"prompt uses the unknown name {{{place}}}; {nearest(place, known)}")
         return self
 
     def columns(self) -> list[tuple[str, str]]:
@@ -264,6 +266,7 @@ class CohortSpec(_Strict):
         roles += [("patient", self.patient.column)] if self.patient is not None else []
         roles += [("site", self.site)] if self.site is not None else []
         roles += [("split", self.split.column)] if self.split.column is not None else []
+        roles += [("prompt", caption) for caption in column_of(self.prompt)]
         roles += [(f"labels.{name}", role.column) for name, role in self.labels.items()]
         return roles + [(f"attributes.{name}", role.column) for name, role in self.attributes.items()]
 

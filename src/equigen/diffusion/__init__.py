@@ -1,8 +1,15 @@
-"""Conditioning, networks, the objective, and the pipeline that samples."""
+"""Conditioning, networks, the objective, the pipeline that samples, and pretrained text-to-image pipelines."""
 
+from equigen.diffusion.lora import add_lora, load_lora, save_lora
 from equigen.diffusion.networks import PRESETS, ConditionTokens, Denoiser, build_tokens, build_unet, drop
 from equigen.diffusion.objective import STEPS, Prediction, loss_per_image, min_snr_weights, noise_schedule
 from equigen.diffusion.pipeline import EquigenPipeline, open_generator
+from equigen.diffusion.pretrained import MemoryTable, Pretrained, TextDenoiser, open_pretrained
+from equigen.diffusion.prompt_cache import PromptCache, encode_prompts, prompt_table
+from equigen.diffusion.prompts import PromptConditions, warn_of_long_prompts
+from equigen.diffusion.scratch import build_text_unet, from_scratch, scaling_factor
+from equigen.diffusion.text_encoders import TextEncoder, open_text_encoder
+from equigen.diffusion.trainable import enable_gradient_checkpointing, trainable
 from equigen.diffusion.vocabulary import Vocabulary
 
 __all__ = [
@@ -11,13 +18,32 @@ __all__ = [
     "ConditionTokens",
     "Denoiser",
     "EquigenPipeline",
+    "MemoryTable",
     "Prediction",
+    "Pretrained",
+    "PromptCache",
+    "PromptConditions",
+    "TextDenoiser",
+    "TextEncoder",
     "Vocabulary",
+    "add_lora",
+    "build_text_unet",
     "build_tokens",
     "build_unet",
     "drop",
+    "enable_gradient_checkpointing",
+    "encode_prompts",
+    "from_scratch",
+    "load_lora",
     "loss_per_image",
     "min_snr_weights",
     "noise_schedule",
     "open_generator",
+    "open_pretrained",
+    "open_text_encoder",
+    "prompt_table",
+    "save_lora",
+    "scaling_factor",
+    "trainable",
+    "warn_of_long_prompts",
 ]

@@ -1,0 +1,203 @@
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): small trained matrices beside a pipeline's frozen weights."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from equigen.diffusion.pretrained import Pretrained
+from equigen.diffusion.pretrained.saving import RECORD, versions
+from equigen.errors import InputError, Problem
+from equigen.files import read_json, replacing, write_json
+from equigen.seeds import torch_generator
+
+ADAPTER = "default"
+SETTINGS = ("base", "rank", "alpha", "targets", "text_encoder", "seed")  # what the record keeps under ``lora``
+TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # CLIP's attention
+PLAIN, PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+
+
+def add_lora(
+    pretrained: Pretrained,
+    rank: int = 16,
+    alpha: float | None = None,
+    targets: Sequence[str] | None = None,
+    text_encoder: bool = False,
+    seed: int = 0,
+) -> None:
+    """Put LoRA layers into the network, and into CLIP text encoders where ``text_encoder``; only they are trained.
+
+    A layer W x becomes W x + (alpha / rank) B A x, with A [rank, in] drawn from ``seed`` and B [out, rank] zero: at
+    first nothing changes. LoRA weights are float32 whatever the base is in.
+
+    Args:
+        pretrained: changed in place.
+        rank: of the product B A.
+        alpha: None takes ``rank``, so that the product counts once.
+        targets: ends of the names of the network's layers; None takes the family's attention layers.
+        text_encoder: also adapt the text encoders.
+        seed: of A.
+
+    Raises:
+        InputError: a rank or alpha that is not positive, layers that are not there, LoRA layers that are there already,
+            or text encoders that the plain pipeline could not load LoRA weights for.
+
+    """
+    layers = tuple(targets) if targets is not None else pretrained.family.lora_targets
+    scale = float(rank if alpha is None else alpha)
+    _check(pretrained, rank, scale, layers, text_encoder)
+    told = {"base": pretrained.hash, "rank": rank, "alpha": scale, "targets": list(layers)}
+    _freeze(_everything(pretrained))
+    _inject(pretrained.network, rank, scale, layers, torch_generator(seed, "lora-network"))
+    if text_encoder:
+        for name in pretrained.family.text_trained:
+            _inject(pretrained.encoders[name], rank, scale, TEXT_TARGETS, torch_generator(seed, f"lora-{name}"))
+        _freeze(pretrained.family.idle(pretrained.encoders))
+    pretrained.adapted({**told, "text_encoder": text_encoder, "seed": seed})
+
+
+def save_lora(pretrained: Pretrained, folder: str | Path, record: Mapping[str, Any] | None = None) -> Path:
+    """Write the LoRA weights as the plain pipeline's ``load_lora_weights(folder)`` takes them.
+
+    Rank and alpha are in the file. PixArt's plain pipeline has no ``load_lora_weights``: there the folder is one that
+    ``peft.PeftModel.from_pretrained(pipeline.transformer, folder)`` takes. ``equigen.json`` beside the weights has what
+    ``Pretrained.save`` writes and ``lora``: the settings and the base's hash; ``kind`` is lora, and ``base`` where the
+    base lay. ``record`` is added. Raises InputError where there are no LoRA weights.
+    """
+    if pretrained.lora is None:
+        raise InputError("There are no LoRA weights.", [Problem("add_lora was not used", "use Pretrained.save")])
+    out = Path(folder)
+    out.mkdir(parents=True, exist_ok=True)
+    file = out / (PLAIN if pretrained.family.plain_lora else PEFT)
+    if pretrained.family.plain_lora:
+        _write(file, _named(pretrained, _state), _named(pretrained, _config))
+    else:
+        _write(file, {f"base_model.model.{name}": value for name, value in _state(pretrained.network).items()})
+        write_json(out / "adapter_config.json", _config(pretrained.network))
+    told = {**pretrained.told("lora", pretrained.place), "lora": pretrained.lora, **(record or {})}
+    write_json(out / RECORD, {**told, "versions": versions()})
+    return out
+
+
+def load_lora(pretrained: Pretrained, folder: str | Path) -> None:
+    """Put LoRA weights that ``save_lora`` wrote into the base that they were trained on; nothing is trained then.
+
+    Raises:
+        InputError: no such files, damaged ones, or another base.
+
+    """
+    place = Path(folder)
+    file = place / (PLAIN if pretrained.family.plain_lora else PEFT)
+    lacking = [path for path in (file, place / RECORD) if not path.is_file()]
+    if lacking:
+        mend = "give a folder that save_lora wrote"
+        raise InputError("There are no LoRA weights.", [Problem("is not there", mend, file=str(lacking[0]))])
+    try:
+        record, values = read_json(place / RECORD), load_file(file)
+        told = {name: record["lora"][name] for name in SETTINGS}
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        mend = "copy the folder again"
+        raise InputError("The LoRA weights are damaged.", [Problem(str(error), mend, file=str(file))]) from error
+    if told["base"] != pretrained.hash:
+        mend = f"open '{record.get('base')}' as it was when they were trained"
+        problem = Problem("belongs to another base", mend, file=str(file))
+        raise InputError("The LoRA weights do not fit this pipeline.", [problem])
+    add_lora(pretrained, told["rank"], told["alpha"], told["targets"], told["text_encoder"], told["seed"])
+    for name, part in _adapted(pretrained).items():
+        start = f"{name}." if pretrained.family.plain_lora else "base_model.model."
+        state = {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
+        _fill(part, state, file)
+    _freeze(_everything(pretrained))
+    pretrained.adapted(told)
+
+
+def _check(pretrained: Pretrained, rank: int, alpha: float, layers: Sequence[str], text_encoder: bool) -> None:
+    """Everything that cannot work, before a layer is touched."""
+    problems = []
+    if pretrained.lora is not None:
+        problems.append(Problem("there are LoRA layers already", "open the base again"))
+    if rank < 1 or not alpha > 0:
+        problems.append(Problem(f"rank {rank}, alpha {alpha:g}", "use a rank of at least 1 and an alpha above 0"))
+    names = [name for name, _ in pretrained.network.named_modules()]
+    for layer in layers:
+        if not any(name == layer or name.endswith("." + layer) for name in names):
+            problems.append(Problem(f"the network has no layer '{layer}'", "correct 'targets'"))
+    kinds = [type(pretrained.encoders[name]).__name__ for name in pretrained.family.text_trained]
+    if text_encoder and not (pretrained.family.plain_lora and all(kind.startswith("CLIP") for kind in kinds)):
+        mend = "adapt the network alone: plain diffusers loads LoRA weights into CLIP text encoders only"
+        problems.append(Problem(f"its text encoder is a {kinds[0]}", mend))
+    if problems:
+        raise InputError("LoRA layers cannot be added.", problems)
+
+
+def _inject(part: Any, rank: int, alpha: float, layers: Sequence[str], draws: torch.Generator) -> None:
+    """LoRA layers in one network, with A uniform in +- 1 / sqrt(inputs) from ``draws``: on any processor the same."""
+    settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": list(layers)}
+    config = LoraConfig(**settings, init_lora_weights=True)
+    with torch.random.fork_rng(devices=[part.device] if part.device.type == "cuda" else []):
+        inject_adapter_in_model(config, part, adapter_name=ADAPTER)  # it draws from the global generator
+    for name, weight in part.named_parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
+        if "lora_A" in name:
+            uniform = 2 * torch.rand(weight.shape, generator=draws) - 1
+            weight.data.copy_(uniform / math.sqrt(weight[0].numel()))
+
+
+def _adapted(pretrained: Pretrained) -> dict[str, Any]:
+    """The parts that have LoRA layers, by their name in the pipeline."""
+    parts = {pretrained.family.network: pretrained.network, **pretrained.encoders}
+    return {name: part for name, part in parts.items() if ADAPTER in (getattr(part, "peft_config", None) or {})}
+
+
+def _everything(pretrained: Pretrained) -> list[torch.nn.Parameter]:
+    parts = [pretrained.network, *pretrained.encoders.values()]
+    return [weight for part in parts for weight in part.parameters()]
+
+
+def _freeze(weights: Sequence[torch.nn.Parameter]) -> None:
+    for weight in weights:
+        weight.requires_grad_(False)
+
+
+def _fill(part: Any, state: dict[str, torch.Tensor], file: Path) -> None:
+    """A part's LoRA weights from a file, which must hold all of them and no other."""
+    wanted = set(_state(part))
+    if wanted != set(state):
+        problem = Problem(f"{len(wanted ^ set(state))} weights are missing or unknown", "copy it again", file=str(file))
+        raise InputError("The LoRA weights are damaged.", [problem])
+    set_peft_model_state_dict(part, state, adapter_name=ADAPTER)
+
+
+def _state(part: Any) -> dict[str, Any]:
+    """A part's LoRA weights by layer."""
+    return dict(get_peft_model_state_dict(part, adapter_name=ADAPTER))
+
+
+def _config(part: Any) -> dict[str, Any]:
+    """A part's LoRA configuration as JSON: sets become sorted lists."""
+    config: dict[str, Any] = part.peft_config[ADAPTER].to_dict()
+    return {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
+
+
+def _named(pretrained: Pretrained, of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Something of every adapted part, under ``<part>.<name>`` as diffusers' files have it."""
+    parts = _adapted(pretrained).items()
+    return {f"{part}.{name}": value for part, network in parts for name, value in of(network).items()}
+
+
+def _write(file: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = None) -> None:
+    """One safetensors file, with the LoRA configuration in its header where diffusers looks for it."""
+    header = {"format": "pt"}
+    if config is not None:
+        header["lora_adapter_metadata"] = json.dumps(config, indent=2, sort_keys=True)
+    with replacing(file) as temporary:
+        save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, header)

@@ -1,0 +1,239 @@
+"""Opening a pretrained pipeline: a diffusers folder or hub id, from safetensors alone, with every weight there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from diffusers.utils import logging as diffusers_logging
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from equigen.diffusion.pretrained.family import Family
+from equigen.diffusion.pretrained.pixart import PixArt
+from equigen.diffusion.pretrained.pretrained import Pretrained, prediction_of
+from equigen.diffusion.pretrained.saving import INDEX
+from equigen.diffusion.pretrained.sd3 import StableDiffusion3
+from equigen.diffusion.pretrained.sdxl import StableDiffusionXL
+from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
+from equigen.errors import InputError, Problem
+from equigen.progress import quiet
+
+_ALL: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, PixArt)
+FAMILIES: dict[str, type[Family]] = {kind: family for family in _ALL for kind in family.pipelines}
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny")
+LORA_FILES = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError)
+
+
+def open_pretrained(
+    place: str | Path,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+    variant: str | None = None,
+) -> Pretrained:
+    """Open a text-to-image pipeline of the Stable Diffusion family.
+
+    Args:
+        place: a folder that diffusers' ``save_pretrained`` wrote, or a hub id (``owner/name``): the hub's cache is
+            looked into first, then the hub itself.
+        device: where the parts are put.
+        dtype: of the network's and text encoders' weights; the autoencoder stays in float32, where it is sure not to
+            overflow. What is trained must be float32: compute in half precision by autocast instead.
+        variant: a file name's middle, ``fp16`` for ``model.fp16.safetensors``.
+
+    Stable Diffusion's safety checker is left out: it judges photographs of people and would blacken images.
+    Weights are read from safetensors only, and no code that comes with a model is run.
+
+    Raises:
+        InputError: nothing there, another kind of pipeline, files of another form, missing or misshapen weights; it
+            names the file and the mend.
+
+    """
+    folder = _folder_of(str(place), variant)
+    index = _index_of(folder)
+    kind = index.get("_class_name")
+    if not isinstance(kind, str) or kind not in FAMILIES:
+        found = f"holds a {kind}" if isinstance(kind, str) else "asks for code of its own"
+        problem = Problem(found, f"use one of {', '.join(FAMILIES)}", file=str(folder / INDEX))
+        raise InputError("This kind of pipeline is not supported.", [problem])
+    with quiet(diffusers_logging), quiet(transformers_logging):
+        parts = _parts(folder, FAMILIES[kind], index, dtype, variant)
+        pipeline = _assembled(folder, kind, parts)
+    pipeline.set_progress_bar_config(disable=True)
+    _check_channels(pipeline, FAMILIES[kind], folder)
+    prediction_of(pipeline.scheduler)
+    forget_places(pipeline)
+    return Pretrained(pipeline.to(device), FAMILIES[kind](pipeline), _resolved(str(place)))
+
+
+def _folder_of(place: str, variant: str | None) -> Path:
+    """The local folder: the path given, else the hub's cache, else a download."""
+    path = Path(place).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file() or path.is_absolute() or place.startswith((".", "~")) or place.count("/") != 1:
+        mend = "give the folder that diffusers' save_pretrained wrote, or a hub id of the form owner/name"
+        if path.is_file():
+            mend = "convert it: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER); give the folder"
+        raise InputError("There is no pretrained pipeline.", [Problem("is no folder", mend, file=place)])
+    try:
+        return _downloaded(place, variant)
+    except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        mend = (
+            "check the id; where there is no network, download it elsewhere "
+            f"(huggingface-cli download {place} --local-dir FOLDER), copy the folder here and give its path"
+        )
+        problem = Problem(f"is no folder here, and {INDEX} cannot be had from the hub: {reason}", mend, file=place)
+        raise InputError("There is no pretrained pipeline.", [problem]) from error
+
+
+def _downloaded(place: str, variant: str | None) -> Path:
+    """The folder in the hub's cache, filled from the hub where it is not there yet."""
+    with quiet(diffusers_logging):
+        try:
+            return Path(
+                diffusers.DiffusionPipeline.download(
+                    place, use_safetensors=True, variant=variant, local_files_only=True
+                )
+            )
+        except (OSError, ValueError):
+            return Path(diffusers.DiffusionPipeline.download(place, use_safetensors=True, variant=variant))
+
+
+def _index_of(folder: Path) -> dict[str, Any]:
+    """The pipeline's table of contents."""
+    file = folder / INDEX
+    if not file.is_file():
+        mend = "give the folder that diffusers' save_pretrained wrote"
+        if any((folder / name).is_file() for name in LORA_FILES):
+            mend = "these are LoRA weights: open the base they were trained on, then call load_lora"
+        raise InputError("There is no pretrained pipeline.", [Problem(f"holds no {INDEX}", mend, file=str(folder))])
+    try:
+        index = json.loads(file.read_text())
+        return dict(index)
+    except (ValueError, TypeError) as error:
+        raise _damaged(f"is no JSON mapping ({error})", file) from error
+
+
+def _parts(
+    folder: Path, family: type[Family], index: dict[str, Any], dtype: torch.dtype, variant: str | None
+) -> dict[str, Any]:
+    """Every part by name, each read with the class that it needs and checked."""
+    encoders = [name for name in family.encoders if name not in family.optional or _listed(index, name)]
+    parts: dict[str, Any] = dict.fromkeys(
+        (name for part in family.optional if part not in encoders for name in (part, _tokenizer_of(part))), None
+    )
+    for name in encoders:
+        parts[_tokenizer_of(name)] = _plain_part(folder, index, _tokenizer_of(name), transformers)
+        kind = _class_of(folder, index, name, transformers)
+        parts[name] = _network(kind, folder / name, dtype=dtype, variant=variant)
+    parts["scheduler"] = _plain_part(folder, index, "scheduler", diffusers)
+    autoencoder = _class_of(folder, index, "vae", diffusers)
+    if autoencoder.__name__ not in AUTOENCODERS:
+        mend = f"use {' or '.join(AUTOENCODERS)}"
+        problem = Problem(f"holds a {autoencoder.__name__}", mend, file=str(folder / "vae"))
+        raise InputError("This kind of autoencoder is not supported.", [problem])
+    parts["vae"] = _network(autoencoder, folder / "vae", torch_dtype=torch.float32, variant=variant)
+    network = getattr(diffusers, family.network_class)
+    parts[family.network] = _network(network, folder / family.network, torch_dtype=dtype, variant=variant)
+    return parts
+
+
+def _tokenizer_of(encoder: str) -> str:
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+def _listed(index: dict[str, Any], name: str) -> bool:
+    return isinstance(index.get(name), list) and index[name][0] is not None
+
+
+def _class_of(folder: Path, index: dict[str, Any], name: str, library: Any) -> Any:
+    """The class of a part, which must be the library's own."""
+    home, kind = (index[name] if _listed(index, name) and len(index[name]) == 2 else (None, None))
+    found = getattr(library, str(kind), None) if home == library.__name__ else None
+    if found is None or not hasattr(found, "from_pretrained"):
+        told = f"its '{name}' is {home}.{kind}" if home else f"has no '{name}'"
+        mend = f"give a pipeline whose '{name}' is a class of {library.__name__}; code of a model's own is never run"
+        raise InputError("This pipeline cannot be opened.", [Problem(told, mend, file=str(folder / INDEX))])
+    return found
+
+
+def _plain_part(folder: Path, index: dict[str, Any], name: str, library: Any) -> Any:
+    """A part without weights: a tokenizer or the scheduler."""
+    kind = _class_of(folder, index, name, library)
+    try:
+        return kind.from_pretrained(str(folder / name), local_files_only=True)
+    except FAULTS as error:
+        raise _damaged(f"cannot be read as {kind.__name__} ({_first_line(error)})", folder / name) from error
+
+
+def _network(kind: Any, folder: Path, variant: str | None, **precision: Any) -> Any:
+    """A network with every weight from the folder; the libraries alone would fill missing ones at random."""
+    try:
+        network, told = kind.from_pretrained(
+            str(folder),
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            variant=variant,
+            **precision,
+        )
+    except FAULTS as error:
+        raise _damaged(f"its weights cannot be read ({_first_line(error)})", folder) from error
+    lacking = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in told.get(key, ()))
+    if lacking:
+        raise _damaged(f"{len(lacking)} weights are missing or of another shape, {lacking[0]} for one", folder)
+    return network
+
+
+def _assembled(folder: Path, kind: str, parts: dict[str, Any]) -> Any:
+    """The pipeline of its class, with its own settings from the folder."""
+    absent = FAMILIES[kind].absent
+    try:
+        return getattr(diffusers, kind).from_pretrained(str(folder), local_files_only=True, **parts, **absent)
+    except FAULTS as error:
+        raise _damaged(f"its parts do not make a pipeline ({_first_line(error)})", folder) from error
+
+
+def _check_channels(pipeline: Any, family: type[Family], folder: Path) -> None:
+    """A network that takes more than the latents (masks, another image) is made for another task."""
+    taken = int(getattr(pipeline, family.network).config.in_channels)
+    made = int(pipeline.vae.config.latent_channels)
+    if taken != made:
+        found = f"its network takes {taken} channels, its autoencoder makes {made}"
+        mend = "give a text-to-image pipeline: not one for inpainting, upscaling or editing"
+        raise InputError("This kind of pipeline is not supported.", [Problem(found, mend, file=str(folder))])
+
+
+def forget_places(pipeline: Any) -> None:
+    """Where files lay here is nothing to write into a generator's folder."""
+    for part in (pipeline, *pipeline.components.values()):
+        if isinstance(part, transformers.PreTrainedModel):
+            part.config._name_or_path = ""
+        elif hasattr(part, "register_to_config") and "_name_or_path" in part.config:
+            part.register_to_config(_name_or_path="")
+        elif isinstance(part, transformers.PreTrainedTokenizerBase):
+            part.name_or_path = ""
+
+
+def _resolved(place: str) -> str:
+    """A folder's whole path, or the hub id."""
+    path = Path(place).expanduser()
+    return str(path.resolve()) if path.is_dir() else place
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().partition("\n")[0]
+
+
+def _damaged(found: str, file: Path) -> InputError:
+    mend = "copy the whole folder again; weights are read from .safetensors alone: save_pretrained writes them so"
+    return InputError("The pretrained pipeline is damaged.", [Problem(found, mend, file=str(file))])

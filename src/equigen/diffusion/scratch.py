@@ -1,0 +1,120 @@
+"""Text-to-image networks that are trained from scratch, as plain Stable Diffusion pipelines."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+
+from equigen.diffusion.networks import PRESETS
+from equigen.diffusion.objective import Prediction, noise_schedule
+from equigen.diffusion.pretrained import Pretrained
+from equigen.diffusion.pretrained.opening import forget_places
+from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
+from equigen.diffusion.text_encoders import TextEncoder
+from equigen.errors import InputError, Problem
+from equigen.latents.autoencoder import Autoencoder
+from equigen.seeds import derive
+
+
+def build_text_unet(preset: str, channels: int, side: int, text_width: int, seed: int) -> Any:
+    """A UNet2DConditionModel for latents [channels, side, side] that attends to text, initialised from ``seed`` alone.
+
+    Widths as in ``build_unet``. Text enters by cross-attention alone, below the finest level; latents larger than
+    16 x 16 get one more level for each doubling.
+    """
+    shape = PRESETS[preset]
+    extra = max(0, math.ceil(math.log2(side / 16)))
+    widths = (*shape["channels"], *([shape["channels"][-1]] * extra))
+    lower = len(widths) - 1
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "text-unet-weights"))  # the CPU's alone
+        return UNet2DConditionModel(
+            sample_size=side,
+            in_channels=channels,
+            out_channels=channels,
+            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * lower),
+            up_block_types=(*["CrossAttnUpBlock2D"] * lower, "UpBlock2D"),
+            block_out_channels=widths,
+            layers_per_block=shape["layers"],
+            cross_attention_dim=text_width,
+            # diffusers reads this as the number of heads
+            attention_head_dim=tuple(max(1, width // shape["head"]) for width in widths),
+            norm_num_groups=16,
+        )
+
+
+def scaling_factor(mean: Sequence[float], std: Sequence[float]) -> float:
+    """1 / root mean square of latents, from each channel's mean and deviation: the one number plain pipelines keep."""
+    return 1 / math.sqrt(sum(m * m + s * s for m, s in zip(mean, std, strict=True)) / len(mean))
+
+
+def from_scratch(
+    encoder: TextEncoder,
+    autoencoder: Autoencoder,
+    scale: float,
+    size: int,
+    preset: str = "small",
+    prediction: Prediction = "v_prediction",
+    seed: int = 0,
+) -> Pretrained:
+    """A pipeline with an untrained U-Net, to be trained, saved and opened as any other.
+
+    Its folder is a plain ``StableDiffusionPipeline`` with any encoder of ``open_text_encoder``: the pipeline only asks
+    for token vectors. (Opening one with another encoder than CLIP, diffusers remarks on its class.) What plain
+    diffusers cannot do is decode the latents of an autoencoder over blocks of pixels, as equigen's shipped one is: its
+    pipeline then gives latents (``output_type="latent"``) that ``Pretrained.autoencoder`` decodes. ``plain_images``
+    says which it is.
+
+    Args:
+        encoder: reads the prompts; frozen unless ``trainable`` says otherwise.
+        autoencoder: is copied; AutoencoderKL or AutoencoderTiny.
+        scale: latents are multiplied by it, see ``scaling_factor``.
+        size: side of the images in pixels.
+        preset: widths of the U-Net.
+        prediction: what the U-Net predicts.
+        seed: of its first weights.
+
+    Raises:
+        InputError: a size that does not fit the autoencoder, or a scale that is not positive.
+
+    """
+    autoencoder.check_size(size)
+    if not (scale > 0 and math.isfinite(scale)):
+        raise InputError("The latents cannot be scaled.", [Problem(f"scale {scale:g}", "use a number above 0")])
+    vae = copy.deepcopy(autoencoder.network)
+    vae.register_to_config(scaling_factor=float(scale))
+    side = size // autoencoder.factor
+    pipeline = StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=encoder.network,
+        tokenizer=encoder.tokenizer,
+        unet=build_text_unet(preset, autoencoder.channels, side, encoder.width, seed),
+        scheduler=_sampler(prediction),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    forget_places(pipeline)
+    return Pretrained(pipeline, StableDiffusion(pipeline), f"scratch ({preset}, {encoder.name})")
+
+
+def plain_images(pretrained: Pretrained) -> bool:
+    """Whether the plain pipeline makes images by itself, or only latents that need equigen's autoencoder."""
+    return pretrained.autoencoder.block == 1
+
+
+def _sampler(prediction: Prediction) -> Any:
+    """The training's noise levels under DDIM, whose plain sampling draws no noise on the way.
+
+    Steps are spread so that the first one starts from pure noise, where a network that predicts noise cannot start.
+    """
+    spacing = "trailing" if prediction == "v_prediction" else "leading"
+    return DDIMScheduler.from_config(
+        noise_schedule(prediction).config, steps_offset=1, clip_sample=False, timestep_spacing=spacing
+    )

