@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from transformers.utils import logging
 
 from equigen.diffusion.networks import PRESETS
 from equigen.diffusion.objective import Prediction, noise_schedule
@@ -18,6 +19,7 @@ from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.diffusion.text_encoders import TextEncoder
 from equigen.errors import InputError, Problem
 from equigen.latents.autoencoder import Autoencoder
+from equigen.progress import quiet
 from equigen.seeds import derive
 
 
@@ -89,6 +91,8 @@ def from_scratch(
     vae = copy.deepcopy(autoencoder.network)
     vae.register_to_config(scaling_factor=float(scale))
     side = size // autoencoder.factor
+    with quiet(logging):  # transformers remarks, while it is loaded, on image processors that nobody asked for
+        from diffusers import StableDiffusionPipeline
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=encoder.network,
