@@ -26,7 +26,7 @@ from equigen.training.loss_scale import LossScale
 from equigen.training.needs import build_optimizer, check_needs, checkpoint_activations
 from equigen.training.probe import Probe
 from equigen.training.settings import TrainSettings
-from equigen.training.shards import gathered, shard
+from equigen.training.shards import everywhere, gathered, shard
 from equigen.training.state import load_run_state, run_state
 from equigen.training.stream import Stream
 from equigen.training.trackers import Follower
@@ -37,6 +37,16 @@ Images = dict[str, NDArray[np.uint8]]
 def crossed(before: int, after: int, every: int) -> bool:
     """Whether a multiple of ``every`` lies in (before, after]; never where ``every`` is 0."""
     return bool(every) and before // every != after // every
+
+
+@contextmanager
+def evaluating(network: torch.nn.Module) -> Iterator[None]:
+    """The network in evaluation mode within the block, in training mode after it."""
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train()
 
 
 class Trainer:
@@ -186,18 +196,15 @@ class Trainer:
         """Grids of samples, as files and to the tracker."""
         if self.grids is None or not self.settings.grid_every:
             return
-        with self.averaged():
-            self.network.eval()
+        with self.averaged(), evaluating(self.network):
             images = self.grids(self)
-            self.network.train()
         follower.show(images, self.seen)
 
     def _clipped(self) -> torch.Tensor:
         """Clip the gradients; their norm before, which is one number for all processes."""
         if self.scale is not None:
             self.scale.unscale(self.parameters)
-        norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip)
-        return norm
+        return everywhere(self.accelerator.clip_grad_norm_(self.parameters, self.settings.clip))
 
     def _fetched(self, losses: torch.Tensor, norm: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Both on the CPU, brought there together."""
@@ -242,7 +249,8 @@ class Trainer:
     def _measured(self, probe: str, kind: str) -> GroupLosses:
         """Group losses of a probe now, which the history keeps as ``kind``."""
         device = self.accelerator.device
-        with autocast(device, self.settings.precision):  # in the precision of training, and as fast
+        # in the precision of training, and as fast; without dropout, and no running mean learns from it
+        with autocast(device, self.settings.precision), evaluating(self.network):
             monitor = self.probes[probe].measure(self.model, self.objective, device, self.settings.batch)
         self.history.log_probe(self.seen, kind, monitor)
         return monitor

@@ -13,10 +13,10 @@ def shard(module: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
     """Let each process keep one part of every weight, in place (PyTorch's ``fully_shard``; Zhao et al. 2023).
 
     The elements of the outermost ModuleLists (blocks of a U-Net, layers of a transformer) are gathered one at a time,
-    when they compute, and so is what lies outside of them. Plain torch: accelerate's plugin would fall back to DDP on
-    CPUs without a word.
+    when they compute, and so is what lies outside of them. A module that lies on the CPU goes to the processors that
+    compute block by block, so that no one has to hold all of it. Plain torch: accelerate's plugin would fall back to
+    DDP on CPUs without a word.
     """
-    module.to(accelerator.device)
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
     for block in blocks(module):
         fully_shard(block, mesh=mesh)
@@ -36,6 +36,11 @@ def blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
 def local(tensor: torch.Tensor) -> torch.Tensor:
     """What this process holds of a tensor; it shares its memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def everywhere(tensor: torch.Tensor) -> torch.Tensor:
+    """The whole of a small tensor (a norm, say) on every process; every process has to ask for it."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensor: torch.Tensor) -> torch.Tensor:
