@@ -12,7 +12,7 @@ from worded import settings, trainer
 from equigen.checkpoints import load_checkpoint, unprefixed
 from equigen.equity import Proposal
 
-# windows of four steps, the first of which ends at 32 images; design points alone, as proposals are costly and tested elsewhere
+# windows of four steps, the first of which ends at 32 images; proposals are costly and tested elsewhere
 MECHANISMS = {
     **ALL,
     "corrected": {"mechanism": "perturbation", "window_images": 32, "minimum": 1, "design": 64},
@@ -42,7 +42,7 @@ SETTINGS = {
 NETWORK = {"part", "predicts", "dropout", "stored"}
 WIDELY = ("min-SNR", "parts", "noise offset", "input perturbation", "bf16", "no average", "pairs", "everything")
 TABLE = [(mechanism, setting) for mechanism in MECHANISMS for setting in WIDELY]
-TABLE += [(mechanism, setting) for mechanism in ("corrected", "group_dro") for setting in SETTINGS if setting not in WIDELY]
+TABLE += [(mechanism, other) for mechanism in ("corrected", "group_dro") for other in SETTINGS if other not in WIDELY]
 CUTS = (24, 32, 40)  # a step before a window's end, at it, and in the midst of the next
 
 

@@ -14,7 +14,7 @@ from equigen.training.settings import TrainSettings
 
 LARGE = 2**22
 """Images above which an epoch's order is worked out place by place: a whole permutation of that many takes 0.2 s and
-32 MB, of a hundred million 10 s and 800 MB."""
+32 MB, of a hundred million 5 s and 800 MB."""
 
 
 @dataclass(frozen=True)
