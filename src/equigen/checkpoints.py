@@ -29,8 +29,14 @@ def unprefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-    """Write one checkpoint, whole or not at all."""
-    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write one checkpoint, whole or not at all; tensors that share memory are written each by itself."""
+    copies: Tensors = {}
+    places = set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        copies[name] = own.clone() if place in places else own
+        places.add(place)
     with replacing(path) as temporary:
         save_file(copies, temporary, metadata={"state": json.dumps(state)})
 

@@ -1,16 +1,20 @@
 """A run of a network that knows no tokens: texts by number, blocks of which a base may be frozen, any objective.
 
 Run as a script, it trains in a process of its own, or in one of several:
-``python worded.py <folder> <images> <name -> [mechanism, settings, network] as JSON>``.
+``python worded.py <folder> <name -> [mechanism, settings, network, stop, origin] as JSON>``, where ``stop`` is the
+count of images after whose checkpoint the run is cut, and ``origin`` the run from whose checkpoint it goes on.
 """
 
+import contextlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import torch
+from accelerate import Accelerator
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
-from small_training import GROUPS, data
+from small_training import GROUPS, Stopped, data
 
 from equigen.checkpoints import save_checkpoint
 from equigen.diffusion import objective_of
@@ -123,17 +127,51 @@ def trainer(checkpoint, mechanism, chosen, *, predicts="epsilon", stored=False, 
                    Path(checkpoint), "this run", **hooks)  # fmt: skip
 
 
-def main(folder, images, runs):
-    """One run after another; the first process writes the weights that each gives out, and the history."""
-    torch.set_num_threads(1)
-    for name, (mechanism, changes, network) in json.loads(runs).items():
-        run = trainer(Path(folder) / f"{name}.safetensors", mechanism, settings(int(images), **changes), **network)
+def run_until(run, stop=None):
+    """Run; cut off just after the checkpoint of ``stop`` images, where that is given."""
+    plain = run._save
+
+    def save():
+        plain()
+        if run.seen == stop:
+            raise Stopped
+
+    run._save = save
+    with contextlib.suppress(Stopped):
         run.run(show=False)
+    assert stop is None or run.seen == stop
+
+
+def pictures(run):
+    """What the network makes of fixed noise, as every process has to compute it where weights are sharded."""
+    noise = torch.randn(2, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    made = run.network(noise, torch.tensor([500, 500]), torch.tensor([[1], [2]]))
+    images = (60 * made[:, :3] + 128).clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+    return {"one": images[0], "two": images[1]}
+
+
+def kept(run, weights):
+    """A snapshot."""
+    save_checkpoint(run.checkpoint.with_name(f"kept-{run.seen}.safetensors"), weights, {})
+
+
+def main(folder, runs):
+    """One run after another; the first process writes the weights that each gives out, all write what they know."""
+    torch.set_num_threads(1)
+    for name, (mechanism, changes, network, stop, origin) in json.loads(runs).items():
+        place, accelerator = Path(folder) / name / "c.safetensors", Accelerator()
+        if origin and accelerator.is_main_process:
+            place.parent.mkdir()
+            shutil.copy(Path(folder) / origin / "c.safetensors", place)
+        accelerator.wait_for_everyone()
+        run = trainer(place, mechanism, settings(**changes), keep=kept, grids=pictures, **network)
+        begun = run.seen
+        run_until(run, stop)
         weights, rank = run.weights(), run.accelerator.process_index
         held = sum(parameter.to_local().numel() if hasattr(parameter, "to_local") else parameter.numel()
                    for parameter in run.network.parameters())  # fmt: skip
-        told = {"world": run.accelerator.num_processes, "held": held, "rows": run.history.rows}
-        save_checkpoint(Path(folder) / f"{name}-{rank}.safetensors", weights if rank == 0 else {}, told)
+        told = {"world": run.accelerator.num_processes, "held": held, "rows": run.history.rows, "begun": begun}
+        save_checkpoint(place.with_name(f"given-{rank}.safetensors"), weights if rank == 0 else {}, told)
 
 
 if __name__ == "__main__":
