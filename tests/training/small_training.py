@@ -15,7 +15,7 @@ import torch
 
 from equigen.checkpoints import prefixed, save_checkpoint
 from equigen.diffusion import PRESETS, Denoiser, TokenConditions, build_tokens, build_unet, noise_schedule, objective_of
-from equigen.equity import Groups, build
+from equigen.equity import GroupLosses, Groups, build
 from equigen.training import Data, Trainer, TrainSettings, gradients
 
 SMALL = {"channels": (32,), "tokens": 16, "head": 16, "layers": 1}
@@ -84,6 +84,16 @@ def kept(run, weights):
     (run.checkpoint.parent / f"{run.checkpoint.stem}-kept-{run.seen}").touch(exist_ok=False)
 
 
+def doubled(measure):
+    """Losses of a probe as a processor with a mind of its own might measure them."""
+    def measured(*inputs):
+        found = measure(*inputs)
+        factors = torch.linspace(1, 2, len(found.table))[:, None]
+        return GroupLosses(found.groups, found.table * factors, found.counts, 2 * found.strata)
+
+    return measured
+
+
 def main(folder, images, mechanisms, kill=None):
     """One run after another; write the weights and the mechanism's state of this process."""
     torch.set_num_threads(1)
@@ -92,7 +102,7 @@ def main(folder, images, mechanisms, kill=None):
         run = trainer(Path(folder) / f"{name}.safetensors", mechanism, settings(int(images), **changes), keep=kept)
         if name == "unlike" and run.accelerator.process_index == 1:
             for watch in run.probes.values():
-                watch.noise = watch.noise.flip(0)
+                watch.measure = doubled(watch.measure)
         with stopping(step, lambda: os.kill(os.getpid(), signal.SIGKILL)):
             run.run(show=False)
         place = Path(folder) / f"{name}-{run.accelerator.process_index}.safetensors"

@@ -10,16 +10,18 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_training import RELEASED
+from small_training import GROUPS, RELEASED
 from test_loop_and_resume import assert_same_run
-from worded import pictures, run_until, settings, trainer
+from worded import SCHEDULERS, pictures, run_until, settings, sides, trainer
 
 from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.training.probe import Probe
 
 HERE = Path(__file__).parent
 CUT = 32
@@ -166,3 +168,30 @@ def test_sharded_grids_are_those_of_one_process(folder, single):
         assert np.abs(one - two).max() <= 1 and one.std() > 1
     first, last = (np.asarray(Image.open(apart / f"{seen:09d}" / "one.png")).astype(int) for seen in (0, 64))
     assert np.abs(first - last).max() > 1
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+def test_processes_share_a_probe_out(processes):
+    """Each measures its share and no more; together they have what one has."""
+    _, held = sides()
+    probe = Probe(held.latents, held.ids, held.index, GROUPS, 8, 0, "heldout")
+    schedule, shares, passed = SCHEDULERS["epsilon"](), [], []
+
+    def network(noisy, time, ids):
+        passed.append(len(noisy))
+        return noisy * (1 + time[:, None, None, None] / 1000)
+
+    whole = probe.measure(network, schedule, torch.device("cpu"), 7)
+    assert sum(passed) == len(probe.latents) and max(passed) == 7
+    for step in ("collect", "answer"):
+        for rank in range(processes):
+            passed.clear()
+            gather = shares.append if step == "collect" else lambda _: torch.cat(shares)
+            one = SimpleNamespace(num_processes=processes, process_index=rank, gather=gather)
+            if step == "collect":
+                with pytest.raises(TypeError):  # nothing comes back until all have measured
+                    probe.measure(network, schedule, torch.device("cpu"), 7, one)
+                assert sum(passed) == -(-len(probe.latents) // processes)
+            else:
+                found = probe.measure(network, schedule, torch.device("cpu"), 7, one)
+                assert torch.equal(found.table, whole.table) and found.overall == whole.overall

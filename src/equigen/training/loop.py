@@ -248,10 +248,10 @@ class Trainer:
 
     def _measured(self, probe: str, kind: str) -> GroupLosses:
         """Group losses of a probe now, which the history keeps as ``kind``."""
-        device = self.accelerator.device
+        device, share = self.accelerator.device, self.settings.batch // self.accelerator.num_processes
         # in the precision of training, and as fast; without dropout, and no running mean learns from it
         with autocast(device, self.settings.precision), evaluating(self.network):
-            monitor = self.probes[probe].measure(self.model, self.objective, device, self.settings.batch)
+            monitor = self.probes[probe].measure(self.model, self.objective, device, share, self.accelerator)
         self.history.log_probe(self.seen, kind, monitor)
         return monitor
 

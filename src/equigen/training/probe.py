@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from equigen.diffusion import STEPS, loss_per_image
 from equigen.equity import GroupLosses, Groups, group_losses
@@ -45,14 +46,24 @@ class Probe:
         )
 
     @torch.no_grad()
-    def measure(self, denoiser: Any, objective: Any, device: torch.device, batch: int) -> GroupLosses:
-        """Mean denoising loss of each group, over images and strata."""
+    def measure(
+        self, denoiser: Any, objective: Any, device: torch.device, batch: int, accelerator: Accelerator | None = None
+    ) -> GroupLosses:
+        """Mean denoising loss of each group, over images and strata, ``batch`` of them at a time.
+
+        With an ``accelerator`` of several processes each measures its share, and all get the whole.
+        """
+        processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+        count = len(self.latents)
+        share = -(-count // processes)
+        rows = (torch.arange(share) + rank * share) % count  # the last process makes up to its share by repeating
         parts = []
-        for low in range(0, len(self.latents), batch):
-            part = slice(low, low + batch)
+        for low in range(0, share, batch):
+            part = rows[low : low + batch]
             inputs = (self.latents[part], self.noise[part], self.timesteps[part], self.ids[part])
-            parts.append(loss_per_image(denoiser, objective, *(value.to(device) for value in inputs)).cpu())
-        return group_losses(torch.cat(parts).view(STRATA, -1).T, self.index, self.groups)
+            parts.append(loss_per_image(denoiser, objective, *(value.to(device) for value in inputs)))
+        losses = torch.cat(parts) if accelerator is None else accelerator.gather(torch.cat(parts))
+        return group_losses(losses[:count].cpu().view(STRATA, -1).T, self.index, self.groups)
 
 
 def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str) -> torch.Tensor:

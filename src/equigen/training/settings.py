@@ -41,7 +41,7 @@ class TrainSettings(BaseModel):
     log_every: int = Field(2_000, ge=1)                  # images over which training losses are averaged
     checkpoint_every: int = Field(20_000, ge=1)          # images between two checkpoints
     snapshot_every: int = Field(0, ge=0)                 # images between two kept generators; 0 keeps the last alone
-    best: Literal["none", "overall", "worst_group"] = "none"  # weights of the lowest held-out loss, not the last
+    best: Literal["none", "overall", "worst_group"] = "none"  # weights of the lowest validation loss, not the last
     grid_every: int = Field(0, ge=0)                     # images between two grids of samples; 0 makes none
     trackers: Literal["none", "auto", "tensorboard", "wandb", "mlflow"] = "none"  # auto: TensorBoard where installed
     start: str | None = None                             # folder of a generator whose weights are gone on from
