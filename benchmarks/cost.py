@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from benchmarks.setting import Setting
-from equigen.diffusion import noise_schedule
+from equigen.diffusion import TokenConditions, noise_schedule, objective_of
 from equigen.equity import build
 from equigen.equity.question import Question
 from equigen.training import Trainer, TrainSettings
@@ -157,8 +157,9 @@ def measure(images: int = IMAGES, preset: str = PRESET) -> dict[str, Any]:
             look_back(rule)
             clock = Clocked(rule, turns, variant)
             place = Path(name) / variant / "checkpoint.safetensors"
-            network, schedule = setting.denoiser(preset), noise_schedule()
-            jobs.append((Trainer(network, schedule, setting.data, setting.data, clock, settings, place, ""), clock))
+            network, objective = setting.denoiser(preset), objective_of(noise_schedule())
+            sides = TokenConditions(setting.data.ids, settings.drop_all, settings.drop_one), setting.data, setting.data
+            jobs.append((Trainer(network, objective, *sides, clock, settings, place, ""), clock))
         with ThreadPoolExecutor(len(jobs)) as threads:
             for done in [threads.submit(train, *job) for job in jobs]:
                 done.result()

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.setting import Setting
-from equigen.diffusion import loss_per_image, noise_schedule
+from equigen.diffusion import TokenConditions, loss_per_image, noise_schedule, objective_of
 from equigen.equity import build, propose
 from equigen.training import Trainer, TrainSettings
 
@@ -81,8 +81,10 @@ def measure() -> dict[str, Any]:
         # design=1: the Bayesian step runs from the end of the very first window on, so that its cost is in the figure
         mechanism = InTurn(build("perturbation", setting.data.groups, 0, design=1), other)
         place = Path(name) / "run" / "checkpoint.safetensors"
+        conditions = TokenConditions(setting.data.ids, settings.drop_all, settings.drop_one)
         trainer = Trainer(
-            setting.denoiser(PRESET), noise_schedule(), setting.data, setting.data, mechanism, settings, place, "",
+            setting.denoiser(PRESET), objective_of(noise_schedule()), conditions, setting.data, setting.data, mechanism,
+            settings, place, "",
         )
         mechanism.started = time.perf_counter()
         trainer.run(show=True)

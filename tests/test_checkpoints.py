@@ -113,3 +113,29 @@ def test_a_state_that_json_cannot_hold_leaves_the_old_checkpoint(tmp_path):
     with pytest.raises(TypeError):
         save_checkpoint(place, {"a": torch.ones(1)}, {"seen": json})
     assert load_checkpoint(place)[1] == {"seen": 1} and names(tmp_path) == ["c.safetensors"]
+
+
+def test_tensors_that_share_memory_are_written_each_by_itself(tmp_path):
+    table = torch.arange(6.0)
+    save_checkpoint(tmp_path / "c.safetensors", {"one": table, "two": table, "part": table[2:4]}, {})
+    tensors, _ = load_checkpoint(tmp_path / "c.safetensors")
+    assert torch.equal(tensors["one"], table) and torch.equal(tensors["two"], table)
+    assert tensors["part"].tolist() == [2.0, 3.0]
+
+
+def test_counts_and_mappings_of_an_optimizer_are_laid_flat_and_put_back():
+    class Odd(torch.optim.SGD):
+        def load_state_dict(self, state_dict):
+            self.given = state_dict["state"]
+
+        def state_dict(self):
+            inner = {"moments": torch.ones(2, dtype=torch.uint8), "scale": torch.tensor(2.0)}
+            return {**super().state_dict(), "state": {0: {"step": 7, "inner": inner}}}
+
+    optimizer = Odd([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
+    flat = optimizer_tensors(optimizer)
+    assert {name: value.tolist() for name, value in flat.items()} == {
+        "0.step": 7, "0.moments": [1, 1], "0.scale": 2.0}
+    load_optimizer_tensors(optimizer, flat)
+    (given,) = optimizer.given.values()
+    assert given["step"] == 7 and type(given["step"]) is int and given["scale"].dtype == torch.float32

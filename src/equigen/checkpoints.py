@@ -29,8 +29,14 @@ def unprefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-    """Write one checkpoint, whole or not at all."""
-    copies = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write one checkpoint, whole or not at all; tensors that share memory are written each by itself."""
+    copies: Tensors = {}
+    places = set[int]()
+    for name, tensor in tensors.items():
+        own = tensor.detach().cpu().contiguous()
+        place = own.untyped_storage().data_ptr()
+        copies[name] = own.clone() if place in places else own
+        places.add(place)
     with replacing(path) as temporary:
         save_file(copies, temporary, metadata={"state": json.dumps(state)})
 
@@ -50,16 +56,25 @@ def load_checkpoint(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """State of a torch optimizer whose state holds only tensors (AdamW, say): ``<parameter index>.<name>``."""
-    states = optimizer.state_dict()["state"]
-    return {f"{index}.{name}": value for index, state in states.items() for name, value in state.items()}
+    """State of a torch optimizer as ``<parameter index>.<name>``; a whole number (of steps, say) is a scalar int64.
+
+    A mapping within the state of a parameter, as 8-bit optimizers have, is laid flat: they take it back as such.
+    """
+    flat: Tensors = {}
+    for index, state in optimizer.state_dict()["state"].items():
+        inner = [value for value in state.values() if isinstance(value, dict)]
+        for name, value in [*state.items(), *(item for values in inner for item in values.items())]:
+            if not isinstance(value, dict):
+                flat[f"{index}.{name}"] = value if isinstance(value, torch.Tensor) else torch.tensor(int(value))
+    return flat
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
     """Put back what ``optimizer_tensors`` gave; hyperparameters are left as the optimizer has them."""
-    whole = optimizer.state_dict()
-    states: dict[int, dict[str, torch.Tensor]] = {}
+    saved = optimizer.state_dict()
+    states: dict[int, dict[str, torch.Tensor | int]] = {}
     for key, value in tensors.items():
         index, name = key.split(".", 1)
-        states.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({**whole, "state": states})
+        counts = value.ndim == 0 and value.dtype == torch.int64
+        states.setdefault(int(index), {})[name] = int(value) if counts else value
+    optimizer.load_state_dict({**saved, "state": states})

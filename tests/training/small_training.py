@@ -14,8 +14,8 @@ from unittest.mock import patch
 import torch
 
 from equigen.checkpoints import prefixed, save_checkpoint
-from equigen.diffusion import PRESETS, Denoiser, build_tokens, build_unet, noise_schedule
-from equigen.equity import Groups, build
+from equigen.diffusion import PRESETS, Denoiser, TokenConditions, build_tokens, build_unet, noise_schedule, objective_of
+from equigen.equity import GroupLosses, Groups, build
 from equigen.training import Data, Trainer, TrainSettings, gradients
 
 SMALL = {"channels": (32,), "tokens": 16, "head": 16, "layers": 1}
@@ -52,8 +52,9 @@ def trainer(checkpoint, mechanism=NONE, chosen=None, train=None, held_out=True, 
         denoiser = Denoiser(build_unet("tiny", 4, 4, chosen.seed), build_tokens([4, 5], "tiny", chosen.seed))
     own = dict(mechanism)
     rule = build(own.pop("mechanism"), GROUPS, chosen.seed, **own)
-    sides = data(40, 0) if train is None else train, data(20, 1) if held_out else None
-    return Trainer(denoiser, noise_schedule(), *sides, rule, chosen, Path(checkpoint), key, keep=keep)
+    train = data(40, 0) if train is None else train
+    sides = TokenConditions(train.ids, chosen.drop_all, chosen.drop_one), train, data(20, 1) if held_out else None
+    return Trainer(denoiser, objective_of(noise_schedule()), *sides, rule, chosen, Path(checkpoint), key, keep=keep)
 
 
 class Stopped(Exception):
@@ -78,9 +79,19 @@ def stopping(step, action=None):
     return patch.object(gradients, "loss_per_image", loss_per_image)
 
 
-def kept(run):
+def kept(run, weights):
     """Leave a file for each snapshot, which fails where there is one: by another process, say."""
     (run.checkpoint.parent / f"{run.checkpoint.stem}-kept-{run.seen}").touch(exist_ok=False)
+
+
+def doubled(measure):
+    """Losses of a probe as a processor with a mind of its own might measure them."""
+    def measured(*inputs):
+        found = measure(*inputs)
+        factors = torch.linspace(1, 2, len(found.table))[:, None]
+        return GroupLosses(found.groups, found.table * factors, found.counts, 2 * found.strata)
+
+    return measured
 
 
 def main(folder, images, mechanisms, kill=None):
@@ -91,7 +102,7 @@ def main(folder, images, mechanisms, kill=None):
         run = trainer(Path(folder) / f"{name}.safetensors", mechanism, settings(int(images), **changes), keep=kept)
         if name == "unlike" and run.accelerator.process_index == 1:
             for watch in run.probes.values():
-                watch.noise = watch.noise.flip(0)
+                watch.measure = doubled(watch.measure)
         with stopping(step, lambda: os.kill(os.getpid(), signal.SIGKILL)):
             run.run(show=False)
         place = Path(folder) / f"{name}-{run.accelerator.process_index}.safetensors"

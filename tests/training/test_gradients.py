@@ -127,8 +127,8 @@ def test_a_mechanism_sees_unweighted_losses_and_min_snr_multiplies_its_weights(t
     found, losses, _ = passed(run)
     batch = run.stream.batch(0)
     inputs = run.data.latents[batch.rows], batch.noise, batch.timesteps, batch.ids
-    by_hand = loss_per_image(run.network, run.schedule, *inputs)
-    snr = compute_snr(run.schedule, batch.timesteps)
+    by_hand = loss_per_image(run.network, run.objective, *inputs)
+    snr = compute_snr(noise_schedule(), batch.timesteps)
     run.network.zero_grad()
     (own * snr.clamp(max=2.0) / (snr + 1) * by_hand).mean().backward()
     expected = torch.cat([p.grad.double().flatten() for p in run.network.parameters() if p.grad is not None])
@@ -190,7 +190,7 @@ class Outside:
 def outside(tmp_path, declared, parts):
     run = trainer(tmp_path / f"{parts}.safetensors", chosen=settings(16, accumulate=parts))
     made = type("Declared", (Outside,), {} if declared is None else {"uses_losses": declared})
-    arguments = run.gradients.schedule, run.gradients.latents, made(build("none", run.data.groups, 0)), run.settings
+    arguments = run.gradients.objective, run.gradients.latents, made(build("none", run.data.groups, 0)), run.settings
     run.gradients = gradients.Gradients(run.accelerator, run.model, *arguments, run._check_finite)
     return run
 

@@ -215,7 +215,7 @@ def test_one_step_by_hand(tmp_path):
         run.run(show=False)
     batch = copy.stream.batch(0)
     inputs = copy.data.latents[batch.rows], batch.noise, batch.timesteps, batch.ids
-    losses = gradients.loss_per_image(copy.network, copy.schedule, *inputs)
+    losses = gradients.loss_per_image(copy.network, copy.objective, *inputs)
     (weights * losses).mean().backward()
     norm = torch.nn.utils.clip_grad_norm_(copy.network.parameters(), 0.05)
     assert norm > 0.05

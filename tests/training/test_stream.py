@@ -4,13 +4,15 @@ import pytest
 import torch
 from small_training import settings
 
+from equigen.diffusion import TokenConditions
 from equigen.training.stream import Stream
 
 IDS = torch.arange(2, 22).view(10, 2)
 
 
 def stream(weights=None, ids=IDS, **changes):
-    return Stream(ids, (1, 2, 2), settings(**{"batch": 4, **changes}), weights)
+    chosen = settings(**{"batch": 4, **changes})
+    return Stream(TokenConditions(ids, chosen.drop_all, chosen.drop_one), (len(ids), 1, 2, 2), chosen, weights)
 
 
 def rows(made, positions):

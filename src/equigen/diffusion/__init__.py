@@ -1,8 +1,17 @@
 """Conditioning, networks, the objective, the pipeline that samples, and pretrained text-to-image pipelines."""
 
+from equigen.diffusion.conditions import Conditions, TokenConditions
 from equigen.diffusion.lora import add_lora, load_lora, save_lora
 from equigen.diffusion.networks import PRESETS, ConditionTokens, Denoiser, build_tokens, build_unet, drop
-from equigen.diffusion.objective import STEPS, Prediction, loss_per_image, min_snr_weights, noise_schedule
+from equigen.diffusion.objective import (
+    STEPS,
+    Objective,
+    Prediction,
+    loss_per_image,
+    min_snr_weights,
+    noise_schedule,
+    objective_of,
+)
 from equigen.diffusion.pipeline import EquigenPipeline, open_generator
 from equigen.diffusion.pretrained import MemoryTable, Pretrained, TextDenoiser, open_pretrained
 from equigen.diffusion.prompt_cache import PromptCache, encode_prompts, prompt_table
@@ -16,15 +25,18 @@ __all__ = [
     "PRESETS",
     "STEPS",
     "ConditionTokens",
+    "Conditions",
     "Denoiser",
     "EquigenPipeline",
     "MemoryTable",
+    "Objective",
     "Prediction",
     "Pretrained",
     "PromptCache",
     "PromptConditions",
     "TextDenoiser",
     "TextEncoder",
+    "TokenConditions",
     "Vocabulary",
     "add_lora",
     "build_text_unet",
@@ -38,6 +50,7 @@ __all__ = [
     "loss_per_image",
     "min_snr_weights",
     "noise_schedule",
+    "objective_of",
     "open_generator",
     "open_pretrained",
     "open_text_encoder",

@@ -1,6 +1,7 @@
 """The training loop, its settings, its checkpoint and the fixed probe."""
 
-from equigen.training.loop import Data, Trainer
+from equigen.training.data import Data
+from equigen.training.loop import Trainer
 from equigen.training.settings import TrainSettings
 from equigen.training.train import Run, check_settings, train
 

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 
 from equigen.equity import GroupLosses, Groups
+from equigen.training.loss_scale import LossScale
 
 COLUMNS = ["images_seen", "kind", "attribute", "group", "value", "n"]
 Row = list[Any]
@@ -16,8 +17,9 @@ Row = list[Any]
 class History:
     """Rows (images_seen, kind, attribute, group, value, n) and the running sums of training losses per group.
 
-    ``kind`` is train (mean loss since the last log), probe_train, probe_heldout (fixed probes), learning_rate, or what
-    the mechanism records (sigma, reward). ``n``: images behind the mean; None where that has no meaning.
+    ``kind`` is train (mean loss since the last log), probe_train, probe_heldout (fixed probes), probe_averaged (the
+    latter with averaged weights), learning_rate, loss_scale and steps_left_out (float16), or what the mechanism records
+    (sigma, reward). ``n``: images behind the mean; None where that has no meaning.
     """
 
     def __init__(self, groups: Groups) -> None:
@@ -33,14 +35,21 @@ class History:
             known = index[:, column] >= 0
             self.sums[1:][self.groups.slices[attribute]].index_add_(0, index[known, column], values[known])
 
-    def log_training(self, seen: int, learning_rate: float) -> float:
-        """Turn the running sums into rows and begin anew; the overall mean loss."""
+    def log_training(self, seen: int, learning_rate: float, scale: LossScale | None = None) -> float:
+        """Turn the running sums into rows and begin anew; the overall mean loss.
+
+        With float16 also the loss scale, and the steps that were left out since the last log.
+        """
         names = [("*", "*"), *self.groups.index]
         for (attribute, group), (total, n) in zip(names, self.sums.tolist(), strict=True):
             if n:
                 self.rows.append([seen, "train", attribute, group, total / n, int(n)])
         mean = float(self.sums[0, 0] / self.sums[0, 1].clamp_min(1))
         self.rows.append([seen, "learning_rate", "*", "*", learning_rate, None])
+        if scale is not None:
+            self.rows.append([seen, "loss_scale", "*", "*", scale.value, None])
+            self.rows.append([seen, "steps_left_out", "*", "*", float(scale.skipped), None])
+            scale.skipped = 0
         self.sums.zero_()
         return mean
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 
 from equigen.diffusion import STEPS, loss_per_image
 from equigen.equity import GroupLosses, Groups, group_losses
@@ -17,43 +19,51 @@ STRATA = 4  # noise levels at which each image of a probe is measured
 class Probe:
     """Group losses on a sample that holds every group as evenly as the data allow.
 
-    ``latents`` [N, C, h, w] normalised, ``ids`` [N, F], ``groups`` [N, A]. About ``count`` images are taken, in turn
-    from each group of each attribute, without replacement (see ``choose``). Each is measured at one timestep in each of
-    STRATA equal strata of [0, 1000), with noise of its own.
+    ``latents`` [N, C, h, w] normalised (or a store), ``ids`` [N, F], ``groups`` [N, A]. About ``count`` images are
+    taken, in turn from each group of each attribute, without replacement (see ``choose``). Each is measured at one
+    timestep in each of STRATA equal strata of [0, steps), with plain noise of its own, whatever training does to noise.
     """
 
     def __init__(
         self,
-        latents: torch.Tensor,
+        latents: Any,
         ids: torch.Tensor,
         index: torch.Tensor,
         groups: Groups,
         count: int,
         seed: int,
         name: str,
+        steps: int = STEPS,
     ) -> None:
         rows = choose(index, groups, count, seed, name)
         draws = torch_generator(seed, f"probe-{name}")
         self.groups, self.index = groups, index[rows]
         self.latents, self.ids = latents[rows].repeat(STRATA, 1, 1, 1), ids[rows].repeat(STRATA, 1)
         self.noise = torch.randn(self.latents.shape, generator=draws)
-        width = STEPS // STRATA
+        ends = [steps * stratum // STRATA for stratum in range(STRATA + 1)]
         self.timesteps = torch.cat(
-            [
-                torch.randint(low * width, (low + 1) * width, (len(rows),), generator=draws)
-                for low in range(STRATA)
-            ]
+            [torch.randint(low, high, (len(rows),), generator=draws) for low, high in pairwise(ends)]
         )
 
     @torch.no_grad()
-    def measure(self, denoiser: Any, schedule: Any, device: torch.device, batch: int) -> GroupLosses:
-        """Mean denoising loss of each group, over images and strata."""
+    def measure(
+        self, denoiser: Any, objective: Any, device: torch.device, batch: int, accelerator: Accelerator | None = None
+    ) -> GroupLosses:
+        """Mean denoising loss of each group, over images and strata, ``batch`` of them at a time.
+
+        With an ``accelerator`` of several processes each measures its share, and all get the whole.
+        """
+        processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
+        count = len(self.latents)
+        share = -(-count // processes)
+        rows = (torch.arange(share) + rank * share) % count  # the last process makes up to its share by repeating
         parts = []
-        for low in range(0, len(self.latents), batch):
-            part = slice(low, low + batch)
+        for low in range(0, share, batch):
+            part = rows[low : low + batch]
             inputs = (self.latents[part], self.noise[part], self.timesteps[part], self.ids[part])
-            parts.append(loss_per_image(denoiser, schedule, *(value.to(device) for value in inputs)).cpu())
-        return group_losses(torch.cat(parts).view(STRATA, -1).T, self.index, self.groups)
+            parts.append(loss_per_image(denoiser, objective, *(value.to(device) for value in inputs)))
+        losses = torch.cat(parts) if accelerator is None else accelerator.gather(torch.cat(parts))
+        return group_losses(losses[:count].cpu().view(STRATA, -1).T, self.index, self.groups)
 
 
 def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str) -> torch.Tensor:

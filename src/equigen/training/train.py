@@ -11,14 +11,17 @@ import torch
 from accelerate import Accelerator
 
 import equigen
+from equigen.checkpoints import Tensors
 from equigen.cohort import Cohort
 from equigen.diffusion import (
     Denoiser,
     EquigenPipeline,
+    TokenConditions,
     Vocabulary,
     build_tokens,
     build_unet,
     noise_schedule,
+    objective_of,
     open_generator,
 )
 from equigen.diffusion.networks import PRESETS
@@ -26,8 +29,11 @@ from equigen.equity import Groups, build
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, naming_full_disk, read_json, write_json, write_parquet
 from equigen.latents import SHIPPED, Autoencoder, channel_statistics, encode, load_autoencoder
+from equigen.training.data import Data
 from equigen.training.gradients import check_batch
-from equigen.training.loop import Data, Trainer
+from equigen.training.grids import group_grids
+from equigen.training.loop import Images, Trainer
+from equigen.training.needs import check_needs
 from equigen.training.settings import TrainSettings
 
 
@@ -47,13 +53,18 @@ def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoenc
     """Everything that can be known to fail before an image is encoded.
 
     Raises InputError for an image size that does not fit the autoencoder, a batch that cannot be cut in parts, a
-    training split without images, or a mechanism that is unknown or cannot work on the cohort's groups.
+    training split without images, a choice of the best weights without validation images, packages that are not
+    installed, or a mechanism that is unknown or cannot work on the cohort's groups.
     """
+    check_needs(settings)
     check_batch(settings.batch, 1, settings.accumulate)
     autoencoder.check_size(settings.size)
     if len(cohort.split("train")) == 0:
         problem = Problem("the training split is empty", "mend the split in cohort.yaml")
         raise InputError("There is nothing to train on.", [problem])
+    if settings.best != "none" and len(cohort.split("val", domain="id")) == 0:
+        problem = Problem("the validation split is empty", "mend the split in cohort.yaml, or set best: none")
+        raise InputError("The best weights cannot be told.", [problem])
     build(settings.mechanism, groups_of(cohort), settings.seed, **settings.mechanism_settings)
 
 
@@ -99,27 +110,33 @@ def train(
     cache = latents or folder.parent.parent / "latents"
     with accelerator.main_process_first():
         sides = prepare(cohort, coder, cache, settings.size, show)
-    denoiser = Denoiser(
-        build_unet(settings.preset, coder.channels, settings.size // coder.factor, settings.seed),
-        build_tokens(words.sizes, settings.preset, settings.seed),
-    )
+    denoiser = _network(settings, coder, words)
     if origin is not None:
         denoiser.load_state_dict(origin.denoiser.state_dict())
     rule = build(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
-    schedule, checkpoint = noise_schedule(settings.prediction), folder / "checkpoint.safetensors"
+    conditions = TokenConditions(sides.train.ids, settings.drop_all, settings.drop_one)
 
-    def keep(trainer: Trainer) -> None:
+    def keep(trainer: Trainer, weights: Tensors) -> None:
         place = folder / "snapshots" / f"{trainer.seen:09d}"
         with naming_full_disk(place):
-            _pipeline(trainer, coder, words, sides).save_pretrained(str(place), safe_serialization=True)
+            _pipeline(settings, weights, coder, words, sides).save_pretrained(str(place), safe_serialization=True)
+
+    def grids(trainer: Trainer) -> Images:
+        weights = trainer.weights(now=True)
+        if not accelerator.is_main_process:
+            return {}
+        pipeline = _pipeline(settings, weights, coder, words, sides).to(accelerator.device)
+        return group_grids(pipeline, sides.held_out if len(sides.held_out.latents) else sides.train, settings.seed)
 
     trainer = Trainer(
-        denoiser, schedule, sides.train, sides.held_out, rule, settings, checkpoint, key, accelerator, keep
-    )
+        denoiser, objective_of(noise_schedule(settings.prediction)), conditions, sides.train, sides.held_out, rule,
+        settings, folder / "checkpoint.safetensors", key, accelerator, keep, grids,
+    )  # fmt: skip
     trainer.run(show)
+    weights = trainer.weights()
     if accelerator.is_main_process:
         with naming_full_disk(folder):
-            _export(trainer, coder, words, sides, folder)
+            _export(trainer, _pipeline(settings, weights, coder, words, sides), folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
 
@@ -196,35 +213,44 @@ def _check_same(folder: Path, key: str) -> None:
         raise InputError("The output folder is taken.", [problem])
 
 
-def _pipeline(trainer: Trainer, coder: Autoencoder, words: Vocabulary, sides: Sides) -> EquigenPipeline:
-    """The generator as it is now, on the CPU, with averaged weights where they are kept; training is not touched."""
-    network = copy.deepcopy(trainer.network)
-    if trainer.average is not None:
-        trainer.average.copy_to(network)
+def _network(settings: TrainSettings, coder: Autoencoder, words: Vocabulary) -> Denoiser:
+    """A fresh network, initialised from the seed alone."""
+    return Denoiser(
+        build_unet(settings.preset, coder.channels, settings.size // coder.factor, settings.seed),
+        build_tokens(words.sizes, settings.preset, settings.seed),
+    )
+
+
+def _pipeline(
+    settings: TrainSettings, weights: Tensors, coder: Autoencoder, words: Vocabulary, sides: Sides
+) -> EquigenPipeline:
+    """A generator of these weights, on the CPU, that shares nothing with what is trained."""
+    network = _network(settings, coder, words)
+    network.load_state_dict(weights)
     pipeline = EquigenPipeline(
         unet=network.unet,
         tokens=network.tokens,
         vae=copy.deepcopy(coder.network),
-        scheduler=trainer.schedule,
+        scheduler=noise_schedule(settings.prediction),
         latent_mean=sides.mean,
         latent_std=sides.std,
         vocabulary=words.fields,
-        size=trainer.settings.size,
+        size=settings.size,
     )
     return pipeline.to("cpu")  # type: ignore[no-any-return]
 
 
-def _export(trainer: Trainer, coder: Autoencoder, words: Vocabulary, sides: Sides, folder: Path) -> None:
-    """Write the pipeline (averaged weights where kept), the history, and last the record that says all is done."""
-    pipeline = _pipeline(trainer, coder, words, sides)
+def _export(trainer: Trainer, pipeline: EquigenPipeline, folder: Path) -> None:
+    """Write the pipeline, the history, and last the record that says all is done."""
     pipeline.save_pretrained(str(folder), safe_serialization=True)
     write_parquet(folder / "history.parquet", trainer.history.frame())
     record: dict[str, Any] = {
         "key": trainer.key,
         "generator": pipeline.hash,
-        "autoencoder": coder.hash,
+        "autoencoder": pipeline.autoencoder.hash,
         "settings": trainer.settings.model_dump(mode="json"),
         "images_seen": trainer.seen,
+        "best": trainer.best.record() if trainer.best else None,
         "training_images": len(trainer.data.latents),
         "parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
         "processes": trainer.accelerator.num_processes,
