@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from importlib import resources
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes, naming_full_disk
+from equigen.files import naming_full_disk
 from equigen.progress import quiet
 
 CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -46,13 +47,11 @@ def pixels_of(blocks: torch.Tensor, side: int) -> torch.Tensor:
 
 def weight_hash(module: torch.nn.Module) -> str:
     """First 16 hexadecimal digits of SHA-256 over the names, shapes and float32 bytes of all weights."""
-    parts = [
-        name.encode()
-        + str(tuple(tensor.shape)).encode()
-        + tensor.detach().float().cpu().contiguous().numpy().tobytes()
-        for name, tensor in sorted(module.state_dict().items())
-    ]
-    return hash_bytes(b"".join(parts))[:16]
+    digest = hashlib.sha256()  # weight by weight: all of a large network at once would double its memory
+    for name, tensor in sorted(module.state_dict().items()):
+        digest.update(name.encode() + str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class Autoencoder:
