@@ -102,15 +102,14 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
     def check(self, plan: pd.DataFrame) -> None:
         """Raise InputError for rows of a plan that cannot be made: unknown levels, solver, steps, a negative prompt."""
         self.words.encode(plan)
-        self._check_requests(requests(plan))
+        self._check_requests(requests(plan)[0])
 
     def _check_requests(self, asked: list[Request]) -> None:
         check_sampler(asked, lambda name: solver(name, self.scheduler))
-        rows = [row for row, one in enumerate(asked) if one.negative]
-        if rows:
+        told = [one.negative for one in asked if one.negative]
+        if told:
             mend = "leave it empty: this generator takes attributes and labels, no prompts"
-            problem = Problem(f"'{asked[rows[0]].negative}'", mend, row=rows[0] + 2, column="negative")
-            raise InputError("A negative prompt cannot be used.", [problem])
+            raise InputError("A negative prompt cannot be used.", [Problem(f"'{told[0]}'", mend, column="negative")])
 
     @torch.no_grad()
     def __call__(

@@ -90,25 +90,34 @@ class Generator(Protocol):
         """One image [size, size, 3] for each row and seed."""
 
 
-def requests(plan: pd.DataFrame) -> list[Request]:
-    """What each row asks of the sampler, in the order of the rows.
+def requests(plan: pd.DataFrame) -> tuple[list[Request], NDArray[np.int64]]:
+    """What the rows of a plan ask of the sampler: the different requests as they first come, and each row's one [N].
 
     Columns ``guidance`` and ``steps``, and if they are there ``solver``, ``guidance_low``, ``guidance_high`` and
-    ``negative``, in which an empty cell means the default. Raises InputError, with the row, for guidance that is no number of at least 0, an interval that is none between 0
-    and 1, and steps below 1.
+    ``negative``, in which an empty cell means the default. Raises InputError, with the row, for guidance that is no
+    number of at least 0, an interval that is none between 0 and 1, and steps below 1.
     """
-    columns = {name: plan[name].tolist() if name in plan else [None] * len(plan) for name in OPTIONAL}
-    rows = zip(plan["guidance"].tolist(), plan["steps"].tolist(), *columns.values(), strict=True)
+    columns = ["guidance", "steps", *(name for name in OPTIONAL if name in plan)]
+    words = plan[columns].astype(object).where(plan[columns].notna(), None)
+    numbers, different = pd.factorize(pd.MultiIndex.from_frame(words))
     found, problems = [], []
-    for number, (guidance, steps, *more) in enumerate(rows):
-        name, low, high, negative = (None if pd.isna(value) else value for value in more)
-        interval = (0.0 if low is None else float(low), 1.0 if high is None else float(high))
-        asked = Request(float(guidance), int(steps), name or DEFAULT_SOLVER, interval, negative or "")
-        problems += [Problem(told, mend, row=number + 2, column=column) for told, mend, column in _faults(asked)]
+    for number, cells in enumerate(different):
+        given = {name: cell for name, cell in zip(columns, cells, strict=True) if not pd.isna(cell)}
+        asked = _request(given)
+        row = int(np.argmax(numbers == number)) + 2
+        problems += [Problem(told, mend, row=row, column=column) for told, mend, column in _faults(asked)]
         found.append(asked)
     if problems:
         raise InputError("This plan cannot be carried out.", problems)
-    return found
+    return found, numbers.astype(np.int64)
+
+
+def _request(given: dict[str, Any]) -> Request:
+    """One request from the cells that are not empty."""
+    interval = (float(given.get("guidance_low", 0.0)), float(given.get("guidance_high", 1.0)))
+    negative = str(given.get("negative", ""))
+    solver = str(given.get("solver", "")) or DEFAULT_SOLVER
+    return Request(float(given.get("guidance", math.nan)), int(given.get("steps", 0)), solver, interval, negative)
 
 
 def _faults(asked: Request) -> list[tuple[str, str, str]]:

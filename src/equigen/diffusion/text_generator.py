@@ -97,7 +97,7 @@ class TextGenerator:
         problems = [Problem("is empty", "give each row its prompt", row=int(row) + 2, column="prompt") for row in empty]
         if problems:
             raise InputError("There is nothing to say to the generator.", problems)
-        self._check_requests(requests(plan))
+        self._check_requests(requests(plan)[0])
 
     def _check_requests(self, asked: Sequence[Request]) -> None:
         low = [one.guidance for one in asked if one.guidance < 1]
@@ -108,6 +108,9 @@ class TextGenerator:
             problem = Problem(f"{self.family} cannot change it between steps", "leave out guidance_low, guidance_high")
             raise InputError("Guidance cannot be limited with this model.", [problem])
         check_sampler(asked, self._solver)
+        if "PixArt" in self.family and any(one.steps == 1 and one.solver != OWN for one in asked):
+            problem = Problem("1 step", "use at least 2: with 1 the pipeline wants a scheduler of distilled models")
+            raise InputError("These images cannot be made.", [problem])
 
     def _solver(self, name: str) -> Any:
         """A fresh scheduler for a name; ``own`` is the one that the pipeline came with."""
@@ -131,8 +134,8 @@ class TextGenerator:
         elsewhere the network is asked once. ``negative``: a negative prompt. Returns [B, size, size, 3] uint8. Raises
         InputError for what the pipeline cannot do, and for images that are no numbers.
         """
-        scales = np.broadcast_to(np.asarray(guidance, dtype=np.float64), len(conditions) or 1)
         check_call(len(conditions), len(seeds), np.asarray(guidance, dtype=np.float32))
+        scales = np.broadcast_to(np.asarray(guidance, dtype=np.float64), len(conditions))
         asked = [Request(float(scale), steps, solver, interval, negative) for scale in np.unique(scales)]
         self._check_requests(asked)
         prompts, numbers = np.array(conditions["prompt"], dtype=object), np.array(seeds, dtype=object)
