@@ -19,10 +19,12 @@ TRAILING = {"timestep_spacing": "trailing"}
 def calls(pipeline, monkeypatch):
     """(timestep, whether all tokens were dropped) of each call of the denoiser."""
     seen, plain = [], pipeline.denoiser.forward
-    monkeypatch.setattr(
-        pipeline.denoiser, "forward",
-        lambda noisy, times, ids: (seen.append((float(times[0]), bool((ids == DROPPED).all()))), plain(noisy, times, ids))[1],
-    )  # fmt: skip
+
+    def forward(noisy, times, ids):
+        seen.append((float(times[0]), bool((ids == DROPPED).all())))
+        return plain(noisy, times, ids)
+
+    monkeypatch.setattr(pipeline.denoiser, "forward", forward)
     return seen
 
 
@@ -137,7 +139,7 @@ def test_a_generator_says_what_it_makes_and_where(pipeline):
 
 def test_requests_are_the_different_ones_and_each_row_has_one():
     plan = pd.DataFrame({
-        "guidance": [2.0, 1.0, 2.0, 3.0, 2.0], "steps": [20, 20, 20, 20, 20], "solver": ["ddim", None, "ddim", "", None],
+        "guidance": [2.0, 1.0, 2.0, 3.0, 2.0], "steps": 20, "solver": ["ddim", None, "ddim", "", None],
         "guidance_low": [np.nan, np.nan, np.nan, 0.2, None], "negative": [None, "", None, "dark", None],
     })  # fmt: skip
     found, numbers = requests(plan)
@@ -163,11 +165,11 @@ def test_kinds_of_requests():
 
 
 def test_faults_of_a_plan_name_row_and_column():
-    plan = pd.DataFrame({"guidance": [2.0, -1.0, np.nan, 2.0, 2.0], "steps": [1, 1, 1, 0, 1],
-                         "guidance_low": [0.1, 0.1, 0.1, 0.1, 0.5], "guidance_high": [1.0, 1.0, 1.0, 1.0, 0.5]})  # fmt: skip
+    ends = {"guidance_low": [0.1, 0.1, 0.1, 0.1, 0.5], "guidance_high": [1.0, 1.0, 1.0, 1.0, 0.5]}
+    plan = pd.DataFrame({"guidance": [2.0, -1.0, np.nan, 2.0, 2.0], "steps": [1, 1, 1, 0, 1], **ends})
     with pytest.raises(InputError) as caught:
         requests(plan)
     places = [(problem.row, problem.column) for problem in caught.value.problems]
     assert places == [(3, "guidance"), (4, "guidance"), (5, "steps"), (6, "guidance_low"), (6, "guidance_high")]
-    with pytest.raises(InputError, match="row 2, column 'guidance_high': 1.5"):
+    with pytest.raises(InputError, match=r"row 2, column 'guidance_high': 1\.5"):
         requests(plan.head(1).assign(guidance_high=1.5))

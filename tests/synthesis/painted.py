@@ -8,7 +8,7 @@ import torch
 
 ERRORS = {
     "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
-    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried to"),
+    "cpu": RuntimeError("[enforce fail at alloc_cpu.cpp:121] . DefaultCPUAllocator: can't allocate memory: you tried"),
     "python": MemoryError(),
 }
 
@@ -48,6 +48,6 @@ def expected(plan):
     painter = Painter()
     given = {"solver": "dpm++", "guidance_low": 0.0, "guidance_high": 1.0, "negative": ""}
     whole = plan.assign(**{name: plan[name].fillna(value) if name in plan else value for name, value in given.items()})
-    rows = whole.to_dict("records")
-    return np.stack([painter.paint(row["seed"], row["guidance"], row["steps"], row["solver"],
-                                   (row["guidance_low"], row["guidance_high"]), row["negative"]) for row in rows])  # fmt: skip
+    names = ["seed", "guidance", "steps", "solver", "guidance_low", "guidance_high", "negative"]
+    rows = whole[names].itertuples(index=False, name=None)
+    return np.stack([painter.paint(*row[:4], row[4:6], row[6]) for row in rows])
