@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from diffusers import DDIMScheduler, DPMSolverMultistepScheduler, EulerDiscreteScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
 from tiny_pipelines import old_habits
 
 from equigen.diffusion import Request, requests
@@ -77,6 +82,22 @@ def test_other_solvers_by_hand(pipeline, conditions, name, kind, settings):
     assert torch.equal(latents(pipeline, conditions, [2.0] * 4, name), expected)
     made = pipeline(conditions, SEEDS, guidance=2.0, steps=STEPS, solver=name)
     assert (made != pipeline(conditions, SEEDS, guidance=2.0, steps=STEPS)).any()
+
+
+@pytest.mark.parametrize("name", ["dpm++", "unipc", "euler"])
+def test_flow_matching_finds_the_images_of_a_perfect_denoiser(pipeline, conditions, monkeypatch, name):
+    """Where every image is one picture, the velocity of its flow is known in closed form; t is told as 1000 sigma."""
+    picture = torch.randn(12, 4, 4, generator=torch.Generator().manual_seed(3))
+    monkeypatch.setattr(pipeline, "scheduler", FlowMatchEulerDiscreteScheduler(shift=2.0))
+
+    def velocity(noisy, times, ids):
+        return (noisy - picture) / (times.float() / 1000)[:, None, None, None]
+
+    monkeypatch.setattr(pipeline.denoiser, "forward", velocity)
+    made = latents(pipeline, conditions, [1.0] * 4, name)
+    torch.testing.assert_close(made, picture.expand(4, -1, -1, -1), atol=5e-3, rtol=0)
+    with pytest.raises(InputError, match="'ddim' is not possible with this model"):
+        pipeline(conditions, SEEDS, solver="ddim")
 
 
 @pytest.mark.parametrize("interval", [(0.2, 0.7), (0.6, 1.0), (0.0, 0.4)])

@@ -348,6 +348,22 @@ def test_any_generator_is_opened_by_what_its_folder_says(pipeline, folders, gene
     assert full.size == 48 and full.family == "StableDiffusionPipeline"
 
 
+def test_a_name_of_the_hub_is_looked_up_there(folders, monkeypatch):
+    asked, real = [], diffusers.DiffusionPipeline.load_config
+
+    def load_config(place, **how):
+        asked.append((place, how.get("local_files_only")))
+        if place == "somebody/gone":
+            raise OSError("cannot reach the hub")
+        return real(place, **how)
+
+    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", load_config)
+    with pytest.raises(InputError, match="cannot reach the hub"):
+        open_any_generator("somebody/gone")
+    open_any_generator(folders("sd"))
+    assert asked[0] == ("somebody/gone", False) and asked[1] == (str(folders("sd")), True)
+
+
 def test_precisions(folders, pipeline, tmp_path):
     generator = open_any_generator(folders("sd"), precision="bf16")
     assert generator.pipeline.unet.dtype == generator.pipeline.text_encoder.dtype == torch.bfloat16

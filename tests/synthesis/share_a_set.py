@@ -23,6 +23,7 @@ module = sys.modules["equigen.synthesis.generate"]
 
 def share(place: str, cohort: str, generator: str, kill: int) -> None:
     """One process: its share of two sets. ``kill``: images after which the last one ends itself; 0 for none."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # as in a process of its own, not the launcher's
     real, made = module.write_png, []
 
     def write(path, image):
@@ -32,13 +33,13 @@ def share(place: str, cohort: str, generator: str, kill: int) -> None:
         real(path, image)
 
     module.write_png = write
-    rows = plan(Cohort.read(cohort, check_images=False, show_progress=False), "match", 70, seed=1, steps=2)
-    out = generate(generator, rows, Path(place) / "set", chunk=8, show=False)
+    rows = plan(Cohort.read(cohort, check_images=False, show_progress=False), "match", 38, seed=1, steps=2)
+    out = generate(generator, rows, Path(place) / "set", chunk=4, show=False)
     told = {"world": dist.get_world_size(), "made": list(made), "whole": len(out.frame)}
     made.clear()
-    generate(generator, rows, Path(place) / "set", chunk=8, show=False)
+    generate(generator, rows, Path(place) / "set", chunk=4, show=False)
     told["again"] = len(made)
-    told["painted"] = len(generate(Painter(), asks(70), Path(place) / "painted", chunk=8, show=False).frame)
+    told["painted"] = len(generate(Painter(), asks(38), Path(place) / "painted", chunk=4, show=False).frame)
     try:
         generate(Painter(), asks(3, guidance=-1.0), Path(place) / "bad", show=False)
     except InputError as error:
@@ -65,7 +66,7 @@ if __name__ == "__main__":
     for place in places.values():
         Path(place).mkdir()
     ended = {"two": start(2, places["two"], *inputs, 0), "three": start(3, places["three"], *inputs, 0)}
-    ended["killed"] = start(3, places["cut"], *inputs, 10)
+    ended["killed"] = start(3, places["cut"], *inputs, 6)
     ended["left"] = sorted(path.relative_to(places["cut"]).as_posix() for path in Path(places["cut"]).rglob("*.*"))
     ended["gone on"] = start(2, places["cut"], *inputs, 0)
     (Path(folder) / "ended.json").write_text(json.dumps(ended))

@@ -15,7 +15,7 @@ from PIL import Image
 from equigen.devices import best_device
 from equigen.errors import InputError
 from equigen.files import read_json
-from equigen.synthesis import generate
+from equigen.synthesis import SyntheticSet, generate
 from equigen.synthesis.chunks import Batched, chunk_size, chunks, is_out_of_memory, render
 from equigen.synthesis.shards import Share, share_of, write_first
 
@@ -94,6 +94,16 @@ def test_out_of_memory_halves_the_chunk_and_says_so_once(tmp_path, error, capsys
     small = Painter()
     generate(small, plan, tmp_path / "small", chunk=8, show=False)
     assert painter.calls == small.calls  # the halves are the chunks of a run with fewer, and so round alike
+
+
+def test_short_memory_is_recorded_even_of_a_run_that_breaks_off(tmp_path, monkeypatch):
+    painter, plan = Painter(holds=9), asks(40)
+    monkeypatch.setattr(module, "write_png", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        generate(painter, plan, tmp_path, show=False)
+    monkeypatch.undo()
+    generate(Painter(), plan, tmp_path, show=False)
+    assert read_json(tmp_path / "generation.json")["smallest_chunk"] == 8
 
 
 def test_memory_that_holds_says_nothing(tmp_path, capsys):
@@ -251,7 +261,9 @@ def test_shares_that_there_are_not(tmp_path, monkeypatch):
 def test_more_jobs_than_chunks(tmp_path):
     plan = asks(3)
     generate(Painter(), plan, tmp_path, shard=(4, 5), show=False)  # has nothing to do
-    assert not (tmp_path / "synthetic.parquet").exists()
+    with pytest.raises(InputError, match="This set is not complete") as caught:
+        len(SyntheticSet(tmp_path))
+    assert caught.value.problems[0].file == str(tmp_path)
     assert len(generate(Painter(), plan, tmp_path, shard=(0, 5), show=False)) == 3
 
 

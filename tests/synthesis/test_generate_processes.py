@@ -14,7 +14,7 @@ from PIL import Image
 from equigen.files import read_json
 from equigen.synthesis import generate, plan
 
-ROWS, CHUNK = 70, 8
+ROWS, CHUNK = 38, 4
 CHUNKS = [[f"{row:07d}.png" for row in range(low, min(low + CHUNK, ROWS))] for low in range(0, ROWS, CHUNK)]
 
 
@@ -69,10 +69,10 @@ def test_several_processes_make_the_set_of_one(folder, ended, alone, name, proce
 
 
 def test_a_killed_process_and_another_number_of_them(folder, ended, alone):
-    """Of three processes the last is killed at its eleventh image; two go on to the same set."""
+    """Of three processes the last is killed at its seventh image; two go on to the same set."""
     assert not ended["killed"] and "set/synthetic.parquet" not in ended["left"]
     left = [name for name in ended["left"] if name.startswith("set/images/0")]
-    assert 10 <= len(left) < ROWS and "set/images/0000047.png" not in left
+    assert 6 <= len(left) < ROWS and "set/images/0000023.png" not in left
     assert ended["gone on"] and whole(folder / "cut" / "set") == alone
     made = [name for told in told_by(folder / "cut", 2) for name in told["made"]]
     assert sorted(made) == sorted({name for part in CHUNKS for name in part} - {Path(name).name for name in left})

@@ -37,8 +37,12 @@ class SyntheticSet:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row an image; ``path`` is where it lies now."""
-        frame = pd.read_parquet(self.folder / "synthetic.parquet")
+        """One row an image; ``path`` is where it lies now. InputError while jobs of an array are still to come."""
+        if not (self.folder / TABLE).is_file():
+            mend = "run the jobs that are left, or those that broke off"
+            problem = Problem(f"holds no {TABLE}", mend, file=str(self.folder))
+            raise InputError("This set is not complete.", [problem])
+        frame = pd.read_parquet(self.folder / TABLE)
         return frame.assign(path=[str(self.folder / name) for name in frame["image"]])
 
     def __len__(self) -> int:
@@ -101,9 +105,9 @@ def generate(
         _writing(threads=0 if made_by.device.type == "cpu" else WRITERS) as write,
     ):
         for rows, images in _made(work, plan, own, parts, batch):
+            _note_memory(folder, work)
             write([folder / names[row] for row in rows], images)
             bar.advance(len(rows))
-    _note_memory(folder, work)
     share.wait()
     if share.leads:
         _finish(folder, plan, names, made_by.hash)
@@ -209,9 +213,10 @@ def _claim(folder: Path, plan: pd.DataFrame, work: Batched, *, fixed: bool) -> i
 
 
 def _note_memory(folder: Path, work: Batched) -> None:
-    """Leave word that memory was short; a file of its own for each size, since several processes may do so at once."""
-    if work.fits < work.chunk:
-        write_json(folder / f"smallest-chunk-{work.fits}.json", {"chunk": work.fits})
+    """Leave word that memory was short, before images say so; one file a size, for several processes may do it."""
+    place = folder / f"smallest-chunk-{work.fits}.json"
+    if work.fits < work.chunk and not place.is_file():
+        write_json(place, {"chunk": work.fits})
 
 
 def _record(plan: pd.DataFrame, names: list[str], generator: str) -> pd.DataFrame:
