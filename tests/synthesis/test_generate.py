@@ -14,6 +14,7 @@ from PIL import Image
 from equigen.errors import InputError
 from equigen.synthesis import generate, plan
 from equigen.synthesis import generate as make  # the name of the function hides that of its file
+from equigen.synthesis.chunks import chunks
 
 module = sys.modules["equigen.synthesis.generate"]
 ROWS = 40  # more than one chunk of 32, the second one short
@@ -90,7 +91,8 @@ def test_guidance_and_steps_of_other_rows_change_no_image(pipeline, rows):
         chosen = np.flatnonzero((mixed["guidance"] == guidance) & (mixed["steps"] == steps))
         alone = module.render(pipeline, mixed.iloc[chosen].reset_index(drop=True), list(range(len(chosen))))
         np.testing.assert_array_equal(made[chosen], alone)
-    assert module._chunks(mixed) == [[0, 4], [1, 5], [2, 6], [3, 7]]  # by steps, and by being guided or not
+    parts = [part.tolist() for part in chunks(mixed, 32, mixed=True)]
+    assert parts == [[0, 4], [1, 5], [2, 6], [3, 7]]  # by steps, and by being guided or not
     every = [module.render(pipeline, rows.head(8).assign(guidance=g, steps=s), [0])[0] for g, s in ((1, 2), (2, 2))]
     assert (every[0] != every[1]).any()
 

@@ -12,30 +12,40 @@ from equigen.diffusion.objective import (
     noise_schedule,
     objective_of,
 )
+from equigen.diffusion.opening import open_any_generator
 from equigen.diffusion.pipeline import EquigenPipeline, open_generator
 from equigen.diffusion.pretrained import MemoryTable, Pretrained, TextDenoiser, open_pretrained
 from equigen.diffusion.prompt_cache import PromptCache, encode_prompts, prompt_table
 from equigen.diffusion.prompts import PromptConditions, warn_of_long_prompts
+from equigen.diffusion.request import EVERYWHERE, Generator, Interval, Request, requests
 from equigen.diffusion.scratch import build_text_unet, from_scratch, scaling_factor
+from equigen.diffusion.solvers import DEFAULT_SOLVER, solver
 from equigen.diffusion.text_encoders import TextEncoder, open_text_encoder
+from equigen.diffusion.text_generator import TextGenerator
 from equigen.diffusion.trainable import enable_gradient_checkpointing, trainable
 from equigen.diffusion.vocabulary import Vocabulary
 
 __all__ = [
+    "DEFAULT_SOLVER",
+    "EVERYWHERE",
     "PRESETS",
     "STEPS",
     "ConditionTokens",
     "Conditions",
     "Denoiser",
     "EquigenPipeline",
+    "Generator",
+    "Interval",
     "MemoryTable",
     "Objective",
     "Prediction",
     "Pretrained",
     "PromptCache",
     "PromptConditions",
+    "Request",
     "TextDenoiser",
     "TextEncoder",
+    "TextGenerator",
     "TokenConditions",
     "Vocabulary",
     "add_lora",
@@ -51,12 +61,15 @@ __all__ = [
     "min_snr_weights",
     "noise_schedule",
     "objective_of",
+    "open_any_generator",
     "open_generator",
     "open_pretrained",
     "open_text_encoder",
     "prompt_table",
+    "requests",
     "save_lora",
     "scaling_factor",
+    "solver",
     "trainable",
     "warn_of_long_prompts",
 ]

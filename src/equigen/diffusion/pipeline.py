@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +10,15 @@ import diffusers
 import numpy as np
 import pandas as pd
 import torch
-from diffusers import DiffusionPipeline, DPMSolverMultistepScheduler
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from equigen.devices import best_device
 from equigen.diffusion.networks import ConditionTokens, Denoiser
-from equigen.diffusion.objective import STEPS
+from equigen.diffusion.request import EVERYWHERE, Interval, Request, check_sampler, requests, within
+from equigen.diffusion.solvers import DEFAULT_SOLVER, noise_levels, set_steps, solver
 from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
@@ -30,12 +30,14 @@ Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
 
 
 class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """Conditions and seeds to images, by DPM-Solver++ (Lu et al. 2022) with classifier-free guidance.
+    """Conditions and seeds to images, by a named solver with classifier-free guidance.
 
     Besides the networks it keeps what they were trained with: the channel statistics that latents are normalised by,
     the vocabulary of conditions, and the image size. Open a folder with ``EquigenPipeline.from_pretrained`` (or
     ``open_generator``): plain ``DiffusionPipeline.from_pretrained`` only knows the classes of diffusers itself.
     """
+
+    mixes_guidance = True
 
     def __init__(
         self,
@@ -63,6 +65,16 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         self.autoencoder = Autoencoder(vae)
 
     @property
+    def size(self) -> int:
+        """Side of an image in pixels."""
+        return int(self.config["size"])
+
+    @property
+    def latent_side(self) -> int:
+        """Side of the latents."""
+        return self.size // int(self.autoencoder.factor)
+
+    @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits over all weights and settings: the name of this generator in provenance.
 
@@ -84,9 +96,20 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
 
     def starting_noise(self, seeds: Sequence[int]) -> torch.Tensor:
         """[B, C, h, w]: the noise of each image from its own seed alone."""
-        side = int(self.config["size"]) // self.autoencoder.factor
-        shape = (self.autoencoder.channels, side, side)
+        shape = (self.autoencoder.channels, self.latent_side, self.latent_side)
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
+
+    def check(self, plan: pd.DataFrame) -> None:
+        """Raise InputError for rows of a plan that cannot be made: unknown levels, solver, steps, a negative prompt."""
+        self.words.encode(plan)
+        self._check_requests(requests(plan)[0])
+
+    def _check_requests(self, asked: list[Request]) -> None:
+        check_sampler(asked, lambda name: solver(name, self.scheduler))
+        told = [one.negative for one in asked if one.negative]
+        if told:
+            mend = "leave it empty: this generator takes attributes and labels, no prompts"
+            raise InputError("A negative prompt cannot be used.", [Problem(f"'{told[0]}'", mend, column="negative")])
 
     @torch.no_grad()
     def __call__(
@@ -95,19 +118,25 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         seeds: Sequence[int],
         guidance: float | Sequence[float] = 2.0,
         steps: int = 20,
+        solver: str = DEFAULT_SOLVER,
+        interval: Interval = EVERYWHERE,
+        negative: str = "",
     ) -> NDArray[np.uint8]:
         """Generate one image for each row of ``conditions`` and seed.
 
         ``conditions``: columns ``attr.*`` and ``label.*`` of level names, missing meaning unknown. ``guidance``: one
         scale or one an image; 1 is plain conditional sampling. ``steps``: network evaluations per image (twice that
-        with guidance). Returns [B, size, size, 3] uint8. Raises InputError for unknown levels, lengths that differ, and
-        a number of steps that cannot be made.
+        with guidance). ``solver``: dpm++, ddim, unipc or euler. ``interval``: noise levels t / T that are guided.
+        ``negative``: must be empty, there are no prompts. Returns [B, size, size, 3] uint8. Raises InputError for
+        unknown levels, lengths that differ, and what the sampler cannot do.
         """
         scale = np.asarray(guidance, dtype=np.float32)
-        _check_request(len(conditions), len(seeds), scale, steps)
+        check_call(len(conditions), len(seeds), scale)
+        self._check_requests([Request(float(w), steps, solver, interval, negative) for w in np.unique(scale)])
         ids = self.words.encode(conditions)
         scales = torch.from_numpy(np.broadcast_to(scale, len(conditions)).copy())
-        return self.autoencoder.decode(self.denormalised(self.sample(self.starting_noise(seeds), ids, scales, steps)))
+        latents = self.sample(self.starting_noise(seeds), ids, scales, steps, solver, interval)
+        return self.autoencoder.decode(self.denormalised(latents))
 
     def denormalised(self, latents: torch.Tensor) -> torch.Tensor:
         """Latents of unit variance -> latents as the autoencoder knows them."""
@@ -115,35 +144,34 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         return latents * torch.tensor(self.config["latent_std"], device=latents.device)[:, None, None] + mean
 
     def sample(
-        self, noise: torch.Tensor, ids: torch.Tensor, guidance: torch.Tensor, steps: int
+        self, noise: torch.Tensor, ids: torch.Tensor, guidance: torch.Tensor, steps: int,
+        by: str = DEFAULT_SOLVER, interval: Interval = EVERYWHERE,
     ) -> torch.Tensor:
-        """Noise [B, C, h, w], token numbers [B, F], guidance [B] -> normalised latents [B, C, h, w]."""
+        """Noise [B, C, h, w], token numbers [B, F], guidance [B] -> normalised latents [B, C, h, w].
+
+        ``by``: name of the solver; ``interval``: noise levels at which the network is asked twice, if at all.
+        """
         device = next(self.denoiser.parameters()).device
-        solver = DPMSolverMultistepScheduler.from_config(
-            self.scheduler.config,
-            algorithm_type="dpmsolver++",
-            timestep_spacing="trailing",
-            final_sigmas_type="zero",
-        )
-        with warnings.catch_warnings():  # diffusers asks NumPy 2 for an array in a way that it deprecates
-            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-            solver.set_timesteps(steps, device=device)
-        latents: torch.Tensor = noise.to(device) * solver.init_noise_sigma
+        scheduler = set_steps(solver(by, self.scheduler), steps, device)
+        # flow matching has no such scale: there noise is the latent at t = T
+        latents: torch.Tensor = noise.to(device) * getattr(scheduler, "init_noise_sigma", 1.0)
         ids = ids.to(device)
         scale = guidance.to(device)[:, None, None, None]
         guided = bool((guidance != 1).any())
-        for step in solver.timesteps:
+        twice = [guided and within(level, interval) for level in noise_levels(scheduler)]
+        for step, both in zip(scheduler.timesteps, twice, strict=True):
             times = step.expand(len(latents))
-            output = self.denoiser(latents, times, ids)
-            if guided:
-                free = self.denoiser(latents, times, torch.full_like(ids, DROPPED))
+            scaled = scheduler.scale_model_input(latents, step) if hasattr(scheduler, "scale_model_input") else latents
+            output = self.denoiser(scaled, times, ids)
+            if both:
+                free = self.denoiser(scaled, times, torch.full_like(ids, DROPPED))
                 output = free + scale * (output - free)
-            latents = solver.step(output, step, latents, return_dict=False)[0]
+            latents = scheduler.step(output, step, latents, return_dict=False)[0]
         return latents
 
 
-def _check_request(conditions: int, seeds: int, guidance: NDArray[np.float32], steps: int) -> None:
-    """InputError for a call that cannot be carried out."""
+def check_call(conditions: int, seeds: int, guidance: NDArray[np.float32]) -> None:
+    """InputError for a call of a generator whose arguments do not fit each other."""
     problems = []
     if not conditions:
         problems.append(Problem("there are no conditions", "ask for at least one image"))
@@ -151,8 +179,6 @@ def _check_request(conditions: int, seeds: int, guidance: NDArray[np.float32], s
         problems.append(Problem(f"{conditions} conditions and {seeds} seeds", "give one seed an image"))
     if guidance.shape not in {(), (conditions,)}:
         problems.append(Problem(f"guidance of shape {guidance.shape}", "give one scale, or one an image"))
-    if not 1 <= steps <= STEPS:
-        problems.append(Problem(f"{steps} steps", f"use a whole number from 1 to {STEPS}"))
     if problems:
         raise InputError("These images cannot be made.", problems)
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 import equigen
 from equigen.cohort import Cohort
-from equigen.diffusion import EquigenPipeline, open_generator
+from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json, write_parquet
 from equigen.progress import progress_bar
@@ -23,6 +23,8 @@ from equigen.synthesis.calibrate_gain import measure_gain
 from equigen.synthesis.calibrate_measure import Group, Maker, group_rows, make_groups
 from equigen.synthesis.calibrate_search import GRID, START, Goal, search
 from equigen.synthesis.calibrate_table import calibration_table, choice_table, chosen_guidance
+from equigen.synthesis.chunks import Batched
+from equigen.synthesis.generate import opened
 from equigen.synthesis.guidance import DEFAULT, Guidance, Objective, load_calibration
 from equigen.training import Run
 
@@ -72,7 +74,7 @@ class Calibration:
 
 
 def calibrate(
-    generator: str | Path | Run | EquigenPipeline,
+    generator: str | Path | Run | Generator,
     tune: Cohort,
     confirm: Cohort | None,
     *,
@@ -137,13 +139,13 @@ def calibrate(
     """
     check_options(objective, gap_weight, budget, bounds, images, steps, confirm_images, replicates)
     check_sides(tune, confirm, attribute)
-    pipeline = generator if isinstance(generator, EquigenPipeline) else open_generator(_home(generator), device)
     home, folder = _places(generator, out)
+    pipeline = opened(generator, device)
     network, low_high = load_encoder(encoder), (float(bounds[0]), float(bounds[1]))
     names, left_out = eligible_groups(tune, attribute, min_patients)
     each = images_each(images, budget, len(names), START)
     rows = group_rows(tune, names, attribute, each, steps, seed)
-    pipeline.words.encode(rows)
+    pipeline.check(rows.assign(guidance=low_high[0]))
     asked = Guidance(
         attribute=attribute, groups={}, common=DEFAULT, default=DEFAULT, objective=objective, left_out=left_out,
         gap_weight=float(gap_weight), bounds=low_high, budget=budget, spent=0, images=each, steps=steps, seed=seed,
@@ -168,13 +170,14 @@ def calibrate(
 
 
 def _tuned(
-    asked: Guidance, tune: Cohort, rows: pd.DataFrame, network: Encoder, pipeline: EquigenPipeline, folder: Path,
+    asked: Guidance, tune: Cohort, rows: pd.DataFrame, network: Encoder, pipeline: Generator, folder: Path,
     show: bool,
 ) -> tuple[Guidance, pd.DataFrame]:
     """The choice, and the table of the search that it comes from."""
-    size, cache = int(pipeline.config["size"]), folder / "features"
+    size, cache = pipeline.size, folder / "features"
     groups = make_groups(tune, rows, asked.attribute, network, size, seed=asked.seed, cache=cache, show=show)
-    table = _searched(groups, asked, Maker(pipeline, asked.generator, network, size, folder / "evaluations"), show)
+    maker = Maker(Batched(pipeline), asked.generator, network, size, folder / "evaluations")
+    table = _searched(groups, asked, maker, show)
     spent = int((table["kind"] == "evaluated").sum()) * asked.images
     return replace(asked, spent=spent, **chosen_guidance(table)), table
 
@@ -195,19 +198,15 @@ def _searched(groups: list[Group], asked: Guidance, maker: Maker, show: bool) ->
     return calibration_table(groups, points, goal)
 
 
-def _home(generator: str | Path | Run) -> Path:
-    return generator.folder if isinstance(generator, Run) else Path(generator)
-
-
-def _places(generator: str | Path | Run | EquigenPipeline, out: str | Path | None) -> tuple[Path | None, Path]:
+def _places(generator: str | Path | Run | Generator, out: str | Path | None) -> tuple[Path | None, Path]:
     """The generator's folder (None: it has none) and that of the calibration."""
-    if isinstance(generator, EquigenPipeline):
-        if out is None:
-            problem = Problem("an open pipeline has no folder", "say with out where the calibration is to be kept")
-            raise InputError("There is no place for the calibration.", [problem])
-        return None, Path(out)
-    home = _home(generator)
-    return home, Path(out) if out is not None else home / "calibration"
+    if isinstance(generator, (str, Path, Run)):
+        home = generator.folder if isinstance(generator, Run) else Path(generator)
+        return home, Path(out) if out is not None else home / "calibration"
+    if out is None:
+        problem = Problem("an open pipeline has no folder", "say with out where the calibration is to be kept")
+        raise InputError("There is no place for the calibration.", [problem])
+    return None, Path(out)
 
 
 def _finished(folder: Path, claim: dict[str, Any]) -> Calibration | None:

@@ -11,7 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
-from equigen.diffusion import EquigenPipeline
+from equigen.diffusion import Generator
 from equigen.progress import progress_bar
 from equigen.quality import Encoder, ImageSet
 from equigen.quality.cells import Settings
@@ -36,7 +36,7 @@ LEANS = "a gap is never negative, so its interval leans upwards"
 
 
 def measure_gain(
-    pipeline: EquigenPipeline, confirm: Cohort, chosen: Guidance, levels: list[str], network: Encoder, *,
+    pipeline: Generator, confirm: Cohort, chosen: Guidance, levels: list[str], network: Encoder, *,
     images: int, settings: Settings, out: Path, batch: int, show: bool,
 ) -> pd.DataFrame:
     """The gain table (see ``Calibration``): sets of the same prompts and fresh seeds by the three choices of guidance.
@@ -48,7 +48,7 @@ def measure_gain(
     # One folder for each plan: choices of the same guidance share their images, and another search has others.
     places = {which: out / plan_hash(asked)[:16] for which, asked in plans.items()}
     made = {which: generate(pipeline, asked, places[which], batch=batch, show=show) for which, asked in plans.items()}
-    size, cache = int(pipeline.config["size"]), out / "features"
+    size, cache = pipeline.size, out / "features"
     sources = {"real": confirm.frame} | {which: images.frame for which, images in made.items()}
     encoded = {
         name: _side(frame, chosen.attribute, levels, network, size, cache, name, show)

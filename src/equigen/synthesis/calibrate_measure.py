@@ -14,7 +14,6 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from equigen.cohort import Cohort
-from equigen.diffusion import EquigenPipeline
 from equigen.files import hash_value, write_bytes
 from equigen.quality import Encoder, ImageSet
 from equigen.quality.cells import Cell, whole_patients
@@ -24,7 +23,8 @@ from equigen.quality.kernel import KernelData, kernel_data, kernel_halves, kerne
 from equigen.quality.plan import Memory
 from equigen.seeds import derive, numpy_generator
 from equigen.statistics import patient_codes, split_halves
-from equigen.synthesis.generate import CHUNK, plan_hash, render
+from equigen.synthesis.chunks import Batched, render
+from equigen.synthesis.generate import plan_hash
 from equigen.synthesis.guidance import group_names
 from equigen.synthesis.plan import match_plan
 
@@ -109,7 +109,7 @@ class Maker:
     ``generator`` is the pipeline's hash, given so that its weights are not read again for every evaluation.
     """
 
-    pipeline: EquigenPipeline
+    pipeline: Batched
     generator: str
     network: Encoder
     size: int
@@ -122,12 +122,12 @@ class Maker:
         if kept is not None:
             made(len(rows))
             return kept
-        images = []
-        for low in range(0, len(rows), CHUNK):
-            part = list(range(low, min(low + CHUNK, len(rows))))
-            images.append(render(self.pipeline, rows, part))
-            made(len(part))
-        pictures = ImageSet(rows, np.concatenate(images))
+        images: dict[int, NDArray[np.uint8]] = {}
+        for chunk in self.pipeline.cut(rows):
+            own = render(self.pipeline, rows.iloc[chunk], list(range(len(chunk))))
+            images |= dict(zip(chunk.tolist(), own, strict=True))
+            made(len(chunk))
+        pictures = ImageSet(rows, np.stack([images[row] for row in range(len(rows))]))
         values = extract(pictures, self.network, self.size, show=False).values
         write_bytes(place, save({"features": values}))
         return values

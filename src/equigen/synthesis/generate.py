@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from equigen.diffusion import EquigenPipeline, open_generator
+from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json, write_parquet
 from equigen.pngs import is_whole, write_png
 from equigen.progress import progress_bar
+from equigen.synthesis.chunks import CHUNK, Batched, Images, Rows, render
+from equigen.synthesis.shards import share_of, write_first
 from equigen.training import Run
 
-CHUNK = 32  # images that pass through the network together, always the same ones: rounding depends on it
+CLAIM, TABLE = "generation.json", "synthetic.parquet"
+WRITERS = 4  # threads that compress images while a GPU makes the next ones; a CPU has no thread to spare
+EXTRA = ("guidance_low", "guidance_high", "solver", "negative", "pair", "changed")  # kept where a plan has them
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,12 @@ class SyntheticSet:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """One row an image; ``path`` is where it lies now."""
-        frame = pd.read_parquet(self.folder / "synthetic.parquet")
+        """One row an image; ``path`` is where it lies now. InputError while jobs of an array are still to come."""
+        if not (self.folder / TABLE).is_file():
+            mend = "run the jobs that are left, or those that broke off"
+            problem = Problem(f"holds no {TABLE}", mend, file=str(self.folder))
+            raise InputError("This set is not complete.", [problem])
+        frame = pd.read_parquet(self.folder / TABLE)
         return frame.assign(path=[str(self.folder / name) for name in frame["image"]])
 
     def __len__(self) -> int:
@@ -41,91 +51,123 @@ class SyntheticSet:
 
 
 def generate(
-    generator: str | Path | Run | EquigenPipeline,
+    generator: str | Path | Run | Generator,
     plan: pd.DataFrame,
     out: str | Path | None = None,
     *,
     batch: int = 32,
+    chunk: int | None = None,
+    shard: tuple[int, int] | None = None,
     device: str | None = None,
     show: bool = True,
 ) -> SyntheticSet:
     """Make the images of a plan. Interrupted, the same call goes on; done, it makes nothing again.
 
-    ``out``: folder of the set (``synthetic/<generator>`` by default). ``batch``: images held and written together, a
-    matter of memory alone: images pass through the network in fixed chunks of the plan, so the same row gives the
-    same image whatever the batch or the order of work. Images that are there are kept if they are whole PNGs of the
-    right size, and made again if not. Raises InputError when the folder holds another plan or generator, or when the
-    plan asks for what the generator does not know.
+    Images pass through the network in fixed chunks of the plan, so the same row gives the same image whatever the
+    batch, the order of work, or the number of processes. Images that are there are kept if they are whole PNGs of the
+    right size, and made again if not. ``generation.json`` says what the folder is for and in which chunks it is made.
+
+    Args:
+        generator: a folder or hub name (``open_any_generator``), a finished run, or an open generator.
+        plan: one row an image; besides the conditions (for text the column ``prompt``) the columns ``seed``,
+            ``guidance``, ``steps``, and if they are there ``guidance_low``, ``guidance_high``, ``solver``,
+            ``negative`` (see ``Request``).
+        out: folder of the set; ``synthetic/<generator>`` by default.
+        batch: images held and written together, a matter of memory alone.
+        chunk: images that pass through the network together; None: what the set was begun with, else 32 on a CPU and
+            up to 256 on a GPU. Other chunks may round differently. Where memory is short the chunk is halved, which
+            ``generation.json`` then says (``smallest_chunk``).
+        shard: (index, count) of one job of an array: it makes every count-th chunk, and the job that finds the set
+            complete writes its table. Processes that torchrun started share the work by themselves, and all come
+            back when the set is complete.
+        device: for a generator that is not open yet.
+        show: show a progress bar, of this process' share.
+
+    Raises:
+        InputError: the folder holds another plan or generator, or one in other chunks; the plan asks for what the
+            generator does not know; not one image fits in memory.
+
     """
     plan = plan.reset_index(drop=True)
-    pipeline = _open(generator, device)
-    folder = (
-        Path(out)
-        if out
-        else Path("synthetic") / (generator.name if isinstance(generator, Run) else pipeline.hash)
-    )
-    _check(plan, pipeline, batch)
-    _claim(folder, plan, pipeline.hash)
+    share = share_of(shard)
+    made_by = opened(generator, device)
+    folder = Path(out) if out else Path("synthetic") / (generator.name if isinstance(generator, Run) else made_by.hash)
+    _check(plan, made_by, batch, chunk)
+    work = Batched(made_by, _claim(folder, plan, Batched(made_by, chunk), fixed=chunk is not None))
     names = [f"images/{index:07d}.png" for index in range(len(plan))]
-    size = int(pipeline.config["size"])
-    missing = [index for index, name in enumerate(names) if not is_whole(folder / name, size)]
-    with progress_bar("generate", len(plan), done=len(plan) - len(missing), show=show and bool(missing)) as bar:
-        for rows in _batches(plan, missing, batch):
-            for index, image in zip(rows, render(pipeline, plan, rows), strict=True):
-                write_png(folder / names[index], image)
+    own = share.of(work.cut(plan))
+    parts = [_missing(folder, names, rows, made_by.size) for rows in own]
+    total, missing = sum(map(len, own)), sum(map(len, parts))
+    if missing:
+        (folder / TABLE).unlink(missing_ok=True)  # a folder that has the table is complete
+    with (
+        progress_bar("generate", total, done=total - missing, show=show and missing > 0 and share.leads) as bar,
+        _writing(threads=0 if made_by.device.type == "cpu" else WRITERS) as write,
+    ):
+        for rows, images in _made(work, plan, own, parts, batch):
+            _note_memory(folder, work)
+            write([folder / names[row] for row in rows], images)
             bar.advance(len(rows))
-    _finish(folder, _record(plan, names, pipeline.hash), changed=bool(missing))
+    share.wait()
+    if share.leads:
+        _finish(folder, plan, names, made_by.hash)
+    share.wait()
     return SyntheticSet(folder)
 
 
-def _open(generator: str | Path | Run | EquigenPipeline, device: str | None) -> EquigenPipeline:
-    if isinstance(generator, EquigenPipeline):
-        return generator
-    return open_generator(generator.folder if isinstance(generator, Run) else generator, device)
+def opened(generator: str | Path | Run | Generator, device: str | None) -> Generator:
+    """A generator from whatever names it, or itself."""
+    if isinstance(generator, Run):
+        return open_any_generator(generator.folder, device)
+    return open_any_generator(generator, device) if isinstance(generator, (str, Path)) else generator
 
 
-def _chunks(plan: pd.DataFrame) -> list[list[int]]:
-    """Row numbers that pass through the network together: at most CHUNK of one step count, guided or not guided.
-
-    A function of the plan alone, not of what is still missing. Unguided rows (guidance 1) stand apart, since beside a
-    guided row they would be computed as u + 1 (c - u), which rounds differently from c.
-    """
-    kinds: dict[tuple[int, bool], list[int]] = {}
-    for row, (steps, guidance) in enumerate(zip(plan["steps"], plan["guidance"], strict=True)):
-        kinds.setdefault((int(steps), float(guidance) != 1.0), []).append(row)
-    return [rows[low : low + CHUNK] for rows in kinds.values() for low in range(0, len(rows), CHUNK)]
+def _missing(folder: Path, names: list[str], rows: Rows, size: int) -> list[int]:
+    """Rows whose image is not there, or not whole."""
+    return [row for row in rows.tolist() if not is_whole(folder / names[row], size)]
 
 
-def _batches(plan: pd.DataFrame, missing: list[int], batch: int) -> list[list[int]]:
-    """Missing rows in the order of work: whole chunks together, about ``batch`` images each time."""
-    wanted, parts = set(missing), []
-    lacking = [rows for rows in ([row for row in chunk if row in wanted] for chunk in _chunks(plan)) if rows]
-    together = max(1, batch // CHUNK)
+def _made(
+    work: Batched, plan: pd.DataFrame, own: list[Rows], parts: list[list[int]], batch: int
+) -> Iterator[tuple[list[int], Images]]:
+    """Missing rows with their images in the order of work: whole chunks, about ``batch`` images each time."""
+    lacking = [(rows, part) for rows, part in zip(own, parts, strict=True) if part]
+    together = max(1, batch // work.chunk)
     for low in range(0, len(lacking), together):
-        parts.append([row for rows in lacking[low : low + together] for row in rows])
-    return parts
+        rows, images = [], []
+        for chunk, part in lacking[low : low + together]:
+            images.append(render(work, plan.iloc[chunk], np.searchsorted(chunk, part).tolist()))
+            rows += part
+        yield rows, np.concatenate(images)
 
 
-def render(pipeline: EquigenPipeline, plan: pd.DataFrame, rows: list[int]) -> NDArray[np.uint8]:
-    """Images [n, size, size, 3] of some rows (positions) of a plan, in their order.
+@contextmanager
+def _writing(threads: int) -> Iterator[Callable[[list[Path], Images], None]]:
+    """Give a function that writes images to files; with threads it comes back before they are written.
 
-    Convolution and matrix libraries may round differently with another batch size or place in the batch. So each row
-    is always computed in the same place of the same chunk of the plan; a chunk that is too short is filled by
-    repeating its rows.
+    Each call waits for the call before it, and leaving the block for the last, so an error is told soon.
     """
-    images: dict[int, NDArray[np.uint8]] = {}
-    wanted = set(rows)
-    for chunk in _chunks(plan):
-        if wanted.isdisjoint(chunk):
-            continue
-        full = plan.iloc[[chunk[index % len(chunk)] for index in range(CHUNK)]]
-        steps = int(full["steps"].iloc[0])
-        made = pipeline(full, list(full["seed"]), guidance=list(full["guidance"]), steps=steps)
-        images |= dict(zip(chunk, made, strict=False))
-    return np.stack([images[row] for row in rows])
+    if not threads:
+        yield _write_all
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        waiting: list[Future[None]] = []
+
+        def write(paths: list[Path], images: Images) -> None:
+            while waiting:
+                waiting.pop(0).result()
+            waiting.extend(pool.submit(write_png, *pair) for pair in zip(paths, images, strict=True))
+
+        yield write
+        write([], np.empty(0, dtype=np.uint8))
 
 
-def _check(plan: pd.DataFrame, pipeline: EquigenPipeline, batch: int) -> None:
+def _write_all(paths: list[Path], images: Images) -> None:
+    for path, image in zip(paths, images, strict=True):
+        write_png(path, image)
+
+
+def _check(plan: pd.DataFrame, generator: Generator, batch: int, chunk: int | None) -> None:
     """Everything that can be wrong with a plan, before the first image."""
     problems = [
         Problem("is missing", "make the plan with equigen.plan", column=name)
@@ -137,9 +179,11 @@ def _check(plan: pd.DataFrame, pipeline: EquigenPipeline, batch: int) -> None:
         problems.append(Problem("the plan has no rows", mend))
     if batch < 1:
         problems.append(Problem(f"batch {batch}", "use at least 1"))
+    if chunk is not None and chunk < 1:
+        problems.append(Problem(f"chunk {chunk}", "use at least 1"))
     if problems:
         raise InputError("This plan cannot be carried out.", problems)
-    pipeline.words.encode(plan)
+    generator.check(plan)
 
 
 def plan_hash(plan: pd.DataFrame) -> str:
@@ -147,23 +191,32 @@ def plan_hash(plan: pd.DataFrame) -> str:
     return hash_value(plan.astype(object).where(plan.notna(), None).to_dict("list"))
 
 
-def _claim(folder: Path, plan: pd.DataFrame, generator: str) -> None:
-    """Write what this folder is for; refuse one that is for something else."""
-    claim = {"plan": plan_hash(plan), "generator": generator, "images": len(plan)}
-    place = folder / "generation.json"
-    if place.is_file() and read_json(place) != claim:
-        raise InputError(
-            "The output folder is taken.",
-            [
-                Problem(
-                    "holds images of another plan or generator",
-                    "choose another folder with --out",
-                    file=str(folder),
-                )
-            ],
-        )
+def _claim(folder: Path, plan: pd.DataFrame, work: Batched, *, fixed: bool) -> int:
+    """Write what this folder is for, and refuse one that is for something else; returns its size of chunks.
+
+    ``fixed``: the user named the size, so another one is refused too.
+    """
+    claim = {"plan": plan_hash(plan), "generator": work.generator.hash, "images": len(plan)}
+    place = folder / CLAIM
     if not place.is_file():
-        write_json(place, claim)
+        write_first(place, {**claim, "chunk": work.chunk, "device": work.generator.device.type})
+    found = read_json(place)
+    chunk = int(found.get("chunk", CHUNK))  # before there was a choice it was this
+    told = None
+    if {name: found.get(name) for name in claim} != claim:
+        told = "holds images of another plan or generator", "choose another folder with --out"
+    elif fixed and chunk != work.chunk:
+        told = f"was begun in chunks of {chunk}", "go on with that, or choose another folder with --out"
+    if told:
+        raise InputError("The output folder is taken.", [Problem(*told, file=str(folder))])
+    return chunk
+
+
+def _note_memory(folder: Path, work: Batched) -> None:
+    """Leave word that memory was short, before images say so; one file a size, for several processes may do it."""
+    place = folder / f"smallest-chunk-{work.fits}.json"
+    if work.fits < work.chunk and not place.is_file():
+        write_json(place, {"chunk": work.fits})
 
 
 def _record(plan: pd.DataFrame, names: list[str], generator: str) -> pd.DataFrame:
@@ -171,21 +224,29 @@ def _record(plan: pd.DataFrame, names: list[str], generator: str) -> pd.DataFram
     words = [name for start in ("label.", "attr.") for name in plan.columns if str(name).startswith(start)]
     record = pd.DataFrame({"image": names, "seed": plan["seed"].astype("int64"), "generator": generator})
     record = pd.concat([record, plan[words]], axis=1)
-    return record.assign(
+    record = record.assign(
         prompt=plan["prompt"].to_numpy() if "prompt" in plan else None,
         guidance=plan["guidance"].to_numpy(),
         steps=plan["steps"].to_numpy(),
         accepted=True,
         reason="",
     )
+    return pd.concat([record, plan[[name for name in EXTRA if name in plan]]], axis=1)
 
 
-def _finish(folder: Path, record: pd.DataFrame, changed: bool) -> None:
-    """Write the table last, so that a folder that has it is complete; sweep up what a killed process left.
+def _finish(folder: Path, plan: pd.DataFrame, names: list[str], generator: str) -> None:
+    """Write the table of a complete set, after which nothing is left to do; sweep up what a killed process left.
 
-    A table that is there while no image was missing is kept: screening may have filled in its verdicts.
+    Of jobs that share a set without knowing each other, the last one finds it complete: it looks after it has written
+    its own images, and whoever looked before did not see them. A table that is there is kept: screening may have
+    filled in its verdicts, and who had an image to make took an old one away.
     """
+    made = {path.name for path in (folder / "images").glob("*.png")}
+    if not made.issuperset(Path(name).name for name in names) or (folder / TABLE).is_file():
+        return
     for left in (folder / "images").glob(".*.part.png"):
         left.unlink(missing_ok=True)
-    if changed or not (folder / "synthetic.parquet").is_file():
-        write_parquet(folder / "synthetic.parquet", record)
+    halved = [read_json(path)["chunk"] for path in folder.glob("smallest-chunk-*.json")]
+    if halved:
+        write_json(folder / CLAIM, {**read_json(folder / CLAIM), "smallest_chunk": min(halved)})
+    write_parquet(folder / TABLE, _record(plan, names, generator))

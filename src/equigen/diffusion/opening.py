@@ -1,0 +1,124 @@
+"""Opening whatever makes images: a folder that `equigen train` wrote, any pipeline of diffusers, LoRA weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
+from equigen.devices import best_device
+from equigen.diffusion.pipeline import EquigenPipeline, open_generator
+from equigen.diffusion.text_generator import CHANGEABLE, TextGenerator
+from equigen.errors import InputError, Problem
+from equigen.files import read_json
+from equigen.progress import quiet
+
+PROVENANCE = "equigen.json"  # keys kind (full, lora or tokens), base (of LoRA) and size (of the images, in pixels)
+KINDS = ("full", "lora", "tokens")
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+THIRD = ("text_encoder_3", "tokenizer_3")
+HUB = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def open_any_generator(
+    place: str | Path, device: str | None = None, precision: str = "fp32"
+) -> EquigenPipeline | TextGenerator:
+    """Open what makes images.
+
+    ``place``: a folder that `equigen train` wrote, a folder of diffusers with a text-to-image pipeline, a folder of
+    LoRA weights with an ``equigen.json`` that names their base, or a model of the Hugging Face hub as OWNER/NAME.
+    ``precision``: fp32, fp16 or bf16, of text-to-image pipelines. Raises InputError for what is missing, damaged or of
+    another kind.
+    """
+    path = Path(place)
+    told = _provenance(path)
+    if precision not in PRECISIONS:
+        problem = Problem(f"precision '{precision}'", f"use one of {', '.join(PRECISIONS)}")
+        raise InputError("The generator cannot be opened so.", [problem])
+    if told.get("kind") == "lora":
+        return _open_lora(path, told, device, precision)
+    named = not path.exists() and HUB.fullmatch(str(place))
+    if named or _class_name(path) not in {"", "EquigenPipeline"}:
+        pipeline = _pipeline(str(place), PRECISIONS[precision])
+        return TextGenerator(pipeline.to(device or best_device()), told.get("size"))
+    if precision != "fp32":
+        problem = Problem(f"precision '{precision}'", "use fp32: it was trained from scratch in that", file=str(path))
+        raise InputError("The generator cannot be opened so.", [problem])
+    return open_generator(path, device)
+
+
+def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: str) -> TextGenerator:
+    """The base of LoRA weights, with the weights laid over it."""
+    base = str(told.get("base") or "")
+    beside = path / base
+    if not base:
+        problem = Problem("names no base", "write the folder or hub name of the model under 'base'", file=str(path))
+        raise InputError("The base of these LoRA weights is unknown.", [problem])
+    pipeline = _pipeline(str(beside) if beside.is_dir() else base, PRECISIONS[precision])
+    if not hasattr(pipeline, "load_lora_weights"):
+        problem = Problem(f"{type(pipeline).__name__} takes none in diffusers", "train it in full", file=str(path))
+        raise InputError("LoRA weights cannot be used with this model.", [problem])
+    try:
+        with quiet(logging):
+            pipeline.load_lora_weights(str(path))
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        problem = Problem(str(error), "copy the whole folder, or train again", file=str(path))
+        raise InputError("The LoRA weights are damaged, or of another model.", [problem]) from error
+    return TextGenerator(pipeline.to(device or best_device()), told.get("size"))
+
+
+def _pipeline(place: str, dtype: torch.dtype) -> Any:
+    """A pipeline of diffusers from a folder or the hub; what it is, is looked at before its weights are."""
+    local = Path(place).is_dir()
+    try:
+        with quiet(logging), quiet(transformers_logging):
+            index = DiffusionPipeline.load_config(place, local_files_only=local)
+            _check_class(index, place)
+            # diffusers saves a pipeline without these, and then asks for them
+            third = THIRD if index["_class_name"] == "StableDiffusion3Pipeline" else ()
+            absent = [name for name in third if not any(index.get(name) or ())]
+            return DiffusionPipeline.from_pretrained(
+                place, dtype=dtype, use_safetensors=True, local_files_only=local, **dict.fromkeys(absent)
+            )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        mend = "copy the whole folder; a model of the hub must be reachable, or in its cache"
+        raise InputError("The generator cannot be opened.", [Problem(str(error), mend, file=place)]) from error
+
+
+def _check_class(index: dict[str, Any], place: str) -> None:
+    """InputError unless a folder's index names a pipeline that can be used."""
+    name = index.get("_class_name")
+    if name not in CHANGEABLE:
+        problem = Problem(f"holds a {name}", f"use one of {', '.join(CHANGEABLE)}", file=place)
+        raise InputError("This kind of pipeline cannot be used.", [problem])
+
+
+def _provenance(path: Path) -> dict[str, Any]:
+    """What equigen wrote beside the weights; nothing where it did not write them."""
+    place = path / PROVENANCE
+    if not place.is_file():
+        return {}
+    try:
+        told: dict[str, Any] = read_json(place)
+        kind, size = told["kind"], told.get("size")
+        if kind not in KINDS or not (size is None or (isinstance(size, int) and size > 0)):
+            raise ValueError(f"kind {kind}, size {size}")
+    except (ValueError, KeyError, TypeError) as error:
+        mend = "mend it, or delete it if diffusers opens the folder by itself"
+        problem = Problem(f"cannot be understood ({error})", mend, file=str(place))
+        raise InputError("The generator's provenance is damaged.", [problem]) from error
+    return told
+
+
+def _class_name(path: Path) -> str:
+    """The pipeline's class by the folder's own index; "" without one."""
+    try:
+        return str(read_json(path / "model_index.json").get("_class_name", ""))
+    except (OSError, ValueError):
+        return ""

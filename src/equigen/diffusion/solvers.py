@@ -1,0 +1,121 @@
+"""Solvers by name: the scheduler of diffusers that takes noise to an image, made from the one that trained."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    UniPCMultistepScheduler,
+)
+
+from equigen.errors import InputError, Problem
+
+DEFAULT_SOLVER = "dpm++"
+# What a scheduler's config says of the noise that a network was trained with. All else in it is a habit of sampling
+# (Karras' noise levels, clipping, thresholding), and a name that means a solver should mean the same with any model.
+NOISE = (
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
+    "rescale_betas_zero_snr", "steps_offset",
+)
+# Steps end at t = T, where training's noise was strongest (Lin et al. 2024, arXiv 2305.08891), and at no noise at all.
+ENDS = {"timestep_spacing": "trailing", "final_sigmas_type": "zero"}
+SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", **ENDS}),
+    # clip_sample would cut latents off at 1; set_alpha_to_one ends at no noise, as the others do
+    "ddim": (DDIMScheduler, {"timestep_spacing": "trailing", "clip_sample": False, "set_alpha_to_one": True}),
+    "unipc": (UniPCMultistepScheduler, ENDS),
+    "euler": (EulerDiscreteScheduler, ENDS),
+}
+FLOW_ENDS = {"prediction_type": "flow_prediction", "use_flow_sigmas": True, "final_sigmas_type": "zero"}
+FLOW_SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
+    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", **FLOW_ENDS}),
+    "unipc": (UniPCMultistepScheduler, FLOW_ENDS),
+    "euler": (FlowMatchEulerDiscreteScheduler, {}),
+}
+SHIFTS = (
+    "num_train_timesteps", "shift", "use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len",
+    "max_image_seq_len", "shift_terminal", "time_shift_type",
+)
+
+
+def solver(name: str, scheduler: Any) -> Any:
+    """A fresh scheduler of diffusers that samples by the named method from what ``scheduler`` trained.
+
+    ``dpm++``: DPM-Solver++ of second order (Lu et al. 2022, arXiv 2211.01095); ``ddim``: Song et al. 2021 without
+    added noise; ``unipc``: Zhao et al. 2023, of second order; ``euler``: Karras et al. 2022, algorithm 1. For flow
+    matching (Lipman et al. 2023) ``euler``, ``dpm++`` and ``unipc`` in their versions for flows. None draws noise on
+    the way, so an image follows from its starting noise alone. The same with plain diffusers: the class that
+    ``SOLVERS`` or ``FLOW_SOLVERS`` names, ``from_config(scheduler.config, **settings)``.
+
+    With ``ddim``, diffusers steps from t to t - floor(T / steps), up to one timestep beside its own grid where
+    ``steps`` does not divide T.
+
+    Raises InputError for an unknown name, one that cannot be used with this kind of model, or a scheduler of no kind
+    that is known.
+    """
+    flows = is_flow(scheduler)
+    possible = possible_solvers(scheduler)
+    if name not in possible:
+        known = "is not possible with this model" if name in SOLVERS else "is unknown"
+        problem = Problem(f"solver '{name}' {known}", f"use one of {', '.join(possible)}")
+        raise InputError("These images cannot be sampled so.", [problem])
+    kind, settings = (FLOW_SOLVERS if flows else SOLVERS)[name]
+    config = scheduler.config
+    given = {key: config[key] for key in (SHIFTS if flows else NOISE) if key in config}
+    if flows:
+        given["flow_shift"] = given.get("shift", config.get("flow_shift", 1.0))
+    taken = inspect.signature(kind.__init__).parameters
+    try:
+        return kind(**{**{key: value for key, value in given.items() if key in taken}, **settings})
+    except NotImplementedError as error:
+        problem = Problem(f"solver '{name}': {error}", "use another solver, or another model")
+        raise InputError("These images cannot be sampled so.", [problem]) from error
+
+
+def possible_solvers(scheduler: Any) -> list[str]:
+    """Names of the solvers that can be used with what ``scheduler`` trained."""
+    if not is_flow(scheduler):
+        return list(SOLVERS)
+    # Shifts that depend on the size of the image are the pipeline's to work out, for the Euler scheduler alone.
+    return ["euler"] if scheduler.config.get("use_dynamic_shifting") else list(FLOW_SOLVERS)
+
+
+def is_flow(scheduler: Any) -> bool:
+    """Whether a scheduler is of flow matching; InputError unless it is that or of diffusion with betas."""
+    config = scheduler.config
+    if "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction":
+        return True
+    if "beta_schedule" in config:
+        return False
+    mend = "use a model of diffusion with betas, or of flow matching"
+    problem = Problem(f"its scheduler is {type(scheduler).__name__}", mend)
+    raise InputError("It is not known how this model was trained.", [problem])
+
+
+def set_steps(scheduler: Any, steps: int, device: Any = None) -> Any:
+    """Tell a scheduler how many steps it is to take; returns it."""
+    with hushed():
+        scheduler.set_timesteps(steps, device=device)
+    return scheduler
+
+
+def noise_levels(scheduler: Any) -> list[float]:
+    """Give t / T of each step of a scheduler that knows how many: t is what the network is told, the largest first."""
+    total = scheduler.config["num_train_timesteps"]
+    return [time / total for time in scheduler.timesteps.tolist()]
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Without a warning about how diffusers asks NumPy 2 for an array, in a way that it deprecates."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+        yield
