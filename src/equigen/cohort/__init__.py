@@ -3,6 +3,7 @@
 from equigen.cohort.cohort import Cohort
 from equigen.cohort.images import SUFFIXES, load_images, read_image, square
 from equigen.cohort.levels import AttributeSpec, LabelSpec
+from equigen.cohort.packing import pack
 from equigen.cohort.parse import parse_spec, read_yaml
 from equigen.cohort.spec import SPLITS, CohortSpec
 from equigen.cohort.summary import SMALL, count_cells, print_counts
@@ -17,6 +18,7 @@ __all__ = [
     "LabelSpec",
     "count_cells",
     "load_images",
+    "pack",
     "parse_spec",
     "print_counts",
     "read_image",

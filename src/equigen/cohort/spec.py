@@ -78,6 +78,13 @@ class ImageRole(_Strict):
 
     ``folders`` are looked through in order (data sets that come in several image folders). Instead of
     ``column`` a ``template`` may build the path of several columns: ``patches/{patient}/{slide}.png``.
+
+    Images in tar shards (WebDataset): ``image: {column: file, shards: "shards/*.tar"}``. The pattern is relative to
+    ``root``, and a cell with ``suffix`` names a member (``000123.jpg``); where several shards hold members of that name
+    it has the shard's name in front (``shards/000007.tar/000123.jpg``, or without folders). Shards are not compressed.
+
+    Images in a folder that the library ``datasets`` saved (``Dataset.save_to_disk``): ``table`` names the folder, its
+    plain columns are the table, and ``column`` is a column of images; nothing else is given here.
     """
 
     column: Text | None = None
@@ -85,11 +92,14 @@ class ImageRole(_Strict):
     root: Text = "."
     folders: list[Text] = Field(default=["."], min_length=1)
     suffix: Text = ""
+    shards: Text | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageRole:
         if (self.column is None) == (self.template is None):
             raise ValueError("give either 'column' or 'template'")
+        if self.shards is not None and self.folders != ["."]:
+            raise ValueError("give either 'folders' or 'shards'; a pattern of shards may name folders itself")
         return self
 
     @property
@@ -226,7 +236,11 @@ def _column(value: object) -> object:
 
 
 class CohortSpec(_Strict):
-    """The roles of a table's columns; SYSTEM.md shows one in full."""
+    """The roles of a table's columns; SYSTEM.md shows one in full.
+
+    ``table`` is a csv, tsv or Parquet file, or a folder that the library ``datasets`` saved. Any column may be
+    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.members``).
+    """
 
     name: Text = Field(pattern=r"^[\w][\w .\-]*$")
     table: Text
