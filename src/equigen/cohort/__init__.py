@@ -3,6 +3,7 @@
 from equigen.cohort.cohort import Cohort
 from equigen.cohort.images import SUFFIXES, load_images, read_image, square
 from equigen.cohort.levels import AttributeSpec, LabelSpec
+from equigen.cohort.manifest import Manifest
 from equigen.cohort.packing import pack
 from equigen.cohort.parse import parse_spec, read_yaml
 from equigen.cohort.spec import SPLITS, CohortSpec
@@ -16,6 +17,7 @@ __all__ = [
     "Cohort",
     "CohortSpec",
     "LabelSpec",
+    "Manifest",
     "count_cells",
     "load_images",
     "pack",

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
 from equigen.errors import InputError, Problem
@@ -57,8 +58,10 @@ class Vocabulary:
         for field, levels in self.fields.items():
             column, _, finding = field.partition("=")
             numbers = {level: FIRST + index for index, level in enumerate(levels)}
-            words = [_word(value, finding) for value in frame[column]]
-            columns.append(np.array([UNKNOWN if word is None else numbers[word] for word in words], dtype=np.int64))
+            codes, different = _different(frame[column])
+            words = [_word(value, finding) for value in different]
+            tokens = np.array([UNKNOWN if word is None else numbers[word] for word in words], dtype=np.int64)
+            columns.append(tokens[codes])
         table = np.stack(columns, axis=1) if columns else np.zeros((len(frame), 0), dtype=np.int64)
         return torch.from_numpy(table)
 
@@ -77,14 +80,22 @@ def _check(frame: pd.DataFrame, column: str, known: tuple[list[str], bool]) -> l
     levels, several = known
     if column not in frame.columns:
         return [Problem("is missing", f"add it, with levels {', '.join(levels)} or empty", column=column)]
-    cells = [str(value) if _given(value) else "" for value in frame[column]]
+    codes, different = _different(frame[column])
+    cells = [str(value) if _given(value) else "" for value in different]
+    words = [cell.split("|") if several else [cell] for cell in cells]
+    strange = [[word for word in found if word and word not in levels] for found in words]
     mend = f"use {'some' if several else 'one'} of {', '.join(levels)}, or leave it empty"
     return [
-        Problem(f"'{word}' is unknown to this generator", mend, row=row + 2, column=column)
-        for row, cell in enumerate(cells)
-        for word in (cell.split("|") if several else [cell])
-        if cell and word not in levels
+        Problem(f"'{word}' is unknown to this generator", mend, row=int(row) + 2, column=column)
+        for row in np.flatnonzero(np.isin(codes, [code for code, found in enumerate(strange) if found]))
+        for word in strange[codes[row]]
     ]
+
+
+def _different(cells: pd.Series) -> tuple[NDArray[np.int64], list[Any]]:
+    """The different values of a column, and which of them each row [N] has; long columns have few."""
+    codes, different = pd.factorize(cells, use_na_sentinel=False)
+    return codes.astype(np.int64), list(different)
 
 
 def _given(value: Any) -> bool:
