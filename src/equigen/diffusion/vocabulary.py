@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.errors import InputError, Problem
 
 DROPPED, UNKNOWN, FIRST = 0, 1, 2
@@ -29,7 +29,7 @@ class Vocabulary:
         self.fields = {name: list(levels) for name, levels in fields.items()}
 
     @classmethod
-    def of(cls, cohort: Cohort) -> Vocabulary:
+    def of(cls, cohort: Cohort | Manifest) -> Vocabulary:
         """The fields of a cohort, attributes first."""
         fields = {f"attr.{name}": list(spec.levels) for name, spec in cohort.attributes.items()}
         for name, spec in cohort.labels.items():

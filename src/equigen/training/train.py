@@ -11,7 +11,7 @@ import torch
 from accelerate import Accelerator
 
 import equigen
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import (
     Denoiser,
     EquigenPipeline,
@@ -57,7 +57,7 @@ def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoenc
     build(settings.mechanism, groups_of(cohort), settings.seed, **settings.mechanism_settings)
 
 
-def groups_of(cohort: Cohort) -> Groups:
+def groups_of(cohort: Cohort | Manifest) -> Groups:
     """The cohort's attributes and their levels, as mechanisms know them."""
     return Groups(tuple((name, tuple(spec.levels)) for name, spec in cohort.attributes.items()))
 
