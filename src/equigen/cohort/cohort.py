@@ -19,7 +19,7 @@ from equigen.cohort.assemble import Reading, as_text, assemble, problem_from, wi
 from equigen.cohort.bare import folder_values, table_values
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec, read_yaml
-from equigen.cohort.saved import SHEET, TABLE, attributes_of, labels_of, mismatch, read_sheet
+from equigen.cohort.saved import SHEET, TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
 from equigen.cohort.spec import CohortSpec, nearest
 from equigen.cohort.summary import SMALL, count_cells
 from equigen.errors import InputError, Problem
@@ -259,8 +259,8 @@ class Cohort:
         here = Path(root) if root is not None else Path(sheet["root"])
         frame = with_root(as_text(pd.read_parquet(place / TABLE)), here)
         problems, warnings = ([problem_from(item) for item in sheet[key]] for key in ("problems", "warnings"))
-        spec = parse_spec(sheet["spec"], SHEET)
-        found = cls(sheet["name"], spec, here, frame, labels_of(sheet), attributes_of(sheet), problems, warnings)
+        levels = labels_of(sheet), attributes_of(sheet)
+        found = cls(sheet["name"], spec_of(sheet), here, frame, *levels, problems, warnings)
         if found.hash != sheet["hash"]:
             raise mismatch(place)
         return found

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,13 +16,13 @@ from numpy.typing import NDArray
 from equigen.cohort.cohort import _check_words
 from equigen.cohort.image_list import DIGEST, ImageList, digests_of
 from equigen.cohort.levels import AttributeSpec, LabelSpec
-from equigen.cohort.parse import parse_spec
-from equigen.cohort.saved import SHEET, TABLE, attributes_of, labels_of, mismatch, read_sheet
+from equigen.cohort.saved import TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
 from equigen.cohort.spec import SPLITS, CohortSpec, nearest
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value
 
-BLOCK = 65_536  # rows that are read at a time
+BLOCK = 16_384  # rows that are read at a time
+BUFFER = 2**20  # bytes; without it a whole column of a row group is held
 DOMAINS = ["id", "ood"]
 
 
@@ -30,9 +31,9 @@ class Manifest:
     """What training needs of a cohort that ``Cohort.save`` wrote: everything but where each image is.
 
     ``frame`` has one row per image and the cohort's columns ``row``, ``site``, ``split``, ``domain``, ``label.<name>``
-    and ``attr.<name>`` as categories (some 15 bytes a row; unknown is NaN), ``prompt`` where there is one, and
-    ``patient`` as a number in the order of first appearance. Images are listed when they are asked for (``images``).
-    ``hash`` is that of the cohort as it was saved: rows are not hashed again.
+    and ``attr.<name>`` as categories (some 15 bytes a row; unknown is NaN), and ``prompt`` where there is one. Images
+    and patients are read when they are asked for (``images``, ``patients``). ``hash`` is that of the cohort as it was
+    saved: rows are not hashed again.
     """
 
     name: str
@@ -61,8 +62,8 @@ class Manifest:
         if len(frame) != sheet["images"]:
             raise mismatch(place)
         here = Path(root) if root is not None else Path(sheet["root"])
-        spec, places = parse_spec(sheet["spec"], SHEET), np.arange(len(frame))
-        return cls(sheet["name"], spec, here, place / TABLE, frame, places, labels, attributes, sheet["hash"])
+        places = np.arange(len(frame))
+        return cls(sheet["name"], spec_of(sheet), here, place / TABLE, frame, places, labels, attributes, sheet["hash"])
 
     def __len__(self) -> int:
         """Number of images."""
@@ -92,17 +93,34 @@ class Manifest:
         _check_words([attribute], self.attributes, "attribute")
         return np.asarray(self.frame[f"attr.{attribute}"].cat.codes, dtype=np.int64)
 
+    def patients(self) -> NDArray[np.int32]:
+        """The patient of each image as a number in the order of first appearance in the table, [N]."""
+        names = _open(self.table, ["patient"]).read(["patient"]).column(0)
+        codes: NDArray[np.int32] = names.combine_chunks().dictionary_encode().indices.to_numpy()
+        return codes[self.places]
+
     def images(self) -> ImageList:
         """Where the rows' images are, and their hashes (some 60 bytes a row while the list is kept)."""
-        source, low = _open(self.table, ["image", "sha256"]), 0
         names, hashes = list[pa.Array](), [np.zeros((0, DIGEST), dtype=np.uint8)]
-        for batch in source.iter_batches(BLOCK, columns=["image", "sha256"]):
-            first, last = np.searchsorted(self.places, [low, low + len(batch)])
-            ours = batch.take(pa.array(self.places[first:last] - low))
-            names.append(ours.column("image"))
-            hashes.append(digests_of(ours.column("sha256")))
-            low += len(batch)
+        for batch in self._batches(["image", "sha256"]):
+            names.append(batch.column("image"))
+            hashes.append(digests_of(batch.column("sha256")))
         return ImageList(self.root, pa.chunked_array(names, pa.string()), np.concatenate(hashes))
+
+    def images_hash(self) -> str:
+        """``images().hash``, without the list."""
+        total = hashlib.sha256()
+        for batch in self._batches(["sha256"]):
+            total.update(digests_of(batch.column("sha256")).tobytes())
+        return total.hexdigest()
+
+    def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Columns of the table at this manifest's rows, block by block."""
+        low = 0
+        for batch in _open(self.table, columns).iter_batches(BLOCK, columns=columns):
+            first, last = np.searchsorted(self.places, [low, low + len(batch)])
+            yield batch.take(pa.array(self.places[first:last] - low))
+            low += len(batch)
 
 
 def _open(file: Path, columns: Iterable[str], dictionaries: Iterable[str] = ()) -> pq.ParquetFile:
@@ -110,7 +128,7 @@ def _open(file: Path, columns: Iterable[str], dictionaries: Iterable[str] = ()) 
     try:
         names = pq.read_schema(file).names
         _check_columns(file, columns, names)
-        return pq.ParquetFile(file, read_dictionary=list(dictionaries))
+        return pq.ParquetFile(file, read_dictionary=list(dictionaries), buffer_size=BUFFER, pre_buffer=False)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors or OSErrors
         problem = Problem(f"is no readable Parquet file ({error})", "run the cohort stage again", file=str(file))
         raise InputError("The saved cohort is damaged.", [problem]) from error
@@ -129,19 +147,21 @@ def _check_columns(file: Path, columns: Iterable[str], names: list[str]) -> None
 def _read(file: Path, levels: dict[str, list[str]], found: list[str]) -> pd.DataFrame:
     """The frame: columns with known ``levels``, and those whose levels are ``found`` in the order of rows."""
     categories = {**levels, **{name: [] for name in found}}
-    source = _open(file, ["row", "patient", *categories], categories)
-    columns: dict[str, list[NDArray[np.int32]]] = {name: [] for name in categories}
+    source = _open(file, ["row", *categories], categories)
+    count, low = source.metadata.num_rows, 0
+    rows = np.empty(count, dtype=np.int64)
+    codes = {name: np.empty(count, dtype=np.int32 if name in found else np.int16) for name in categories}
     known = {name: {level: code for code, level in enumerate(values)} for name, values in categories.items()}
-    rows = [np.zeros(0, dtype=np.int64)]
     for batch in source.iter_batches(BLOCK, columns=["row", *categories]):
-        rows.append(batch.column("row").to_numpy())
+        here = slice(low, low + len(batch))
+        rows[here] = batch.column("row").to_numpy()
         for name in categories:
-            columns[name].append(_codes(batch.column(name), known[name], name, grows=name in found))
-    made: dict[str, object] = {"row": np.concatenate(rows)}
+            codes[name][here] = _codes(batch.column(name), known[name], name, grows=name in found)
+        low += len(batch)
+    made: dict[str, object] = {"row": rows}
     for name in categories:
-        codes = np.concatenate([np.zeros(0, dtype=np.int32), *columns.pop(name)])
-        made[name] = pd.Categorical.from_codes(codes, categories=pd.Index([*known[name]], dtype=object))
-    made["patient"] = source.read(["patient"]).column(0).combine_chunks().dictionary_encode().indices.to_numpy()
+        words = pd.Index([*known[name]], dtype=object)
+        made[name] = pd.Categorical.from_codes(codes.pop(name), categories=words)
     if "prompt" in source.schema_arrow.names:
         made["prompt"] = pd.Series(source.read(["prompt"]).column(0).to_pandas(types_mapper=pd.ArrowDtype))
     return pd.DataFrame(made, copy=False)

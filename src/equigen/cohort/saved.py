@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from equigen.cohort.levels import AttributeSpec, LabelSpec
+from equigen.cohort.parse import parse_spec
+from equigen.cohort.spec import CohortSpec
 from equigen.errors import InputError, Problem
 from equigen.files import read_json
 
@@ -19,6 +21,11 @@ def read_sheet(folder: Path) -> dict[str, Any]:
         problem = Problem("there is no such file", "run the cohort stage", file=str(folder / lacking[0]))
         raise InputError("This is no saved cohort.", [problem])
     return dict(read_json(folder / SHEET))
+
+
+def spec_of(sheet: dict[str, Any]) -> CohortSpec:
+    """The roles; those that are none are not written, and of these only the patient must be said."""
+    return parse_spec({"patient": None, **sheet["spec"]}, SHEET)
 
 
 def labels_of(sheet: dict[str, Any]) -> dict[str, LabelSpec]:

@@ -54,15 +54,14 @@ class Vocabulary:
         problems = [problem for column, known in self._known().items() for problem in _check(frame, column, known)]
         if problems:
             raise InputError("The conditions do not fit the generator.", problems)
-        columns = []
-        for field, levels in self.fields.items():
+        table = np.empty((len(frame), len(self.fields)), dtype=np.int64)
+        for place, (field, levels) in enumerate(self.fields.items()):
             column, _, finding = field.partition("=")
             numbers = {level: FIRST + index for index, level in enumerate(levels)}
             codes, different = _different(frame[column])
             words = [_word(value, finding) for value in different]
             tokens = np.array([UNKNOWN if word is None else numbers[word] for word in words], dtype=np.int64)
-            columns.append(tokens[codes])
-        table = np.stack(columns, axis=1) if columns else np.zeros((len(frame), 0), dtype=np.int64)
+            table[:, place] = tokens[codes]
         return torch.from_numpy(table)
 
     def _known(self) -> dict[str, tuple[list[str], bool]]:
@@ -92,10 +91,10 @@ def _check(frame: pd.DataFrame, column: str, known: tuple[list[str], bool]) -> l
     ]
 
 
-def _different(cells: pd.Series) -> tuple[NDArray[np.int64], list[Any]]:
+def _different(cells: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:
     """The different values of a column, and which of them each row [N] has; long columns have few."""
     codes, different = pd.factorize(cells, use_na_sentinel=False)
-    return codes.astype(np.int64), list(different)
+    return codes, list(different)
 
 
 def _given(value: Any) -> bool:

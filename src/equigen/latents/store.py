@@ -134,8 +134,10 @@ def encode_store(
     if not len(cohort) or not 0 <= rank < world:
         problem = Problem(f"{len(cohort)} images, process {rank} of {world}", "give images, and 0 <= rank < world")
         raise InputError("There is nothing to encode.", [problem])
+    place = store_place(folder, autoencoder.hash, size, cohort)
+    if (place / NAME).is_file() and StoreFile(place / NAME).done().all():
+        return place / NAME
     images = ImageList.of(cohort) if isinstance(cohort, Cohort) else cohort.images()
-    place = store_place(folder, autoencoder.hash, size, images)
     earlier = [_Earlier(found) for found in sorted(place.parent.glob(f"store-*/{NAME}")) if found.parent != place]
     side = size // autoencoder.factor
     shape = (len(images), autoencoder.channels, side, side)
@@ -150,9 +152,10 @@ def encode_store(
     return place / NAME
 
 
-def store_place(folder: str | Path, autoencoder: str, size: int, images: ImageList) -> Path:
-    """The folder of the store of some images, by an autoencoder's weight hash and the images' side in pixels."""
-    return Path(folder) / f"{autoencoder}-{size}" / f"store-{images.hash[:16]}"
+def store_place(folder: str | Path, autoencoder: str, size: int, cohort: Cohort | Manifest) -> Path:
+    """The folder of the store of a cohort's images, by an autoencoder's weight hash and the images' side in pixels."""
+    images = ImageList.of(cohort).hash if isinstance(cohort, Cohort) else cohort.images_hash()
+    return Path(folder) / f"{autoencoder}-{size}" / f"store-{images[:16]}"
 
 
 class _Earlier:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import Vocabulary
@@ -36,14 +37,16 @@ def prepare_store(
     whole = cohort.split("train", "val", domain="id")
     file = encode_store(whole, coder, folder, size, rank=rank, world=world, show=show)
     wait()
-    store, groups = LatentStore(file), groups_of(cohort)
-    ids = Vocabulary.of(cohort).encode(whole.frame)
-    columns = [torch.from_numpy(whole.groups(name)) for name in groups.attributes]
-    index = torch.stack(columns, dim=1) if columns else torch.zeros(len(whole), 0, dtype=torch.int64)
-    in_training = np.asarray(whole.frame["split"] == "train")
-    mean, std = store.statistics(np.flatnonzero(in_training))
-    parts = [
-        Data(LatentView(store, rows, mean, std), ids[rows], index[rows], groups)  # type: ignore[arg-type, unused-ignore]
-        for rows in (np.flatnonzero(in_training), np.flatnonzero(~in_training))
-    ]
-    return Sides(parts[0], parts[1], mean, std)
+    store, words, groups = LatentStore(file), Vocabulary.of(cohort), groups_of(cohort)
+    training = np.asarray(whole.frame["split"] == "train")
+    mean, std = store.statistics(np.flatnonzero(training))
+
+    def side(mask: NDArray[np.bool_]) -> Data:
+        part = whole.where(mask)
+        index = np.empty((len(part), len(groups.attributes)), dtype=np.int64)
+        for place, name in enumerate(groups.attributes):
+            index[:, place] = part.groups(name)
+        latents: Any = LatentView(store, np.flatnonzero(mask), mean, std)
+        return Data(latents, words.encode(part.frame), torch.from_numpy(index), groups)
+
+    return Sides(side(training), side(~training), mean, std)
