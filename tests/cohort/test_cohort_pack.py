@@ -65,6 +65,14 @@ def test_kinds_of_labels_names_and_sites_survive(tree, tmp_path):
     assert_same(few, read(pack(few, tmp_path / "few", show=False)))
 
 
+def test_prompts_of_each_image_are_packed_with_them(tree, tmp_path):
+    made = tree.fill(4).read()
+    made.frame["prompt"] = ["one", "two", None, "four"]
+    spec = yaml.safe_load(pack(made, tmp_path / "out", show=False).read_text())
+    table = pd.read_parquet(tmp_path / "out/table.parquet")
+    assert spec["prompt"] == {"column": "prompt"} and list(table["prompt"].fillna("")) == ["one", "two", "", "four"]
+
+
 def test_every_image_is_its_own_patient(tree, tmp_path):
     tree.fill(6)
     tree.spec |= {"patient": None, "site": None, "labels": {}, "attributes": {}, "prompt": None}

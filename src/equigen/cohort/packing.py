@@ -161,7 +161,7 @@ def _spec(cohort: Cohort) -> dict[str, Any]:
         "labels": {name: _label(name, label) for name, label in cohort.labels.items()},
         "attributes": {name: _column("attr", name, spec.levels) for name, spec in cohort.attributes.items()},
         "missing": [""],
-        "prompt": cohort.spec.prompt,
+        "prompt": {"column": "prompt"} if "prompt" in cohort.frame.columns else cohort.spec.prompt,
         "phantom": cohort.phantom,
     }
     return {name: value for name, value in found.items() if value not in (None, {})}
