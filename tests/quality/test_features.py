@@ -11,10 +11,12 @@ import pytest
 from PIL import Image
 from quality_images import ColourEncoder, make_images
 
+from equigen.cohort import Cohort, pack
 from equigen.errors import InputError
 from equigen.quality import ImageSet
 from equigen.quality import features as module
 from equigen.quality.features import extract, file_remarks, jpeg_share
+from equigen.quality.sources import image_set
 
 RNG = np.random.default_rng(0)
 
@@ -206,3 +208,18 @@ def test_sizes_of_memory_and_of_files_without_a_readable_header(tmp_path):
     np.savez(tmp_path / "b.npz", image=np.zeros((4, 4), np.uint8))
     hidden = ImageSet(pd.DataFrame({"path": [str(tmp_path / "b.npz")]}))
     assert file_remarks(memory, hidden, 9) == []
+
+
+def test_a_cohort_in_tar_shards_gives_what_its_files_give(tmp_path):
+    files = {"real": save(tmp_path / "real", 5, ".jpg"), "generated": save(tmp_path / "generated", 5, size=9)}
+    found = []
+    for name, images in files.items():
+        spec = pack(Cohort.from_table(tmp_path / name, show_progress=False), tmp_path / f"{name}-packed", show=False)
+        found.append(image_set(Cohort.read(spec, show_progress=False), name))
+        assert all(".tar/" in path for path in found[-1].frame["path"])
+        same = [extract(side, ColourEncoder(), 8, show=False).values for side in (found[-1], images)]
+        assert np.array_equal(*same)
+    assert file_remarks(*found, 8) == file_remarks(*files.values(), 8) and len(file_remarks(*found, 8)) == 3
+    frame = found[0].frame.assign(path=[*found[0].frame["path"][:4], found[0].frame["path"].iloc[4] + "x"])
+    with pytest.raises(InputError, match=r"row 6, column 'path': no file"):
+        image_set(frame, "real")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import numpy as np
+import torch
 from screen_world import luck
 
 from equigen.cohort.phantom import Oracle, PhantomSettings, render, sample_parameters
@@ -30,14 +31,17 @@ class PhantomPainter:
     ``race(row, luck)`` and ``glaucoma(row, luck)`` say what it renders; by default what the row asks for.
     """
 
-    hash = "phantoms"
+    hash, latent_side, device, mixes_guidance = "phantoms", 8, torch.device("cpu"), True
 
     def __init__(self, race=lambda row, luck: row["attr.race"], glaucoma=lambda row, luck: row["label.glaucoma"],
                  size=SIZE):  # fmt: skip
         self.race, self.glaucoma, self.size = race, glaucoma, size
         self.pool = pool()
 
-    def __call__(self, conditions, seeds, guidance, steps):
+    def check(self, plan):
+        assert len(plan)
+
+    def __call__(self, conditions, seeds, guidance, steps, **rest):
         return np.stack([self.one(row, seed) for row, seed in zip(conditions.to_dict("records"), seeds, strict=True)])
 
     def one(self, row, seed):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from PIL import Image
 
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, parse_spec
@@ -29,12 +30,15 @@ def paint(dx, sex, blue) -> np.ndarray:
 class Painter:
     """Paints what is asked for, but in ``wrong(row, luck)`` the other diagnosis; luck in [0, 1) is of the seed."""
 
-    hash = "painter"
+    hash, size, latent_side, device, mixes_guidance = "painter", 16, 4, torch.device("cpu"), True
 
     def __init__(self, wrong=lambda row, luck: False) -> None:
         self.wrong, self.calls, self.seeds, self.stop = wrong, 0, [], None
 
-    def __call__(self, conditions, seeds, guidance, steps):
+    def check(self, plan):
+        assert len(plan)
+
+    def __call__(self, conditions, seeds, guidance, steps, **rest):
         self.calls += 1
         if self.stop is not None and self.calls > self.stop:
             raise RuntimeError("power cut")

@@ -3,6 +3,8 @@
 from equigen.cohort.cohort import Cohort
 from equigen.cohort.images import SUFFIXES, load_images, read_image, square
 from equigen.cohort.levels import AttributeSpec, LabelSpec
+from equigen.cohort.manifest import Manifest
+from equigen.cohort.packing import pack
 from equigen.cohort.parse import parse_spec, read_yaml
 from equigen.cohort.spec import SPLITS, CohortSpec
 from equigen.cohort.summary import SMALL, count_cells, print_counts
@@ -15,8 +17,10 @@ __all__ = [
     "Cohort",
     "CohortSpec",
     "LabelSpec",
+    "Manifest",
     "count_cells",
     "load_images",
+    "pack",
     "parse_spec",
     "print_counts",
     "read_image",

@@ -18,7 +18,7 @@ from equigen.cohort.check import (
 )
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label, is_missing
 from equigen.cohort.locate import FOLDER, Located, locate_images
-from equigen.cohort.members import MEMBER, add_members
+from equigen.cohort.members import MEMBERS, add_members
 from equigen.cohort.prompts import column_of
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, canonical, nearest
 from equigen.cohort.split import split_patients, strata
@@ -61,7 +61,7 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
     """
     table = read_table(base / spec.table) if table is None else table.copy()
     check_columns(table, [role for role in spec.columns() if not _is_made(*role)], spec.table)
-    located = locate_images(table, spec, base)
+    located = locate_images(table, spec, base, reading.show_progress)
     table[FOLDER] = located.folders
     located.problems += add_members(table, [column for _, column in spec.columns()], located.paths)
     found, problems = _apply_roles(table, spec, located)
@@ -80,7 +80,7 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
 
 def _is_made(role: str, column: str) -> bool:
     """Whether a column is made from the images' places or files, once these are found."""
-    return role != "image" and (column == FOLDER or column.startswith(MEMBER))
+    return role != "image" and (column == FOLDER or column.startswith(MEMBERS))
 
 
 def _sound(frame: pd.DataFrame, problems: Iterable[Problem], leave_out: bool) -> pd.DataFrame:

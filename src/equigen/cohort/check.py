@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,14 +13,16 @@ import pandas as pd
 
 from equigen.cohort.faults import ImageFault
 from equigen.cohort.images import decode
+from equigen.cohort.opening import closed, open_image, reading_order, state_of
 from equigen.errors import Problem
-from equigen.files import hash_file
 from equigen.progress import progress_bar
+
+BLOCK = 4096  # images that wait for a thread at a time
 
 
 @dataclass(frozen=True)
 class Checked:
-    """SHA-256 of an image file ("" = unreadable), and its fault where it has one."""
+    """SHA-256 of an image's file or member ("" = unreadable), and its fault where it has one."""
 
     sha256: str
     fault: ImageFault | None = None
@@ -29,22 +32,23 @@ _seen: dict[tuple[str, int, int, bool], Checked] = {}  # (path, bytes, mtime, de
 
 
 def check_image(path: str, decoded: bool = True) -> Checked:
-    """Hash one image file, and decode it in full unless told not to; an unchanged file is not read again."""
+    """Hash one image, and decode it in full unless told not to; an unchanged file is not read again."""
     file = Path(path)
     try:
-        state = file.stat()
-        key = (path, state.st_size, state.st_mtime_ns, decoded)
+        key = (path, *state_of(file), decoded)
         if key not in _seen:
             _seen[key] = _check(file, decoded)
         return _seen[key]
     except OSError as error:
-        return Checked(
-            "", ImageFault(f"cannot be opened: {error.strerror}", "check the path and its permissions")
-        )
+        return Checked("", closed(error))
 
 
 def _check(file: Path, decoded: bool) -> Checked:
-    sha256 = hash_file(file)
+    try:
+        with open_image(file) as handle:
+            sha256 = hashlib.file_digest(handle, "sha256").hexdigest()  # type: ignore[arg-type, unused-ignore]
+    except ImageFault as fault:
+        return Checked("", fault.with_traceback(None))
     try:
         if decoded:
             decode(file)
@@ -54,16 +58,18 @@ def _check(file: Path, decoded: bool) -> Checked:
 
 
 def check_images(paths: Sequence[str], decoded: bool = True, show: bool = True) -> list[Checked]:
-    """Check many image files in threads (decoding leaves Python's lock), with a progress bar."""
+    """Check many images in threads (decoding leaves Python's lock), with a progress bar; shards from front to back."""
+    order, found = reading_order(paths), dict[int, Checked]()
     with (
         progress_bar("checking images", len(paths), show=show) as bar,
         ThreadPoolExecutor(cpu_count()) as pool,
     ):
-        found = []
-        for checked in pool.map(lambda path: check_image(path, decoded), paths):
-            found.append(checked)
-            bar.advance()
-    return found
+        for low in range(0, len(order), BLOCK):
+            block = order[low : low + BLOCK]
+            for place, checked in zip(block, pool.map(lambda at: check_image(paths[at], decoded), block), strict=True):
+                found[place] = checked
+                bar.advance()
+    return [found[place] for place in range(len(paths))]
 
 
 def two_sides(frame: pd.DataFrame, side: str, column: str, what: str, mend: str) -> list[Problem]:

@@ -18,12 +18,11 @@ from equigen.cohort.bare import folder_values, table_values
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec, read_yaml
 from equigen.cohort.prompts import column_of, templates_of, text_of, words_of
+from equigen.cohort.saved import SHEET, TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
 from equigen.cohort.spec import CohortSpec, nearest
 from equigen.cohort.summary import SMALL, count_cells
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json, write_json, write_parquet
-
-TABLE, SHEET = "cohort.parquet", "cohort.json"
+from equigen.files import hash_value, write_json, write_parquet
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,35 +248,14 @@ class Cohort:
 
         """
         place = Path(folder)
-        lacking = [name for name in (TABLE, SHEET) if not (place / name).is_file()]
-        if lacking:
-            raise InputError(
-                "This is no saved cohort.",
-                [Problem("there is no such file", "run the cohort stage", file=str(place / lacking[0]))],
-            )
-        sheet = read_json(place / SHEET)
-        labels = {name: LabelSpec(**label) for name, label in sheet["labels"].items()}
-        attributes = {name: AttributeSpec(**attribute) for name, attribute in sheet["attributes"].items()}
+        sheet = read_sheet(place)
         here = Path(root) if root is not None else Path(sheet["root"])
         frame = with_root(as_text(pd.read_parquet(place / TABLE)), here)
         problems, warnings = ([problem_from(item) for item in sheet[key]] for key in ("problems", "warnings"))
-        found = cls(
-            sheet["name"],
-            parse_spec(sheet["spec"], SHEET),
-            here,
-            frame,
-            labels,
-            attributes,
-            problems,
-            warnings,
-        )
+        levels = labels_of(sheet), attributes_of(sheet)
+        found = cls(sheet["name"], spec_of(sheet), here, frame, *levels, problems, warnings)
         if found.hash != sheet["hash"]:
-            problem = Problem(
-                "the table and cohort.json do not belong together",
-                "run the cohort stage again",
-                file=str(place / TABLE),
-            )
-            raise InputError("The saved cohort is damaged.", [problem])
+            raise mismatch(place)
         return found
 
 

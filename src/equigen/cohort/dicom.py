@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -20,7 +19,7 @@ _TAGS = [
 PERCENTILES = (0.5, 99.5)
 
 
-def decode_dicom(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+def decode_dicom(file: BinaryIO, max_pixels: int) -> NDArray[np.uint8]:
     """One DICOM frame as RGB: rescale slope and intercept, then its window, else its 0.5 to 99.5 percentiles.
 
     MONOCHROME1 (small is white) is inverted. Identifying tags are never read, and pydicom's own messages,
@@ -32,7 +31,7 @@ def decode_dicom(path: Path, max_pixels: int) -> NDArray[np.uint8]:
 
     """
     try:
-        data = pydicom.dcmread(path, specific_tags=_TAGS)  # type: ignore[arg-type, unused-ignore]
+        data = pydicom.dcmread(file, specific_tags=_TAGS)  # type: ignore[arg-type, unused-ignore]
         rows, columns = int(data.Rows), int(data.Columns)
         frames = int(data.get("NumberOfFrames") or 1)
         photometric = str(data.PhotometricInterpretation)

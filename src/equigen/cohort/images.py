@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from os import cpu_count
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from equigen.cohort.dicom import decode_dicom, grey_to_rgb
 from equigen.cohort.faults import ImageFault
+from equigen.cohort.opening import open_image, reading_order
 from equigen.errors import InputError, Problem
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npz", ".dcm", ".dicom")
@@ -38,7 +39,8 @@ _BROKEN = (
 def read_image(path: str | Path) -> NDArray[np.uint8]:
     """Read PNG, JPEG, TIFF, BMP, WebP, NPZ or DICOM as 8-bit RGB, [H, W, 3].
 
-    The content decides what it is, not the suffix.
+    The content decides what it is, not the suffix. The image may lie in a tar shard or in a row of a saved dataset; see
+    ``equigen.cohort.opening`` for their paths.
 
     * EXIF orientation is applied; transparent parts are laid over black; palettes and CMYK become RGB.
     * 16-bit grey is scaled by its full range (value / 257); float must lie in 0 to 1.
@@ -58,24 +60,20 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 def decode(path: Path) -> NDArray[np.uint8]:
     """``read_image`` that raises ``ImageFault``, for callers who know the row."""
-    try:
-        with path.open("rb") as handle:
-            head = handle.read(132)
-    except OSError as error:
-        raise ImageFault(
-            f"cannot be opened: {error.strerror}", "check the path and its permissions"
-        ) from error
     limit = Image.MAX_IMAGE_PIXELS or 89_478_485
-    if head[128:132] == b"DICM":
-        return decode_dicom(path, limit)
-    if head[:4] == b"PK\x03\x04":
-        return _decode_npz(path, limit)
-    return _decode_pillow(path, limit)
+    with open_image(path) as handle:
+        head = handle.read(132)
+        handle.seek(0)
+        if head[128:132] == b"DICM":
+            return decode_dicom(handle, limit)
+        if head[:4] == b"PK\x03\x04":
+            return _decode_npz(handle, limit)
+        return _decode_pillow(handle, limit)
 
 
-def _decode_pillow(path: Path, limit: int) -> NDArray[np.uint8]:
+def _decode_pillow(handle: BinaryIO, limit: int) -> NDArray[np.uint8]:
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with Image.open(handle, formats=_FORMATS) as image:
             if image.width * image.height > limit:
                 raise ImageFault(
                     f"has {image.width} x {image.height} pixels, more than is safe to open",
@@ -137,10 +135,10 @@ def _from_float(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
     return np.round(values * (255.0 if values.max() <= 1 else 1.0)).astype(np.uint8)
 
 
-def _decode_npz(path: Path, limit: int) -> NDArray[np.uint8]:
+def _decode_npz(handle: BinaryIO, limit: int) -> NDArray[np.uint8]:
     """The image in an NPZ, chosen by the arrays' headers, so that nothing else in it is loaded."""
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(handle) as archive:
             headers = {name.removesuffix(".npy"): _npy_header(archive, name) for name in archive.namelist()}
             key = _choose(headers)
             shape, dtype = headers[key]
@@ -217,20 +215,20 @@ def load_images(paths: Sequence[str | Path], size: int, threads: int | None = No
 
     """
 
-    def one(path: str | Path) -> NDArray[np.uint8] | Problem:
+    def one(place: int) -> NDArray[np.uint8] | Problem:
         try:
-            return square(decode(Path(path)), size)
+            return square(decode(Path(paths[place])), size)
         except ImageFault as fault:
-            return fault.problem(str(path))
+            return fault.problem(str(paths[place]))
 
     images = np.empty((len(paths), size, size, 3), dtype=np.uint8)
-    problems = []
+    problems, order = [], reading_order([str(path) for path in paths])
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        for index, found in enumerate(pool.map(one, paths)):
+        for place, found in zip(order, pool.map(one, order), strict=True):
             if isinstance(found, Problem):
                 problems.append(found)
             else:
-                images[index] = found
+                images[place] = found
     if problems:
         raise InputError("Some images cannot be read.", problems)
     return images

@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import pandas as pd
 
-from equigen.cohort.spec import CohortSpec, ImageRole
+from equigen.cohort.arrow import image_columns, is_dataset, open_dataset
+from equigen.cohort.locate_shards import Members
+from equigen.cohort.shards import leads_out
+from equigen.cohort.spec import CohortSpec, ImageRole, nearest
 from equigen.errors import InputError, Problem
 
 FOLDER = "@folder"  # a column that every table has: the entry of image.folders in which the image was found
@@ -26,26 +30,25 @@ class Located:
     problems: list[Problem] = field(default_factory=list)
 
 
-def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path) -> Located:
-    """Find every row's image below ``base / image.root``.
+def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool = True) -> Located:
+    """Find every row's image below ``base / image.root``, in its shards, or in the dataset that is the table.
 
     Raises:
-        InputError: the root or one of ``image.folders`` is no folder. Faults of rows are collected.
+        InputError: the root or one of ``image.folders`` is no folder, ``image.shards`` matches nothing, a shard cannot
+            be read, or ``image.column`` of a dataset holds no images. Faults of rows are collected.
 
     """
     role = spec.image
-    root = (base / role.root).resolve()
-    lacking = [folder for folder in role.folders if not (root / folder).is_dir()]
-    if lacking:
-        problems = [
-            Problem("there is no such folder", "mend image.root or image.folders", file=str(root / folder))
-            for folder in lacking
-        ]
-        raise InputError("The images' folder is not there.", problems)
+    if is_dataset(base / spec.table):
+        root, find = _dataset(base / spec.table, role), _row
+    else:
+        root = (base / role.root).resolve()
+        _check_folders(root, role)
+        find = partial(_find, root, role.folders) if role.shards is None else Members(root, role.shards, show).find
     located = Located(root)
     column = "+".join(role.columns)
     for row, name in zip(table.index, _names(table, role), strict=True):
-        found = _find(root, role.folders, name)
+        found = find(name)
         if isinstance(found, tuple):
             message, mend = found
             located.problems.append(Problem(message, mend, row=int(row), column=column))
@@ -56,6 +59,33 @@ def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path) -> Located:
         located.folders.append(folder)
     located.problems += _named_twice(table, located.images, column)
     return located
+
+
+def _check_folders(root: Path, role: ImageRole) -> None:
+    lacking = [folder for folder in role.folders if not (root / folder).is_dir()]
+    if lacking:
+        problems = [
+            Problem("there is no such folder", "mend image.root or image.folders", file=str(root / folder))
+            for folder in lacking
+        ]
+        raise InputError("The images' folder is not there.", problems)
+
+
+def _dataset(folder: Path, role: ImageRole) -> Path:
+    """The folder of a dataset that holds the images in ``image.column``."""
+    known = image_columns(open_dataset(folder))
+    given = sorted(role.model_fields_set - {"column"})
+    problems = [Problem(f"image.{key} has no meaning for a dataset", f"leave '{key}' out") for key in given]
+    if role.column not in known:
+        problems.append(Problem(f"the column '{role.column}' holds no images", nearest(role.column or "", known)))
+    if problems:
+        raise InputError(f"The dataset {folder.name} does not fit the specification.", problems)
+    return folder.resolve()
+
+
+def _row(name: str) -> str | tuple[str, str]:
+    """A cell of ``dataset_table``, which is the path of an image already."""
+    return name or ("there is no image", "add it, or leave the row out")
 
 
 def _names(table: pd.DataFrame, role: ImageRole) -> list[str]:
@@ -89,7 +119,7 @@ def _find(root: Path, folders: list[str], name: str) -> str | tuple[str, str]:
     if not name:
         return "the cell is empty", "name the image, or leave the row out"
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\0" in name:
+    if leads_out(name):
         return f"the path '{name}' leads out of the image root", "give paths below image.root, without '..'"
     for folder in folders:
         relative = (PurePosixPath(folder) / pure).as_posix()

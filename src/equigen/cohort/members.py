@@ -1,50 +1,66 @@
-"""Columns that stand inside the images' own NPZ files: ``@npz:race`` is the value under ``race``."""
+"""Columns that stand with the images: ``@npz:race`` inside an image's own NPZ, ``@json:race`` in its sample's JSON.
+
+A sample is what shares the part of the file's name before its first dot: ``000123.jpg`` goes with ``000123.json``, in
+the same shard or folder (the WebDataset convention).
+"""
 
 from __future__ import annotations
 
+import json
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from equigen.cohort.faults import ImageFault
+from equigen.cohort.opening import open_image
 from equigen.errors import Problem
 
-MEMBER = "@npz:"
+MEMBERS = ("@npz:", "@json:")
+
+Cell = str | tuple[str, str]  # the value as text, or (message, mend)
 
 
 def add_members(table: pd.DataFrame, columns: Iterable[str], paths: list[str]) -> list[Problem]:
-    """Fill the ``@npz:KEY`` columns of a table from each row's image file; "" where the row has no image.
+    """Fill the ``@npz:KEY`` and ``@json:KEY`` columns of a table; "" where the row has no image.
 
     A value is a single number, truth value or text; arrays of Python objects are refused, never unpickled.
 
     Returns:
-        The problems of rows whose file is no NPZ, lacks the key, or holds something else there.
+        The problems of rows whose file is no NPZ or JSON, lacks the key, or holds something else there.
 
     """
-    keys = sorted({column for column in columns if column.startswith(MEMBER)})
-    problems: list[Problem] = []
-    for column in keys:
-        cells = [_value(path, column.removeprefix(MEMBER)) for path in paths]
-        table[column] = pd.Series([_text(cell) for cell in cells], index=table.index, dtype=object)
-        for row, cell in zip(table.index, cells, strict=True):
-            if isinstance(cell, tuple):
-                problems.append(Problem(cell[0], cell[1], row=int(row), column=column))
+    wanted, problems = set(columns), list[Problem]()
+    readers: list[Callable[[str, list[str]], list[Cell]]] = [_npz_values, _json_values]
+    for prefix, read in zip(MEMBERS, readers, strict=True):
+        keys = sorted(column.removeprefix(prefix) for column in wanted if column.startswith(prefix))
+        rows = [read(path, keys) if path else [""] * len(keys) for path in paths] if keys else []
+        for number, key in enumerate(keys):
+            column, cells = prefix + key, [row[number] for row in rows]
+            table[column] = pd.Series([_text(cell) for cell in cells], index=table.index, dtype=object)
+            problems += [
+                Problem(cell[0], cell[1], row=int(row), column=column)
+                for row, cell in zip(table.index, cells, strict=True)
+                if isinstance(cell, tuple)
+            ]
     return problems
 
 
-def _text(cell: str | tuple[str, str]) -> str:
+def _text(cell: Cell) -> str:
     return "" if isinstance(cell, tuple) else cell
 
 
-def _value(path: str, key: str) -> str | tuple[str, str]:
-    """The value as text, or (message, mend)."""
-    if not path:
-        return ""
+def _npz_values(path: str, keys: list[str]) -> list[Cell]:
+    return [_npz_value(path, key) for key in keys]
+
+
+def _npz_value(path: str, key: str) -> Cell:
     name = Path(path).name
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open_image(Path(path)) as handle, np.load(handle, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 return f"'{name}' is no NPZ", "take the column from the table instead"
             if key not in archive.files:
@@ -58,3 +74,27 @@ def _value(path: str, key: str) -> str | tuple[str, str]:
     if value.size != 1:
         return f"'{key}' in '{name}' is no single plain value", "save one number or text"
     return str(value.reshape(-1)[0])
+
+
+def _json_values(path: str, keys: list[str]) -> list[Cell]:
+    """Read the sample's JSON once for all keys."""
+    file = Path(path).with_name(Path(path).name.partition(".")[0] + ".json")
+    try:
+        with open_image(file) as handle:
+            values = json.load(handle)
+    except ImageFault:
+        return [(f"there is no '{file.name}' with the image", "add it, or take the column from the table")] * len(keys)
+    except (OSError, ValueError, RecursionError):
+        return [(f"'{file.name}' is no JSON", "write it again, or take the column from the table")] * len(keys)
+    if not isinstance(values, dict):
+        return [(f"'{file.name}' holds no mapping of keys", "write one object a file")] * len(keys)
+    return [_json_value(values, key, file.name) for key in keys]
+
+
+def _json_value(values: dict[str, Any], key: str, name: str) -> Cell:
+    if key not in values:
+        return f"'{name}' has no '{key}'", f"it has: {', '.join(list(values)[:12])}"
+    value = values[key]
+    if isinstance(value, dict | list):
+        return f"'{key}' in '{name}' is no single plain value", "save one number or text"
+    return "" if value is None else str(value)

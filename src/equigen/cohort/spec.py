@@ -81,6 +81,11 @@ class ImageRole(_Strict):
 
     ``folders`` are looked through in order (data sets that come in several image folders). Instead of
     ``column`` a ``template`` may build the path of several columns: ``patches/{patient}/{slide}.png``.
+
+    Images in tar shards (WebDataset): ``image: {column: file, shards: "shards/*.tar"}``, a pattern below ``root``. A
+    cell with ``suffix`` names a member (``000123.jpg``); where several shards have one of that name, with its shard
+    in front (``000007.tar/000123.jpg``). Images in a folder that the library ``datasets`` saved: ``table`` names the
+    folder, its plain columns are the table, and ``column`` is a column of images; nothing else is given here.
     """
 
     column: Text | None = None
@@ -88,11 +93,14 @@ class ImageRole(_Strict):
     root: Text = "."
     folders: list[Text] = Field(default=["."], min_length=1)
     suffix: Text = ""
+    shards: Text | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageRole:
         if (self.column is None) == (self.template is None):
             raise ValueError("give either 'column' or 'template'")
+        if self.shards is not None and self.folders != ["."]:
+            raise ValueError("give either 'folders' or 'shards'; a pattern of shards may name folders itself")
         return self
 
     @property
@@ -229,7 +237,11 @@ def _column(value: object) -> object:
 
 
 class CohortSpec(_Strict):
-    """The roles of a table's columns; SYSTEM.md shows one in full."""
+    """The roles of a table's columns; SYSTEM.md shows one in full.
+
+    ``table`` is a csv, tsv or Parquet file, or a folder that the library ``datasets`` saved. Any column may be
+    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.members``).
+    """
 
     name: Text = Field(pattern=r"^[\w][\w .\-]*$")
     table: Text

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from equigen.cohort.arrow import dataset_table, is_dataset
 from equigen.cohort.spec import nearest
 from equigen.errors import InputError, Problem
 
@@ -16,7 +17,7 @@ _SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
-    """Read csv, tsv or parquet with every cell as text ("" = nothing there), indexed by spreadsheet row.
+    """Read csv, tsv, parquet or a saved dataset with every cell as text ("" = nothing there), by spreadsheet row.
 
     The header is row 1, the first data row is row 2; blank lines are left out but counted.
 
@@ -26,6 +27,8 @@ def read_table(path: str | Path) -> pd.DataFrame:
 
     """
     file = Path(path)
+    if is_dataset(file):
+        return _of_values(dataset_table(file))
     if not file.is_file():
         found = sorted(
             item.name for item in file.parent.glob("*") if item.suffix in {*_SEPARATORS, ".parquet"}
@@ -47,12 +50,17 @@ def _read_parquet(file: Path) -> pd.DataFrame:
         frame = pd.read_parquet(file)
     except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors or OSErrors
         raise _refused(file, "is no readable Parquet file", "write it again") from error
+    return _of_values(frame)
+
+
+def _of_values(frame: pd.DataFrame) -> pd.DataFrame:
+    """Values of any kind as text, every row with its number."""
     text = {str(name): _as_text(column) for name, column in frame.items()}
     return pd.DataFrame(text, index=pd.RangeIndex(2, len(frame) + 2, name=ROW), dtype=object)
 
 
 def _as_text(column: pd.Series) -> list[str]:
-    """Parquet values as text; null and NaN become nothing."""
+    """Values as text; null and NaN become nothing."""
     return ["" if gone else str(value) for value, gone in zip(column, column.isna(), strict=True)]
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.errors import InputError, Problem
 
 DROPPED, UNKNOWN, FIRST = 0, 1, 2
@@ -28,7 +29,7 @@ class Vocabulary:
         self.fields = {name: list(levels) for name, levels in fields.items()}
 
     @classmethod
-    def of(cls, cohort: Cohort) -> Vocabulary:
+    def of(cls, cohort: Cohort | Manifest) -> Vocabulary:
         """The fields of a cohort, attributes first."""
         fields = {f"attr.{name}": list(spec.levels) for name, spec in cohort.attributes.items()}
         for name, spec in cohort.labels.items():
@@ -53,13 +54,14 @@ class Vocabulary:
         problems = [problem for column, known in self._known().items() for problem in _check(frame, column, known)]
         if problems:
             raise InputError("The conditions do not fit the generator.", problems)
-        columns = []
-        for field, levels in self.fields.items():
+        table = np.empty((len(frame), len(self.fields)), dtype=np.int64)
+        for place, (field, levels) in enumerate(self.fields.items()):
             column, _, finding = field.partition("=")
             numbers = {level: FIRST + index for index, level in enumerate(levels)}
-            words = [_word(value, finding) for value in frame[column]]
-            columns.append(np.array([UNKNOWN if word is None else numbers[word] for word in words], dtype=np.int64))
-        table = np.stack(columns, axis=1) if columns else np.zeros((len(frame), 0), dtype=np.int64)
+            codes, different = _different(frame[column])
+            words = [_word(value, finding) for value in different]
+            tokens = np.array([UNKNOWN if word is None else numbers[word] for word in words], dtype=np.int64)
+            table[:, place] = tokens[codes]
         return torch.from_numpy(table)
 
     def _known(self) -> dict[str, tuple[list[str], bool]]:
@@ -77,14 +79,22 @@ def _check(frame: pd.DataFrame, column: str, known: tuple[list[str], bool]) -> l
     levels, several = known
     if column not in frame.columns:
         return [Problem("is missing", f"add it, with levels {', '.join(levels)} or empty", column=column)]
-    cells = [str(value) if _given(value) else "" for value in frame[column]]
+    codes, different = _different(frame[column])
+    cells = [str(value) if _given(value) else "" for value in different]
+    words = [cell.split("|") if several else [cell] for cell in cells]
+    strange = [[word for word in found if word and word not in levels] for found in words]
     mend = f"use {'some' if several else 'one'} of {', '.join(levels)}, or leave it empty"
     return [
-        Problem(f"'{word}' is unknown to this generator", mend, row=row + 2, column=column)
-        for row, cell in enumerate(cells)
-        for word in (cell.split("|") if several else [cell])
-        if cell and word not in levels
+        Problem(f"'{word}' is unknown to this generator", mend, row=int(row) + 2, column=column)
+        for row in np.flatnonzero(np.isin(codes, [code for code, found in enumerate(strange) if found]))
+        for word in strange[codes[row]]
     ]
+
+
+def _different(cells: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:
+    """The different values of a column, and which of them each row [N] has; long columns have few."""
+    codes, different = pd.factorize(cells, use_na_sentinel=False)
+    return codes, list(different)
 
 
 def _given(value: Any) -> bool:

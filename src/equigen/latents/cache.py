@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
 from equigen.cohort import Cohort, load_images
+from equigen.cohort.opening import reading_order
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, replacing
 from equigen.latents.autoencoder import Autoencoder
@@ -69,10 +70,7 @@ class LatentCache:
         damaged shard that was deleted, can make it take the place of another.
         """
         halves = latents.half().cpu().contiguous()
-        sound = halves.isfinite().flatten(1).all(1)
-        if not bool(sound.all()):
-            problem = Problem(f"{int((~sound).sum())} images have latents beyond half precision", "use another one")
-            raise InputError("The autoencoder does not fit these images.", [problem])
+        check_finite(halves)
         count = len(list(self.folder.glob("shard-*.safetensors")))
         shard = self.folder / f"shard-{count:05d}-{hash_value(list(hashes))[:12]}.safetensors"
         with replacing(shard) as temporary:
@@ -109,6 +107,7 @@ def encode(
     hashes = list(cohort.frame["sha256"])
     first = dict(zip(reversed(hashes), reversed(list(cohort.frame["path"])), strict=True))
     missing = [name for name in first if name not in cache.places]
+    missing = [missing[place] for place in reading_order([first[name] for name in missing])]
     with progress_bar(
         "encode", len(first), done=len(first) - len(missing), show=show and bool(missing)
     ) as bar:
@@ -117,12 +116,23 @@ def encode(
             parts = []
             for low in range(0, len(names), batch):
                 chunk = names[low : low + batch]
-                parts.append(
-                    autoencoder.encode(load_images([first[name] for name in chunk], size)).half().cpu()
-                )
+                parts.append(encode_halves(autoencoder, [first[name] for name in chunk], size))
                 bar.advance(len(chunk))
             cache.add(names, torch.cat(parts))
     return Latents(cache.read(hashes), size, autoencoder.hash)
+
+
+def encode_halves(autoencoder: Autoencoder, paths: Sequence[str], size: int) -> torch.Tensor:
+    """Latents [B, C, h, w] of image files in half precision, as they are kept on disk, on the CPU."""
+    return autoencoder.encode(load_images(paths, size)).half().cpu()
+
+
+def check_finite(halves: torch.Tensor) -> None:
+    """Raise InputError when a latent in half precision [n, C, h, w] is not finite."""
+    sound = halves.isfinite().flatten(1).all(1)
+    if not bool(sound.all()):
+        problem = Problem(f"{int((~sound).sum())} images have latents beyond half precision", "use another one")
+        raise InputError("The autoencoder does not fit these images.", [problem])
 
 
 def channel_statistics(latents: torch.Tensor) -> tuple[list[float], list[float]]:

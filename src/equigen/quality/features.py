@@ -20,6 +20,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from equigen.cohort import load_images, read_image, square
+from equigen.cohort.faults import ImageFault
+from equigen.cohort.opening import open_image
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_file, hash_value, write_bytes
 from equigen.progress import progress_bar
@@ -201,7 +203,7 @@ def _jpegs(images: ImageSet) -> int:
 
 
 def _starts(path: str, signature: bytes) -> bool:
-    with Path(path).open("rb") as handle:
+    with open_image(Path(path)) as handle:
         return handle.read(len(signature)) == signature
 
 
@@ -235,9 +237,9 @@ def _native(images: ImageSet) -> tuple[int, int] | None:
 
 def _shorter(path: str) -> int | None:
     try:
-        with Image.open(path) as image:
+        with open_image(Path(path)) as handle, Image.open(handle) as image:
             return min(image.size)
-    except (OSError, SyntaxError, Image.DecompressionBombError):
+    except (ImageFault, OSError, SyntaxError, Image.DecompressionBombError):
         return None  # NPZ and DICOM, whose headers Pillow does not know, are not counted
 
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
+from equigen.cohort.opening import is_there
 from equigen.errors import InputError, Problem
 
 
@@ -122,7 +123,7 @@ def _path_problems(frame: pd.DataFrame) -> list[Problem]:
         return [Problem("the table has no column path", "add it, or give pixels", column="path")]
     return [
         Problem(f"no file '{path}'", "correct the path or leave the row out", row=index + 2, column="path")
-        for index, path in enumerate(frame["path"]) if not isinstance(path, str) or not Path(path).is_file()
+        for index, path in enumerate(frame["path"]) if not isinstance(path, str) or not is_there(Path(path))
     ]
 
 

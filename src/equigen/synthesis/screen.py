@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, read_image
-from equigen.diffusion import open_generator
+from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, write_parquet
 from equigen.quality.cells import Settings
 from equigen.quality.classifier import Classifier, check_held_out, read_images
 from equigen.quality.sources import ImageSet, image_set
-from equigen.synthesis.generate import SyntheticSet, render
+from equigen.synthesis.chunks import render
+from equigen.synthesis.generate import SyntheticSet, opened
 from equigen.synthesis.screen_rounds import Redraw, Rounds, first_drawn, screened
 from equigen.synthesis.screen_rule import Rule, make_rule
 from equigen.synthesis.screen_table import groupings, judged, screening_table
@@ -27,19 +26,6 @@ from equigen.training import Run
 
 NEEDED = ("image", "seed", "generator", "guidance", "steps")
 TABLE, SYNTHETIC, FOLDER = "screening.parquet", "synthetic.parquet", "screening"
-
-
-class Generator(Protocol):
-    """An open generator: ``EquigenPipeline``, or another that is called like it."""
-
-    @property
-    def hash(self) -> str:
-        """Name of its weights and settings in provenance."""
-
-    def __call__(
-        self, conditions: pd.DataFrame, seeds: Sequence[int], guidance: Sequence[float], steps: int
-    ) -> NDArray[np.uint8]:
-        """One image for each row of conditions and seed: [B, size, size, 3]."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,7 @@ def screen(
     settings = Settings(replicates=replicates, seed=seed, min_patients=min_patients)
     settings.check()
     rule = make_rule(classifier.questions, fields, [str(name) for name in base.columns], threshold)
-    maker = _opened(generator, device)
+    maker = opened(generator, device)
     _check(base, maker, tries, folder)
     if held_out is not None:
         check_held_out(held_out, classifier)
@@ -151,17 +137,9 @@ def _base(folder: Path) -> pd.DataFrame:
     return first_drawn(frame)
 
 
-def _opened(generator: str | Path | Run | Generator, device: str | None) -> Generator:
-    if isinstance(generator, str | Path | Run):
-        opened: Generator = open_generator(generator.folder if isinstance(generator, Run) else generator, device)
-        return opened
-    return generator
-
-
 def _redraw(generator: Generator) -> Redraw:
     """How rows with new seeds become images: as ``generate`` makes those of a plan."""
-    maker: Any = generator
-    return lambda rows: render(maker, rows, list(range(len(rows))))
+    return lambda rows: render(generator, rows, list(range(len(rows))))
 
 
 def _check(base: pd.DataFrame, generator: Generator, tries: int, folder: Path) -> None:

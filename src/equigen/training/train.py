@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 import equigen
 from equigen.checkpoints import Tensors
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import (
     Denoiser,
     EquigenPipeline,
@@ -68,7 +68,7 @@ def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoenc
     build(settings.mechanism, groups_of(cohort), settings.seed, **settings.mechanism_settings)
 
 
-def groups_of(cohort: Cohort) -> Groups:
+def groups_of(cohort: Cohort | Manifest) -> Groups:
     """The cohort's attributes and their levels, as mechanisms know them."""
     return Groups(tuple((name, tuple(spec.levels)) for name, spec in cohort.attributes.items()))
 

@@ -1,0 +1,137 @@
+"""The file of a latent store: a safetensors file that is made at its full size and filled in place.
+
+It holds ``images`` [N, 32] uint8 (SHA-256 of each row's image), ``latents`` [N, C, h, w] float16 and ``done`` [N]
+uint8. It is read and written at offsets, row by row: mapped into memory instead, its pages would count as the
+process's own, and a full disk would end the process.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equigen.errors import InputError, Problem
+from equigen.files import naming_full_disk
+
+NAME = "latents.safetensors"
+LONGEST = 100_000_000  # bytes of a header, as safetensors itself allows
+_TYPES = {"images": ("U8", 1), "latents": ("F16", 2), "done": ("U8", 1)}
+
+
+def create(folder: Path, shape: tuple[int, ...], digests: NDArray[np.uint8], metadata: Mapping[str, str]) -> None:
+    """Make an empty store [N, C, h, w] in a new folder, whole or not at all; nothing happens where there is one.
+
+    Where several processes make it at once, one of them does. On most file systems it takes no space before it is
+    filled.
+    """
+    if (folder / NAME).is_file():
+        return
+    shapes = {"images": digests.shape, "latents": shape, "done": shape[:1]}
+    header, at = {"__metadata__": dict(metadata)}, 0
+    for name, (kind, width) in _TYPES.items():
+        end = at + width * math.prod(shapes[name])
+        header[name] = {"dtype": kind, "shape": list(shapes[name]), "data_offsets": [at, end]}  # type: ignore[dict-item]
+        at = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
+    with naming_full_disk(folder):
+        temporary.mkdir(parents=True)
+        try:
+            with (temporary / NAME).open("wb") as handle:
+                handle.write(len(text).to_bytes(8, "little") + text)
+                handle.write(np.ascontiguousarray(digests).tobytes())
+                handle.truncate(8 + len(text) + at)
+                handle.flush()
+                os.fsync(handle.fileno())
+            if not folder.exists():
+                temporary.rename(folder)
+        except OSError:
+            if not (folder / NAME).is_file():  # another process was faster
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+class StoreFile:
+    """One open store. Raises InputError when it is damaged or something else."""
+
+    def __init__(self, file: Path, write: bool = False) -> None:
+        self.file = file
+        try:
+            self._handle = os.open(file, os.O_RDWR if write else os.O_RDONLY)
+        except OSError as error:
+            raise self._refused(f"cannot be opened: {error.strerror}", "encode the cohort") from error
+        weakref.finalize(self, os.close, self._handle)
+        try:
+            length = int.from_bytes(os.pread(self._handle, 8, 0), "little")
+            header = json.loads(os.pread(self._handle, min(length, LONGEST), 8))
+            self.metadata: dict[str, str] = header["__metadata__"]
+            self._starts = {name: 8 + length + header[name]["data_offsets"][0] for name in _TYPES}
+            end = 8 + length + max(header[name]["data_offsets"][1] for name in _TYPES)
+            self.shape = tuple(int(side) for side in header["latents"]["shape"])
+            kinds = [header[name]["dtype"] for name in _TYPES]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._refused("is no store of latents", "delete it and encode again") from error
+        whole = os.fstat(self._handle).st_size == end and kinds == [kind for kind, _ in _TYPES.values()]
+        if not whole or len(self.shape) != 4:
+            raise self._refused("is truncated or no store of latents", "delete it and encode again")
+        self._row = 2 * math.prod(self.shape[1:])
+
+    def _refused(self, message: str, mend: str) -> InputError:
+        return InputError("The latents cannot be read.", [Problem(message, mend, file=str(self.file))])
+
+    def digests(self) -> NDArray[np.uint8]:
+        """SHA-256 of each row's image, [N, 32]."""
+        return self._bytes("images", 32 * self.shape[0]).reshape(-1, 32)
+
+    def done(self) -> NDArray[np.bool_]:
+        """Which rows are filled, [N]."""
+        return self._bytes("done", self.shape[0]) > 0
+
+    def _bytes(self, name: str, count: int) -> NDArray[np.uint8]:
+        found = np.empty(count, dtype=np.uint8)
+        self._read(found.data, self._starts[name])
+        return found
+
+    def _read(self, buffer: memoryview, at: int) -> None:
+        while len(buffer):  # one call reads at most 2 GB
+            count = os.preadv(self._handle, [buffer], at)
+            if count == 0:
+                raise self._refused("was cut off meanwhile", "delete it and encode again")
+            buffer, at = buffer[count:], at + count
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[np.float16]:
+        """The latents of some rows, [B, C, h, w]."""
+        found = np.empty((len(rows), *self.shape[1:]), dtype=np.float16)
+        bytes_of = found.reshape(-1).view(np.uint8).data
+        for place, row in enumerate(rows.tolist()):
+            part = bytes_of[place * self._row : (place + 1) * self._row]
+            self._read(part, self._starts["latents"] + row * self._row)
+        return found
+
+    def write(self, row: int, latent: NDArray[np.float16]) -> None:
+        """Put the latent [C, h, w] of one row where it belongs."""
+        self._write(np.ascontiguousarray(latent).tobytes(), self._starts["latents"] + row * self._row)
+
+    def mark(self, rows: NDArray[np.int64]) -> None:
+        """Say that rows are filled, once they are safe on the disk."""
+        with naming_full_disk(self.file):
+            os.fsync(self._handle)
+        for row in rows.tolist():
+            self._write(b"\1", self._starts["done"] + row)
+
+    def _write(self, data: bytes, at: int) -> None:
+        with naming_full_disk(self.file):
+            while data:
+                count = os.pwrite(self._handle, data, at)
+                data, at = data[count:], at + count
