@@ -83,8 +83,8 @@ class ImageRole(_Strict):
     ``column`` a ``template`` may build the path of several columns: ``patches/{patient}/{slide}.png``.
 
     Images in tar shards (WebDataset): ``image: {column: file, shards: "shards/*.tar"}``, a pattern below ``root``. A
-    cell with ``suffix`` names a member (``000123.jpg``); where several shards have one of that name, with its shard
-    in front (``000007.tar/000123.jpg``). Images in a folder that the library ``datasets`` saved: ``table`` names the
+    cell with ``suffix`` names a member (``000123.jpg``); where several shards have one of that name, with its shard in
+    front (``000007.tar/000123.jpg``). Images in a folder that the library ``datasets`` saved: ``table`` names the
     folder, its plain columns are the table, and ``column`` is a column of images; nothing else is given here.
     """
 
