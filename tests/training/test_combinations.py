@@ -44,12 +44,13 @@ WIDELY = ("min-SNR", "parts", "noise offset", "input perturbation", "bf16", "no 
 TABLE = [(mechanism, setting) for mechanism in MECHANISMS for setting in WIDELY]
 TABLE += [(mechanism, other) for mechanism in ("corrected", "group_dro") for other in SETTINGS if other not in WIDELY]
 CUTS = (24, 32, 40)  # a step before a window's end, at it, and in the midst of the next
+STILL = {"none", "random", "reweight", "balanced"}  # which remember nothing that changes: one cut
 
 
 def run_of(place, mechanism, setting):
     own = {key: value for key, value in SETTINGS.get(setting, {}).items() if key in NETWORK}
     changes = {key: value for key, value in SETTINGS.get(setting, {}).items() if key not in NETWORK}
-    chosen = settings(56, checkpoint_every=1000, probe_every=40, log_every=24, **changes)
+    chosen = settings(48, checkpoint_every=1000, probe_every=40, log_every=24, **changes)
     return trainer(place, MECHANISMS[mechanism], chosen, **own)
 
 
@@ -108,7 +109,7 @@ def test_it_trains_and_goes_on_from_any_cut(tmp_path, plain, mechanism, setting)
         assert distance < 1e-3
     else:
         assert distance > 1e-4
-    for cut in CUTS:
+    for cut in (32,) if mechanism in STILL else CUTS:
         place = shutil.copy(tmp_path / f"{cut}.safetensors", tmp_path / "cut.safetensors")
         torch.manual_seed(cut)  # whatever else the second process does
         again = run_of(place, mechanism, setting)

@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from accelerate import Accelerator, DistributedType
 from small_training import Stopped, stopping
 from small_training import settings as token_settings
 from small_training import trainer as token_trainer
@@ -129,3 +130,43 @@ def test_transformers_networks_make_activations_twice_too():
 def test_a_network_that_cannot_make_activations_twice_is_refused(tmp_path):
     with pytest.raises(InputError, match="no part of the network supports gradient_checkpointing"):
         trainer(tmp_path / "c.safetensors", NONE, settings(gradient_checkpointing=True))
+
+
+@pytest.mark.parametrize(("given", "match"), [
+    ({"distributed_type": DistributedType.FSDP}, "distributed_type FSDP .set sharding: full"),
+    ({"distributed_type": DistributedType.DEEPSPEED}, "distributed_type DEEPSPEED"),
+    ({"mixed_precision": "fp16"}, "mixed_precision fp16 .set precision"),
+])  # fmt: skip
+def test_what_accelerate_would_do_by_itself_is_refused(given, match):
+    plain = {"distributed_type": DistributedType.MULTI_GPU, "mixed_precision": "no"}
+    needs.check_accelerator(types.SimpleNamespace(**plain))
+    with pytest.raises(InputError, match=match):
+        needs.check_accelerator(types.SimpleNamespace(**{**plain, **given}))
+
+
+def test_training_refuses_such_an_accelerator_before_any_work(tmp_path):
+    class Rounding(Accelerator):
+        mixed_precision = "bf16"
+
+    with pytest.raises(InputError, match="mixed_precision bf16"):
+        trainer(tmp_path / "c.safetensors", NONE, settings(), accelerator=Rounding())
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    (lambda module: module.requires_grad_(False), "no weight requires gradients"),
+    (lambda module: module.bfloat16(), "weights in torch.bfloat16"),
+])  # fmt: skip
+def test_weights_that_cannot_be_trained_are_refused(tmp_path, change, match):
+    with pytest.raises(InputError, match=match):
+        trainer(tmp_path / "c.safetensors", NONE, settings(), module=change(Worded()))
+
+
+def test_a_frozen_base_may_be_in_half_precision(tmp_path):
+    module = Worded(part="pairs")
+    for parameter in module.parameters():
+        parameter.data = parameter.data if parameter.requires_grad else parameter.data.bfloat16()
+    run = trainer(tmp_path / "c.safetensors", NONE, settings(24, precision="bf16"), module=module)
+    run.run(show=False)
+    assert {value.dtype for value in load_checkpoint(tmp_path / "c.safetensors")[0].values()} <= {
+        torch.float32, torch.float64}
+    assert module.first.weight.dtype == torch.bfloat16

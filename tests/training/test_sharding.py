@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_training import GROUPS, RELEASED
+from small_training import GROUPS
 from test_loop_and_resume import assert_same_run
 from worded import SCHEDULERS, pictures, run_until, settings, sides, trainer
 
@@ -29,10 +29,8 @@ EVERY = {"checkpoint_every": CUT}
 DRO, FULL = {"mechanism": "group_dro"}, {"sharding": "full"}
 FIXED = {"mechanism": "perturbation", "window_images": 24, "minimum": 1, "design": 64}
 RUNS = {
-    "whole": [DRO, {}, {}],
-    "sharded": [DRO, FULL, {}],
-    "window": [FIXED, FULL, {}],
-    "pairs": [RELEASED, {}, {"part": "pairs", "predicts": "flow"}],
+    "sharded": [FIXED, FULL, {}],
+    "pairs": [DRO, {}, {"part": "pairs", "predicts": "flow"}],
     "everything": [
         {"mechanism": "minmax_noise"},
         {**FULL, "accumulate": 2, "min_snr": 1.0, "noise_offset": 0.1, "input_perturbation": 0.1, "best": "overall",
@@ -154,7 +152,7 @@ def test_sharded_snapshots_are_whole(folder, single):
     kept = load_checkpoint(folder / "everything-straight" / "kept-48.safetensors")[0]
     assert {name: value.shape for name, value in kept.items()} == {
         name: value.shape for name, value in single["everything"].weights().items()}
-    assert not (folder / "whole-straight" / "kept-48.safetensors").exists()
+    assert not (folder / "sharded-straight" / "kept-48.safetensors").exists()
 
 
 def test_sharded_grids_are_those_of_one_process(folder, single):

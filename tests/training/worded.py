@@ -120,7 +120,7 @@ def trainer(checkpoint, mechanism, chosen, *, predicts="epsilon", stored=False, 
     own = dict(mechanism)
     rule = build(own.pop("mechanism"), GROUPS, chosen.seed, **own)
     train, held = sides(stored)
-    hooks = {name: network.pop(name) for name in ("keep", "grids") if name in network}
+    hooks = {name: network.pop(name) for name in ("keep", "grids", "accelerator") if name in network}
     module = Worded(**network) if module is None else module
     objective = objective_of(SCHEDULERS[predicts]())
     return Trainer(module, objective, Prompts(train.ids), train, held if held_out else None, rule, chosen,

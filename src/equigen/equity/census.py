@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -25,13 +26,16 @@ class Census:
 
     @classmethod
     def of(cls, groups: Groups, index: Tensor) -> Census:
-        """Count the group index [N, A] of all training images; ``InputError`` without any image."""
+        """Count the group index [N, A] of all training images; ``InputError`` without any, or with too many cells."""
         index = index.detach().cpu()
         groups.check(index, len(index))
         if not len(index):
             raise InputError("There is nothing to count.", [Problem("no training images", "mend the split")])
-        cells, counts = torch.unique(index.long(), dim=0, return_counts=True)
-        return cls(groups, cells, counts)
+        if math.prod(len(levels) + 1 for _, levels in groups.names) >= 2**63:
+            problem = Problem("more combinations of groups than 63 bits can number", "name fewer attributes")
+            raise InputError("The groups cannot be counted.", [problem])
+        codes, counts = torch.unique(_codes(groups, index.long()), return_counts=True)  # whole rows would take seconds
+        return cls(groups, _rows(groups, codes), counts)
 
     def equals(self, other: Census) -> bool:
         """Whether both count the same."""
@@ -58,7 +62,7 @@ class Census:
 
     def find(self, index: Tensor) -> Tensor:
         """The cell of each image: [B, A] -> int64 [B]; ``InputError`` for a cell without training images."""
-        codes, wanted = self._codes(self.cells), self._codes(index.cpu().long())
+        codes, wanted = _codes(self.groups, self.cells), _codes(self.groups, index.cpu().long())
         found = torch.searchsorted(codes, wanted).clamp_max(len(codes) - 1)
         strange = codes[found] != wanted
         if bool(strange.any()):
@@ -104,12 +108,22 @@ class Census:
             sums[part] = torch.bincount(self.cells[known, column], values[known], part.stop - part.start)
         return sums
 
-    def _codes(self, cells: Tensor) -> Tensor:
-        """One number a cell, in the order of sorted rows."""
-        codes = torch.zeros(len(cells), dtype=torch.int64)
-        for column, (_, levels) in enumerate(self.groups.names):
-            codes = codes * (len(levels) + 1) + cells[:, column] + 1
-        return codes
+
+def _codes(groups: Groups, cells: Tensor) -> Tensor:
+    """One number a cell [M, A] -> [M], in the order of sorted rows."""
+    codes = torch.zeros(len(cells), dtype=torch.int64)
+    for column, (_, levels) in enumerate(groups.names):
+        codes = codes * (len(levels) + 1) + cells[:, column] + 1
+    return codes
+
+
+def _rows(groups: Groups, codes: Tensor) -> Tensor:
+    """The cells [M, A] of numbers [M]."""
+    cells = torch.zeros(len(codes), len(groups.names), dtype=torch.int64)
+    for column, (_, levels) in reversed(list(enumerate(groups.names))):
+        cells[:, column] = codes % (len(levels) + 1) - 1
+        codes = codes // (len(levels) + 1)
+    return cells
 
 
 def bounded(weights: Tensor, shares: Tensor, low: float, high: float) -> Tensor:

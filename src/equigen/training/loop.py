@@ -23,7 +23,7 @@ from equigen.training.data import Data
 from equigen.training.gradients import Gradients, autocast
 from equigen.training.history import History
 from equigen.training.loss_scale import LossScale
-from equigen.training.needs import build_optimizer, check_needs, checkpoint_activations
+from equigen.training.needs import build_optimizer, check_accelerator, check_needs, checkpoint_activations
 from equigen.training.probe import Probe
 from equigen.training.settings import TrainSettings
 from equigen.training.shards import everywhere, gathered, shard
@@ -78,6 +78,7 @@ class Trainer:
     ) -> None:
         check_needs(settings)
         self.accelerator, self.keep, self.grids = accelerator or Accelerator(), keep, grids
+        check_accelerator(self.accelerator)
         self.settings, self.objective, self.data, self.mechanism = settings, objective, data, mechanism
         self.checkpoint, self.key = checkpoint, key
         self.network, self.seen = module, 0

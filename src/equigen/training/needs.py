@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
 import torch
+from accelerate import Accelerator, DistributedType
 
 from equigen.errors import InputError, Problem
 from equigen.training.settings import TrainSettings
 
+OTHERS = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "adamw8bit": "bitsandbytes"}
 
 
@@ -28,13 +30,33 @@ def check_needs(settings: TrainSettings) -> None:
         raise InputError("These settings cannot be used.", problems)
 
 
+def check_accelerator(accelerator: Accelerator) -> None:
+    """InputError where accelerate was set up to shard, or to round, by itself: both are settings of the training."""
+    kind, precision = accelerator.distributed_type, accelerator.mixed_precision
+    asked = {
+        f"distributed_type {kind.value}": (kind in OTHERS, "set sharding: full in the training's settings instead"),
+        f"mixed_precision {precision}": (precision != "no", "set precision in the training's settings instead"),
+    }
+    problems = [Problem(f"accelerate was started with {found}", mend) for found, (odd, mend) in asked.items() if odd]
+    if problems:
+        raise InputError("Training cannot run under this configuration of accelerate.", problems)
+
+
 def installed(package: str) -> bool:
     """Whether a package can be imported."""
     return find_spec(package) is not None
 
 
-def build_optimizer(parameters: Iterable[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), its moments in float32, or in 8 bits a number (Dettmers et al. 2022)."""
+def build_optimizer(parameters: Sequence[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov & Hutter 2019), its moments in float32, or in 8 bits a number (Dettmers et al. 2022).
+
+    Raises InputError where there is nothing to train, or where what is trained is not in float32.
+    """
+    kinds = {parameter.dtype for parameter in parameters} - {torch.float32}
+    if not parameters or kinds:
+        found = f"weights in {', '.join(sorted(map(str, kinds)))}" if kinds else "no weight requires gradients"
+        mend = "train weights in float32, and set precision" if kinds else "unfreeze some, or add LoRA weights"
+        raise InputError("These weights cannot be trained.", [Problem(found, mend)])
     common: dict[str, Any] = {
         "lr": settings.learning_rate, "betas": (0.9, 0.99), "weight_decay": settings.weight_decay,
     }  # fmt: skip

@@ -33,7 +33,7 @@ from equigen.training.data import Data
 from equigen.training.gradients import check_batch
 from equigen.training.grids import group_grids
 from equigen.training.loop import Images, Trainer
-from equigen.training.needs import check_needs
+from equigen.training.needs import check_accelerator, check_needs
 from equigen.training.settings import TrainSettings
 
 
@@ -98,6 +98,7 @@ def train(
     settings = TrainSettings(**{**(settings or TrainSettings()).model_dump(), **given})
     folder = Path(out) if out else Path("generators") / f"{settings.mechanism}-seed{settings.seed}"
     accelerator = Accelerator()
+    check_accelerator(accelerator)
     coder = load_autoencoder(autoencoder, str(accelerator.device))
     check_settings(settings, cohort, coder)
     check_batch(settings.batch, accelerator.num_processes, settings.accumulate)
