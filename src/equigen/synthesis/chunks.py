@@ -21,10 +21,14 @@ Images = NDArray[np.uint8]
 
 
 def chunk_size(generator: Generator) -> int:
-    """Rows that pass through a generator together where nobody says otherwise; depends on the kind of device alone."""
+    """Rows that pass through a generator together where nobody says otherwise: a power of two.
+
+    It depends on the kind of device and the size of the images, not on how much memory or what else there is.
+    """
     if generator.device.type == "cpu":
         return CHUNK
-    return max(1, min(LARGE, LARGE * 32**2 // generator.latent_side**2))
+    fitting = min(LARGE, LARGE * 32**2 // generator.latent_side**2)
+    return int(2 ** (max(1, fitting).bit_length() - 1))
 
 
 def chunks(plan: pd.DataFrame, size: int, *, mixed: bool) -> list[Rows]:
@@ -48,9 +52,9 @@ class Batched:
     always computed in the same place of the same chunk of the plan; a chunk that is too short is filled by repeating
     its rows.
 
-    Where memory is short the chunk is halved, for good: the halves are those that a run with half the chunk has, so
-    its images are the same to the last bit, but not those of a run that did not run out. ``fits`` is how many rows
-    have been found to fit, ``chunk`` how many it was begun with.
+    Where memory is short the chunk is halved, for good. The halves of a power of two are the chunks of a run with half
+    as many, and its images are the same to the last bit, but not always those of a run that had memory enough.
+    ``fits`` is how many rows have been found to fit, ``chunk`` how many it was begun with.
     """
 
     def __init__(self, generator: Generator, chunk: int | None = None) -> None:
