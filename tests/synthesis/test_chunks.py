@@ -80,6 +80,18 @@ def test_what_rows_ask_reaches_the_generator_and_the_table(tmp_path):
         pd.testing.assert_series_equal(table[name], plan[name], check_dtype=False)
 
 
+def test_a_generator_of_ones_own_need_not_say_much():
+    class Own:
+        hash = "own"
+
+        def __call__(self, conditions, seeds, guidance, steps):
+            return np.full((len(seeds), 8, 8, 3), 10 * steps, np.uint8)
+
+    assert (chunk_size(Own()), render(Own(), asks(5), [1, 4]).mean()) == (32, 30)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'solver'"):
+        render(Own(), asks(5, solver="ddim"), [1])
+
+
 def test_a_part_is_filled_up_to_the_next_power_of_two():
     painter = Painter()
     render(painter, asks(5), [0, 4])
