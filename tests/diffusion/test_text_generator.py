@@ -249,12 +249,17 @@ def test_images_that_are_no_numbers_are_refused(generators, monkeypatch):
         generator(ROWS, SEEDS, **HOW)
 
 
-def test_a_safety_checker_is_taken_off(folders):
+def test_a_safety_checker_is_taken_off(folders, tmp_path):
     """It would paint images black that it takes for something else; a watermark would alter them."""
     pipeline = plain(folders("sd"))
     pipeline.safety_checker = object()
     assert apart(TextGenerator(pipeline)(ROWS.head(1), [1], **HOW, solver="own"), image(plain(folders("sd")), 0)) == 0
     assert pipeline.safety_checker is None
+    other = shutil.copytree(folders("sd"), tmp_path / "other")
+    index = json.loads((other / "model_index.json").read_text())
+    checked = {"safety_checker": ["stable_diffusion", "StableDiffusionSafetyChecker"], "requires_safety_checker": True}
+    write_json(other / "model_index.json", {**index, **checked})
+    assert open_any_generator(other).pipeline.safety_checker is None  # of which there are no weights
 
 
 def test_sizes(folders):

@@ -25,7 +25,7 @@ class Painter:
     def check(self, plan):
         assert len(plan)
 
-    def __call__(self, conditions, seeds, guidance, steps, solver, interval, negative):
+    def __call__(self, conditions, seeds, guidance, steps, solver="dpm++", interval=(0.0, 1.0), negative=""):
         if len(seeds) > self.holds:
             raise self.error
         self.calls.append(list(seeds))

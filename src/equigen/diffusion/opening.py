@@ -23,6 +23,10 @@ PROVENANCE = "equigen.json"  # keys kind (full, lora or tokens), base (of LoRA) 
 KINDS = ("full", "lora", "tokens")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 THIRD = ("text_encoder_3", "tokenizer_3")
+UNUSED: dict[str, dict[str, Any]] = {  # what a generator takes off anyway, and need not be read
+    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
+    "StableDiffusionXLPipeline": {"add_watermarker": False},
+}
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -80,12 +84,13 @@ def _pipeline(place: str, dtype: torch.dtype) -> Any:
         with quiet(logging), quiet(transformers_logging):
             index = DiffusionPipeline.load_config(place, local_files_only=local)
             _check_class(index, place)
-            # diffusers saves a pipeline without these, and then asks for them
+            # diffusers saves a pipeline of Stable Diffusion 3 without its third encoder, and then asks for it
             third = THIRD if index["_class_name"] == "StableDiffusion3Pipeline" else ()
-            absent = [name for name in third if not any(index.get(name) or ())]
+            absent = {name: None for name in third if not any(index.get(name) or ())}
             return DiffusionPipeline.from_pretrained(
-                place, dtype=dtype, use_safetensors=True, local_files_only=local, **dict.fromkeys(absent)
-            )
+                place, dtype=dtype, use_safetensors=True, local_files_only=local,
+                **absent, **UNUSED.get(index["_class_name"], {}),
+            )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         mend = "copy the whole folder; a model of the hub must be reachable, or in its cache"
         raise InputError("The generator cannot be opened.", [Problem(str(error), mend, file=place)]) from error

@@ -41,6 +41,13 @@ class Request:
         """Whether the network is asked twice at any step."""
         return self.guidance != 1.0
 
+    @property
+    def more(self) -> dict[str, Any]:
+        """What is asked beyond guidance and steps: arguments of a call that differ from their defaults."""
+        own = {"solver": self.solver, "interval": self.interval, "negative": self.negative}
+        usual = {"solver": DEFAULT_SOLVER, "interval": EVERYWHERE, "negative": ""}
+        return {name: value for name, value in own.items() if value != usual[name]}
+
     def kind(self, *, mixed: bool) -> Hashable:
         """Rows of one kind may pass through a network together. ``mixed``: guided rows may have scales of their own.
 
@@ -53,7 +60,11 @@ class Request:
 
 
 class Generator(Protocol):
-    """Whatever makes images of a plan's rows: ``EquigenPipeline``, ``TextGenerator``, or a user's own."""
+    """Whatever makes images of a plan's rows: ``EquigenPipeline``, ``TextGenerator``, or a user's own.
+
+    One of a user's own need not say where it is (then it is taken to be on a CPU) or whether it mixes guidance (then
+    it does), and need take ``solver``, ``interval`` and ``negative`` only if plans ask for them.
+    """
 
     mixes_guidance: bool
     """Whether the images of one call may have different scales of guidance."""

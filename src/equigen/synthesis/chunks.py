@@ -21,10 +21,20 @@ Images = NDArray[np.uint8]
 
 
 def chunk_size(generator: Generator) -> int:
-    """Rows that pass through a generator together where nobody says otherwise; depends on the kind of device alone."""
-    if generator.device.type == "cpu":
+    """Rows that pass through a generator together where nobody says otherwise: a power of two.
+
+    It depends on the kind of device and the size of the images, not on how much memory or what else there is.
+    """
+    if device_kind(generator) == "cpu":
         return CHUNK
-    return max(1, min(LARGE, LARGE * 32**2 // generator.latent_side**2))
+    fitting = min(LARGE, LARGE * 32**2 // generator.latent_side**2)
+    return int(2 ** (max(1, fitting).bit_length() - 1))
+
+
+def device_kind(generator: Generator) -> str:
+    """``cpu`` or ``cuda``, say; ``cpu`` for a generator that does not tell where it is."""
+    device: torch.device | None = getattr(generator, "device", None)
+    return "cpu" if device is None else device.type
 
 
 def chunks(plan: pd.DataFrame, size: int, *, mixed: bool) -> list[Rows]:
@@ -48,9 +58,9 @@ class Batched:
     always computed in the same place of the same chunk of the plan; a chunk that is too short is filled by repeating
     its rows.
 
-    Where memory is short the chunk is halved, for good: the halves are those that a run with half the chunk has, so
-    its images are the same to the last bit, but not those of a run that did not run out. ``fits`` is how many rows
-    have been found to fit, ``chunk`` how many it was begun with.
+    Where memory is short the chunk is halved, for good. The halves of a power of two are the chunks of a run with half
+    as many, and its images are the same to the last bit, but not always those of a run that had memory enough.
+    ``fits`` is how many rows have been found to fit, ``chunk`` how many it was begun with.
     """
 
     def __init__(self, generator: Generator, chunk: int | None = None) -> None:
@@ -59,7 +69,7 @@ class Batched:
 
     def cut(self, plan: pd.DataFrame) -> list[Rows]:
         """Chunks of a plan, as row numbers."""
-        return chunks(plan, self.chunk, mixed=self.generator.mixes_guidance)
+        return chunks(plan, self.chunk, mixed=getattr(self.generator, "mixes_guidance", True))
 
     def images(self, plan: pd.DataFrame, wanted: set[int]) -> dict[int, Images]:
         """Image [size, size, 3] of each of the wanted rows, and of those that came with them."""
@@ -81,11 +91,9 @@ class Batched:
         """Images of some rows, and of those that fill them up; None where memory was short, after making it enough."""
         full = rows.iloc[[index % len(rows) for index in range(self._filled(len(rows)))]]
         first = requests(full.iloc[:1])[0][0]
+        seeds, guidance = full["seed"].tolist(), full["guidance"].tolist()
         try:
-            return self.generator(
-                full, full["seed"].tolist(), guidance=full["guidance"].tolist(), steps=first.steps,
-                solver=first.solver, interval=first.interval, negative=first.negative,
-            )  # fmt: skip
+            return self.generator(full, seeds, guidance=guidance, steps=first.steps, **first.more)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -97,7 +105,7 @@ class Batched:
 
         A chunk of hundreds, or of a network that takes minutes an image, would waste more than the rest of the plan.
         """
-        if isinstance(self.generator, EquigenPipeline) and self.generator.device.type == "cpu":
+        if isinstance(self.generator, EquigenPipeline) and device_kind(self.generator) == "cpu":
             return self.fits
         return int(min(self.fits, 2 ** (rows - 1).bit_length()))
 

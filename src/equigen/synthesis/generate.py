@@ -16,7 +16,7 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json, write_parquet
 from equigen.pngs import is_whole, write_png
 from equigen.progress import progress_bar
-from equigen.synthesis.chunks import CHUNK, Batched, Images, Rows, render
+from equigen.synthesis.chunks import CHUNK, Batched, Images, Rows, device_kind, render
 from equigen.synthesis.shards import share_of, write_first
 from equigen.training import Run
 
@@ -102,7 +102,7 @@ def generate(
         (folder / TABLE).unlink(missing_ok=True)  # a folder that has the table is complete
     with (
         progress_bar("generate", total, done=total - missing, show=show and missing > 0 and share.leads) as bar,
-        _writing(threads=0 if made_by.device.type == "cpu" else WRITERS) as write,
+        _writing(threads=0 if device_kind(made_by) == "cpu" else WRITERS) as write,
     ):
         for rows, images in _made(work, plan, own, parts, batch):
             _note_memory(folder, work)
@@ -199,7 +199,7 @@ def _claim(folder: Path, plan: pd.DataFrame, work: Batched, *, fixed: bool) -> i
     claim = {"plan": plan_hash(plan), "generator": work.generator.hash, "images": len(plan)}
     place = folder / CLAIM
     if not place.is_file():
-        write_first(place, {**claim, "chunk": work.chunk, "device": work.generator.device.type})
+        write_first(place, {**claim, "chunk": work.chunk, "device": device_kind(work.generator)})
     found = read_json(place)
     chunk = int(found.get("chunk", CHUNK))  # before there was a choice it was this
     told = None
