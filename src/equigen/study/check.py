@@ -21,7 +21,7 @@ from equigen.study.settings import StudySettings, check_keys
 from equigen.synthesis import plan
 from equigen.training import TrainSettings, check_settings
 from equigen.training.probe import choose
-from equigen.training.train import groups_of
+from equigen.training.sides import groups_of
 
 PHANTOM_LABELS = ("glaucoma",)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,8 +15,22 @@ from equigen.training.data import Data
 COLUMNS, GUIDANCE, STEPS = 6, 2.0, 20
 
 
+Draw = Callable[[torch.Tensor, list[int]], NDArray[np.uint8]]
+"""From conditions [n, F] and the seed of each to images [n, size, size, 3]."""
+
+
+def token_draws(pipeline: EquigenPipeline) -> Draw:
+    """How a generator with tokens draws samples."""
+    def draw(ids: torch.Tensor, seeds: list[int]) -> NDArray[np.uint8]:
+        scale = torch.full((len(ids),), GUIDANCE)
+        latents = pipeline.sample(pipeline.starting_noise(seeds), ids, scale, STEPS)
+        return pipeline.autoencoder.decode(pipeline.denormalised(latents))
+
+    return draw
+
+
 @torch.no_grad()
-def group_grids(pipeline: EquigenPipeline, data: Data, seed: int) -> dict[str, NDArray[np.uint8]]:
+def group_grids(draw: Draw, data: Data, seed: int) -> dict[str, NDArray[np.uint8]]:
     """One strip [size, COLUMNS * size, 3] uint8 of samples for each group, as ``attribute/group``.
 
     Each sample has the conditions of an image of that group in ``data``, chosen by ``seed``; a group with fewer images
@@ -25,9 +41,8 @@ def group_grids(pipeline: EquigenPipeline, data: Data, seed: int) -> dict[str, N
         if len(rows):
             order = torch.randperm(len(rows), generator=torch_generator(seed, "grid", place))
             ids = data.ids[rows[order].repeat(COLUMNS)[:COLUMNS]]
-            noise = pipeline.starting_noise([derive(seed, "grid-noise", column) for column in range(COLUMNS)])
-            latents = pipeline.sample(noise, ids, torch.full((COLUMNS,), GUIDANCE), STEPS)
-            strips[name] = np.concatenate(list(pipeline.autoencoder.decode(pipeline.denormalised(latents))), axis=1)
+            seeds = [derive(seed, "grid-noise", column) for column in range(COLUMNS)]
+            strips[name] = np.concatenate(list(draw(ids, seeds)), axis=1)
     return strips
 
 

@@ -14,7 +14,7 @@ from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import Vocabulary
 from equigen.latents import Autoencoder, LatentStore, LatentView, encode_store
 from equigen.training.data import Data
-from equigen.training.train import Sides, groups_of
+from equigen.training.sides import Sides, Statistics, groups_of
 
 
 def prepare_store(
@@ -27,10 +27,11 @@ def prepare_store(
     world: int = 1,
     wait: Callable[[], Any] = lambda: None,
     show: bool = True,
+    statistics: Statistics | None = None,
 ) -> Sides:
     """What ``prepare`` gives, with latents that stay on the disk; every process encodes its share of the images.
 
-    ``folder``: of latent stores; ``wait`` is called when this process (``rank`` of ``world``) has encoded its share,
+    ``statistics`` as for ``prepare``. ``folder``: of latent stores; ``wait`` is called when this process (``rank`` of ``world``) has encoded its share,
     and returns when all have. Token numbers and group index take 8 bytes a row and field. Raises InputError as
     ``encode_store`` does.
     """
@@ -39,7 +40,7 @@ def prepare_store(
     wait()
     store, words, groups = LatentStore(file), Vocabulary.of(cohort), groups_of(cohort)
     training = np.asarray(whole.frame["split"] == "train")
-    mean, std = store.statistics(np.flatnonzero(training))
+    mean, std = statistics or store.statistics(np.flatnonzero(training))
 
     def side(mask: NDArray[np.bool_]) -> Data:
         part = whole.where(mask)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equigen.diffusion import Prediction
 from equigen.diffusion.networks import Preset
+from equigen.diffusion.trainable import What as Tune
 
 
 class TrainSettings(BaseModel):
@@ -17,6 +18,11 @@ class TrainSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(64, ge=16)                         # side of the images, pixels
+    base: str | None = None                              # text-to-image pipeline to fine-tune: folder, or hub id
+    tune: Tune | None = None                             # what of it is trained; None: lora of a base, else the network
+    rank: int = Field(16, ge=1)                          # of LoRA
+    alpha: float | None = Field(None, gt=0)              # of LoRA; None: the rank
+    text_encoder: str | None = None                      # without a base: prompts, by `minilm` or a folder, for tokens
     preset: Preset = "small"                             # network: tiny (2 M parameters), small (6 M), base (53 M)
     prediction: Prediction = "v_prediction"              # or epsilon
     images: int = Field(200_000, ge=1)                   # length of training
@@ -46,10 +52,39 @@ class TrainSettings(BaseModel):
     trackers: Literal["none", "auto", "tensorboard", "wandb", "mlflow"] = "none"  # auto: TensorBoard where installed
     start: str | None = None                             # folder of a generator whose weights are gone on from
     min_snr: float = Field(0, ge=0)                      # gamma of min-SNR loss weights, 5 is usual; 0: none
+    store: Literal["memory", "disk"] = "memory"          # of latents; disk: read as needed, for very large cohorts
     accumulate: int = Field(1, ge=1)                     # parts in which a batch passes the network, to save memory
     mechanism: str = "perturbation"
     mechanism_settings: dict[str, Any] = {}
     seed: int = 0
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the network is told prompts; otherwise tokens."""
+        return self.base is not None or self.text_encoder is not None
+
+    @property
+    def tuned(self) -> Tune:
+        """What of a text-to-image pipeline is trained."""
+        return self.tune or ("lora" if self.base is not None else "unet")
+
+    @model_validator(mode="after")
+    def _together(self) -> TrainSettings:
+        """Settings of one kind of training that another would silently leave aside."""
+        faults = []
+        if self.base is not None and self.text_encoder is not None:
+            faults.append("base and text_encoder: a base has a text encoder of its own; give one of the two")
+        if self.base is not None and (self.preset, self.prediction) != ("small", "v_prediction"):
+            faults.append("preset and prediction are the base's own: leave them out")
+        if not self.reads_text and self.tune is not None:
+            faults.append("tune says what of a text-to-image pipeline is trained: give base or text_encoder")
+        if self.text_encoder is not None and self.tuned.startswith("lora"):
+            faults.append("tune: LoRA goes into a trained network; without a base use unet or unet+text")
+        if (self.rank, self.alpha) != (16, None) and not (self.reads_text and self.tuned.startswith("lora")):
+            faults.append("rank and alpha are LoRA's: give a base, and tune lora")
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
     def learning_rate_at(self, seen: int) -> float:
         """Linear warm-up, then constant, or half a cosine from the peak to a tenth of it."""

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import torch
 from accelerate import Accelerator
 
-import equigen
 from equigen.checkpoints import Tensors
-from equigen.cohort import Cohort, Manifest
+from equigen.cohort import Cohort
 from equigen.diffusion import (
     Denoiser,
     EquigenPipeline,
@@ -25,52 +21,30 @@ from equigen.diffusion import (
     open_generator,
 )
 from equigen.diffusion.networks import PRESETS
-from equigen.equity import Groups, build
+from equigen.equity import build
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, naming_full_disk, read_json, write_json, write_parquet
-from equigen.latents import SHIPPED, Autoencoder, channel_statistics, encode, load_autoencoder
-from equigen.training.data import Data
+from equigen.files import hash_value, naming_full_disk
+from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
 from equigen.training.gradients import check_batch
-from equigen.training.grids import group_grids
+from equigen.training.grids import group_grids, token_draws
+from equigen.training.large import prepare_store
 from equigen.training.loop import Images, Trainer
-from equigen.training.needs import check_accelerator, check_needs
+from equigen.training.needs import check_accelerator
+from equigen.training.run import Run, finished, write_record
 from equigen.training.settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class Run:
-    """A finished training run: the generator's folder and its name."""
-
-    folder: Path
-    name: str
-
-    def pipeline(self, device: str | None = None) -> EquigenPipeline:
-        """The generator as a diffusers pipeline."""
-        return open_generator(self.folder, device)
+from equigen.training.sides import Sides, check_cohort, groups_of, prepare
+from equigen.training.text import train_text
 
 
 def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoencoder) -> None:
     """Everything that can be known to fail before an image is encoded.
 
-    Raises InputError for an image size that does not fit the autoencoder, a batch that cannot be cut in parts, a
-    training split without images, a choice of the best weights without validation images, packages that are not
-    installed, or a mechanism that is unknown or cannot work on the cohort's groups.
+    Raises InputError for an image size that does not fit the autoencoder, and as ``check_cohort`` does. A base model is
+    looked at when training begins.
     """
-    check_needs(settings)
-    check_batch(settings.batch, 1, settings.accumulate)
-    autoencoder.check_size(settings.size)
-    if len(cohort.split("train")) == 0:
-        problem = Problem("the training split is empty", "mend the split in cohort.yaml")
-        raise InputError("There is nothing to train on.", [problem])
-    if settings.best != "none" and len(cohort.split("val", domain="id")) == 0:
-        problem = Problem("the validation split is empty", "mend the split in cohort.yaml, or set best: none")
-        raise InputError("The best weights cannot be told.", [problem])
-    build(settings.mechanism, groups_of(cohort), settings.seed, **settings.mechanism_settings)
-
-
-def groups_of(cohort: Cohort | Manifest) -> Groups:
-    """The cohort's attributes and their levels, as mechanisms know them."""
-    return Groups(tuple((name, tuple(spec.levels)) for name, spec in cohort.attributes.items()))
+    check_cohort(settings, cohort)
+    if not settings.reads_text:
+        autoencoder.check_size(settings.size)
 
 
 def train(
@@ -87,6 +61,9 @@ def train(
 ) -> Run:
     """Train a conditional latent diffusion model on a cohort's training split; validation and test stay unseen.
 
+    Conditions are tokens of attributes and labels, or, with ``settings.base`` (a text-to-image pipeline to fine-tune)
+    or ``settings.text_encoder``, the cohort's prompts.
+
     ``mechanism``, ``images`` and ``seed`` override those of ``settings``. ``out``: the generator's folder
     (``generators/<mechanism>-seed<seed>`` by default); ``latents``: folder of the latent cache; ``autoencoder``: a
     diffusers folder, or ``shipped``. The held-out probe is the validation split: it steers the mechanism and is
@@ -101,16 +78,16 @@ def train(
     check_accelerator(accelerator)
     coder = load_autoencoder(autoencoder, str(accelerator.device))
     check_settings(settings, cohort, coder)
+    cache = latents or folder.parent.parent / "latents"
+    if settings.reads_text:
+        return train_text(cohort, settings, folder, cache, coder, accelerator, show)
     check_batch(settings.batch, accelerator.num_processes, settings.accumulate)
     words, groups = Vocabulary.of(cohort), groups_of(cohort)
     origin = None if settings.start is None else open_start(settings, words, coder)
     key = run_key(cohort, coder, settings, origin)
-    if (folder / "training.json").is_file():
-        _check_same(folder, key)
+    if finished(folder, key):
         return Run(folder, folder.name)
-    cache = latents or folder.parent.parent / "latents"
-    with accelerator.main_process_first():
-        sides = prepare(cohort, coder, cache, settings.size, show)
+    sides = _sides(cohort, coder, cache, settings, accelerator, show)
     denoiser = _network(settings, coder, words)
     if origin is not None:
         denoiser.load_state_dict(origin.denoiser.state_dict())
@@ -127,7 +104,8 @@ def train(
         if not accelerator.is_main_process:
             return {}
         pipeline = _pipeline(settings, weights, coder, words, sides).to(accelerator.device)
-        return group_grids(pipeline, sides.held_out if len(sides.held_out.latents) else sides.train, settings.seed)
+        shown = sides.held_out if len(sides.held_out.latents) else sides.train
+        return group_grids(token_draws(pipeline), shown, settings.seed)
 
     trainer = Trainer(
         denoiser, objective_of(noise_schedule(settings.prediction)), conditions, sides.train, sides.held_out, rule,
@@ -140,6 +118,19 @@ def train(
             _export(trainer, _pipeline(settings, weights, coder, words, sides), folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
+
+
+def _sides(
+    cohort: Cohort, coder: Autoencoder, cache: str | Path, settings: TrainSettings, accelerator: Accelerator, show: bool
+) -> Sides:
+    """Latents in memory, encoded by the first process; or on the disk, encoded by all."""
+    if settings.store == "disk":
+        return prepare_store(
+            cohort, coder, cache, settings.size, rank=accelerator.process_index, world=accelerator.num_processes,
+            wait=accelerator.wait_for_everyone, show=show,
+        )  # fmt: skip
+    with accelerator.main_process_first():
+        return prepare(cohort, coder, cache, settings.size, show)
 
 
 def run_key(cohort: Cohort, coder: Autoencoder, settings: TrainSettings, origin: EquigenPipeline | None) -> str:
@@ -179,41 +170,6 @@ def open_start(settings: TrainSettings, words: Vocabulary, coder: Autoencoder) -
     return origin
 
 
-@dataclass(frozen=True)
-class Sides:
-    """Training and held-out data, normalised by ``mean`` and ``std`` [C] of the training images' latents."""
-
-    train: Data
-    held_out: Data
-    mean: list[float]
-    std: list[float]
-
-
-def prepare(cohort: Cohort, coder: Autoencoder, cache: str | Path, size: int, show: bool = True) -> Sides:
-    """Latents, token numbers and group index of the training and validation splits; no other image is touched."""
-    whole = cohort.split("train", "val", domain="id")
-    values = encode(whole, coder, cache, size, show=show).values
-    in_training = torch.tensor([split == "train" for split in whole.frame["split"]])
-    mean, std = channel_statistics(values[in_training])
-    values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    ids, groups = Vocabulary.of(cohort).encode(whole.frame), groups_of(cohort)
-    columns = [torch.from_numpy(whole.groups(name)) for name in groups.attributes]
-    index = torch.stack(columns, dim=1) if columns else torch.zeros(len(whole), 0, dtype=torch.int64)
-    parts = [Data(values[mask], ids[mask], index[mask], groups) for mask in (in_training, ~in_training)]
-    return Sides(parts[0], parts[1], mean, std)
-
-
-def _check_same(folder: Path, key: str) -> None:
-    """Refuse to take another run's generator for this one's."""
-    if read_json(folder / "training.json")["key"] != key:
-        problem = Problem(
-            "holds a generator of other data or settings",
-            "choose another folder with --out",
-            file=str(folder),
-        )
-        raise InputError("The output folder is taken.", [problem])
-
-
 def _network(settings: TrainSettings, coder: Autoencoder, words: Vocabulary) -> Denoiser:
     """A fresh network, initialised from the seed alone."""
     return Denoiser(
@@ -244,17 +200,4 @@ def _pipeline(
 def _export(trainer: Trainer, pipeline: EquigenPipeline, folder: Path) -> None:
     """Write the pipeline, the history, and last the record that says all is done."""
     pipeline.save_pretrained(str(folder), safe_serialization=True)
-    write_parquet(folder / "history.parquet", trainer.history.frame())
-    record: dict[str, Any] = {
-        "key": trainer.key,
-        "generator": pipeline.hash,
-        "autoencoder": pipeline.autoencoder.hash,
-        "settings": trainer.settings.model_dump(mode="json"),
-        "images_seen": trainer.seen,
-        "best": trainer.best.record() if trainer.best else None,
-        "training_images": len(trainer.data.latents),
-        "parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
-        "processes": trainer.accelerator.num_processes,
-        "versions": {"equigen": equigen.__version__, "torch": torch.__version__},
-    }
-    write_json(folder / "training.json", record)
+    write_record(trainer, pipeline.hash, pipeline.autoencoder.hash, folder)

@@ -1,0 +1,261 @@
+"""From a cohort and a text-to-image pipeline to a fine-tuned one, or to LoRA weights for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from equigen.checkpoints import Tensors
+from equigen.cohort import Cohort
+from equigen.diffusion import (
+    Pretrained,
+    PromptConditions,
+    TextDenoiser,
+    TextGenerator,
+    from_scratch,
+    load_lora,
+    objective_of,
+    open_any_generator,
+    open_pretrained,
+    open_text_encoder,
+    prompt_table,
+    save_lora,
+    scaling_factor,
+    trainable,
+    warn_of_long_prompts,
+)
+from equigen.diffusion.pretrained import Table
+from equigen.equity import build
+from equigen.errors import InputError, Problem
+from equigen.files import hash_value, naming_full_disk
+from equigen.latents import Autoencoder, channel_statistics, encode
+from equigen.progress import console
+from equigen.training.gradients import check_batch
+from equigen.training.grids import GUIDANCE, STEPS, Draw, group_grids
+from equigen.training.large import prepare_store
+from equigen.training.loop import Images, Trainer
+from equigen.training.run import Run, finished, write_record
+from equigen.training.settings import TrainSettings
+from equigen.training.sides import Sides, groups_of, prepare
+
+HALF = {"bf16": torch.bfloat16, "auto": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Base:
+    """What is trained, as often as it is needed: each call opens the same network anew, on ``device``."""
+
+    settings: TrainSettings
+    open: Callable[[str], Pretrained]
+
+    def ready(self, device: str) -> Pretrained:
+        """Opened, with just those weights trainable that the settings say, where ``settings.start`` left them."""
+        pretrained, settings = self.open(device), self.settings
+        trainable(pretrained, settings.tuned, rank=settings.rank, alpha=settings.alpha, seed=settings.seed)
+        if settings.start is not None and settings.tuned.startswith("lora"):
+            self._go_on(pretrained, device)
+        return pretrained
+
+    def _go_on(self, pretrained: Pretrained, device: str) -> None:
+        """LoRA weights of an earlier training, as the first ones of this."""
+        earlier = self.open(device)
+        load_lora(earlier, self.settings.start or "")
+        kept, mine = _lora_weights(earlier), _lora_weights(pretrained)
+        if {name: value.shape for name, value in kept.items()} != {name: value.shape for name, value in mine.items()}:
+            found = "holds LoRA weights of other layers, or of another rank"
+            problem = Problem(found, "ask for the same", file=self.settings.start)
+            raise InputError("Training cannot go on from these weights.", [problem])
+        with torch.no_grad():
+            for name, value in kept.items():
+                mine[name].copy_(value)
+
+
+def _lora_weights(pretrained: Pretrained) -> dict[str, torch.Tensor]:
+    parts = {"network": pretrained.network, **pretrained.encoders}
+    return {f"{part}.{name}": value for part, network in parts.items() for name, value in network.named_parameters()
+            if "lora_" in name}  # fmt: skip
+
+
+def base_of(settings: TrainSettings, cohort: Cohort, coder: Autoencoder, cache: str | Path, show: bool) -> Base:
+    """The pipeline that is trained: the one that ``settings`` names, or one from scratch around a text encoder.
+
+    From scratch one number scales the latents, measured on the training images, since plain pipelines keep no more.
+    """
+    whole = settings.tuned.startswith("unet")
+    if settings.base is not None:
+        place = settings.start if whole and settings.start is not None else settings.base
+        return Base(settings, lambda device: open_pretrained(place, device=device, dtype=_precision(settings, device)))
+    if settings.start is not None:
+        start = settings.start
+        return Base(settings, lambda device: open_pretrained(start, device=device))
+    encoder = open_text_encoder(settings.text_encoder or "")
+    images = encode(cohort.split("train", domain="id"), coder, cache, settings.size, show=show)
+    scale = scaling_factor(*channel_statistics(images.values))
+
+    def scratch(device: str) -> Pretrained:
+        shape = (scale, settings.size, settings.preset, settings.prediction, settings.seed)
+        return from_scratch(encoder, coder, *shape).to(device)
+
+    return Base(settings, scratch)
+
+
+def _precision(settings: TrainSettings, device: str) -> torch.dtype:
+    """Weights that are trained are float32; those beneath LoRA take half the memory on a GPU."""
+    half = settings.tuned.startswith("lora") and torch.device(device).type == "cuda"
+    return HALF.get(settings.precision, torch.float32) if half else torch.float32
+
+
+def train_text(
+    cohort: Cohort, settings: TrainSettings, folder: Path, cache: str | Path, coder: Autoencoder,
+    accelerator: Accelerator, show: bool,
+) -> Run:
+    """Fine-tune a text-to-image pipeline on a cohort's training split, with an equity mechanism.
+
+    Latents and prompt embeddings are encoded once and kept below ``cache``. Full training writes a folder that plain
+    diffusers opens, LoRA one that its ``load_lora_weights`` takes; ``equigen.json`` beside the weights says where they
+    come from. ``coder``: the autoencoder of a network that is trained from scratch.
+    """
+    check_batch(settings.batch, accelerator.num_processes, settings.accumulate)
+    device = str(accelerator.device)
+    with accelerator.main_process_first():
+        base = base_of(settings, cohort, coder, cache, show)
+    pretrained = base.ready(device)
+    pretrained.check_size(settings.size)
+    if settings.size != pretrained.size and accelerator.is_main_process:
+        console.print(f"[yellow]The base was made for {pretrained.size} px; training at {settings.size}.[/yellow]")
+    key = text_key(cohort, pretrained, settings)
+    if finished(folder, key):
+        return Run(folder, folder.name)
+    whole = cohort.split("train", "val", domain="id")
+    conditions = PromptConditions(whole, settings.drop_all, settings.drop_one)
+    if accelerator.is_main_process:
+        warn_of_long_prompts(conditions, pretrained.excess)
+    sides = _sides(cohort, pretrained, cache, settings, accelerator, show)
+    training = (whole.frame["split"] == "train").to_numpy()
+    with accelerator.main_process_first():
+        table = prompt_table(pretrained, conditions.texts, Path(cache) / "prompts", show=show)
+    pretrained.autoencoder.to("cpu")
+    if not pretrained.trains_text:
+        pretrained.text_to("cpu")
+    sides = _with_prompts(sides, conditions, training)
+    trainer = _trainer(base, pretrained, table, conditions, training, sides, folder, key, accelerator)
+    trainer.run(show)
+    weights = trainer.weights()
+    if accelerator.is_main_process:
+        with naming_full_disk(folder):
+            _write(base, weights, table, trainer, folder)
+            made = open_any_generator(folder, "cpu")
+            write_record(trainer, made.hash, pretrained.autoencoder.hash, folder)
+    accelerator.wait_for_everyone()
+    return Run(folder, folder.name)
+
+
+def text_key(cohort: Cohort, pretrained: Pretrained, settings: TrainSettings) -> str:
+    """What a run depends on; base and start count by their weights, not by where they lie."""
+    places = {"start": settings.start is not None, "base": settings.base is not None}
+    return hash_value([cohort.hash, pretrained.hash, {**settings.model_dump(mode="json"), **places}])
+
+
+def _sides(
+    cohort: Cohort, pretrained: Pretrained, cache: str | Path, settings: TrainSettings, accelerator: Accelerator,
+    show: bool,
+) -> Sides:
+    """Latents as the pipeline normalises them, in memory or on the disk."""
+    statistics = (list(pretrained.mean), list(pretrained.std))
+    if settings.store == "disk":
+        return prepare_store(
+            cohort, pretrained.autoencoder, cache, settings.size, rank=accelerator.process_index,
+            world=accelerator.num_processes, wait=accelerator.wait_for_everyone, show=show, statistics=statistics,
+        )  # fmt: skip
+    with accelerator.main_process_first():
+        return prepare(cohort, pretrained.autoencoder, cache, settings.size, show, statistics)
+
+
+def _with_prompts(sides: Sides, conditions: PromptConditions, training: NDArray[np.bool_]) -> Sides:
+    """Prompt numbers [N, 1] in place of tokens."""
+    train, held_out = (
+        replace(data, ids=own.plain(torch.arange(len(own))) if len(own) else torch.zeros(0, 1, dtype=torch.int64))
+        for data, own in ((sides.train, conditions.take(training)), (sides.held_out, conditions.take(~training)))
+    )
+    return replace(sides, train=train, held_out=held_out)
+
+
+def _trainer(
+    base: Base, pretrained: Pretrained, table: Table, conditions: PromptConditions, training: NDArray[np.bool_],
+    sides: Sides, folder: Path, key: str, accelerator: Accelerator,
+) -> Trainer:
+    """The loop, with what it needs to keep generators and to show samples on the way."""
+    settings, cohort_groups = base.settings, sides.train.groups
+
+    def keep(trainer: Trainer, weights: Tensors) -> None:
+        _write(base, weights, table, trainer, folder / "snapshots" / f"{trainer.seen:09d}")
+
+    def grids(trainer: Trainer) -> Images:
+        weights = trainer.weights(now=True)
+        if not accelerator.is_main_process:
+            return {}
+        shown = sides.held_out if len(sides.held_out.latents) else sides.train
+        # the network has averaged weights now; where each process holds a part of it, a whole one is made
+        source = pretrained if settings.sharding == "none" else _filled(base, weights, table, "cpu")
+        with _whole_on(source, accelerator.device) as pipeline:
+            return group_grids(_draws(TextGenerator(pipeline, settings.size), conditions.texts), shown, settings.seed)
+
+    rule = build(settings.mechanism, cohort_groups, settings.seed, **settings.mechanism_settings)
+    return Trainer(
+        pretrained.denoiser(table), objective_of(pretrained.scheduler), conditions.take(training), sides.train,
+        sides.held_out, rule, settings, folder / "checkpoint.safetensors", key, accelerator, keep, grids,
+    )  # fmt: skip
+
+
+@contextmanager
+def _whole_on(source: Pretrained, device: torch.device) -> Iterator[Any]:
+    """The plain pipeline with all its parts on one device, while the block runs."""
+    places = source.autoencoder.device, source.text_device
+    try:
+        yield source.to(device).pipeline()
+    finally:
+        source.autoencoder.to(places[0])
+        source.text_to(places[1])
+
+
+def _draws(generator: TextGenerator, texts: Sequence[str]) -> Draw:
+    """How a text-to-image pipeline draws samples."""
+    def draw(ids: torch.Tensor, seeds: list[int]) -> NDArray[np.uint8]:
+        asked = pd.DataFrame({"prompt": [texts[number] for number in ids[:, 0].tolist()]})
+        return generator(asked, seeds, guidance=GUIDANCE, steps=STEPS)
+
+    return draw
+
+
+def _filled(base: Base, weights: Tensors, table: Table, device: str) -> Pretrained:
+    """The pipeline anew, with these trained weights, sharing nothing with what is being trained."""
+    fresh = base.ready(device)
+    module: TextDenoiser = fresh.denoiser(table)
+    parameters = dict(module.named_parameters())
+    with torch.no_grad():
+        for name, value in weights.items():
+            parameters[name].copy_(value)
+    return fresh
+
+
+def _write(base: Base, weights: Tensors, table: Table, trainer: Trainer, folder: Path) -> None:
+    """A generator of these weights: a whole pipeline, or LoRA weights."""
+    settings = base.settings
+    equity = {"mechanism": settings.mechanism, "settings": settings.mechanism_settings, "seed": settings.seed}
+    record = {"size": settings.size, "equity": equity, "images_seen": trainer.seen}
+    with naming_full_disk(folder):
+        fresh = _filled(base, weights, table, "cpu")
+        if fresh.lora is None:
+            fresh.save(folder, record)
+        else:
+            save_lora(fresh, folder, record)
+
