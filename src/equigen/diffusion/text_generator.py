@@ -19,7 +19,7 @@ from equigen.diffusion.request import EVERYWHERE, Interval, Request, check_sampl
 from equigen.diffusion.solvers import DEFAULT_SOLVER, hushed, noise_levels, set_steps, solver
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
-from equigen.latents.autoencoder import weight_hash
+from equigen.latents.autoencoder import Autoencoder, block_side, weight_hash
 
 OWN = "own"
 # What the loop of a pipeline lets a callback change between two steps; nothing where it asks for no callback's answer.
@@ -59,10 +59,15 @@ class TextGenerator:
             raise InputError("This kind of pipeline cannot be used.", [problem])
         self.pipeline, self.own = pipeline, pipeline.scheduler
         network = pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
-        factor = int(pipeline.vae_scale_factor)
+        # an autoencoder over blocks of pixels shrinks by more than the pipeline knows, and is not decoded by it
+        self.blocks = Autoencoder(pipeline.vae) if block_side(int(pipeline.vae.config.in_channels)) > 1 else None
+        known = int(pipeline.vae_scale_factor)
+        factor = known if self.blocks is None else self.blocks.factor
         self.size = size if size is not None else int(network.config.sample_size) * factor
         self.latent_side = self.size // factor
-        unit = math.lcm(8, factor * int(network.config.get("patch_size") or 1))
+        self.told = self.latent_side * known  # the side that the pipeline is asked for
+        # pipelines want multiples of 8 of what they take for pixels
+        unit = math.lcm(8 * factor // known, factor * int(network.config.get("patch_size") or 1))
         if self.size < 1 or self.size % unit:
             problem = Problem(f"size {self.size}", f"use a multiple of {unit}")
             raise InputError("The images cannot have this size.", [problem])
@@ -153,15 +158,18 @@ class TextGenerator:
             with hushed():
                 made = self.pipeline(
                     **(self._limits(asked, prompts) if limited else self._plain(asked, prompts)),
-                    num_inference_steps=asked.steps, height=self.size, width=self.size, output_type="np",
+                    num_inference_steps=asked.steps, height=self.told, width=self.told,
+                    output_type="np" if self.blocks is None else "latent",
                     generator=[torch.Generator().manual_seed(int(seed)) for seed in seeds],
                     **SETTINGS.get(self.family, {}),
                 ).images  # fmt: skip
         finally:
             self.pipeline.scheduler = self.own
-        if not np.isfinite(made).all():
+        if not np.isfinite(made if self.blocks is None else made.float().cpu().numpy()).all():
             problem = Problem("the pipeline made values that are no numbers", "use precision bf16 or fp32")
             raise InputError("These images cannot be made.", [problem])
+        if self.blocks is not None:
+            return self.blocks.decode(made.float() / float(self.blocks.network.config.scaling_factor))
         return (made * 255).round().astype(np.uint8)  # type: ignore[no-any-return]
 
     def _plain(self, asked: Request, prompts: list[str]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Autoencoder:
         self.network = network.eval().requires_grad_(False)
         self.channels = int(network.config.latent_channels)
         blocks = getattr(network.config, "encoder_block_out_channels", None) or network.config.block_out_channels
-        self.block = _block_side(int(network.config.in_channels))
+        self.block = block_side(int(network.config.in_channels))
         self.factor = self.block * 2 ** (len(blocks) - 1)
         self.hash = weight_hash(network)
 
@@ -109,7 +109,7 @@ class Autoencoder:
             self.network.save_pretrained(str(folder), safe_serialization=True)
 
 
-def _block_side(channels: int) -> int:
+def block_side(channels: int) -> int:
     """Side of the pixel blocks that a network's input channels hold: 1 for plain RGB. InputError if there is none."""
     side = math.isqrt(channels // 3)
     if side < 1 or 3 * side**2 != channels:

@@ -31,9 +31,9 @@ def prepare_store(
 ) -> Sides:
     """What ``prepare`` gives, with latents that stay on the disk; every process encodes its share of the images.
 
-    ``statistics`` as for ``prepare``. ``folder``: of latent stores; ``wait`` is called when this process (``rank`` of ``world``) has encoded its share,
-    and returns when all have. Token numbers and group index take 8 bytes a row and field. Raises InputError as
-    ``encode_store`` does.
+    ``folder``: of latent stores; ``wait`` is called when this process (``rank`` of ``world``) has encoded its share,
+    and returns when all have; ``statistics`` as for ``prepare``. Token numbers and group index take 8 bytes a row and
+    field. Raises InputError as ``encode_store`` does.
     """
     whole = cohort.split("train", "val", domain="id")
     file = encode_store(whole, coder, folder, size, rank=rank, world=world, show=show)

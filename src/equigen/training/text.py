@@ -45,7 +45,7 @@ from equigen.training.large import prepare_store
 from equigen.training.loop import Images, Trainer
 from equigen.training.run import Run, finished, write_record
 from equigen.training.settings import TrainSettings
-from equigen.training.sides import Sides, groups_of, prepare
+from equigen.training.sides import Sides, prepare
 
 HALF = {"bf16": torch.bfloat16, "auto": torch.bfloat16, "fp16": torch.float16}
 
@@ -130,6 +130,7 @@ def train_text(
         base = base_of(settings, cohort, coder, cache, show)
     pretrained = base.ready(device)
     pretrained.check_size(settings.size)
+    TextGenerator(pretrained.pipeline(), settings.size)  # what cannot be sampled is not worth training
     if settings.size != pretrained.size and accelerator.is_main_process:
         console.print(f"[yellow]The base was made for {pretrained.size} px; training at {settings.size}.[/yellow]")
     key = text_key(cohort, pretrained, settings)
