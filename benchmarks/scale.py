@@ -106,9 +106,10 @@ def train(folder: Path, started: float) -> dict[str, float]:
     clock = Clock(build("perturbation", sides.train.groups, 0))
     place = folder / f"run-{started}" / "checkpoint.safetensors"
     conditions = TokenConditions(sides.train.ids, settings.drop_all, settings.drop_one)
-    Trainer(
+    trainer = Trainer(
         network, objective_of(noise_schedule()), conditions, sides.train, sides.held_out, clock, settings, place, ""
-    ).run(show=False)
+    )
+    trainer.run(show=False)
     steps = 1000 / BATCH * np.median(np.diff(clock.times, axis=0)[WARMED:], axis=0)
     first = clock.times[0]
     return {
@@ -117,9 +118,21 @@ def train(folder: Path, started: float) -> dict[str, float]:
         "of it after the libraries, processor s": first[1] - loaded,
         "ms per image": float(steps[0]),
         "processor ms per image": float(steps[1]),
+        "of it for data, processor ms": data_alone(trainer),
         "peak, MiB": 1024 * peak(),
         "libraries alone, MiB": 1024 * libraries,
     }
+
+
+def data_alone(trainer: Trainer, batches: int = 200) -> float:
+    """Processor milliseconds for what alone could depend on the number of rows: drawing an image and fetching it."""
+    spent = []
+    for seen in range(0, batches * BATCH, BATCH):
+        started = time.process_time()
+        rows = trainer.stream.batch(seen).rows
+        _ = trainer.data.latents[rows], trainer.data.index[rows]
+        spent.append(time.process_time() - started)
+    return 1000 / BATCH * statistics.median(spent)
 
 
 class Clock:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from equigen.cohort import Cohort, arrow, load_images, read_image
+from equigen.cohort import Cohort, arrow, load_images, pack, read_image
 from equigen.errors import InputError
 
 datasets.disable_progress_bars()
@@ -45,6 +45,16 @@ def test_a_cohort_in_a_dataset_is_the_cohort_of_its_files(tree):
     assert list(made.frame["image"][:2]) == ["scan/0", "scan/1"] and made.root == tree.root / "scans"
     paths = [list(cohort.frame["path"]) for cohort in (plain, made)]
     assert np.array_equal(load_images(paths[0], 8), load_images(paths[1], 8))
+
+
+def test_a_dataset_needs_no_yaml_to_be_evaluated_and_can_be_packed(tree, tmp_path):
+    saved(tree.fill(6), columns(tree))
+    made = Cohort.from_table(tmp_path / "scans", ["sex"], image="scan", patient="pid", show_progress=False)
+    again = Cohort.read(pack(made, tmp_path / "packed", images=4, show=False), show_progress=False)
+    for cohort in (made, again):
+        assert list(cohort.frame["attr.sex"]) == [row["sex"] for row in tree.rows]
+        expected = load_images([tmp_path / row["file"] for row in tree.rows], 8)
+        assert np.array_equal(load_images(list(cohort.frame["path"]), 8), expected)
 
 
 def test_a_saved_cohort_reads_the_dataset_where_it_was_moved(tree, tmp_path):

@@ -298,6 +298,8 @@ def test_a_pattern_without_match_or_out_of_the_root(pair):
     for pattern, told in {
         "tars/*.tar": "no file matches image.shards 'tars/*.tar' (there are shards in: shards)",
         "../plain/*": "leads out of the image root",
+        "": "image.shards '' is no pattern of files",
+        "shards/**x.tar": "is no pattern of files",
         "metadata.*": "is no .tar file",
     }.items():
         tree.spec["image"]["shards"] = pattern
@@ -307,6 +309,20 @@ def test_a_pattern_without_match_or_out_of_the_root(pair):
     (tree.root / "shards/00.tar").symlink_to(tree.root.parent / "out/00.tar")
     tree.spec["image"]["shards"] = SHARDS
     assert "is a link that leads out of the image root" in str(tree.refused())
+
+
+def test_what_a_killed_writer_left_is_no_shard(pair):
+    (pair[1].root / "shards/.07.0123abcd.part.tar").write_bytes(b"half")
+    assert len(pair[1].read()) == 8
+
+
+def test_a_member_of_negative_size_is_refused_and_not_read_for_ever(tmp_path):
+    header = bytearray(tarfile.TarInfo("a.png").tobuf(tarfile.GNU_FORMAT))
+    header[124:136] = (-512).to_bytes(12, "big", signed=True)
+    header[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(header))[0]
+    (tmp_path / "0.tar").write_bytes(bytes(header) + bytes(2048))
+    with pytest.raises(InputError, match="a member of negative size"):
+        shards.open_shard(tmp_path / "0.tar")
 
 
 def test_shards_and_folders_do_not_go_together(pair):

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from equigen.cohort.arrow import is_dataset
 from equigen.cohort.assemble import Reading, as_text, assemble, problem_from, with_root
 from equigen.cohort.bare import folder_values, table_values
 from equigen.cohort.levels import AttributeSpec, LabelSpec
@@ -102,17 +103,17 @@ class Cohort:
         check_images: bool = True,
         show_progress: bool = True,
     ) -> Cohort:
-        """A cohort for evaluation alone, from a table or from a folder of images, without a YAML file.
+        """A cohort for evaluation alone, from a table, a saved dataset or a folder of images, without a YAML file.
 
         Everything is in split "test".
 
         Args:
-            table: csv, tsv or parquet; or a folder, whose images (also in its subfolders) are each a patient
-                of their own.
+            table: csv, tsv or parquet; a folder that the library ``datasets`` saved; or a folder whose images (also in
+                its subfolders) are each a patient of their own.
             groups: columns that are attributes, or attribute name -> column. A folder has none.
             labels: columns with one diagnosis per image, or label name -> column. A folder has none; several findings
                 in one image need a cohort.yaml.
-            image: column with the image's path.
+            image: column with the image's path, or of a dataset with the image.
             patient: column with the patient; None where every image is its own patient.
             root: what the paths are relative to, itself relative to the table.
             quarantine: as in ``read``.
@@ -124,7 +125,7 @@ class Cohort:
 
         """
         place, reading = Path(table), Reading(quarantine, check_images, show_progress)
-        if place.is_dir():
+        if place.is_dir() and not is_dataset(place):
             values, listing = folder_values(place, [*groups, *labels])
             return cls._build(parse_spec(values, str(place)), place, reading, listing)
         values = table_values(place, groups, labels, image, patient, str(root))

@@ -74,7 +74,8 @@ def _check_folders(root: Path, role: ImageRole) -> None:
 def _dataset(folder: Path, role: ImageRole) -> Path:
     """The folder of a dataset that holds the images in ``image.column``."""
     known = image_columns(open_dataset(folder))
-    given = sorted(role.model_fields_set - {"column"})
+    plain = ImageRole(column=role.column or "")
+    given = [key for key in ImageRole.model_fields if key != "column" and getattr(role, key) != getattr(plain, key)]
     problems = [Problem(f"image.{key} has no meaning for a dataset", f"leave '{key}' out") for key in given]
     if role.column not in known:
         problems.append(Problem(f"the column '{role.column}' holds no images", nearest(role.column or "", known)))

@@ -20,10 +20,7 @@ class Members:
     """
 
     def __init__(self, root: Path, pattern: str, show: bool = True) -> None:
-        if leads_out(pattern):
-            problem = Problem(f"image.shards '{pattern}' leads out of the image root", "give one below image.root")
-            raise InputError("The images' shards are not there.", [problem])
-        self.pattern, self.files = pattern, sorted(item for item in root.glob(pattern) if item.is_file())
+        self.pattern, self.files = pattern, _matching(root, pattern)
         _check_shards(root, pattern, self.files)
         self.shards = [item.relative_to(root).as_posix() for item in self.files]
         short = Counter(item.name for item in self.files)
@@ -53,6 +50,18 @@ class Members:
             mend = "check image.shards and image.suffix, or leave the row out"
             return f"no shard of '{self.pattern}' has a member '{name}'", mend
         return f"{self.shards[place]}/{name}"
+
+
+def _matching(root: Path, pattern: str) -> list[Path]:
+    """The files that a pattern below the root names; what an interrupted writer left (``.name``) is none."""
+    mend = "give one below image.root, as in 'shards/*.tar'"
+    try:
+        if leads_out(pattern):
+            raise ValueError("it leads out of the image root")
+        return sorted(item for item in root.glob(pattern) if item.is_file() and not item.name.startswith("."))
+    except ValueError as error:
+        problem = Problem(f"image.shards '{pattern}' is no pattern of files ({error})", mend)
+        raise InputError("The images' shards are not there.", [problem]) from error
 
 
 def _check_shards(root: Path, pattern: str, found: list[Path]) -> None:

@@ -164,6 +164,8 @@ def _scan(shard: Path, size: int) -> tuple[list[tuple[str, int, int]], list[Prob
         with tarfile.open(shard, "r:") as archive:
             while (info := archive.next()) is not None:
                 archive.members.clear()  # type: ignore[attr-defined]  # or a header would stay in memory for each member
+                if archive.offset <= info.offset:
+                    raise ValueError("a member of negative size")  # which would be read again and again
                 if info.isdir():
                     continue
                 fault = _fault(info, size)
