@@ -1,6 +1,5 @@
 """What the settings do to noise and noise levels, by hand; and orders of millions of images that cost nothing."""
 
-import sys
 import types
 
 import numpy as np
@@ -142,7 +141,7 @@ def computed(monkeypatch):
         asked.append((positions.tolist(), count, seed, epoch))
         return (positions * 7 + seed + epoch) % count  # 7 and 20 have no divisor in common
 
-    monkeypatch.setitem(sys.modules, "equigen.shuffle", types.SimpleNamespace(shuffled=shuffled))
+    monkeypatch.setattr(module, "shuffled", shuffled)
     monkeypatch.setattr(module, "LARGE", 19)
     return asked
 

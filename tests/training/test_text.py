@@ -199,7 +199,7 @@ def test_from_scratch_around_a_text_encoder_with_the_shipped_autoencoder(tune, t
     run = tune(None, size=64, **chosen)
     made = generate(run, asked(told), tmp_path / "set", show=False)
     assert pixels(made.folder)[0].shape == (64, 64, 3)
-    assert run.pipeline("cpu").latent_side == 8  # decoded by the autoencoder itself, whose blocks plain diffusers ignores
+    assert run.pipeline("cpu").latent_side == 8  # decoded by the autoencoder itself: diffusers does not know its blocks
 
 
 def test_latents_on_the_disk_give_the_same_training(tune):

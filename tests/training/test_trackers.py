@@ -152,7 +152,8 @@ def test_without_tensorboard_auto_is_none(tmp_path, monkeypatch):
     monkeypatch.setattr(trackers, "installed", lambda package: False)
     trainer(tmp_path / "c.safetensors", NONE, settings(8, trackers="auto")).run(show=False)
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
-    assert TrainSettings().trackers == "none"
+    assert TrainSettings().tracker == "none"
+    assert TrainSettings(base="a pipeline").tracker == "auto"
 
 
 def test_processes_after_the_first_tell_and_write_nothing(tmp_path):

@@ -21,7 +21,7 @@ def check_needs(settings: TrainSettings) -> None:
     """InputError for a tracker or optimizer whose package is not installed, and for what cannot go together."""
     problems = [
         Problem(f"'{choice}' was asked for, and its package is not installed", f"pip install {PACKAGES[choice]}")
-        for choice in (settings.trackers, settings.optimizer)
+        for choice in (settings.tracker, settings.optimizer)
         if choice in PACKAGES and not installed(PACKAGES[choice])
     ]
     if settings.optimizer == "adamw8bit" and settings.sharding != "none":

@@ -11,6 +11,8 @@ from equigen.diffusion import Prediction
 from equigen.diffusion.networks import Preset
 from equigen.diffusion.trainable import What as Tune
 
+Tracker = Literal["none", "auto", "tensorboard", "wandb", "mlflow"]
+
 
 class TrainSettings(BaseModel):
     """How a generator is trained. Time is counted in images seen, so that the batch size changes nothing else."""
@@ -49,7 +51,7 @@ class TrainSettings(BaseModel):
     snapshot_every: int = Field(0, ge=0)                 # images between two kept generators; 0 keeps the last alone
     best: Literal["none", "overall", "worst_group"] = "none"  # weights of the lowest validation loss, not the last
     grid_every: int = Field(0, ge=0)                     # images between two grids of samples; 0 makes none
-    trackers: Literal["none", "auto", "tensorboard", "wandb", "mlflow"] = "none"  # auto: TensorBoard where installed
+    trackers: Tracker | None = None                      # auto: TensorBoard where installed; None: auto with prompts
     start: str | None = None                             # folder of a generator whose weights are gone on from
     min_snr: float = Field(0, ge=0)                      # gamma of min-SNR loss weights, 5 is usual; 0: none
     store: Literal["memory", "disk"] = "memory"          # of latents; disk: read as needed, for very large cohorts
@@ -62,6 +64,11 @@ class TrainSettings(BaseModel):
     def reads_text(self) -> bool:
         """Whether the network is told prompts; otherwise tokens."""
         return self.base is not None or self.text_encoder is not None
+
+    @property
+    def tracker(self) -> Tracker:
+        """Where training is followed besides its own history."""
+        return self.trackers or ("auto" if self.reads_text else "none")
 
     @property
     def tuned(self) -> Tune:

@@ -66,7 +66,7 @@ class Follower:
 
 def open_tracker(folder: Path, settings: TrainSettings) -> GeneralTracker | None:
     """The tracker that the settings name, begun and told them; None where there is none to be."""
-    name = settings.trackers
+    name = settings.tracker
     if name == "auto":
         name = "tensorboard" if installed("tensorboard") else "none"
     if name == "none":
