@@ -16,7 +16,7 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 from tiny_pipelines import old_habits, seeded, tiny_pixart, tiny_sd, tiny_sd3, tiny_sdxl
 
-from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator, solver
+from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator, opening, solver
 from equigen.diffusion.solvers import noise_levels, set_steps
 from equigen.errors import InputError
 from equigen.files import write_json
@@ -326,7 +326,7 @@ def test_lora_weights_beside_their_base(folders, tmp_path):
 def test_lora_that_cannot_be_used(folders, tmp_path):
     place = lora(folders("sd"), tmp_path / "lora")
     kept = (place / "equigen.json").read_text()
-    for change, match in (({"base": ""}, "names no base"), ({"base": str(tmp_path / "none")}, "cannot be opened"),
+    for change, match in (({"base": ""}, "names no base"), ({"base": str(tmp_path / "none")}, "no pretrained"),
                           ({"size": -3}, "provenance is damaged"), ({"kind": "lore"}, "kind lore"),
                           ({"base": str(folders("pixart"))}, "PixArtAlphaPipeline takes none")):  # fmt: skip
         write_json(place / "equigen.json", {**json.loads(kept), **change})
@@ -354,19 +354,17 @@ def test_any_generator_is_opened_by_what_its_folder_says(pipeline, folders, gene
 
 
 def test_a_name_of_the_hub_is_looked_up_there(folders, monkeypatch):
-    asked, real = [], diffusers.DiffusionPipeline.load_config
+    asked = []
 
-    def load_config(place, **how):
-        asked.append((place, how.get("local_files_only")))
-        if place == "somebody/gone":
-            raise OSError("cannot reach the hub")
-        return real(place, **how)
+    def opened(place, **how):
+        asked.append(place)
+        raise InputError("There is no pretrained pipeline.")
 
-    monkeypatch.setattr(diffusers.DiffusionPipeline, "load_config", load_config)
-    with pytest.raises(InputError, match="cannot reach the hub"):
-        open_any_generator("somebody/gone")
-    open_any_generator(folders("sd"))
-    assert asked[0] == ("somebody/gone", False) and asked[1] == (str(folders("sd")), True)
+    monkeypatch.setattr(opening, "open_pretrained", opened)
+    for place in ("somebody/gone", folders("sd")):
+        with pytest.raises(InputError, match="no pretrained pipeline"):
+            open_any_generator(place)
+    assert asked == ["somebody/gone", folders("sd")]
 
 
 def test_precisions(folders, pipeline, tmp_path):
@@ -390,6 +388,6 @@ def test_what_is_no_generator(folders, tmp_path):
         open_any_generator(other)
     write_json(other / "model_index.json", index)
     (other / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(InputError, match="The generator cannot be opened") as caught:
+    with pytest.raises(InputError, match="The pretrained pipeline is damaged") as caught:
         open_any_generator(other)
-    assert caught.value.problems[0].file == str(other)
+    assert caught.value.problems[0].file == str(other / "unet")

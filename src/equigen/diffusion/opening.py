@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline
 from diffusers.utils import logging
 from safetensors import SafetensorError
-from transformers.utils import logging as transformers_logging
 
 from equigen.devices import best_device
+from equigen.diffusion.lora import load_lora
 from equigen.diffusion.pipeline import EquigenPipeline, open_generator
-from equigen.diffusion.text_generator import CHANGEABLE, TextGenerator
+from equigen.diffusion.pretrained import open_pretrained
+from equigen.diffusion.text_generator import TextGenerator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json
 from equigen.progress import quiet
@@ -22,11 +22,6 @@ from equigen.progress import quiet
 PROVENANCE = "equigen.json"  # keys kind (full, lora or tokens), base (of LoRA) and size (of the images, in pixels)
 KINDS = ("full", "lora", "tokens")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-THIRD = ("text_encoder_3", "tokenizer_3")
-UNUSED: dict[str, dict[str, Any]] = {  # what a generator takes off anyway, and need not be read
-    "StableDiffusionPipeline": {"safety_checker": None, "requires_safety_checker": False},
-    "StableDiffusionXLPipeline": {"add_watermarker": False},
-}
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -49,8 +44,8 @@ def open_any_generator(
         return _open_lora(path, told, device, precision)
     named = not path.exists() and HUB.fullmatch(str(place))
     if named or _class_name(path) not in {"", "EquigenPipeline"}:
-        pipeline = _pipeline(str(place), PRECISIONS[precision])
-        return TextGenerator(pipeline.to(device or best_device()), told.get("size"))
+        pretrained = open_pretrained(place, device=device or best_device(), dtype=PRECISIONS[precision])
+        return TextGenerator(pretrained.pipeline(), told.get("size"))
     if precision != "fp32":
         problem = Problem(f"precision '{precision}'", "use fp32: it was trained from scratch in that", file=str(path))
         raise InputError("The generator cannot be opened so.", [problem])
@@ -58,13 +53,18 @@ def open_any_generator(
 
 
 def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: str) -> TextGenerator:
-    """The base of LoRA weights, with the weights laid over it."""
+    """The base of LoRA weights, with the weights in it."""
     base = str(told.get("base") or "")
     beside = path / base
     if not base:
         problem = Problem("names no base", "write the folder or hub name of the model under 'base'", file=str(path))
         raise InputError("The base of these LoRA weights is unknown.", [problem])
-    pipeline = _pipeline(str(beside) if beside.is_dir() else base, PRECISIONS[precision])
+    place = str(beside) if beside.is_dir() else base
+    pretrained = open_pretrained(place, device=device or best_device(), dtype=PRECISIONS[precision])
+    if "lora" in told:
+        load_lora(pretrained, path)
+        return TextGenerator(pretrained.pipeline(), told.get("size"))
+    pipeline = pretrained.pipeline()  # weights of another trainer, which says nothing of rank and layers
     if not hasattr(pipeline, "load_lora_weights"):
         problem = Problem(f"{type(pipeline).__name__} takes none in diffusers", "train it in full", file=str(path))
         raise InputError("LoRA weights cannot be used with this model.", [problem])
@@ -74,34 +74,7 @@ def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: 
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         problem = Problem(str(error), "copy the whole folder, or train again", file=str(path))
         raise InputError("The LoRA weights are damaged, or of another model.", [problem]) from error
-    return TextGenerator(pipeline.to(device or best_device()), told.get("size"))
-
-
-def _pipeline(place: str, dtype: torch.dtype) -> Any:
-    """A pipeline of diffusers from a folder or the hub; what it is, is looked at before its weights are."""
-    local = Path(place).is_dir()
-    try:
-        with quiet(logging), quiet(transformers_logging):
-            index = DiffusionPipeline.load_config(place, local_files_only=local)
-            _check_class(index, place)
-            # diffusers saves a pipeline of Stable Diffusion 3 without its third encoder, and then asks for it
-            third = THIRD if index["_class_name"] == "StableDiffusion3Pipeline" else ()
-            absent = {name: None for name in third if not any(index.get(name) or ())}
-            return DiffusionPipeline.from_pretrained(
-                place, dtype=dtype, use_safetensors=True, local_files_only=local,
-                **absent, **UNUSED.get(index["_class_name"], {}),
-            )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        mend = "copy the whole folder; a model of the hub must be reachable, or in its cache"
-        raise InputError("The generator cannot be opened.", [Problem(str(error), mend, file=place)]) from error
-
-
-def _check_class(index: dict[str, Any], place: str) -> None:
-    """InputError unless a folder's index names a pipeline that can be used."""
-    name = index.get("_class_name")
-    if name not in CHANGEABLE:
-        problem = Problem(f"holds a {name}", f"use one of {', '.join(CHANGEABLE)}", file=place)
-        raise InputError("This kind of pipeline cannot be used.", [problem])
+    return TextGenerator(pipeline, told.get("size"))
 
 
 def _provenance(path: Path) -> dict[str, Any]:
