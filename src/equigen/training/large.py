@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import Vocabulary
 from equigen.latents import Autoencoder, LatentStore, LatentView, encode_store
-from equigen.training.loop import Data
+from equigen.training import Data
 from equigen.training.train import Sides, groups_of
 
 
