@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from tar_shards import to_shards
 
 from equigen.cohort import Cohort
 from equigen.errors import InputError
@@ -77,3 +78,10 @@ class Tree:
 @pytest.fixture
 def tree(tmp_path) -> Tree:
     return Tree(tmp_path)
+
+
+@pytest.fixture
+def pair(tree, tmp_path):
+    """The same cohort as plain files and in shards."""
+    plain, other = (type(tree)(tmp_path / name).fill(8) for name in ("plain", "tars"))
+    return plain, to_shards(other)
