@@ -13,14 +13,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import diffusers
 import numpy as np
 import pandas as pd
 import torch
-import transformers
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.pipelines import stable_diffusion
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import Generator, TextGenerator
@@ -138,34 +137,6 @@ def large(
         "guidance": GUIDANCE["large"], "pixels": generator.size, "precision": precision, "device": device,
         "parameters of the network": sum(weight.numel() for weight in generator.pipeline.unet.parameters()),
     }  # fmt: skip
-
-
-def stable_diffusion(side: int, widths: tuple[int, ...]) -> Any:
-    """A pipeline of Stable Diffusion 1.x with random weights; its tokenizer knows single letters."""
-    letters = [*"abcdefghijklmnopqrstuvwxyz", *(f"{letter}</w>" for letter in "abcdefghijklmnopqrstuvwxyz")]
-    words = {word: number for number, word in enumerate([*letters, "<|startoftext|>", "<|endoftext|>"])}
-    width = 768
-    text = transformers.CLIPTextConfig(
-        vocab_size=49_408, hidden_size=width, intermediate_size=4 * width, num_attention_heads=12,
-        num_hidden_layers=12, bos_token_id=len(words) - 2, eos_token_id=len(words) - 1, pad_token_id=len(words) - 1,
-    )  # fmt: skip
-    network = diffusers.UNet2DConditionModel(
-        sample_size=side, block_out_channels=widths, cross_attention_dim=width, attention_head_dim=8,
-        down_block_types=("CrossAttnDownBlock2D",) * (len(widths) - 1) + ("DownBlock2D",),
-        up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (len(widths) - 1),
-    )  # fmt: skip
-    return diffusers.StableDiffusionPipeline(
-        vae=diffusers.AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=4, sample_size=8 * side,
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-        ),
-        text_encoder=transformers.CLIPTextModel(text),
-        tokenizer=transformers.CLIPTokenizer(vocab=words, merges=[], model_max_length=77),
-        unet=network, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
-        scheduler=diffusers.PNDMScheduler(
-            beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
-        ),
-    )  # fmt: skip
 
 
 def measure() -> dict[str, Any]:

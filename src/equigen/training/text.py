@@ -147,7 +147,7 @@ def train_text(
     pretrained.autoencoder.to("cpu")
     if not pretrained.trains_text:
         pretrained.text_to("cpu")
-    sides = _with_prompts(sides, conditions, training)
+    sides = with_prompts(sides, conditions, training)
     trainer = _trainer(base, pretrained, table, conditions, training, sides, folder, key, accelerator)
     trainer.run(show)
     weights = trainer.weights()
@@ -181,7 +181,7 @@ def _sides(
         return prepare(cohort, pretrained.autoencoder, cache, settings.size, show, statistics)
 
 
-def _with_prompts(sides: Sides, conditions: PromptConditions, training: NDArray[np.bool_]) -> Sides:
+def with_prompts(sides: Sides, conditions: PromptConditions, training: NDArray[np.bool_]) -> Sides:
     """Prompt numbers [N, 1] in place of tokens."""
     train, held_out = (
         replace(data, ids=own.plain(torch.arange(len(own))) if len(own) else torch.zeros(0, 1, dtype=torch.int64))
