@@ -108,7 +108,8 @@ def phantoms(folder: Path, size: int) -> Cohort:
     """240 phantoms, most of them held out: the probe is then as large as by default."""
     place = write_phantom(folder, 240, settings=PhantomSettings(size=size), show=False) / "cohort.yaml"
     spec = yaml.safe_load(place.read_text())
-    place.write_text(yaml.safe_dump({**spec, "split": {"fractions": {"train": 0.3, "val": 0.6, "test": 0.1}, "seed": 0}}))
+    split = {"fractions": {"train": 0.3, "val": 0.6, "test": 0.1}, "seed": 0}
+    place.write_text(yaml.safe_dump({**spec, "split": split}))
     return Cohort.read(place, show_progress=False)
 
 
