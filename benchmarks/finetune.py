@@ -18,10 +18,10 @@ import numpy as np
 import torch
 import yaml
 
-from benchmarks.pipelines import stable_diffusion
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import PromptConditions, objective_of, open_pretrained, prompt_table, trainable
+from equigen.diffusion.stand_in import stable_diffusion
 from equigen.equity import build
 from equigen.training import Trainer, TrainSettings
 from equigen.training.average import Average

@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from benchmarks.pipelines import stable_diffusion
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import Generator, TextGenerator
+from equigen.diffusion.stand_in import stable_diffusion
 from equigen.quality import Encoder, ImageSet, kernel_distance, load_encoder
 from equigen.quality.features import extract
 from equigen.synthesis import generate, match_plan
