@@ -169,8 +169,6 @@ def measure() -> dict[str, Any]:
         "ratio": ratios["processor ms per image"],
         "ratio by the clock": ratios["ms per image"],
         "start-up under, s": 20,
-        # the first one takes the latents' mean and spread too, which are then kept
-        "first start-up, s": {str(rows): found[0]["start-up, s"] for rows, found in runs.items()},
         "medians": {str(rows): row for rows, row in table.items()},
         "single processes": {str(rows): found for rows, found in runs.items()},
         "preset": PRESET,

@@ -182,21 +182,32 @@ def test_another_autoencoder_or_size_has_another_store(cohort, shipped, tmp_path
     assert {place.parent.parent.name for place in places} == {f"{shipped.hash}-32", f"{shipped.hash}-40"}
 
 
-def test_statistics_are_those_of_all_latents_at_once(cohort, shipped, tmp_path, monkeypatch):
+@pytest.mark.parametrize("rows", [None, [4, 9, 2, 28, 17, 3, 1, 5, 6, 22], [7], [3, 3, 8]])
+def test_statistics_are_those_of_all_latents_at_once(cohort, shipped, tmp_path, rows):
     found = made(cohort, shipped, tmp_path)
-    for rows in (None, np.array([4, 9, 2, 28, 17, 3, 1, 5, 6, 22])):
-        expected = channel_statistics(everything(found)[:] if rows is None else everything(found)[rows])
-        mean, std = found.statistics(rows)
-        np.testing.assert_allclose(mean, expected[0], rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(std, expected[1], rtol=1e-12)
-    monkeypatch.setattr(store, "_moments", lambda blocks: pytest.fail("taken again"))
-    assert found.statistics(rows) == (mean, std)
+    chosen = range(30) if rows is None else rows
+    expected = channel_statistics(everything(found)[list(chosen)])
+    mean, std = found.statistics(None if rows is None else np.array(rows))
+    np.testing.assert_allclose(mean, expected[0], rtol=1e-12, atol=1e-14)
+    np.testing.assert_allclose(std, expected[1], rtol=1e-12)
 
 
-def test_moments_by_hand():
-    blocks = [np.array([[[[1, 3]], [[5, 5]]]], dtype=np.float16), np.array([[[[5, 7]], [[5, 5]]]], dtype=np.float16)]
-    mean, std = store._moments(iter(blocks))
+def test_statistics_do_not_read_the_latents(cohort, shipped, tmp_path, monkeypatch):
+    found = made(cohort, shipped, tmp_path)
+    monkeypatch.setattr(store_file.StoreFile, "read", lambda *arguments: pytest.fail("latents were read"))
+    assert len(found.statistics()[0]) == 12
+
+
+def test_statistics_by_hand(tmp_path):
+    told = {"autoencoder": "a", "size": "8"}
+    store_file.create(tmp_path / "s", (3, 2, 1, 2), np.zeros((3, 32), dtype=np.uint8), told)
+    file = store_file.StoreFile(tmp_path / "s" / store_file.NAME, write=True)
+    file.write(np.array([0, 2]), np.array([[[1, 3]], [[5, 5]]], dtype=np.float16))
+    file.write(np.array([1]), np.array([[[5, 7]], [[5, 5]]], dtype=np.float16))
+    file.mark(np.arange(3))
+    mean, std = LatentStore(file.file).statistics(np.array([0, 1]))
     assert mean == [4.0, 5.0] and std == [pytest.approx((20 / 3) ** 0.5), 1e-6]
+    assert file.moments(0, 3).tolist() == [[[2, 2], [5, 0]], [[6, 2], [5, 0]], [[2, 2], [5, 0]]]
 
 
 def test_a_view_is_the_normalised_tensor(cohort, shipped, tmp_path):

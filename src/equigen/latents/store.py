@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,14 +16,13 @@ from equigen.cohort import Cohort, Manifest
 from equigen.cohort.image_list import DIGEST, ImageList
 from equigen.cohort.opening import reading_order
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes, read_json, write_json
 from equigen.latents.autoencoder import Autoencoder
 from equigen.latents.cache import check_finite, encode_halves
 from equigen.latents.store_file import NAME, StoreFile, create
 from equigen.progress import Bar, progress_bar
 
 PART = 2048   # images outside shards that are encoded before they are marked as done
-BLOCK = 1024  # latents in memory while statistics are taken
+BLOCK = 1024  # latents in memory while they are copied, or their moments while statistics are taken
 
 
 class LatentStore:
@@ -58,34 +56,21 @@ class LatentStore:
     def statistics(self, rows: NDArray[np.int64] | None = None) -> tuple[list[float], list[float]]:
         """Mean and standard deviation of each channel over some rows or all, as ``channel_statistics`` gives them.
 
-        Taken block by block in float64 (Chan, Golub and LeVeque 1983), and kept beside the file, so that the next run
-        starts at once.
+        From each latent's own mean m_i and sum of squared deviations s_i over its n positions, in float64:
+        m = mean(m_i), and the variance is (sum s_i + n sum (m_i - m)^2) / (n N - 1).
         """
-        chosen = np.arange(len(self)) if rows is None else rows.astype(np.int64)
-        kept = self.file.file.with_name(f"statistics-{hash_bytes(chosen.tobytes())[:16]}.json")
-        if not kept.is_file():
-            mean, std = _moments(self.file.read(chosen[low : low + BLOCK]) for low in range(0, len(chosen), BLOCK))
-            with suppress(PermissionError):  # a store that is only read: the next run takes them again
-                write_json(kept, {"mean": mean, "std": std})
-            return mean, std
-        found = read_json(kept)
-        return list(found["mean"]), list(found["std"])
+        times = np.ones(len(self), dtype=np.int64) if rows is None else np.bincount(rows, minlength=len(self))
+        count, places = int(times.sum()), self.shape[2] * self.shape[3]
+        mean = sum(block[:, :, 0].sum(axis=0) for block in self._moments(times)) / count
+        parts = (block[:, :, 1] + places * np.square(block[:, :, 0] - mean) for block in self._moments(times))
+        squares = sum(part.sum(axis=0) for part in parts)
+        return mean.tolist(), np.sqrt(squares / (places * count - 1)).clip(min=1e-6).tolist()
 
-
-def _moments(blocks: Iterator[NDArray[np.float16]]) -> tuple[list[float], list[float]]:
-    """Mean and unbiased standard deviation, at least 1e-6, of each channel: blocks [n, C, h, w] -> two lists of C."""
-    count, mean, squares = 0, np.zeros(0), np.zeros(0)
-    for block in blocks:
-        flat = block.astype(np.float64).transpose(1, 0, 2, 3).reshape(block.shape[1], -1)
-        own, more = flat.mean(axis=1), flat.shape[1]
-        spread = np.square(flat - own[:, None]).sum(axis=1)
-        if not count:
-            count, mean, squares = more, own, spread
-            continue
-        shift, total = own - mean, count + more
-        mean, squares = mean + shift * more / total, squares + spread + shift**2 * (count * more / total)
-        count = total
-    return mean.tolist(), np.sqrt(squares / (count - 1)).clip(min=1e-6).tolist()
+    def _moments(self, times: NDArray[np.int64]) -> Iterator[NDArray[np.float64]]:
+        """Moments [n, C, 2] of the rows, each as many times as it counts, block by block."""
+        for low in range(0, len(self), BLOCK):
+            high = min(low + BLOCK, len(self))
+            yield np.repeat(self.file.moments(low, high), times[low:high], axis=0)
 
 
 class LatentView:
@@ -232,5 +217,4 @@ class _Filling:
 
     def _put(self, rows: NDArray[np.int64], latents: NDArray[np.float16]) -> None:
         for row, latent in zip(rows.tolist(), latents, strict=True):
-            for place in self._equal(row).tolist():
-                self.store.write(place, latent)
+            self.store.write(self._equal(row), latent)

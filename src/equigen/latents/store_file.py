@@ -1,8 +1,9 @@
 """The file of a latent store: a safetensors file that is made at its full size and filled in place.
 
-It holds ``images`` [N, 32] uint8 (SHA-256 of each row's image), ``latents`` [N, C, h, w] float16 and ``done`` [N]
-uint8. It is read and written at offsets, row by row: mapped into memory instead, its pages would count as the
-process's own, and a full disk would end the process.
+It holds ``images`` [N, 32] uint8 (SHA-256 of each row's image), ``moments`` [N, C, 2] float64 (mean of each latent's
+channel and sum of squared deviations from it), ``latents`` [N, C, h, w] float16 and ``done`` [N] uint8. It is read and
+written at offsets, row by row: mapped into memory instead, its pages would count as the process's own, and a full disk
+would end the process.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from equigen.files import naming_full_disk
 
 NAME = "latents.safetensors"
 LONGEST = 100_000_000  # bytes of a header, as safetensors itself allows
-_TYPES = {"images": ("U8", 1), "latents": ("F16", 2), "done": ("U8", 1)}
+_TYPES = {"images": ("U8", 1), "moments": ("F64", 8), "latents": ("F16", 2), "done": ("U8", 1)}
 
 
 def create(folder: Path, shape: tuple[int, ...], digests: NDArray[np.uint8], metadata: Mapping[str, str]) -> None:
@@ -35,7 +36,7 @@ def create(folder: Path, shape: tuple[int, ...], digests: NDArray[np.uint8], met
     """
     if (folder / NAME).is_file():
         return
-    shapes = {"images": digests.shape, "latents": shape, "done": shape[:1]}
+    shapes = {"images": digests.shape, "moments": (*shape[:2], 2), "latents": shape, "done": shape[:1]}
     header, at = {"__metadata__": dict(metadata)}, 0
     for name, (kind, width) in _TYPES.items():
         end = at + width * math.prod(shapes[name])
@@ -92,15 +93,21 @@ class StoreFile:
 
     def digests(self) -> NDArray[np.uint8]:
         """SHA-256 of each row's image, [N, 32]."""
-        return self._bytes("images", 32 * self.shape[0]).reshape(-1, 32)
+        return self._bytes("images", 0, self.shape[0], 32).reshape(-1, 32)
 
     def done(self) -> NDArray[np.bool_]:
         """Which rows are filled, [N]."""
-        return self._bytes("done", self.shape[0]) > 0
+        return self._bytes("done", 0, self.shape[0], 1) > 0
 
-    def _bytes(self, name: str, count: int) -> NDArray[np.uint8]:
-        found = np.empty(count, dtype=np.uint8)
-        self._read(found.data, self._starts[name])
+    def moments(self, low: int, high: int) -> NDArray[np.float64]:
+        """Mean and sum of squared deviations of each channel, [n, C, 2], of rows ``low`` up to ``high``."""
+        found = self._bytes("moments", low, high, 16 * self.shape[1])
+        return found.view(np.float64).reshape(high - low, self.shape[1], 2)
+
+    def _bytes(self, name: str, low: int, high: int, width: int) -> NDArray[np.uint8]:
+        """``width`` bytes a row."""
+        found = np.empty((high - low) * width, dtype=np.uint8)
+        self._read(found.data, self._starts[name] + low * width)
         return found
 
     def _read(self, buffer: memoryview, at: int) -> None:
@@ -119,9 +126,14 @@ class StoreFile:
             self._read(part, self._starts["latents"] + row * self._row)
         return found
 
-    def write(self, row: int, latent: NDArray[np.float16]) -> None:
-        """Put the latent [C, h, w] of one row where it belongs."""
-        self._write(np.ascontiguousarray(latent).tobytes(), self._starts["latents"] + row * self._row)
+    def write(self, rows: NDArray[np.int64], latent: NDArray[np.float16]) -> None:
+        """Put a latent [C, h, w] into all rows that it belongs to."""
+        flat = latent.astype(np.float64).reshape(len(latent), -1)
+        mean = flat.mean(axis=1)
+        moments = np.stack([mean, np.square(flat - mean[:, None]).sum(axis=1)], axis=1)
+        for row in rows.tolist():
+            self._write(moments.tobytes(), self._starts["moments"] + row * moments.nbytes)
+            self._write(np.ascontiguousarray(latent).tobytes(), self._starts["latents"] + row * self._row)
 
     def mark(self, rows: NDArray[np.int64]) -> None:
         """Say that rows are filled, once they are safe on the disk."""
