@@ -57,8 +57,8 @@ def write_fairgenmed(folder: Path, subjects: int = 400) -> None:
         (folder / part).mkdir(parents=True, exist_ok=True)
         np.savez(
             folder / part / name, slo_fundus=image[..., 0], oct_bscans=np.zeros((2, 4, 4), np.uint8),
-            glaucoma=int(truth == "glaucoma"), race=draws.integers(3), male=draws.integers(2), hispanic=draws.integers(2),
-            maritalstatus=draws.integers(-1, 4), language=draws.integers(3),
+            glaucoma=int(truth == "glaucoma"), race=draws.integers(3), male=draws.integers(2),
+            hispanic=draws.integers(2), maritalstatus=draws.integers(-1, 4), language=draws.integers(3),
         )  # fmt: skip
     table.to_csv(folder / "data_summary.csv", index=False)
 

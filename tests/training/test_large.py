@@ -7,7 +7,7 @@ from equigen.cohort import Cohort, Manifest, pack
 from equigen.errors import InputError
 from equigen.latents import LatentView, encode_store, load_autoencoder, store
 from equigen.training.large import prepare_store
-from equigen.training.train import prepare
+from equigen.training.sides import prepare
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from tiny_pipelines import clip_encoder, clip_tokenizer, old_habits, tiny_pixart, tiny_sd, tiny_sd3, tiny_sdxl
 
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import open_any_generator, solver
 from equigen.errors import InputError
@@ -202,10 +202,14 @@ def test_from_scratch_around_a_text_encoder_with_the_shipped_autoencoder(tune, t
     assert run.pipeline("cpu").latent_side == 8  # decoded by the autoencoder itself: diffusers does not know its blocks
 
 
-def test_latents_on_the_disk_give_the_same_training(tune):
-    runs = [tune("sd", store, store=store) for store in ("memory", "disk")]
-    mine, theirs = (load_file(run.folder / "pytorch_lora_weights.safetensors") for run in runs)
-    assert all(torch.equal(value, theirs[name]) for name, value in mine.items())
+def test_latents_on_the_disk_and_a_manifest_give_the_same_training(tune, told, tmp_path):
+    told.save(tmp_path / "saved")
+    manifest = Manifest.load(tmp_path / "saved")
+    runs = [tune("sd", "memory"), tune("sd", "disk", store="disk"), tune("sd", "large", on=manifest, store="disk")]
+    first, *others = (load_file(run.folder / "pytorch_lora_weights.safetensors") for run in runs)
+    assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
+    with pytest.raises(InputError, match="set store: disk"):
+        tune("sd", "wrong", on=manifest)
 
 
 def test_the_key_tells_trainings_apart_and_a_finished_one_is_not_done_again(tune, bases):

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from unittest.mock import patch
 
 import numpy as np
@@ -16,10 +15,9 @@ from equigen.diffusion import Vocabulary, open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import cache, load_autoencoder
-from equigen.training import Run, check_settings, loop, train
-from equigen.training.train import groups_of, prepare
+from equigen.training import Run, check_settings, loop, sides, train
+from equigen.training.sides import groups_of, prepare
 
-MODULE = sys.modules["equigen.training.train"]  # the package's own ``train`` is the function
 PERTURBATION = {"mechanism": "perturbation", "mechanism_settings": {"window_images": 16, "minimum": 1}}
 
 
@@ -164,7 +162,7 @@ def test_arguments_override_settings(cohort, latents, tmp_path, quick, small_pre
     ],
 )
 def test_what_is_refused_before_an_image_is_encoded(go, quick, cohort, monkeypatch, tmp_path, changes, match):
-    monkeypatch.setattr(MODULE, "encode", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr(sides, "encode", lambda *_, **__: pytest.fail("encoded"))
     with pytest.raises(InputError, match=match):
         go(**changes)
     with pytest.raises(InputError, match=match):
@@ -173,7 +171,7 @@ def test_what_is_refused_before_an_image_is_encoded(go, quick, cohort, monkeypat
 
 
 def test_an_empty_training_split_is_refused_before_an_image_is_encoded(go, cohort, monkeypatch):
-    monkeypatch.setattr(MODULE, "encode", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr(sides, "encode", lambda *_, **__: pytest.fail("encoded"))
     with pytest.raises(InputError, match="training split is empty"):
         go(on=cohort.split("val", "test"))
 

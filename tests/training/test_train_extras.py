@@ -1,7 +1,5 @@
 """From a cohort to a generator: grids of its groups, a tracker, the best weights, and what is refused early."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -12,10 +10,8 @@ from equigen.diffusion import open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import load_autoencoder
-from equigen.training import check_settings, grids, loop, needs
+from equigen.training import check_settings, grids, loop, needs, sides
 from equigen.training.grids import COLUMNS
-
-MODULE = sys.modules["equigen.training.train"]
 
 
 def test_grids_of_each_group_are_of_the_same_noise_and_follow_the_training(go, cohort, monkeypatch):
@@ -69,7 +65,7 @@ def test_the_generator_holds_the_best_weights_and_says_since_when(go):
 )
 def test_what_is_refused_before_an_image_is_encoded(go, quick, cohort, monkeypatch, tmp_path, changes, match):
     monkeypatch.setattr(needs, "installed", lambda package: False)
-    monkeypatch.setattr(MODULE, "encode", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr(sides, "encode", lambda *_, **__: pytest.fail("encoded"))
     on = cohort.split("train", "test") if "best" in changes else cohort
     with pytest.raises(InputError, match=match):
         go(on=on, **changes)

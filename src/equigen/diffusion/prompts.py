@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.cohort.prompts import Template, column_of, templates_of, text_of, word_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import torch_generator
@@ -35,7 +35,9 @@ class PromptConditions:
     0 to 1, or more than ``limit`` different prompts.
     """
 
-    def __init__(self, cohort: Cohort, drop_all: float = 0.1, drop_one: float = 0.05, limit: int = LIMIT) -> None:
+    def __init__(
+        self, cohort: Cohort | Manifest, drop_all: float = 0.1, drop_one: float = 0.05, limit: int = LIMIT
+    ) -> None:
         if cohort.spec.prompt is None:
             problem = Problem("has no 'prompt'", "write a template, or name the column that holds them", file="cohort")
             raise InputError("There are no prompts to train on.", [problem])
@@ -153,7 +155,7 @@ class _Caption:
         return own[0] or ""
 
 
-def _conditions(cohort: Cohort) -> tuple[list[str], list[Words], NDArray[np.int64]]:
+def _conditions(cohort: Cohort | Manifest) -> tuple[list[str], list[Words], NDArray[np.int64]]:
     """Names that prompts use, the different words that rows have for them, and which of these each row [N] has."""
     frame, templates = cohort.frame, templates_of(cohort.spec.prompt)
     if column_of(cohort.spec.prompt):

@@ -1,4 +1,4 @@
-"""Training data that does not fit in memory: a manifest and a store of latents in place of a cohort and a tensor."""
+"""Training data in memory, or too large for it: a manifest and a store of latents in place of a cohort and a tensor."""
 
 from __future__ import annotations
 
@@ -8,13 +8,30 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import Vocabulary
 from equigen.latents import Autoencoder, LatentStore, LatentView, encode_store
 from equigen.training.data import Data
-from equigen.training.sides import Sides, Statistics, groups_of
+from equigen.training.settings import TrainSettings
+from equigen.training.sides import Sides, Statistics, groups_of, prepare
+
+
+def prepare_sides(
+    cohort: Cohort | Manifest, coder: Autoencoder, cache: str | Path, settings: TrainSettings, accelerator: Accelerator,
+    show: bool, statistics: Statistics | None = None,
+) -> Sides:
+    """Latents in memory, encoded by the first process, or on the disk, encoded by all, as the settings say."""
+    if settings.store == "disk":
+        return prepare_store(
+            cohort, coder, cache, settings.size, rank=accelerator.process_index, world=accelerator.num_processes,
+            wait=accelerator.wait_for_everyone, show=show, statistics=statistics,
+        )  # fmt: skip
+    assert isinstance(cohort, Cohort)  # ``check_cohort`` has refused the other
+    with accelerator.main_process_first():
+        return prepare(cohort, coder, cache, settings.size, show, statistics)
 
 
 def prepare_store(

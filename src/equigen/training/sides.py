@@ -35,7 +35,7 @@ def groups_of(cohort: Cohort | Manifest) -> Groups:
     return Groups(tuple((name, tuple(spec.levels)) for name, spec in cohort.attributes.items()))
 
 
-def check_cohort(settings: TrainSettings, cohort: Cohort) -> None:
+def check_cohort(settings: TrainSettings, cohort: Cohort | Manifest) -> None:
     """What can be known to fail before an image is encoded, whatever the network.
 
     Raises InputError for packages that are not installed, a batch that cannot be cut in parts, a training split without
@@ -44,6 +44,9 @@ def check_cohort(settings: TrainSettings, cohort: Cohort) -> None:
     """
     check_needs(settings)
     check_batch(settings.batch, 1, settings.accumulate)
+    if isinstance(cohort, Manifest) and settings.store != "disk":
+        problem = Problem("a manifest is for cohorts larger than memory", "set store: disk, or open a Cohort")
+        raise InputError("This cohort is not held in memory.", [problem])
     if len(cohort.split("train")) == 0:
         problem = Problem("the training split is empty", "mend the split in cohort.yaml")
         raise InputError("There is nothing to train on.", [problem])

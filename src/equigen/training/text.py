@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from equigen.checkpoints import Tensors
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import (
     Pretrained,
     PromptConditions,
@@ -37,15 +37,15 @@ from equigen.diffusion.pretrained import Table
 from equigen.equity import build
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, naming_full_disk
-from equigen.latents import Autoencoder, channel_statistics, encode
+from equigen.latents import Autoencoder, LatentStore, channel_statistics, encode, encode_store
 from equigen.progress import console
 from equigen.training.gradients import check_batch
 from equigen.training.grids import GUIDANCE, STEPS, Draw, group_grids
-from equigen.training.large import prepare_store
+from equigen.training.large import prepare_sides
 from equigen.training.loop import Images, Trainer
 from equigen.training.run import Run, finished, write_record
 from equigen.training.settings import TrainSettings
-from equigen.training.sides import Sides, prepare
+from equigen.training.sides import Sides
 
 HALF = {"bf16": torch.bfloat16, "auto": torch.bfloat16, "fp16": torch.float16}
 
@@ -85,7 +85,9 @@ def _lora_weights(pretrained: Pretrained) -> dict[str, torch.Tensor]:
             if "lora_" in name}  # fmt: skip
 
 
-def base_of(settings: TrainSettings, cohort: Cohort, coder: Autoencoder, cache: str | Path, show: bool) -> Base:
+def base_of(
+    settings: TrainSettings, cohort: Cohort | Manifest, coder: Autoencoder, cache: str | Path, show: bool
+) -> Base:
     """The pipeline that is trained: the one that ``settings`` names, or one from scratch around a text encoder.
 
     From scratch one number scales the latents, measured on the training images, since plain pipelines keep no more.
@@ -98,14 +100,23 @@ def base_of(settings: TrainSettings, cohort: Cohort, coder: Autoencoder, cache: 
         start = settings.start
         return Base(settings, lambda device: open_pretrained(start, device=device))
     encoder = open_text_encoder(settings.text_encoder or "")
-    images = encode(cohort.split("train", domain="id"), coder, cache, settings.size, show=show)
-    scale = scaling_factor(*channel_statistics(images.values))
+    scale = scaling_factor(*_statistics(cohort.split("train", domain="id"), coder, cache, settings.size, show))
 
     def scratch(device: str) -> Pretrained:
         shape = (scale, settings.size, settings.preset, settings.prediction, settings.seed)
         return from_scratch(encoder, coder, *shape).to(device)
 
     return Base(settings, scratch)
+
+
+def _statistics(
+    training: Cohort | Manifest, coder: Autoencoder, cache: str | Path, size: int, show: bool
+) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each channel of the training images' latents."""
+    if isinstance(training, Cohort):
+        return channel_statistics(encode(training, coder, cache, size, show=show).values)
+    store = LatentStore(encode_store(training, coder, cache, size, show=show))
+    return store.statistics(np.arange(len(store)))
 
 
 def _precision(settings: TrainSettings, device: str) -> torch.dtype:
@@ -115,7 +126,7 @@ def _precision(settings: TrainSettings, device: str) -> torch.dtype:
 
 
 def train_text(
-    cohort: Cohort, settings: TrainSettings, folder: Path, cache: str | Path, coder: Autoencoder,
+    cohort: Cohort | Manifest, settings: TrainSettings, folder: Path, cache: str | Path, coder: Autoencoder,
     accelerator: Accelerator, show: bool,
 ) -> Run:
     """Fine-tune a text-to-image pipeline on a cohort's training split, with an equity mechanism.
@@ -140,7 +151,8 @@ def train_text(
     conditions = PromptConditions(whole, settings.drop_all, settings.drop_one)
     if accelerator.is_main_process:
         warn_of_long_prompts(conditions, pretrained.excess)
-    sides = _sides(cohort, pretrained, cache, settings, accelerator, show)
+    statistics = (list(pretrained.mean), list(pretrained.std))
+    sides = prepare_sides(cohort, pretrained.autoencoder, cache, settings, accelerator, show, statistics)
     training = (whole.frame["split"] == "train").to_numpy()
     with accelerator.main_process_first():
         table = prompt_table(pretrained, conditions.texts, Path(cache) / "prompts", show=show)
@@ -160,25 +172,10 @@ def train_text(
     return Run(folder, folder.name)
 
 
-def text_key(cohort: Cohort, pretrained: Pretrained, settings: TrainSettings) -> str:
+def text_key(cohort: Cohort | Manifest, pretrained: Pretrained, settings: TrainSettings) -> str:
     """What a run depends on; base and start count by their weights, not by where they lie."""
     places = {"start": settings.start is not None, "base": settings.base is not None}
     return hash_value([cohort.hash, pretrained.hash, {**settings.model_dump(mode="json"), **places}])
-
-
-def _sides(
-    cohort: Cohort, pretrained: Pretrained, cache: str | Path, settings: TrainSettings, accelerator: Accelerator,
-    show: bool,
-) -> Sides:
-    """Latents as the pipeline normalises them, in memory or on the disk."""
-    statistics = (list(pretrained.mean), list(pretrained.std))
-    if settings.store == "disk":
-        return prepare_store(
-            cohort, pretrained.autoencoder, cache, settings.size, rank=accelerator.process_index,
-            world=accelerator.num_processes, wait=accelerator.wait_for_everyone, show=show, statistics=statistics,
-        )  # fmt: skip
-    with accelerator.main_process_first():
-        return prepare(cohort, pretrained.autoencoder, cache, settings.size, show, statistics)
 
 
 def with_prompts(sides: Sides, conditions: PromptConditions, training: NDArray[np.bool_]) -> Sides:

@@ -8,7 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from equigen.checkpoints import Tensors
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import (
     Denoiser,
     EquigenPipeline,
@@ -27,16 +27,16 @@ from equigen.files import hash_value, naming_full_disk
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
 from equigen.training.gradients import check_batch
 from equigen.training.grids import group_grids, token_draws
-from equigen.training.large import prepare_store
+from equigen.training.large import prepare_sides
 from equigen.training.loop import Images, Trainer
 from equigen.training.needs import check_accelerator
 from equigen.training.run import Run, finished, write_record
 from equigen.training.settings import TrainSettings
-from equigen.training.sides import Sides, check_cohort, groups_of, prepare
+from equigen.training.sides import Sides, check_cohort, groups_of
 from equigen.training.text import train_text
 
 
-def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoencoder) -> None:
+def check_settings(settings: TrainSettings, cohort: Cohort | Manifest, autoencoder: Autoencoder) -> None:
     """Everything that can be known to fail before an image is encoded.
 
     Raises InputError for an image size that does not fit the autoencoder, and as ``check_cohort`` does. A base model is
@@ -48,7 +48,7 @@ def check_settings(settings: TrainSettings, cohort: Cohort, autoencoder: Autoenc
 
 
 def train(
-    cohort: Cohort,
+    cohort: Cohort | Manifest,
     mechanism: str | None = None,
     images: int | None = None,
     seed: int | None = None,
@@ -62,7 +62,8 @@ def train(
     """Train a conditional latent diffusion model on a cohort's training split; validation and test stay unseen.
 
     Conditions are tokens of attributes and labels, or, with ``settings.base`` (a text-to-image pipeline to fine-tune)
-    or ``settings.text_encoder``, the cohort's prompts.
+    or ``settings.text_encoder``, the cohort's prompts. A ``Manifest`` (``settings.store`` on the disk) is a cohort
+    larger than memory.
 
     ``mechanism``, ``images`` and ``seed`` override those of ``settings``. ``out``: the generator's folder
     (``generators/<mechanism>-seed<seed>`` by default); ``latents``: folder of the latent cache; ``autoencoder``: a
@@ -87,7 +88,7 @@ def train(
     key = run_key(cohort, coder, settings, origin)
     if finished(folder, key):
         return Run(folder, folder.name)
-    sides = _sides(cohort, coder, cache, settings, accelerator, show)
+    sides = prepare_sides(cohort, coder, cache, settings, accelerator, show)
     denoiser = _network(settings, coder, words)
     if origin is not None:
         denoiser.load_state_dict(origin.denoiser.state_dict())
@@ -120,20 +121,9 @@ def train(
     return Run(folder, folder.name)
 
 
-def _sides(
-    cohort: Cohort, coder: Autoencoder, cache: str | Path, settings: TrainSettings, accelerator: Accelerator, show: bool
-) -> Sides:
-    """Latents in memory, encoded by the first process; or on the disk, encoded by all."""
-    if settings.store == "disk":
-        return prepare_store(
-            cohort, coder, cache, settings.size, rank=accelerator.process_index, world=accelerator.num_processes,
-            wait=accelerator.wait_for_everyone, show=show,
-        )  # fmt: skip
-    with accelerator.main_process_first():
-        return prepare(cohort, coder, cache, settings.size, show)
-
-
-def run_key(cohort: Cohort, coder: Autoencoder, settings: TrainSettings, origin: EquigenPipeline | None) -> str:
+def run_key(
+    cohort: Cohort | Manifest, coder: Autoencoder, settings: TrainSettings, origin: EquigenPipeline | None
+) -> str:
     """What a run depends on; a generator that is gone on from counts by its weights, not by where it lies."""
     values = {**settings.model_dump(mode="json"), "start": None if origin is None else origin.hash}
     return hash_value([cohort.hash, coder.hash, values])
