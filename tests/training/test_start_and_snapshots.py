@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-import sys
 from unittest.mock import patch
 
 import numpy as np
@@ -16,9 +15,7 @@ from equigen.diffusion import PRESETS, open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import load_autoencoder
-from equigen.training import loop, train
-
-MODULE = sys.modules["equigen.training.train"]
+from equigen.training import loop, sides, train
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +102,7 @@ def turned(cohort, name):
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(go, origin, cohort, monkeypatch, tmp_path, changes, what):
-    monkeypatch.setattr(MODULE, "encode", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr(sides, "encode", lambda *_, **__: pytest.fail("encoded"))
     changes = {key: turned(cohort, value) if key == "on" else value for key, value in changes.items()}
     with pytest.raises(InputError, match=f"has another {what}") as caught:
         go(start=str(origin), **changes)
@@ -130,7 +127,7 @@ def test_a_start_of_another_autoencoder_is_refused(cohort, origin, latents, quic
 
 @pytest.mark.parametrize("fault", ["missing", "unfinished", "damaged"])
 def test_a_start_that_is_no_generator_is_refused(go, origin, tmp_path, monkeypatch, fault):
-    monkeypatch.setattr(MODULE, "encode", lambda *_, **__: pytest.fail("encoded"))
+    monkeypatch.setattr(sides, "encode", lambda *_, **__: pytest.fail("encoded"))
     place = tmp_path / "start"
     if fault != "missing":
         shutil.copytree(origin, place)
