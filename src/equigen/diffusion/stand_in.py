@@ -40,7 +40,7 @@ def stable_diffusion(
     text = transformers.CLIPTextConfig(
         vocab_size=49_408, hidden_size=TEXT // part, intermediate_size=4 * TEXT // part, num_attention_heads=HEADS,
         num_hidden_layers=LAYERS, max_position_embeddings=length, bos_token_id=len(words) - 2,
-        eos_token_id=len(words) - 1, pad_token_id=len(words) - 1,
+        eos_token_id=len(words) - 1, pad_token_id=len(words) - 1, initializer_factor=4.0,  # so that prompts lie apart
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]), quiet(logging):  # remarks on image processors that nobody asked for
         torch.default_generator.manual_seed(derive(seed, "stand-in"))
