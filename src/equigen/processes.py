@@ -1,0 +1,39 @@
+"""Processes that torchrun started to share one piece of work: which one this is, and which one speaks for all."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+TOLD = "equigen-told"
+
+
+def processes() -> int:
+    """How many share the work; 1 where nobody else does."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def leads() -> bool:
+    """Whether this is the first of them, which shows progress and says where results are."""
+    return int(os.environ.get("RANK", "0")) == 0
+
+
+def speaks_first() -> bool:
+    """Whether this process is the first of those on its machine to tell of an error; it is asked once.
+
+    The others have met the same one, or have lost the first, which is no news.
+    """
+    note = _note()
+    if processes() == 1 or note is None:
+        return leads()
+    try:
+        note.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
+
+
+def _note() -> Path | None:
+    """A file that stands for "told" in the folder that torchrun gives to the processes of one start."""
+    place = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder of the start>/<process>/error.json
+    return Path(place).parents[1] / TOLD if place else None
