@@ -1,4 +1,4 @@
-"""A whole study of a fine-tuned base: LoRA, screening, counterfactual pairs, to its report; what it skips and redoes."""
+"""A whole study of a fine-tuned base: LoRA, screening, counterfactual pairs, report; what it skips and redoes."""
 
 import copy
 import json
@@ -6,9 +6,9 @@ import shutil
 
 import pandas as pd
 import pytest
-from conftest import Desk
 from tiny_pipelines import tiny_sd
 
+from conftest import Desk
 from equigen.diffusion import open_any_generator
 from equigen.files import hash_file
 from equigen.synthesis import SyntheticSet, screen
@@ -34,7 +34,8 @@ def text_desk(data, place):
     desk.values["evaluate"] |= {"metrics": ["kd"], "intersections": False}
     desk.values["diagnose"] |= {"plan": "match", "ratios": [1]}
     desk.values["screen"] = {"fields": ["attr.sex"], "tries": 1, "min_patients": 5, "replicates": 20}
-    desk.values["pairs"] = {"plan": "flip", "number": 3, "shown": 2, "min_patients": 5, "min_pairs": 2, "replicates": 20}
+    desk.values["pairs"] = {"plan": "flip", "number": 3, "shown": 2, "min_patients": 5, "min_pairs": 2,
+                            "replicates": 20}  # fmt: skip
     tiny_sd(place / "models" / "sd")
     return desk
 

@@ -26,6 +26,7 @@ from equigen.study.contest_jobs import Plan
 from equigen.study.contest_measure import calibrations, curve_samples, measure, measure_curve, samples
 from equigen.study.contest_places import Member, Places
 from equigen.study.contest_settings import ContestSettings, read_contest
+from equigen.study.faults import at
 from equigen.study.jobs import run_jobs
 from equigen.study.jobs_cluster import open_engine
 from equigen.study.jobs_progress import board
@@ -68,7 +69,8 @@ class Contest(Study):
         self.coders: dict[Member, str] = {}
         self.opened: dict[str, Autoencoder] = {}
         for member, run in self.members.items():
-            place = coder_place(self.chosen.autoencoder, self.base, run)
+            with at("train.base", self.source):
+                place = coder_place(self.chosen.autoencoder, self.base, run)
             if place not in self.opened:
                 asked = self.chosen.autoencoder, self.base, run
                 self.opened[place] = open_coder(*asked, best_device(), self.source)

@@ -11,7 +11,6 @@ import pandas as pd
 from equigen.cohort import Cohort, parse_spec, read_yaml
 from equigen.cohort.phantom import PhantomSettings
 from equigen.cohort.spec import nearest
-from equigen.diffusion import Vocabulary
 from equigen.equity import Groups, build, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
@@ -29,10 +28,10 @@ from equigen.synthesis.calibrate_check import check_sides, eligible_groups, imag
 from equigen.synthesis.calibrate_search import START
 from equigen.synthesis.guidance import attribute_parts
 from equigen.training import TrainSettings
-from equigen.training.train import open_start
 
 # what a training can only go on from a generator that has the same
-SHARED = ("preset", "prediction", "base", "text_encoder", "tuned", "rank", "alpha")
+SHARED = {"preset": "preset", "prediction": "prediction", "base": "base", "text_encoder": "text_encoder",
+          "tune": "tuned", "rank": "rank", "alpha": "alpha"}  # fmt: skip
 MIN_PATIENTS = 30                   # in a group, for a guidance of its own
 BASE_SEED = 1000                    # added to a pretraining's seed, so that going on does not see the same noise again
 
@@ -81,10 +80,10 @@ def _settings(
 def _check_shared(own: TrainSettings, origin: TrainSettings, setting: str, source: str) -> None:
     """InputError where a mechanism could not go on from its pretraining."""
     problems = [
-        Problem(f"settings.{setting}: {key} is {getattr(own, key)} in train and {getattr(origin, key)} in pretrain",
+        Problem(f"settings.{setting}: {key} is {getattr(own, name)} in train and {getattr(origin, name)} in pretrain",
                 "use the same in both", file=source)
-        for key in SHARED
-        if getattr(own, key) != getattr(origin, key)
+        for key, name in SHARED.items()
+        if getattr(own, name) != getattr(origin, name)
     ]
     if problems:
         raise InputError("Training cannot go on from the pretraining.", problems)
@@ -176,22 +175,10 @@ def check_images(
         member.path: chosen.model_copy(update={"start": None}) if chosen.start in own else chosen
         for member, chosen in runs.items()
     }
-    _check_token_starts(first, cohort, coders, source)
     _check_calibration(settings, cohort, source)
     rows = {text: _asked(settings, cohort, chosen, source) for text, chosen in
             {chosen.reads_text: chosen for chosen in runs.values()}.items()}  # fmt: skip
     check_starts(first, cohort, coders, {name: rows[chosen.reads_text] for name, chosen in first.items()}, source)
-
-
-def _check_token_starts(
-    runs: Mapping[str, TrainSettings], cohort: Cohort, coders: Mapping[str, Autoencoder], source: str
-) -> None:
-    """InputError for a generator that knows tokens and that a training could not go on from."""
-    words = Vocabulary.of(cohort)
-    for name, chosen in runs.items():
-        if chosen.start is not None and not chosen.reads_text:
-            with at(f"generator {name}", source):
-                open_start(chosen, words, coders[name])
 
 
 def _asked(

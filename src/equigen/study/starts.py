@@ -13,6 +13,7 @@ from equigen.cohort.prompts import column_of
 from equigen.diffusion import (
     PromptConditions,
     TextGenerator,
+    Vocabulary,
     check_tokens,
     noise_schedule,
     pipeline_folder,
@@ -27,6 +28,7 @@ from equigen.study.stage_settings import PlanRequest
 from equigen.synthesis import plan
 from equigen.training import TrainSettings
 from equigen.training.base import check_base
+from equigen.training.train import open_start
 
 Rows = Mapping[str, pd.DataFrame]
 # settings by which two trainings start from different weights, but for what a seed draws
@@ -77,25 +79,45 @@ def check_starts(
     runs: Mapping[str, TrainSettings], cohort: Cohort, coders: Mapping[str, Autoencoder], rows: Mapping[str, Rows],
     source: str,
 ) -> dict[str, str]:
-    """Open what trainings with prompts start from, each kind once; ask all generators whether they can do the plans.
+    """Open what trainings start from, each kind once, and ask all generators whether they can do the plans.
 
     ``coders``, ``rows``: autoencoder and plans of each run, by its name. Returns for each run with prompts a hash of
-    what it starts from, beneath LoRA. Raises InputError for what cannot be opened, trained or sampled, and for cohorts
-    without prompts.
+    what it starts from, beneath LoRA. Raises InputError for what cannot be opened, trained, gone on from or sampled,
+    and for cohorts without prompts.
     """
     found: dict[str, str] = {}
     kinds: dict[str, str] = {}
     for name, chosen in runs.items():
-        if not chosen.reads_text:
-            for plan_name, own in rows[name].items():
-                with at(f"plans.{plan_name}", source):
-                    check_tokens(requests(own)[0], noise_schedule(chosen.prediction))
-            continue
         kind = chosen.model_dump_json(include=set(KINDS))
         if kind not in kinds:
-            kinds[kind] = _checked(chosen, cohort, coders[name], rows[name], source)
-        found[name] = kinds[kind]
+            check = _check_text if chosen.reads_text else _check_tokens
+            kinds[kind] = check(chosen, cohort, coders[name], rows[name], source)
+        if chosen.reads_text:
+            found[name] = kinds[kind]
     return found
+
+
+def _check_tokens(chosen: TrainSettings, cohort: Cohort, coder: Autoencoder, rows: Rows, source: str) -> str:
+    """A network that knows tokens; what it goes on from is of the training, not of a hash."""
+    if chosen.start is not None:
+        with at("train.start", source):
+            open_start(chosen, Vocabulary.of(cohort), coder)
+    for name, own in rows.items():
+        with at(f"plans.{name}", source):
+            check_tokens(requests(own)[0], noise_schedule(chosen.prediction))
+    return ""
+
+
+def _check_text(chosen: TrainSettings, cohort: Cohort, coder: Autoencoder, rows: Rows, source: str) -> str:
+    """A pipeline with prompts, open no longer than it takes; a hash of it."""
+    with at("train", source):
+        PromptConditions(cohort.split("train", "val", domain="id"), chosen.drop_all, chosen.drop_one)
+        start = check_base(chosen, coder)
+    generator = TextGenerator(start.pipeline(), chosen.size)
+    for name, own in rows.items():
+        with at(f"plans.{name}", source):
+            generator.check(own)
+    return str(start.lora["base"]) if start.lora is not None else start.hash
 
 
 def base_fact(chosen: TrainSettings) -> dict[str, str]:
@@ -105,15 +127,3 @@ def base_fact(chosen: TrainSettings) -> dict[str, str]:
     if chosen.base is not None:
         return {"Base": f"{Path(chosen.base).name if Path(chosen.base).is_dir() else chosen.base}, {chosen.tuned}"}
     return {"Text encoder": Path(str(chosen.text_encoder)).name}
-
-
-def _checked(chosen: TrainSettings, cohort: Cohort, coder: Autoencoder, rows: Rows, source: str) -> str:
-    """One kind of start, open no longer than it takes."""
-    with at("train", source):
-        PromptConditions(cohort.split("train", "val", domain="id"), chosen.drop_all, chosen.drop_one)
-        start = check_base(chosen, coder)
-    generator = TextGenerator(start.pipeline(), chosen.size)
-    for name, own in rows.items():
-        with at(f"plans.{name}", source):
-            generator.check(own)
-    return str(start.lora["base"]) if start.lora is not None else start.hash
