@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 TOLD = "equigen-told"
@@ -37,3 +38,10 @@ def _note() -> Path | None:
     """A file that stands for "told" in the folder that torchrun gives to the processes of one start."""
     place = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder of the start>/<process>/error.json
     return Path(place).parents[1] / TOLD if place else None
+
+
+def part() -> None:
+    """Take leave of the others at the end of a command; torch warns of processes that just go."""
+    distributed = sys.modules.get("torch.distributed")  # who never loaded it was never among others
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
