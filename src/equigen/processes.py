@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -22,14 +23,17 @@ def leads() -> bool:
 def speaks_first() -> bool:
     """Whether this process is the first of those on its machine to tell of an error; it is asked once.
 
-    The others have met the same one, or have lost the first, which is no news.
+    The others have met the same one, or have lost the first, which is no news. As soon as one of them ends torchrun
+    ends the rest, so the one that speaks is deaf to that.
     """
     note = _note()
     if processes() == 1 or note is None:
         return leads()
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         note.touch(exist_ok=False)
     except FileExistsError:
+        signal.signal(signal.SIGTERM, before)
         return False
     return True
 
