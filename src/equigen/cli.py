@@ -9,12 +9,17 @@ from typing import Annotated
 import typer
 
 from equigen import __version__
-from equigen.cli_calibrate import GUIDANCE_HELP, calibrate, with_guidance
+from equigen.cli_calibrate import calibrate
 from equigen.cli_compare import compare
 from equigen.cli_errors import Commands, end_on_sigterm
 from equigen.cli_evaluate import evaluate
+from equigen.cli_generate import generate, plan
 from equigen.cli_inputs import numbers, open_cohort, pairs, read_settings, result_table, words
+from equigen.cli_screen import pairs as show_pairs
+from equigen.cli_screen import screen
+from equigen.cli_train import CohortArgument, Settings, encode, train
 from equigen.errors import InputError, Problem
+from equigen.processes import part
 from equigen.progress import console
 
 app = typer.Typer(
@@ -29,15 +34,6 @@ autoencoder_app = typer.Typer(no_args_is_help=True, help="Fit an autoencoder to 
 app.add_typer(cohort_app, name="cohort")
 app.add_typer(autoencoder_app, name="autoencoder")
 
-CohortArgument = Annotated[
-    Path,
-    typer.Argument(metavar="COHORT", help="cohort.yaml, its folder, or one that `equigen cohort check` wrote."),
-]
-Settings = Annotated[
-    Path | None,
-    typer.Option("--settings", help="YAML with further settings; options on the command line win."),
-]
-Coder = Annotated[str, typer.Option("--autoencoder", help="`shipped`, or a diffusers autoencoder folder.")]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -91,6 +87,22 @@ def cohort_check(
     typer.echo(f"{len(checked)} images, {left} rows left out: {out / 'cohort.parquet'}")
 
 
+@cohort_app.command("pack")
+def cohort_pack(
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option(help="Folder for shards/*.tar, table.parquet and cohort.yaml.")],
+    images: Annotated[int, typer.Option(help="Images a shard.")] = 2048,
+) -> None:
+    """Pack a cohort as one table and tar shards (WebDataset), which large cohorts are read from as a stream.
+
+    Image files go in byte for byte, and patients, splits and groups stay what they are. Interrupted, the same command
+    goes on. The cohort.yaml in the folder is read as any other: `equigen cohort check FOLDER`.
+    """
+    from equigen.cohort import pack
+
+    typer.echo(pack(open_cohort(cohort), out, images))
+
+
 @app.command()
 def phantom(
     out: Annotated[Path, typer.Option(help="Folder to write: images, metadata.csv, cohort.yaml.")],
@@ -141,98 +153,12 @@ def autoencoder_train(
     typer.echo(out)
 
 
-@app.command()
-def encode(
-    cohort: CohortArgument,
-    out: Annotated[Path, typer.Option(help="Folder of the latent cache.")] = Path("latents"),
-    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
-    autoencoder: Coder = "shipped",
-) -> None:
-    """Encode every image once into safetensors shards, and print what the autoencoder loses."""
-    from equigen.latents import encode as encode_cohort
-    from equigen.latents import load_autoencoder, reconstruction_error
-
-    coder = load_autoencoder(autoencoder)
-    coder.check_size(size)
-    data = open_cohort(cohort)
-    latents = encode_cohort(data, coder, out, size)
-    typer.echo(f"{len(data)} images, {reconstruction_error(data, latents, coder):.1f} dB PSNR: {out}")
-
-
-@app.command()
-def train(
-    *,
-    cohort: CohortArgument,
-    out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the generator; generators/MECHANISM-seedSEED by default."),
-    ] = None,
-    mechanism: Annotated[
-        str | None, typer.Option(help="perturbation (the default), none, balanced, or another of docs/mechanisms.md.")
-    ] = None,
-    images: Annotated[
-        int | None, typer.Option(help="Length of training in images seen; 200000 by default.")
-    ] = None,
-    preset: Annotated[
-        str | None, typer.Option(help="Size of the network: tiny, small (the default) or base.")
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels; 64 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Training seed; 0 by default.")] = None,
-    start: Annotated[Path | None, typer.Option(help="Folder of a generator whose weights are gone on from.")] = None,
-    min_snr: Annotated[
-        float | None, typer.Option(help="Gamma of min-SNR loss weights, 5 is usual; off by default.")
-    ] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Parts in which a batch passes the network, to save memory; 1 by default.")
-    ] = None,
-    precision: Annotated[str | None, typer.Option(help="auto (the default), fp32 or bf16.")] = None,
-    snapshot_every: Annotated[
-        int | None, typer.Option(help="Images between two kept generators; none are kept by default.")
-    ] = None,
-    autoencoder: Coder = "shipped",
-    latents: Annotated[Path, typer.Option(help="Folder of the latent cache.")] = Path("latents"),
-    settings: Settings = None,
-) -> None:
-    """Train a conditional latent diffusion model on the training split, with an equity mechanism."""
-    from equigen.study.settings import check_keys
-    from equigen.training import TrainSettings
-    from equigen.training import train as train_generator
-
-    given = {"mechanism": mechanism, "images": images, "preset": preset, "size": size, "seed": seed,
-             "start": None if start is None else str(start), "min_snr": min_snr, "accumulate": accumulate,
-             "precision": precision, "snapshot_every": snapshot_every}
-    values = {**read_settings(settings), **{key: value for key, value in given.items() if value is not None}}
-    title = "The training settings have errors."
-    chosen = check_keys(TrainSettings, values, str(settings or "options"), title)
-    data = open_cohort(cohort)
-    run = train_generator(data, settings=chosen, out=out, latents=latents, autoencoder=autoencoder)
-    typer.echo(run.folder)
-
-
-@app.command()
-def generate(
-    *,
-    generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="Folder that `equigen train` wrote.")],
-    cohort: Annotated[Path, typer.Option(help="Cohort whose distribution the plan follows.")],
-    out: Annotated[Path, typer.Option(help="Folder of the synthetic set.")],
-    policy: Annotated[str, typer.Option(help="match, balanced, uniform or complement.")] = "match",
-    size: Annotated[int, typer.Option(help="How many images.")] = 1000,
-    guidance: Annotated[str | None, typer.Option(help=GUIDANCE_HELP)] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the sampler (DPM-Solver++).")] = 20,
-    seed: Annotated[int, typer.Option(help="Another seed, other images.")] = 0,
-    batch: Annotated[int, typer.Option(help="Images held at once; changes memory, never images.")] = 32,
-) -> None:
-    """Make a plan and its images: lossless PNGs and synthetic.parquet with seed and generator of each."""
-    from equigen.diffusion import open_generator
-    from equigen.synthesis import generate as make_images
-    from equigen.synthesis import plan
-
-    pipeline = open_generator(generator)
-    rows = plan(open_cohort(cohort), policy, size, seed, steps=steps)  # type: ignore[arg-type]
-    rows = with_guidance(rows, generator, pipeline.hash, guidance)
-    typer.echo(make_images(pipeline, rows, out, batch=batch).folder / "synthetic.parquet")
-
-
+app.command()(encode)
+app.command()(train)
+app.command()(plan)
+app.command()(generate)
+app.command()(screen)
+app.command("pairs")(show_pairs)
 app.command()(calibrate)
 app.command()(evaluate)
 app.command()(compare)
@@ -350,4 +276,9 @@ def demo(
 def main() -> None:
     """Run the command; exit status 2 for errors that a user can mend, 130 or 143 when interrupted or terminated."""
     end_on_sigterm()
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        if not end.code:  # after an error others may be lost, and nobody waits for them
+            part()
+        raise

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from equigen.cli_evaluate import ENCODER_HELP
-from equigen.cli_inputs import numbers, open_cohort
+from equigen.cli_inputs import open_cohort, two_numbers
 from equigen.errors import InputError, Problem
 from equigen.progress import console
 
@@ -70,7 +70,7 @@ def calibrate(
         objective=objective,  # type: ignore[arg-type]
         gap_weight=gap_weight,
         budget=budget,
-        bounds=_pair(bounds),
+        bounds=two_numbers(bounds, "--bounds", "give the least and the greatest guidance, such as 1,4"),
         images=images,
         steps=steps,
         encoder=encoder,
@@ -94,15 +94,6 @@ def calibrate(
         if (found.folder / f"{name}.parquet").is_file():
             typer.echo(found.folder / f"{name}.parquet")
     typer.echo(page)
-
-
-def _pair(text: str) -> tuple[float, float]:
-    """Two numbers separated by a comma."""
-    found = numbers(text, float, "--bounds")
-    if len(found) != 2:
-        problem = Problem(f"'{text}'", "give the least and the greatest guidance, such as 1,4")
-        raise InputError("--bounds cannot be read.", [problem])
-    return found[0], found[1]
 
 
 def with_guidance(rows: Any, generator: Path, identity: str, asked: str | None) -> Any:

@@ -11,9 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from equigen.errors import EquigenError, InputError, Problem
+from equigen.processes import processes, speaks_first
 from equigen.progress import console
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+SHARED = ("train", "generate", "encode")  # commands whose work several processes may share
 _MENDS = {
     errno.EACCES: "choose a place that you may read and write",
     errno.EPERM: "choose a place that you may read and write",
@@ -38,25 +40,38 @@ def end_on_sigterm() -> None:
 
 
 class Commands(TyperGroup):
-    """All commands, with errors that a user can mend told in words: exit status 2; 130 or 143 when interrupted."""
+    """All commands, with errors that a user can mend told in words: exit status 2; 130 or 143 when interrupted.
+
+    Of several processes that torchrun started, one tells.
+    """
 
     def invoke(self, ctx: Any) -> Any:
         """Run the chosen command."""
         try:
             return super().invoke(ctx)
+        except typer.Exit:
+            raise
         except KeyboardInterrupt as error:
             word, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
-            console.print(f"{word}: run the same command again to go on")
+            if speaks_first():
+                console.print(f"{word}: run the same command again to go on")
             raise typer.Exit(status) from error
-        except EquigenError as error:
-            tell(error)
-            raise typer.Exit(2) from error
         except Exception as error:
-            known = mendable(error)
-            if known is None:
+            known = error if isinstance(error, EquigenError) else mendable(error)
+            first = speaks_first()
+            if known is None and first:
                 raise
-            tell(known)
-            raise typer.Exit(2) from error
+            if known is not None and first:
+                tell(known)
+            raise typer.Exit(2 if known is not None else 1) from error
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that is asked for; InputError where several processes would do the same work twice."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if processes() > 1 and name not in SHARED:
+            mend = f"start it without torchrun; {', '.join(SHARED)} share their work among processes"
+            raise InputError("This command runs in one process.", [Problem(f"{processes()} were started", mend)])
+        return name, command, rest
 
 
 def tell(error: EquigenError) -> None:

@@ -6,17 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import typer
+
 from equigen.errors import InputError, Problem
+from equigen.processes import leads
 
 TABLES = {".csv", ".tsv", ".parquet"}
 
 
-def open_cohort(path: Path, quarantine: bool = False) -> Any:
-    """A cohort from cohort.yaml, from a folder that holds one, or from a saved folder."""
-    from equigen.cohort import Cohort
+def say(words: object) -> None:
+    """Print a result; of several processes that share the work the first one does."""
+    if leads():
+        typer.echo(words)
+
+
+def open_cohort(path: Path, quarantine: bool = False, large: bool = False) -> Any:
+    """A cohort from cohort.yaml, from a folder that holds one, or from a saved folder.
+
+    ``large``: a saved one as a ``Manifest``, which takes no Python object per row.
+    """
+    from equigen.cohort import Cohort, Manifest
 
     if (path / "cohort.parquet").is_file():
-        return Cohort.load(path)
+        return Manifest.load(path) if large else Cohort.load(path)
     if path.suffix.lower() in TABLES:
         problem = Problem(
             "is a table, not a description of one",
@@ -100,6 +112,14 @@ def numbers(text: str, kind: Any, option: str) -> list[Any]:
     if not found:
         raise InputError(f"{option} cannot be read.", [problem])
     return found
+
+
+def two_numbers(text: str, option: str, mend: str) -> tuple[float, float]:
+    """Two numbers separated by a comma."""
+    found = numbers(text, float, option)
+    if len(found) != 2:
+        raise InputError(f"{option} cannot be read.", [Problem(f"'{text}'", mend)])
+    return found[0], found[1]
 
 
 def read_settings(path: Path | None) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from equigen.processes import leads
+
 console = Console(stderr=True)
 
 
@@ -48,13 +50,14 @@ class Bar:
 def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Bar]:
     """A progress bar on standard error with rate and time left; ``done`` units were made by an earlier run.
 
-    On something that is no terminal (a log file, CI) only the last state is printed.
+    On something that is no terminal (a log file, CI) only the last state is printed. Of processes that torchrun started
+    the first one draws it.
     """
     columns = [
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     ]
-    with Progress(*columns, console=console, disable=not show, refresh_per_second=4) as progress:
+    with Progress(*columns, console=console, disable=not (show and leads()), refresh_per_second=4) as progress:
         yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))
 
 

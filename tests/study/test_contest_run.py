@@ -252,10 +252,11 @@ def test_a_failed_job_leaves_no_page_but_all_that_does_not_need_it(copied, monke
     def fails(folder, *_):
         raise InputError("This one is broken.")
 
-    real = contest_steps.open_generator
+    real = contest_steps.open_any_generator
     monkeypatch.setattr(
-        contest_steps, "open_generator", lambda folder, *rest: (fails if "none" in str(folder) else real)(folder, *rest)
-    )
+        contest_steps, "open_any_generator",
+        lambda folder, *rest: (fails if "none" in str(folder) else real)(folder, *rest),
+    )  # fmt: skip
     with pytest.raises(EquigenError, match=r"1 of 9 jobs failed; 1 that need them.*\n  default/none-seed0: see"):
         copied.run()
     assert not (copied.out / "report/index.html").exists()

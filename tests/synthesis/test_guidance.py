@@ -41,6 +41,16 @@ def test_what_cannot_be_applied_is_refused():
         apply_guidance(ROWS, CHOSEN, "best")
 
 
+def test_guidance_per_group_is_refused_where_it_would_part_counterfactual_pairs():
+    pairs = ROWS.iloc[:2].assign(pair=0, changed="sex")
+    with pytest.raises(InputError, match=r"differ in sex alone, and guidance by sex & age would differ with it"):
+        apply_guidance(pairs, CHOSEN)
+    assert apply_guidance(pairs, CHOSEN, "common")["guidance"].tolist() == [2.5, 2.5]
+    # by another attribute both images of a pair have the same
+    by_age = replace(CHOSEN, attribute="age", groups={"old": 1.5})
+    assert apply_guidance(pairs, by_age)["guidance"].tolist() == [1.5, 1.5]
+
+
 def test_saved_and_read_it_is_the_same_and_of_one_generator_alone(tmp_path):
     assert CHOSEN.save(tmp_path) == tmp_path / "calibration.json"
     assert load_calibration(tmp_path) == load_calibration(tmp_path, "abc") == CHOSEN

@@ -13,8 +13,8 @@ from equigen.diffusion.objective import (
     objective_of,
 )
 from equigen.diffusion.opening import open_any_generator
-from equigen.diffusion.pipeline import EquigenPipeline, open_generator
-from equigen.diffusion.pretrained import MemoryTable, Pretrained, TextDenoiser, open_pretrained
+from equigen.diffusion.pipeline import EquigenPipeline, check_tokens, open_generator
+from equigen.diffusion.pretrained import MemoryTable, Pretrained, TextDenoiser, open_pretrained, pipeline_folder
 from equigen.diffusion.prompt_cache import PromptCache, encode_prompts, prompt_table
 from equigen.diffusion.prompts import PromptConditions, warn_of_long_prompts
 from equigen.diffusion.request import EVERYWHERE, Generator, Interval, Request, requests
@@ -52,6 +52,7 @@ __all__ = [
     "build_text_unet",
     "build_tokens",
     "build_unet",
+    "check_tokens",
     "drop",
     "enable_gradient_checkpointing",
     "encode_prompts",
@@ -65,6 +66,7 @@ __all__ = [
     "open_generator",
     "open_pretrained",
     "open_text_encoder",
+    "pipeline_folder",
     "prompt_table",
     "requests",
     "save_lora",

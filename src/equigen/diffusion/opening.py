@@ -59,12 +59,14 @@ def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: 
     if not base:
         problem = Problem("names no base", "write the folder or hub name of the model under 'base'", file=str(path))
         raise InputError("The base of these LoRA weights is unknown.", [problem])
-    place = str(beside) if beside.is_dir() else base
-    pretrained = open_pretrained(place, device=device or best_device(), dtype=PRECISIONS[precision])
+    place, chosen = str(beside) if beside.is_dir() else base, device or best_device()
     if "lora" in told:
+        pretrained = open_pretrained(place)  # the weights know their base by its hash in full precision
         load_lora(pretrained, path)
-        return TextGenerator(pretrained.pipeline(), told.get("size"))
-    pipeline = pretrained.pipeline()  # weights of another trainer, which says nothing of rank and layers
+        with quiet(logging):  # it remarks on half precision on a CPU
+            return TextGenerator(pretrained.plain.to(chosen, PRECISIONS[precision]), told.get("size"))
+    # weights of another trainer, which says nothing of rank and layers
+    pipeline = open_pretrained(place, device=chosen, dtype=PRECISIONS[precision]).pipeline()
     if not hasattr(pipeline, "load_lora_weights"):
         problem = Problem(f"{type(pipeline).__name__} takes none in diffusers", "train it in full", file=str(path))
         raise InputError("LoRA weights cannot be used with this model.", [problem])

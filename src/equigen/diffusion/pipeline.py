@@ -102,14 +102,7 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
     def check(self, plan: pd.DataFrame) -> None:
         """Raise InputError for rows of a plan that cannot be made: unknown levels, solver, steps, a negative prompt."""
         self.words.encode(plan)
-        self._check_requests(requests(plan)[0])
-
-    def _check_requests(self, asked: list[Request]) -> None:
-        check_sampler(asked, lambda name: solver(name, self.scheduler))
-        told = [one.negative for one in asked if one.negative]
-        if told:
-            mend = "leave it empty: this generator takes attributes and labels, no prompts"
-            raise InputError("A negative prompt cannot be used.", [Problem(f"'{told[0]}'", mend, column="negative")])
+        check_tokens(requests(plan)[0], self.scheduler)
 
     @torch.no_grad()
     def __call__(
@@ -132,7 +125,7 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         scale = np.asarray(guidance, dtype=np.float32)
         check_call(len(conditions), len(seeds), scale)
-        self._check_requests([Request(float(w), steps, solver, interval, negative) for w in np.unique(scale)])
+        check_tokens([Request(float(w), steps, solver, interval, negative) for w in np.unique(scale)], self.scheduler)
         ids = self.words.encode(conditions)
         scales = torch.from_numpy(np.broadcast_to(scale, len(conditions)).copy())
         latents = self.sample(self.starting_noise(seeds), ids, scales, steps, solver, interval)
@@ -181,6 +174,15 @@ def check_call(conditions: int, seeds: int, guidance: NDArray[np.float32]) -> No
         problems.append(Problem(f"guidance of shape {guidance.shape}", "give one scale, or one an image"))
     if problems:
         raise InputError("These images cannot be made.", problems)
+
+
+def check_tokens(asked: Sequence[Request], scheduler: Any) -> None:
+    """InputError for what a generator that knows tokens, trained with ``scheduler``'s noise, cannot be asked."""
+    check_sampler(asked, lambda name: solver(name, scheduler))
+    told = [one.negative for one in asked if one.negative]
+    if told:
+        mend = "leave it empty: this generator takes attributes and labels, no prompts"
+        raise InputError("A negative prompt cannot be used.", [Problem(f"'{told[0]}'", mend, column="negative")])
 
 
 def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipeline:

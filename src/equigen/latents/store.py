@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, Manifest
+from equigen.cohort import Cohort, Manifest, load_images
 from equigen.cohort.image_list import DIGEST, ImageList
 from equigen.cohort.opening import reading_order
 from equigen.errors import InputError, Problem
 from equigen.latents.autoencoder import Autoencoder
 from equigen.latents.cache import check_finite, encode_halves
+from equigen.latents.fit import psnr
 from equigen.latents.store_file import NAME, StoreFile, create
 from equigen.progress import Bar, progress_bar
 
@@ -135,6 +136,14 @@ def encode_store(
         for part in open_parts:
             filling.fill(part, bar)
     return place / NAME
+
+
+def store_error(cohort: Cohort | Manifest, store: LatentStore, autoencoder: Autoencoder, sample: int = 256) -> float:
+    """``reconstruction_error`` of a store: mean PSNR in dB over up to ``sample`` rows spread over the cohort."""
+    rows = np.unique(np.linspace(0, len(store) - 1, min(sample, len(store))).astype(np.int64))
+    images = ImageList.of(cohort) if isinstance(cohort, Cohort) else cohort.images()
+    parts = [autoencoder.decode(store[torch.from_numpy(rows[low : low + 64])]) for low in range(0, len(rows), 64)]
+    return float(psnr(load_images(images.paths(rows), store.size), np.concatenate(parts)).mean())
 
 
 def store_place(folder: str | Path, autoencoder: str, size: int, cohort: Cohort | Manifest) -> Path:

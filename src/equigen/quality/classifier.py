@@ -191,19 +191,9 @@ def fit_classifier(
         InputError: test images, a column that is not there, or nothing that can be learned.
 
     """
-    known = [str(name) for name in real.frame.columns if str(name).startswith(("label.", "attr."))]
-    chosen = known if columns is None else list(columns)
-    _check_source(real, chosen, known)
+    questions, words = learnable(real, columns, min_patients)
     network, images = load_encoder(encoder), image_set(real, "real")
-    levels = {f"{kind}.{name}": spec.levels for kind, own in (("label", real.labels), ("attr", real.attributes))
-              for name, spec in own.items()}
-    kinds = {name: spec.kind for name, spec in real.labels.items()}
     patients = images.patients("real")
-    bare = Annotated(np.zeros((len(patients), 1)), images.frame, patients)
-    questions, words = questions_of(bare, chosen, kinds, levels, min_patients)
-    if not questions:
-        problems = [Problem(word, "give more images, or other columns") for word in words]
-        raise InputError("These images teach a judge nothing.", problems)
     features = extract(images, network, size, cache_dir=cache_dir, show=show).values
     source = Annotated(features, images.frame, patients)
     fits = [_fit(question, source, seed) for question in questions]
@@ -211,6 +201,28 @@ def fit_classifier(
     how = f"judge on {identity(network)}, learned from {len(patients)} real images of {splits} at {size} px"
     return JudgeClassifier(network, size, questions, [fit[0] for fit in fits], [fit[1] for fit in fits],
                            frozenset(map(str, patients)), [how, *words])
+
+
+def learnable(
+    real: Cohort, columns: Sequence[str] | None = None, min_patients: int = 30
+) -> tuple[list[Question], list[str]]:
+    """The questions that ``fit_classifier`` would learn from these images, and in words which it could not.
+
+    No image is looked at. Arguments and errors as there.
+    """
+    known = [str(name) for name in real.frame.columns if str(name).startswith(("label.", "attr."))]
+    chosen = known if columns is None else list(columns)
+    _check_source(real, chosen, known)
+    levels = {f"{kind}.{name}": spec.levels for kind, own in (("label", real.labels), ("attr", real.attributes))
+              for name, spec in own.items()}
+    kinds = {name: spec.kind for name, spec in real.labels.items()}
+    patients = real.frame["patient"].to_numpy()
+    bare = Annotated(np.zeros((len(patients), 1)), real.frame, patients)
+    questions, words = questions_of(bare, chosen, kinds, levels, min_patients)
+    if not questions:
+        problems = [Problem(word, "give more images, or other columns") for word in words]
+        raise InputError("These images teach a judge nothing.", problems)
+    return questions, words
 
 
 def _check_source(real: Cohort, chosen: list[str], known: list[str]) -> None:

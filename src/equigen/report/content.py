@@ -42,6 +42,7 @@ class Content:
     sentences: list[Sentence]
     given: dict[str, pd.DataFrame | None]
     screening: dict[str, pd.DataFrame] = field(default_factory=dict)
+    pages: dict[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The report as JSON-like data: tables as they came, unknown values as None."""
@@ -52,6 +53,7 @@ class Content:
             "history": {name: as_data(frame) for name, frame in self.history.items()},
             "grids": [_grid(grid) for grid in self.grids],
             "pairs": [_pairs(pairs) for pairs in self.pairs],
+            "pages": self.pages,
             **closing(self),
         }
 

@@ -94,6 +94,7 @@ class Block:
     images: list[ImageTable] = field(default_factory=list)
     pairs: list[PairStrip] = field(default_factory=list)
     terms: list[tuple[str, str, str]] = field(default_factory=list)
+    links: list[tuple[str, str]] = field(default_factory=list)  # words and address of other pages
     code: str = ""
     folded: bool = False
 

@@ -30,6 +30,7 @@ from equigen.report.screening import check_screening, screening_section, screeni
 from equigen.report.sections import (
     counts_section,
     images_section,
+    pages_section,
     reading_section,
     settings_section,
     training_section,
@@ -61,6 +62,7 @@ def write_report(
     copies: Sequence[ClosePairs] = (),
     copies_table: pd.DataFrame | None = None,
     screening: Mapping[str, pd.DataFrame] | None = None,
+    pages: Mapping[str, str] | None = None,
 ) -> Path:
     """Write ``index.html``, ``report.json``, ``model_card.md`` and ``dataset_card.md`` into ``folder``.
 
@@ -70,9 +72,9 @@ def write_report(
     difference_to, encoder, metric, attribute, group, estimate, reference, difference, ci_low, ci_high, p_value,
     note) holds paired differences between sets of generated images, and ``copies_table`` (run, rank, generated,
     training, distance, ratio, near_copy, attr.*) the pairs whose images ``copies`` shows; ``screening`` has
-    the screening.parquet of each set that was screened, by its name. ``summary_facts``
-    stand under the title, ``timings`` are in seconds. ``phantom`` marks every output. The same arguments give
-    the same bytes.
+    the screening.parquet of each set that was screened, by its name; ``pages`` the address of each page that
+    belongs to the report, relative to it, by the words of its link. ``summary_facts`` stand under the title,
+    ``timings`` are in seconds. ``phantom`` marks every output. The same arguments give the same bytes.
 
     Returns:
         The path of ``index.html``.
@@ -91,7 +93,8 @@ def write_report(
         title=title, phantom=phantom, software=software(versions or {}), facts=dict(summary_facts),
         warnings=list(warnings), settings=settings or {}, timings=timings or {}, versions=versions or {},
         **tables, history={name: history_frame(frame) for name, frame in (history or {}).items()},
-        grids=list(grids), pairs=list(copies), given=given, screening=screened, sentences=_sentences(tables, screened),
+        grids=list(grids), pairs=list(copies), given=given, screening=screened, pages=dict(pages or {}),
+        sentences=_sentences(tables, screened),
     )  # fmt: skip
     page = Page(
         content.title, content.facts, content.sentences, _sections(content), versions=content.versions,
@@ -159,6 +162,7 @@ def _sections(content: Content) -> list[Section]:
         semantic_section(content.quality),
         compared_section(content.comparison),
         diagnosis_section(content.fairness),
+        pages_section(content.pages),
         reading_section(content.quality, content.fairness, content.comparison),
         settings_section(content.settings, content.versions, content.timings),
     ]

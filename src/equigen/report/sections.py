@@ -192,6 +192,14 @@ def _note_row(found: list[tuple[str, str]], table: str) -> Row:
     return Row(found[0][0], [Cell(table), Cell(count(len(found)), differ), Cell(metrics)])
 
 
+def pages_section(pages: Mapping[str, str]) -> Section | None:
+    """Pages that belong to the report; None where there are none."""
+    if not pages:
+        return None
+    intro = "Each lies in the report's own folder, and goes where that goes."
+    return Section("pages", "Pages beside this one", intro, [Block("", links=list(pages.items()))], "")
+
+
 def settings_section(
     settings: Mapping[str, Any], versions: Mapping[str, str], timings: Mapping[str, float]
 ) -> Section:

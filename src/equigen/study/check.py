@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from equigen.cohort import Cohort, parse_spec, read_yaml
@@ -17,8 +14,10 @@ from equigen.equity import Groups, build, group_losses, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import load_encoder
+from equigen.study.faults import at
+from equigen.study.readers import check_readers
 from equigen.study.settings import StudySettings, check_keys
-from equigen.synthesis import plan
+from equigen.study.starts import check_starts, placed, planned
 from equigen.training import TrainSettings, check_settings
 from equigen.training.probe import choose
 from equigen.training.sides import groups_of
@@ -26,29 +25,18 @@ from equigen.training.sides import groups_of
 PHANTOM_LABELS = ("glaucoma",)
 
 
-@contextmanager
-def at(key: str, source: str) -> Iterator[None]:
-    """Say of every problem found within, which key of which file it is about."""
-    try:
-        yield
-    except InputError as error:
-        problems = [
-            replace(problem, message=f"{key}: {problem.message}", file=source) for problem in error.problems
-        ]
-        raise InputError(error.title, problems) from error
-
-
-def generators(settings: StudySettings, source: str) -> dict[str, TrainSettings]:
+def generators(settings: StudySettings, folder: Path, source: str) -> dict[str, TrainSettings]:
     """Settings of every generator by its name: the mechanism, with ``-seed<seed>`` where there are several seeds.
 
-    Raises InputError for a key of ``train`` that is unknown or wrong.
+    ``folder``: where the file lies that paths are relative to. Raises InputError for a key of ``train`` that is unknown
+    or wrong.
     """
     runs = {}
     for mechanism, own in settings.mechanisms.items():
         for seed in settings.seeds:
             name = mechanism if len(settings.seeds) == 1 else f"{mechanism}-seed{seed}"
             values = {
-                **settings.train,
+                **placed(settings.train, folder),
                 "size": settings.size,
                 "mechanism": str(own.get("mechanism", mechanism)),
                 "mechanism_settings": {key: value for key, value in own.items() if key != "mechanism"},
@@ -76,6 +64,9 @@ def check_early(settings: StudySettings, base: Path, source: str) -> None:
         raise InputError("There is no such mechanism.", problems)
     with at("evaluate.encoder", source):
         load_encoder(settings.evaluate.encoder)
+    if settings.screen is not None and settings.screen.encoder is not None:
+        with at("screen.encoder", source):
+            load_encoder(settings.screen.encoder)
     if settings.phantom is not None:
         shape = PhantomSettings()
         levels = {"race": tuple(shape.races), "sex": tuple(shape.sexes)}
@@ -86,6 +77,9 @@ def check_early(settings: StudySettings, base: Path, source: str) -> None:
         place = source if inline else str(base / str(settings.cohort))
         spec = parse_spec(settings.cohort if inline else read_yaml(place), place)  # type: ignore[arg-type]
         check_names(settings, spec.labels, spec.attributes, source)
+        if spec.prompt is None and (settings.train.get("base") or settings.train.get("text_encoder")):
+            problem = Problem("train: the cohort has no 'prompt'", "write a template, or name a column", file=source)
+            raise InputError("There are no prompts to train on.", [problem])
 
 
 def _check_mechanisms(settings: StudySettings, groups: Groups, source: str) -> None:
@@ -119,9 +113,12 @@ def check_names(
 
 
 def check_cohort(
-    settings: StudySettings, runs: Mapping[str, TrainSettings], cohort: Cohort, coder: Autoencoder, source: str
+    runs: Mapping[str, TrainSettings], cohort: Cohort, coders: Mapping[str, Autoencoder], source: str
 ) -> None:
-    """Whether every later stage has images to work on, mechanisms their groups, and plans their rows."""
+    """Whether every stage has images to work on, and mechanisms their groups. Raises InputError.
+
+    ``coders``: the autoencoder of each run.
+    """
     test = cohort.frame["domain"].where(cohort.frame["split"] == "test")
     counts = {"train": 0, "val": 0, **cohort.frame["split"].value_counts()}
     counts["test (in distribution)"] = int((test == "id").sum())
@@ -135,11 +132,8 @@ def check_cohort(
         raise InputError("A study needs images for training, validation and testing.", empty)
     for name, chosen in runs.items():
         with at(f"generator {name}", source):
-            check_settings(chosen, cohort, coder)
+            check_settings(chosen, cohort, coders[name])
             _check_probe(chosen, cohort)
-    for name in used_plans(settings):
-        with at(f"plans.{name}", source):
-            _check_plan(plan(cohort, **settings.plans[name].model_dump()))
 
 
 def _check_probe(chosen: TrainSettings, cohort: Cohort) -> None:
@@ -156,12 +150,20 @@ def _check_probe(chosen: TrainSettings, cohort: Cohort) -> None:
     build(chosen.mechanism, groups, chosen.seed, **chosen.mechanism_settings).observe_probe(monitor, 0)
 
 
-def _check_plan(rows: pd.DataFrame) -> None:
-    if len(rows) == 0:
-        problem = Problem("asks for no image", "a 'complement' is empty when all groups are equally large")
-        raise InputError("A plan is empty.", [problem])
+def check_sets(
+    settings: StudySettings, runs: Mapping[str, TrainSettings], cohort: Cohort, coder: Autoencoder, source: str
+) -> dict[str, str]:
+    """Whether the generators can be trained from what they start from, make their sets, and have these screened.
+
+    Returns for each generator with prompts a hash of what it starts from. Raises InputError.
+    """
+    used = {name: settings.plans[name] for name in used_plans(settings)}
+    rows = planned(used, cohort, next(iter(runs.values())), source)  # they differ in mechanism and seed alone
+    check_readers(settings, cohort, source)
+    return check_starts(runs, cohort, dict.fromkeys(runs, coder), dict.fromkeys(runs, rows), source)
 
 
 def used_plans(settings: StudySettings) -> list[str]:
     """The plans that a later stage reads."""
-    return list(dict.fromkeys([settings.evaluate.plan, settings.diagnose.plan]))
+    pairs = [] if settings.pairs is None else [settings.pairs.plan]
+    return list(dict.fromkeys([settings.evaluate.plan, settings.diagnose.plan, *pairs]))

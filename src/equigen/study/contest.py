@@ -15,22 +15,23 @@ import equigen
 from equigen.cohort import print_counts
 from equigen.devices import best_device
 from equigen.files import read_json, write_parquet
-from equigen.latents import load_autoencoder
+from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import Contest as Measured
 from equigen.quality import Sample
 from equigen.report.contest import write_contest_page
-from equigen.study.check import at
+from equigen.study.contest_bench import Bench
 from equigen.study.contest_check import as_study, check_images, check_names_early, trainings
 from equigen.study.contest_jobs import Plan
 from equigen.study.contest_measure import calibrations, curve_samples, measure, measure_curve, samples
-from equigen.study.contest_places import Places
+from equigen.study.contest_places import Member, Places
 from equigen.study.contest_settings import ContestSettings, read_contest
-from equigen.study.contest_steps import Bench
+from equigen.study.faults import at
 from equigen.study.jobs import run_jobs
 from equigen.study.jobs_cluster import open_engine
 from equigen.study.jobs_progress import board
 from equigen.study.run import LIBRARIES, Study
+from equigen.study.starts import base_fact, coder_place, open_coder
 
 SECONDS = "seconds.json"
 
@@ -54,23 +55,33 @@ class Contest(Study):
         chosen = self.chosen
         self.members = trainings(chosen, self.places, Path(self.base), self.source)
         check_names_early(chosen, Path(self.base), self.source)
-        self.coder = load_autoencoder(self._beside(chosen.autoencoder), best_device())
-        with at("size", self.source):
-            self.coder.check_size(chosen.size)
+        self._coders()
         self.cohort = self._cohort()
-        check_images(chosen, self.members, self.cohort, self.coder, self.places, self.source)
+        coders = {member.path: self.opened[place] for member, place in self.coders.items()}
+        check_images(chosen, self.members, self.cohort, coders, self.places, self.source)
         console.print()
         print_counts(self.cohort, console)
         self._jobs()
         return self._page(self._measure(), self._curve())
 
+    def _coders(self) -> None:
+        """Where the autoencoder of each training lies, each opened once: a base has its own."""
+        self.coders: dict[Member, str] = {}
+        self.opened: dict[str, Autoencoder] = {}
+        for member, run in self.members.items():
+            with at("train.base", self.source):
+                place = coder_place(self.chosen.autoencoder, self.base, run)
+            if place not in self.opened:
+                asked = self.chosen.autoencoder, self.base, run
+                self.opened[place] = open_coder(*asked, best_device(), self.source)
+            self.coders[member] = place
+
     def _jobs(self) -> None:
         """Everything up to the synthetic sets."""
         chosen, logs = self.chosen, self.folder / "logs"
-        place = self._beside(chosen.autoencoder)
-        words = place if isinstance(place, str) else str(place.resolve())
-        bench = Bench(self.folder.resolve(), self.cohort, words, chosen.size, self.coder)
-        jobs = Plan(chosen, self.members, self.places, bench).jobs()
+        usual = next(iter(self.coders.values()))
+        bench = Bench(self.folder.resolve(), self.cohort, usual, chosen.size, self.opened)
+        jobs = Plan(chosen, self.members, self.places, bench, self.coders).jobs()
         engine = open_engine(chosen.engine, chosen.jobs, chosen.threads, chosen.engine_settings, logs / "submitit")
         record = logs / SECONDS
         spent = read_json(record) if record.is_file() else {}
@@ -159,6 +170,7 @@ class Contest(Study):
             "Synthetic sets": "; ".join(f"{name}: {plan.size:,} images, {plan.policy}"
                                         for name, plan in chosen.plans.items()),
             "Guidance": ", ".join(f"{value:g}" for value in chosen.guidance),
+            **base_fact(next(iter(self.members.values()))),
             "Image size": f"{chosen.size} x {chosen.size} pixels",
         }
 

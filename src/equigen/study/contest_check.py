@@ -6,28 +6,32 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from equigen.cohort import Cohort, parse_spec, read_yaml
 from equigen.cohort.phantom import PhantomSettings
 from equigen.cohort.spec import nearest
-from equigen.diffusion import Vocabulary
 from equigen.equity import Groups, build, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import load_encoder
 from equigen.quality.measuring import wanted_metrics
-from equigen.study.check import at, check_cohort
+from equigen.study.check import check_cohort
 from equigen.study.contest_places import Member, Places
 from equigen.study.contest_settings import PRETRAINED, ContestSettings
+from equigen.study.faults import at
 from equigen.study.jobs_cluster import check_engine
-from equigen.study.settings import DiagnoseSettings, EvaluateSettings, PlanSettings, StudySettings, check_keys
-from equigen.synthesis import plan
+from equigen.study.settings import StudySettings, check_keys
+from equigen.study.stage_settings import DiagnoseSettings, EvaluateSettings, PlanSettings
+from equigen.study.starts import check_starts, placed, planned
 from equigen.synthesis.calibrate_check import check_sides, eligible_groups, images_each
 from equigen.synthesis.calibrate_search import START
 from equigen.synthesis.guidance import attribute_parts
 from equigen.training import TrainSettings
-from equigen.training.train import open_start
 
-SHARED = ("preset", "prediction")   # a training can only go on from a generator that has the same
+# what a training can only go on from a generator that has the same
+SHARED = {"preset": "preset", "prediction": "prediction", "base": "base", "text_encoder": "text_encoder",
+          "tune": "tuned", "rank": "rank", "alpha": "alpha"}  # fmt: skip
 MIN_PATIENTS = 30                   # in a group, for a guidance of its own
 BASE_SEED = 1000                    # added to a pretraining's seed, so that going on does not see the same noise again
 
@@ -58,10 +62,10 @@ def trainings(settings: ContestSettings, places: Places, base: Path, source: str
 def _settings(
     size: int, values: Mapping[str, Any], rule: str, own: Mapping[str, Any], seed: int, base: Path, source: str
 ) -> TrainSettings:
-    """One training; a generator that the file names is looked for beside it."""
+    """One training; what the file names is looked for beside it."""
     start = values.get("start")
     whole = {
-        **values,
+        **placed(values, base),
         "size": size,
         "mechanism": rule,
         "mechanism_settings": dict(own),
@@ -76,10 +80,10 @@ def _settings(
 def _check_shared(own: TrainSettings, origin: TrainSettings, setting: str, source: str) -> None:
     """InputError where a mechanism could not go on from its pretraining."""
     problems = [
-        Problem(f"settings.{setting}: {key} is {getattr(own, key)} in train and {getattr(origin, key)} in pretrain",
+        Problem(f"settings.{setting}: {key} is {getattr(own, name)} in train and {getattr(origin, name)} in pretrain",
                 "use the same in both", file=source)
-        for key in SHARED
-        if getattr(own, key) != getattr(origin, key)
+        for key, name in SHARED.items()
+        if getattr(own, name) != getattr(origin, name)
     ]
     if problems:
         raise InputError("Training cannot go on from the pretraining.", problems)
@@ -157,27 +161,36 @@ def check_images(
     settings: ContestSettings,
     runs: Mapping[Member, TrainSettings],
     cohort: Cohort,
-    coder: Autoencoder,
+    coders: Mapping[str, Autoencoder],
     places: Places,
     source: str,
 ) -> None:
     """Whether there are images to train on, steer by and measure against, for every training and plan.
 
-    Raises InputError.
+    ``coders``: the autoencoder of each training, by its path. Raises InputError.
     """
-    check_cohort(as_study(settings), {member.path: chosen for member, chosen in runs.items()}, cohort, coder, source)
-    words = Vocabulary.of(cohort)
+    check_cohort({member.path: chosen for member, chosen in runs.items()}, cohort, coders, source)
     own = {str(places.generator(member).resolve()) for member in runs}
-    for member, chosen in runs.items():
-        if chosen.start is not None and chosen.start not in own:
-            with at(f"generator {member.path}", source):
-                open_start(chosen, words, coder)
+    first = {
+        member.path: chosen.model_copy(update={"start": None}) if chosen.start in own else chosen
+        for member, chosen in runs.items()
+    }
     _check_calibration(settings, cohort, source)
-    for name, asked in settings.plans.items():
-        with at(f"plans.{name}", source):
-            if not len(plan(cohort, **asked.model_dump())):
-                mend = "a 'complement' is empty when all groups are equally large"
-                raise InputError("A plan is empty.", [Problem("asks for no image", mend)])
+    rows = {text: _asked(settings, cohort, chosen, source) for text, chosen in
+            {chosen.reads_text: chosen for chosen in runs.values()}.items()}  # fmt: skip
+    check_starts(first, cohort, coders, {name: rows[chosen.reads_text] for name, chosen in first.items()}, source)
+
+
+def _asked(
+    settings: ContestSettings, cohort: Cohort, chosen: TrainSettings, source: str
+) -> dict[str, pd.DataFrame]:
+    """Rows of every plan at every guidance that it is asked for."""
+    found = {}
+    for name, rows in planned(settings.plans, cohort, chosen, source).items():
+        curve = [settings.curve.guidance] if settings.curve is not None and settings.curve.plan == name else []
+        each = [rows.assign(guidance=float(value)) for value in [*settings.guidance, *curve]]
+        found[name] = pd.concat(each, ignore_index=True)
+    return found
 
 
 def _check_calibration(settings: ContestSettings, cohort: Cohort, source: str) -> None:

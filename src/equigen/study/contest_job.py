@@ -40,7 +40,8 @@ def run_steps(file: Path) -> None:
     import torch
 
     from equigen.cohort import Cohort
-    from equigen.study.contest_steps import Bench, work
+    from equigen.study.contest_bench import Bench
+    from equigen.study.contest_steps import work
 
     job = read_json(file)
     torch.set_num_threads(int(job["threads"]))

@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from equigen.files import write_json
+from equigen.study.contest_bench import Bench, Step
 from equigen.study.contest_places import Guidance, Member, Places
 from equigen.study.contest_settings import PRETRAINED, ContestSettings
-from equigen.study.contest_steps import Bench, Step, done
+from equigen.study.contest_steps import done
 from equigen.study.jobs import Job
+from equigen.study.starts import request
 from equigen.training import TrainSettings
 
 CHOSEN: tuple[Guidance, ...] = ("common", "calibrated")
@@ -37,13 +39,15 @@ class Plan:
     """Builds the jobs of a contest in a run folder."""
 
     def __init__(
-        self, settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places, bench: Bench
+        self, settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places, bench: Bench,
+        coders: Mapping[Member, str] | None = None,  # autoencoders of trainings that do not have the bench's
     ) -> None:
         self.settings, self.runs, self.places, self.bench = settings, runs, places, bench
+        self.coders = coders or {}
 
     def jobs(self) -> list[Job]:
         """All jobs, each behind those it needs: latents, pretrainings, then each generator with its sets."""
-        jobs = [self._job("latents", "encode", [{"kind": "encode"}], [], len(self.bench.cohort))]
+        jobs = [self._job("latents", "encode", self._encodings(), [], len(self.bench.cohort))]
         for member, chosen in self.runs.items():
             if member.name == PRETRAINED:
                 jobs.append(self._job(member.path, "pretrain", [self._train(member)], ["latents"], chosen.images))
@@ -98,7 +102,18 @@ class Plan:
 
     def _train(self, member: Member) -> Step:
         settings = self.runs[member].model_dump(mode="json")
-        return {"kind": "train", "stage": f"generators/{member.path}", "settings": settings}
+        return {"kind": "train", "stage": f"generators/{member.path}", "settings": settings, **self._latents(member)}
+
+    def _encodings(self) -> list[Step]:
+        """Latents of every kind that a training reads."""
+        kinds = [{"kind": "encode", **self._latents(member)} for member in self.runs]
+        return [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
+
+    def _latents(self, member: Member) -> dict[str, str]:
+        """What a step has to say of the latents of a training: no more than is not usual."""
+        place = self.coders.get(member, self.bench.autoencoder)
+        own = {} if place == self.bench.autoencoder else {"autoencoder": place}
+        return {**own, **({"store": "disk"} if self.runs[member].store == "disk" else {})}
 
     def _sets(self, member: Member, pairs: Sequence[tuple[str, Guidance]]) -> Step:
         sets = [
@@ -114,7 +129,7 @@ class Plan:
         Mechanisms of one seed answer the same requests from the same noise, so their differences are paired.
         """
         chosen = self.settings.plans[name]
-        return {**chosen.model_dump(), "seed": chosen.seed + member.seed}
+        return {**request(chosen, self.bench.cohort, self.runs[member]), "seed": chosen.seed + member.seed}
 
     def _job(self, name: str, kind: str, steps: Sequence[Step], after: Sequence[str], units: float) -> Job:
         """One process, whose steps are read from a file."""

@@ -8,16 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from equigen.study.settings import (
-    NAME,
-    TAKEN,
-    MechanismSettings,
-    PhantomStage,
-    PlanRequest,
-    Strict,
-    check_keys,
-    read_values,
-)
+from equigen.study.settings import NAME, TAKEN, base_faults, check_keys, read_values
+from equigen.study.stage_settings import MechanismSettings, PhantomStage, PlanRequest, Strict
 
 PRETRAINED = "pretrained"
 SET_ELSEWHERE = {
@@ -65,7 +57,7 @@ class ContestSettings(Strict):
     phantom: PhantomStage | None = None             # or a phantom made on the spot
     quarantine: bool = False                        # go on without bad rows
     size: int = Field(64, ge=16)                    # side of all images, pixels
-    autoencoder: str = "shipped"                    # or a diffusers folder
+    autoencoder: str | None = None                  # a diffusers folder; None: of train.base its own, else the shipped
     train: dict[str, Any] = Field(default_factory=dict)                      # TrainSettings of every mechanism
     pretrain: dict[str, Any] | None = None          # changes to them for one plain training a seed that all go on from
     mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
@@ -86,7 +78,9 @@ class ContestSettings(Strict):
         """One source of images, names that can be folders, and nothing named that is not there."""
         if (self.cohort is None) == (self.phantom is None):
             raise ValueError("give either 'cohort' or 'phantom'")
-        for fault in [*self._elsewhere(), *self._names(), *self._unknown(), *self._twice()]:
+        trainings = [self.train, self.pretrain or {}, *self.settings.values()]
+        for fault in [*self._elsewhere(), *self._names(), *self._unknown(), *self._twice(), *self._parted(),
+                      *base_faults(self.autoencoder, *trainings)]:
             raise ValueError(fault)
         return self
 
@@ -125,6 +119,13 @@ class ContestSettings(Strict):
         if self.curve is not None and self.curve.plan not in self.plans:
             found.append(f"curve.plan '{self.curve.plan}' is not among plans ({', '.join(self.plans)})")
         return found
+
+    def _parted(self) -> list[str]:
+        """Counterfactual pairs that guidance per group would part."""
+        parts = [] if self.calibrate is None else [part.strip() for part in self.calibrate.attribute.split("&")]
+        return [f"plans.{name}: its pairs are to differ in {plan.attribute} alone, and calibrate.attribute would give "
+                "them guidance of their own; calibrate by another attribute, or leave the plan out"
+                for name, plan in self.plans.items() if plan.policy == "counterfactual" and plan.attribute in parts]
 
     def _twice(self) -> list[str]:
         """Seeds and guidance that stand twice."""

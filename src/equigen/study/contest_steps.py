@@ -5,126 +5,25 @@ A step is plain JSON: the process that runs it reads it from a file.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import equigen
-from equigen.checkpoints import load_checkpoint
-from equigen.cohort import Cohort
-from equigen.diffusion import EquigenPipeline, open_generator
+from equigen.diffusion import open_any_generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json, write_json
-from equigen.latents import Autoencoder, LatentCache, encode, load_autoencoder
+from equigen.files import read_json, write_json
 from equigen.quality import load_encoder
 from equigen.quality.features import extract
 from equigen.quality.sources import image_set
+from equigen.study.contest_bench import RECORD, Bench, Step, encode_images, encoded, train_generator, trained
 from equigen.study.contest_places import Guidance, Places, snapshots
-from equigen.study.stages import BEGUN, STAMP, Stages
+from equigen.study.stages import STAMP, Stages
 from equigen.synthesis import generate, plan
 from equigen.synthesis.calibrate import calibrate
 from equigen.synthesis.guidance import FILE as CALIBRATION
 from equigen.synthesis.guidance import apply_guidance, load_calibration
-from equigen.training import TrainSettings, train
-from equigen.training.train import run_key
 
-Step = Mapping[str, Any]
-RECORD, SET, ENCODED = "training.json", "synthetic.parquet", "encoded.json"
-
-
-@dataclass
-class Bench:
-    """What every step needs: the run folder, the cohort and the name or folder of the autoencoder."""
-
-    out: Path
-    cohort: Cohort
-    autoencoder: str
-    size: int
-    coder: Autoencoder | None = None
-
-    def open_coder(self) -> Autoencoder:
-        """The autoencoder, opened once."""
-        self.coder = self.coder or load_autoencoder(self.autoencoder)
-        return self.coder
-
-    def finished(self, stage: str, inputs: Any, result: str) -> bool:
-        """Whether a stage is done for just these inputs."""
-        stamp = self.out / stage / STAMP
-        same = stamp.is_file() and read_json(stamp).get("key") == hash_value(inputs)
-        return same and (self.out / stage / result).is_file()
-
-
-# --- encode ----------------------------------------------------------------------------------------------------------
-
-
-def _encoded(bench: Bench, _step: Step) -> bool:
-    cache = LatentCache(bench.out / "latents", bench.open_coder().hash, bench.size)
-    return set(_seen(bench.cohort).frame["sha256"]) <= set(cache.places)
-
-
-def _encode(bench: Bench, _step: Step) -> None:
-    encode(_seen(bench.cohort), bench.open_coder(), bench.out / "latents", bench.size)
-
-
-def _seen(cohort: Cohort) -> Cohort:
-    """The images that are trained on or steered by."""
-    return cohort.split("train", "val", domain="id")
-
-
-# --- train: {stage, settings} ----------------------------------------------------------------------------------------
-
-
-@lru_cache(maxsize=8)
-def _opened(folder: str, _written: int) -> EquigenPipeline:
-    return open_generator(folder, "cpu")
-
-
-def _training_key(bench: Bench, settings: TrainSettings) -> str:
-    """The key of a training; the generator it goes on from must be there."""
-    origin = None
-    if settings.start is not None:
-        mark = Path(settings.start) / "model_index.json"
-        origin = _opened(settings.start, mark.stat().st_mtime_ns if mark.is_file() else 0)
-    return run_key(bench.cohort, bench.open_coder(), settings, origin)
-
-
-def _owner(folder: Path) -> str | None:
-    """The key of the training that a folder holds, finished or begun."""
-    if (folder / RECORD).is_file():
-        return str(read_json(folder / RECORD)["key"])
-    checkpoint = folder / "checkpoint.safetensors"
-    return str(load_checkpoint(checkpoint)[1]["key"]) if checkpoint.is_file() else None
-
-
-def _trained(bench: Bench, step: Step) -> bool:
-    folder = bench.out / step["stage"]
-    settings = TrainSettings(**step["settings"])
-    return (folder / RECORD).is_file() and _owner(folder) == _training_key(bench, settings)
-
-
-def _train(bench: Bench, step: Step) -> None:
-    """Train, or go on; a folder of other settings is put aside, one that ``train`` alone made is taken over."""
-    settings = TrainSettings(**step["settings"])
-    key, folder = _training_key(bench, settings), bench.out / step["stage"]
-    if folder.exists() and _owner(folder) == key:
-        write_json(folder / BEGUN, {"key": hash_value(key), "seconds": _seconds(folder)})
-    stages = Stages(bench.out)
-    stages.run(
-        step["stage"],
-        key,
-        lambda out: train(
-            bench.cohort, settings=settings, out=out, latents=bench.out / "latents", autoencoder=bench.autoencoder
-        ),
-        results=[RECORD],
-    )
-
-
-def _seconds(folder: Path) -> float:
-    """What an earlier try has cost."""
-    begun = folder / BEGUN
-    return float(read_json(begun).get("seconds", 0.0)) if begun.is_file() else 0.0
+SET, ENCODED = "synthetic.parquet", "encoded.json"
 
 
 # --- sets: {generator, encoder, sets: [{stage, plan, guidance}]}: images and their features --------------------------
@@ -176,7 +75,7 @@ def _sample(bench: Bench, step: Step) -> None:
     for asked in step["sets"]:
         inputs = _set_inputs(bench, generator, asked)
         if not bench.finished(asked["stage"], inputs, SET):
-            pipeline = pipeline or open_generator(generator)
+            pipeline = pipeline or open_any_generator(generator)
             opened, rows = pipeline, _rows(bench, generator, asked["plan"], asked["guidance"])
 
             def make(out: Path, rows: Any = rows, opened: Any = opened) -> None:
@@ -255,7 +154,7 @@ def done(bench: Bench, step: Step) -> bool:
     kind = step["kind"]
     if kind == "snapshots":
         return all(_sampled(bench, inner) for inner in _snapshot_sets(bench, step))
-    checks = {"encode": _encoded, "train": _trained, "sets": _sampled, "calibrate": _calibrated}
+    checks = {"encode": encoded, "train": trained, "sets": _sampled, "calibrate": _calibrated}
     return checks[kind](bench, step)
 
 
@@ -268,5 +167,5 @@ def work(bench: Bench, step: Step) -> None:
         for inner in _snapshot_sets(bench, step):
             _sample(bench, inner)
         return
-    acts = {"encode": _encode, "train": _train, "sets": _sample, "calibrate": _calibrate}
+    acts = {"encode": encode_images, "train": train_generator, "sets": _sample, "calibrate": _calibrate}
     acts[kind](bench, step)

@@ -15,7 +15,7 @@ from equigen.cohort.phantom import Oracle
 from equigen.latents import Autoencoder
 from equigen.quality import Evaluation, ImageSet, evaluate_sets, oracle_correctness
 from equigen.quality.sources import image_set
-from equigen.study.settings import EvaluateSettings
+from equigen.study.stage_settings import EvaluateSettings
 
 RECONSTRUCTION = "reconstruction"
 OF_GENERATORS = ("mifid", "nn_ratio", "authenticity", "near_copies")  # of held-out images through the autoencoder: no

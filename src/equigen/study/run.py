@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,22 +15,27 @@ from equigen.cohort import Cohort, print_counts
 from equigen.cohort.phantom import write_phantom
 from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
+from equigen.diffusion import Generator
 from equigen.fairness import audit
-from equigen.files import write_parquet
-from equigen.latents import encode, load_autoencoder, reconstruction_error
+from equigen.files import read_json, write_parquet
+from equigen.latents import LatentStore, encode, encode_store, reconstruction_error, store_error
 from equigen.progress import console
 from equigen.quality import Evaluation
 from equigen.report import write_report
-from equigen.study.check import at, check_cohort, check_early, generators, used_plans
+from equigen.study.check import check_cohort, check_early, check_sets, generators, used_plans
+from equigen.study.pairs import beside_report, pairs_stage
 from equigen.study.pictures import grids
 from equigen.study.quality import evaluate_study
+from equigen.study.readers import Readers, columns_of, held_out
 from equigen.study.results import for_report, read_tables, write_tables
+from equigen.study.screening import accepted, is_screened, made_by, screen_set, unscreen
 from equigen.study.settings import StudySettings, read_study
 from equigen.study.stages import Stages
+from equigen.study.starts import base_fact, coder_place, open_coder, request
 from equigen.synthesis import SyntheticSet, generate, plan
 from equigen.training import Run, TrainSettings, train
 
-LIBRARIES = ("torch", "diffusers", "accelerate", "botorch", "scikit-learn", "numpy")
+LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "botorch", "scikit-learn", "numpy")
 
 
 class Study:
@@ -51,29 +56,23 @@ class Study:
 
     def run(self) -> Path:
         """All stages, in order; the path of the report's page."""
-        self.runs = generators(self.settings, self.source)
+        self.runs = generators(self.settings, self.base, self.source)
         check_early(self.settings, self.base, self.source)
-        self.coder = load_autoencoder(self._beside(self.settings.autoencoder), best_device())
-        with at("size", self.source):
-            self.coder.check_size(self.settings.size)
+        self.training = next(iter(self.runs.values()))  # they differ in mechanism and seed alone
+        self.coder = open_coder(self.settings.autoencoder, self.base, self.training, best_device(), self.source)
         self.cohort = self._cohort()
-        check_cohort(self.settings, self.runs, self.cohort, self.coder, self.source)
+        check_cohort(self.runs, self.cohort, dict.fromkeys(self.runs, self.coder), self.source)
+        self.starts = check_sets(self.settings, self.runs, self.cohort, self.coder, self.source)
         console.print()
         print_counts(self.cohort, console)
         self._encode()
         made = {name: self._train(name, chosen) for name, chosen in self.runs.items()}
-        self.sets = {
-            (name, plan_name): self._generate(run, plan_name)
-            for name, run in made.items()
-            for plan_name in used_plans(self.settings)
-        }
+        self.readers = Readers(self.cohort, self.settings.size, self.features, self.show)
+        self.sets = {(name, plan_name): own for name, run in made.items() for plan_name, own in self._sets(run).items()}
+        pages = {name: self._pairs(name) for name in made if self.settings.pairs is not None}
         measured, predictions = self._evaluate(), self._diagnose()
         fairness = self._audit(predictions)
-        return self._report(made, measured, fairness)
-
-    def _beside(self, path: str) -> str | Path:
-        """A path of the study file, seen from where that lies; ``shipped`` is a name, not a path."""
-        return path if path == "shipped" else self.base / path
+        return self._report(made, measured, fairness, pages)
 
     def _cohort(self) -> Cohort:
         """The user's cohort, or a phantom's; checked anew each time, since files may have changed."""
@@ -105,19 +104,25 @@ class Study:
 
     def _encode(self) -> None:
         """Latents of the images that are trained on or steered by, once for all generators."""
-        used = self.cohort.split("train", "val", domain="id")
+        used, size = self.cohort.split("train", "val", domain="id"), self.settings.size
 
         def work(place: Path) -> None:
-            latents = encode(used, self.coder, place, self.settings.size, show=self.show)
-            console.print(
-                f"  autoencoder: {reconstruction_error(used, latents, self.coder):.1f} dB PSNR on this cohort"
-            )
+            if self.training.store == "disk":
+                error = store_error(used, LatentStore(encode_store(used, self.coder, place, size, show=self.show)),
+                                    self.coder)  # fmt: skip
+            else:
+                error = reconstruction_error(used, encode(used, self.coder, place, size, show=self.show), self.coder)
+            console.print(f"  autoencoder: {error:.1f} dB PSNR on this cohort")
 
-        self.stages.run("latents", [self.cohort.hash, self.coder.hash, self.settings.size], work)
+        stored = ["disk"] if self.training.store == "disk" else []
+        self.stages.run("latents", [self.cohort.hash, self.coder.hash, size, *stored], work)
 
     def _train(self, name: str, chosen: TrainSettings) -> Run:
-        """One generator."""
-        inputs = [equigen.__version__, self.cohort.hash, self.coder.hash, chosen.model_dump(mode="json")]
+        """One generator. What it starts from counts by its weights, not by where it lies."""
+        values = chosen.model_dump(mode="json")
+        if name in self.starts:
+            values["base"] = self.starts[name]
+        inputs = [equigen.__version__, self.cohort.hash, self.coder.hash, values]
         place = self.stages.run(
             f"generators/{name}",
             inputs,
@@ -126,25 +131,59 @@ class Study:
                 settings=chosen,
                 out=out,
                 latents=self.folder / "latents",
-                autoencoder=self._beside(self.settings.autoencoder),
+                autoencoder=coder_place(self.settings.autoencoder, self.base, chosen),
                 show=self.show,
             ),
             results=["training.json"],
         )
         return Run(place, name)
 
-    def _generate(self, run: Run, plan_name: str) -> SyntheticSet:
+    def _sets(self, run: Run) -> dict[str, SyntheticSet]:
+        """The synthetic sets of one generator by plan, screened where that is asked for; it is opened if it must be."""
+        opened: list[Generator] = []
+
+        def pipeline() -> Generator:
+            if not opened:
+                opened.append(run.pipeline())
+            return opened[0]
+
+        made = {name: self._generate(run, name, pipeline) for name in used_plans(self.settings)}
+        for name, own in made.items():
+            self._screen(name, own, pipeline)
+        return made
+
+    def _generate(self, run: Run, plan_name: str, pipeline: Callable[[], Generator]) -> SyntheticSet:
         """One synthetic set of one generator."""
-        asked = self.settings.plans[plan_name]
-        rows = plan(self.cohort, **asked.model_dump())
-        pipeline = run.pipeline()
+        asked = request(self.settings.plans[plan_name], self.cohort, self.training)
         place = self.stages.run(
             f"synthetic/{run.name}-{plan_name}",
-            [pipeline.hash, asked.model_dump(), self.cohort.hash],
-            lambda out: generate(pipeline, rows, out, show=self.show),
+            [read_json(run.folder / "training.json")["generator"], asked, self.cohort.hash],
+            lambda out: generate(pipeline(), plan(self.cohort, **asked), out, show=self.show),
             results=["synthetic.parquet"],
         )
         return SyntheticSet(place)
+
+    def _screen(self, plan_name: str, made: SyntheticSet, pipeline: Callable[[], Generator]) -> None:
+        """Verdicts on one set; counterfactual pairs have none."""
+        asked = self.settings.screen
+        if asked is None or self.settings.plans[plan_name].policy == "counterfactual":
+            unscreen(self.folder, made)
+            return
+        encoder, columns = asked.encoder or self.settings.evaluate.encoder, columns_of(asked.fields, self.cohort)
+        screen_set(
+            self.stages, made, asked, encoder, held_out(self.cohort), generator=pipeline, show=self.show,
+            judge=lambda: self.readers.judge(encoder, columns, asked.min_patients),
+        )  # fmt: skip
+
+    def _pairs(self, name: str) -> Path:
+        """The folder of the page of one generator's counterfactual pairs."""
+        asked, encoder = self.settings.pairs, self.settings.evaluate.encoder
+        assert asked is not None
+        return pairs_stage(
+            self.stages, name, self.sets[name, asked.plan], asked, encoder, held_out(self.cohort),
+            judge=lambda: self.readers.judge(encoder, None, asked.min_patients), cache=self.features,
+            versions=self._versions(), show=self.show,
+        )  # fmt: skip
 
     def _evaluate(self) -> Evaluation:
         """quality.parquet, comparison.parquet, copies.parquet: every generator and the autoencoder's reconstruction."""
@@ -156,8 +195,8 @@ class Study:
             size, features = self.settings.size, self.features
             write_tables(evaluate_study(self.cohort, folders, self.coder, asked, size, features, self.show), place)
 
-        made_by = [[name, _made_by(made)] for name, made in sets.items()]
-        inputs = [equigen.__version__, self.cohort.hash, made_by, self.coder.hash, asked.model_dump()]
+        content = [[name, made_by(made)] for name, made in sets.items()]
+        inputs = [equigen.__version__, self.cohort.hash, content, self.coder.hash, asked.model_dump()]
         return read_tables(self.stages.run("quality", inputs, work, ["quality.parquet"]))
 
     def _diagnose(self) -> pd.DataFrame:
@@ -165,8 +204,8 @@ class Study:
         asked = self.settings.diagnose
         sets = {name: made for (name, plan_name), made in self.sets.items() if plan_name == asked.plan}
         fit = FitSettings(images=asked.images, width=asked.width, class_balanced=asked.class_balanced)
-        made_by = [[name, _made_by(made)] for name, made in sets.items()]
-        inputs = [equigen.__version__, self.cohort.hash, made_by, asked.model_dump(), self.settings.size]
+        content = [[name, made_by(made)] for name, made in sets.items()]
+        inputs = [equigen.__version__, self.cohort.hash, content, asked.model_dump(), self.settings.size]
         place = self.stages.run(
             "diagnosis",
             inputs,
@@ -198,10 +237,12 @@ class Study:
         place = self.stages.run("fairness", inputs, work, ["fairness.parquet"])
         return pd.read_parquet(place / "fairness.parquet")
 
-    def _report(self, made: Mapping[str, Run], measured: Evaluation, fairness: pd.DataFrame) -> Path:
+    def _report(
+        self, made: Mapping[str, Run], measured: Evaluation, fairness: pd.DataFrame, pages: Mapping[str, Path]
+    ) -> Path:
         """The page, its JSON and the cards; written anew every time, since it is cheap."""
-        shown = {name: self.sets[name, self.settings.evaluate.plan].frame for name in made}
-        cohort, versions = self.cohort, {name: version(name) for name in LIBRARIES}
+        shown = {name: accepted(self.sets[name, self.settings.evaluate.plan]) for name in made}
+        cohort = self.cohort
         warnings = [str(problem) for problem in cohort.warnings] + [
             f"left out: {problem}" for problem in cohort.quarantined
         ]
@@ -218,8 +259,15 @@ class Study:
             phantom=cohort.phantom,
             warnings=warnings,
             timings=self.stages.seconds,
-            versions={"equigen": equigen.__version__, "python": platform.python_version(), **versions},
-        )
+            versions=self._versions(),
+            screening={f"{name}, {plan_name}": pd.read_parquet(own.folder / "screening.parquet")
+                       for (name, plan_name), own in self.sets.items() if is_screened(own)},
+            pages=beside_report(pages, self.folder / "report"),
+        )  # fmt: skip
+
+    def _versions(self) -> dict[str, str]:
+        libraries = {name: version(name) for name in LIBRARIES}
+        return {"equigen": equigen.__version__, "python": platform.python_version(), **libraries}
 
     def _facts(self) -> dict[str, str]:
         """What stands under the title."""
@@ -230,14 +278,10 @@ class Study:
             "Out of distribution": f"{int(domains.get('ood', 0)):,} images",
             "Generators": ", ".join(self.settings.mechanisms)
             + f" ({seeds} training seed{'s' if seeds > 1 else ''})",
-            "Images seen in training": f"{next(iter(self.runs.values())).images:,} each",
+            "Images seen in training": f"{self.training.images:,} each",
+            **base_fact(self.training),
             "Image size": f"{self.settings.size} x {self.settings.size} pixels",
         }
-
-
-def _made_by(made: SyntheticSet) -> str:
-    """What a synthetic set's content depends on."""
-    return (made.folder / "generation.json").read_text()
 
 
 def run_study(

@@ -6,88 +6,29 @@ import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Any, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from equigen.cohort import read_yaml
 from equigen.cohort.spec import nearest
 from equigen.errors import InputError, Problem
-from equigen.synthesis.plan import Policy
+from equigen.study.stage_settings import (
+    AuditSettings,
+    DiagnoseSettings,
+    EvaluateSettings,
+    MechanismSettings,
+    PairsSettings,
+    PhantomStage,
+    PlanSettings,
+    ScreenSettings,
+    Strict,
+)
 
 NAME = re.compile(r"^\w[\w .\-]*$")   # of generators and plans: they name folders
 TAKEN = ("real", "reconstruction", "synthetic")   # rows of result tables that are no generator
 _EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")   # 1e-4, which YAML 1.1 takes for text
-
-
-class Strict(BaseModel):
-    """A mapping that refuses keys it does not know."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PhantomStage(Strict):
-    """A phantom cohort, written into the run folder and then read like anybody's data."""
-
-    images: int = Field(4000, ge=50)
-    seed: int = 0
-
-
-class PlanRequest(Strict):
-    """What is asked of a generator, at whatever guidance."""
-
-    policy: Policy
-    size: int = Field(1000, ge=1)
-    steps: int = Field(20, ge=1)   # DPM-Solver++ steps
-    seed: int = 0
-
-
-class PlanSettings(PlanRequest):
-    """One synthetic set of each generator."""
-
-    guidance: float = Field(2.0, ge=0)
-
-
-def _empty(value: object) -> object:
-    """``none:`` with nothing behind it is a mechanism without settings."""
-    return {} if value is None else value
-
-
-MechanismSettings = Annotated[dict[str, Any], BeforeValidator(_empty)]
-
-
-class EvaluateSettings(Strict):
-    """Image quality against the held-out test images of the training domain."""
-
-    plan: str = "match"                     # name of the synthetic set that is measured
-    groups: list[str] | None = None         # attributes; None takes all
-    encoder: str = "efficientnet-lite0"
-    metrics: list[str] | None = None        # None takes all
-    labels: list[str] | None = None         # diagnoses that a judge looks for; None takes all
-    intersections: bool = True              # also pairs of attributes, such as sex & age
-    matched_n: int | None = Field(None, ge=2)
-    replicates: int = Field(500, ge=20)
-    limit: int = Field(4000, ge=50)         # images per side in a cell; beyond it whole patients are drawn at random
-
-
-class DiagnoseSettings(Strict):
-    """Classifiers trained on real, and on real and synthetic images."""
-
-    plan: str = "balanced"                  # name of the synthetic set that is mixed in
-    label: str | None = None                # None takes the cohort's first
-    ratios: list[Annotated[float, Field(ge=0)]] = Field([0.0, 1.0], min_length=1)   # synthetic images a real one
-    images: int = Field(40_000, ge=1)       # images shown to each classifier
-    width: int = Field(32, ge=8)            # channels of its first stage
-    class_balanced: bool = False
-
-
-class AuditSettings(Strict):
-    """Fairness of the predictions."""
-
-    groups: list[str] | None = None
-    replicates: int = Field(500, ge=20)
-    permutations: int = Field(500, ge=20)
 
 
 class StudySettings(Strict):
@@ -98,14 +39,15 @@ class StudySettings(Strict):
     phantom: PhantomStage | None = None             # or a phantom made on the spot
     quarantine: bool = False                        # go on without bad rows
     size: int = Field(64, ge=16)                    # side of all images, pixels
-    autoencoder: str = "shipped"                    # or a diffusers folder
-    train: dict[str, Any] = {}                      # TrainSettings but for size, mechanism and seed
+    autoencoder: str | None = None                  # a diffusers folder; None: of train.base its own, else the shipped
+    train: dict[str, Any] = Field(default_factory=dict)   # TrainSettings but for size, mechanism and seed
     mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
     seeds: list[int] = Field([0], min_length=1)     # training seeds of every mechanism
-    plans: dict[str, PlanSettings] = {
-        "match": PlanSettings(policy="match"),
-        "balanced": PlanSettings(policy="balanced"),
-    }
+    plans: dict[str, PlanSettings] = Field(
+        {"match": PlanSettings(policy="match"), "balanced": PlanSettings(policy="balanced")}
+    )
+    screen: ScreenSettings | None = None            # None: no image is refused
+    pairs: PairsSettings | None = None              # None: no page of pairs
     evaluate: EvaluateSettings = EvaluateSettings()
     diagnose: DiagnoseSettings = DiagnoseSettings()
     audit: AuditSettings = AuditSettings()
@@ -119,6 +61,8 @@ class StudySettings(Strict):
             name = getattr(self, stage).plan
             if name not in self.plans:
                 raise ValueError(f"{stage}.plan '{name}' is not among plans ({', '.join(self.plans)})")
+        for fault in [*_pairs_faults(self), *_screen_faults(self), *base_faults(self.autoencoder, self.train)]:
+            raise ValueError(fault)
         doubled = sorted({"size", "mechanism", "mechanism_settings", "seed"} & set(self.train))
         if doubled:
             raise ValueError(f"train.{doubled[0]} is set elsewhere: use 'size', 'mechanisms' and 'seeds' of the study")
@@ -132,6 +76,38 @@ class StudySettings(Strict):
             raise ValueError(f"mechanisms.{taken[0]}: the name means something else in result tables; "
                              f"write another, such as my-{taken[0]}: {{mechanism: perturbation}}")
         return self
+
+
+def _pairs_faults(settings: StudySettings) -> list[str]:
+    """Pairs of a plan that is not there, or that makes none."""
+    asked = settings.pairs
+    if asked is None:
+        return []
+    if asked.plan not in settings.plans:
+        return [f"pairs.plan '{asked.plan}' is not among plans ({', '.join(settings.plans)})"]
+    policy = settings.plans[asked.plan].policy
+    return [] if policy == "counterfactual" else [
+        f"pairs.plan '{asked.plan}' has the policy {policy}: name a plan with the policy counterfactual"
+    ]
+
+
+def _screen_faults(settings: StudySettings) -> list[str]:
+    """Counterfactual pairs are not screened: a screen would hide what they are to show, and part their seeds."""
+    used = {"evaluate": settings.evaluate.plan, "diagnose": settings.diagnose.plan} if settings.screen else {}
+    return [f"{stage}.plan '{name}' is counterfactual, and with 'screen' its pairs would be parted: name another plan"
+            for stage, name in used.items() if settings.plans[name].policy == "counterfactual"]
+
+
+def base_faults(autoencoder: str | None, *trainings: Mapping[str, Any]) -> list[str]:
+    """An autoencoder that a base would leave aside."""
+    based = any(values.get("base") is not None for values in trainings)
+    return ["autoencoder: a base has its own, leave it out"] if based and autoencoder is not None else []
+
+
+def beside(folder: Path, place: str) -> str:
+    """A path of a settings file, seen from where that lies; a name (of the hub, say) that is no such path stays."""
+    path = folder / Path(place).expanduser()
+    return str(path.resolve()) if path.exists() else place
 
 
 def plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from equigen.synthesis.guidance import Guidance, apply_guidance, load_calibratio
 from equigen.synthesis.pair_sets import Pairs, read_pairs
 from equigen.synthesis.pairs import PairComparison, compare_pairs
 from equigen.synthesis.plan import allot, match_plan, plan
+from equigen.synthesis.plan_file import read_plan, write_plan
 from equigen.synthesis.screen import Screening, screen
 
 __all__ = [
@@ -24,5 +25,7 @@ __all__ = [
     "match_plan",
     "plan",
     "read_pairs",
+    "read_plan",
     "screen",
+    "write_plan",
 ]

@@ -104,11 +104,23 @@ def apply_guidance(
             "default" (what it was held against).
 
     Raises:
-        InputError: a column of the attribute is missing, or ``which`` is unknown.
+        InputError: a column of the attribute is missing, ``which`` is unknown, or the rows are counterfactual pairs in
+            the calibrated attribute, whose images may differ in nothing else.
 
     """
     chosen = calibration if isinstance(calibration, Guidance) else calibration.guidance
+    if which == "group":
+        check_pairs(rows, chosen.attribute)
     return rows.assign(guidance=chosen.of(rows, which))
+
+
+def check_pairs(rows: pd.DataFrame, attribute: str) -> None:
+    """InputError where guidance by ``attribute`` would be changed within counterfactual pairs too."""
+    changed = set(rows["changed"].dropna().astype(str)) if "changed" in rows else set()
+    for name in sorted(changed & set(attribute_parts(attribute))):
+        found = f"the pairs are to differ in {name} alone, and guidance by {attribute} would differ with it"
+        problem = Problem(found, "take one guidance for all: common, or a number")
+        raise InputError("Guidance per group cannot be used for these counterfactual pairs.", [problem])
 
 
 def load_calibration(folder: str | Path, generator: str | None = None) -> Guidance:

@@ -10,8 +10,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
+from equigen.cohort.prompts import column_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive, numpy_generator
+from equigen.synthesis.captions import cell_keys, check_captions, deal_captions
 
 Policy = Literal["match", "balanced", "uniform", "complement", "counterfactual"]
 PAIR = ["pair", "changed"]
@@ -26,6 +28,12 @@ def plan(
     guidance: float = 2.0,
     steps: int = 20,
     attribute: str | None = None,
+    *,
+    solver: str | None = None,
+    negative: str | None = None,
+    guidance_low: float | None = None,
+    guidance_high: float | None = None,
+    captions: bool = True,
 ) -> pd.DataFrame:
     """One row for each image: ``label.*``, ``attr.*``, ``prompt``, ``seed``, ``guidance``, ``steps``.
 
@@ -38,13 +46,34 @@ def plan(
     the same guidance; the columns ``pair`` and ``changed`` say which belong together. ``size`` counts images, and only
     whole pairs are made. Counts are exact up to rounding, not drawn; rows are shuffled (pairs whole).
 
-    ``guidance`` is one scale for all rows; ``apply_guidance`` gives each group its own. Raises InputError for an
-    unknown policy, a size or steps below 1, negative guidance, an empty training split, ``uniform`` where no diagnosis
-    is known, or an ``attribute`` that is missing, unknown, of one level, or given to another policy.
+    ``guidance`` is one scale for all rows; ``apply_guidance`` gives each group its own. ``solver``, ``negative``,
+    ``guidance_low`` and ``guidance_high`` (see ``equigen.diffusion.Request``) are columns where they are given. Where
+    the cohort's prompts are a column of its table, each row takes the caption of a training image with the same labels
+    and attributes; without ``captions`` it has none, for generators that read none.
+
+    Raises InputError for an unknown policy, a size or steps below 1, negative guidance, an empty training split,
+    ``uniform`` where no diagnosis is known, an ``attribute`` that is missing, unknown, of one level, or given to
+    another policy, a cell without a caption, or captions for counterfactual pairs, since none can be changed in part.
     """
     training = cohort.split("train").frame
     _check(policy, size, guidance, steps, training)
     _check_attribute(cohort, policy, attribute, size)
+    if captions and policy == "counterfactual":
+        _check_wording(cohort)
+    rows = _planned(cohort, training, policy, size, seed, guidance, steps, attribute)
+    if captions and column_of(cohort.spec.prompt):
+        check_captions(_conditions(rows), list(rows["prompt"]))
+    elif column_of(cohort.spec.prompt):
+        rows["prompt"] = None
+    given = {"solver": solver, "negative": negative, "guidance_low": guidance_low, "guidance_high": guidance_high}
+    return rows.assign(**{name: value for name, value in given.items() if value is not None})
+
+
+def _planned(
+    cohort: Cohort, training: pd.DataFrame, policy: Policy, size: int, seed: int, guidance: float, steps: int,
+    attribute: str | None,
+) -> pd.DataFrame:
+    """The rows of a policy."""
     labels = [f"label.{name}" for name in cohort.labels]
     attributes = [f"attr.{name}" for name in cohort.attributes]
     diagnoses = (
@@ -69,17 +98,18 @@ def plan(
             diagnoses,
             prevalence if policy != "uniform" else _known(diagnoses),
         )[labels + attributes]
-    return _finished(cohort, rows, seed, guidance, steps)
+    return _finished(cohort, rows, training, seed, guidance, steps)
 
 
 def match_plan(cohort: Cohort, size: int, seed: int = 0, guidance: float = 2.0, steps: int = 20) -> pd.DataFrame:
     """The policy ``match`` over all images of a cohort, whatever their split: of one group or of held-out images, say.
 
-    Columns and errors as for ``plan``.
+    Columns and errors as for ``plan``; captions are those of these images, and there is none where none of a cell's has
+    one.
     """
     _check("match", size, guidance, steps, cohort.frame)
     columns = [*(f"label.{name}" for name in cohort.labels), *(f"attr.{name}" for name in cohort.attributes)]
-    return _finished(cohort, _matching(cohort.frame, columns, size), seed, guidance, steps)
+    return _finished(cohort, _matching(cohort.frame, columns, size), cohort.frame, seed, guidance, steps)
 
 
 def _matching(frame: pd.DataFrame, columns: list[str], size: int) -> pd.DataFrame:
@@ -95,28 +125,38 @@ def _pairs(
     levels, column = cohort.attributes[attribute].levels, f"attr.{attribute}"
     names = [*(f"label.{name}" for name in cohort.labels), *(f"attr.{name}" for name in cohort.attributes)]
     kept = [name for name in names if name != column]
-    bases = _finished(cohort, _matching(training, kept, size // len(levels)), seed, guidance, steps)
+    bases = _finished(cohort, _matching(training, kept, size // len(levels)), training, seed, guidance, steps)
     rows = bases.loc[np.repeat(np.arange(len(bases)), len(levels))]
     rows = rows.assign(pair=rows.index, changed=attribute).reset_index(drop=True)
     rows[column] = np.array(levels * len(bases), dtype=object)
-    return _prompted(cohort, rows)[[*names, "prompt", "seed", "guidance", "steps", *PAIR]]
+    return _prompted(cohort, rows, training, seed)[[*names, "prompt", "seed", "guidance", "steps", *PAIR]]
 
 
-def _finished(cohort: Cohort, rows: pd.DataFrame, seed: int, guidance: float, steps: int) -> pd.DataFrame:
-    """Rows of conditions in random order, with prompt, seed, guidance and steps."""
+def _finished(
+    cohort: Cohort, rows: pd.DataFrame, source: pd.DataFrame, seed: int, guidance: float, steps: int
+) -> pd.DataFrame:
+    """Rows of conditions in random order, with prompt, seed, guidance and steps; ``source``: images with captions."""
     rows = rows.reset_index(drop=True)
     order = numpy_generator(seed, "plan-order").permutation(len(rows))
     rows = rows.iloc[order].reset_index(drop=True)
-    rows = _prompted(cohort, rows)
+    rows = _prompted(cohort, rows, source, seed)
     rows["seed"] = [derive(seed, "image", index) for index in range(len(rows))]
     return rows.assign(guidance=float(guidance), steps=int(steps))
 
 
-def _prompted(cohort: Cohort, rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows with the prompt of each."""
-    asked = rows[[name for name in rows.columns if str(name).startswith(("label.", "attr."))]]
+def _conditions(rows: pd.DataFrame) -> pd.DataFrame:
+    """Their labels and attributes."""
+    return rows[[name for name in rows.columns if str(name).startswith(("label.", "attr."))]]
+
+
+def _prompted(cohort: Cohort, rows: pd.DataFrame, source: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Rows with the prompt of each: written by the template, or the caption of an image of ``source``."""
+    asked = _conditions(rows)
     rows = rows.copy()
-    rows["prompt"] = [cohort.prompt(dict(zip(asked.columns, values, strict=True))) for values in _key(asked)]
+    if column_of(cohort.spec.prompt):
+        rows["prompt"] = pd.Series(deal_captions(source, asked, seed), index=rows.index, dtype=object)
+    else:
+        rows["prompt"] = [cohort.prompt(dict(zip(asked.columns, values, strict=True))) for values in cell_keys(asked)]
     return rows
 
 
@@ -155,6 +195,14 @@ def _check_attribute(cohort: Cohort, policy: str, attribute: str | None, size: i
         raise InputError("No plan can be made.", problems)
 
 
+def _check_wording(cohort: Cohort) -> None:
+    """Captions are whole: there is none of the same image with another level of one attribute."""
+    for column in column_of(cohort.spec.prompt):
+        mend = "write 'prompt' in cohort.yaml as a template with the attribute in braces"
+        problem = Problem(f"prompts are the column '{column}', in which no attribute can be changed", mend)
+        raise InputError("No counterfactual plan can be made.", [problem])
+
+
 def allot(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     """Whole numbers that sum to ``total`` and are as near to the weights as can be (largest remainders).
 
@@ -168,26 +216,16 @@ def allot(weights: NDArray[np.float64], total: int) -> NDArray[np.int64]:
     return counts
 
 
-def _key(frame: pd.DataFrame) -> list[tuple[str | None, ...]]:
-    """Rows as tuples in which every missing value is None."""
-    if len(frame.columns) == 0:  # itertuples would give no row at all
-        return [()] * len(frame)
-    return [
-        tuple(None if pd.isna(value) else str(value) for value in row)
-        for row in frame.itertuples(index=False)
-    ]
-
-
 def _shares(training: pd.DataFrame, kinds: pd.DataFrame) -> NDArray[np.float64]:
     """Share of training rows of each kind (a row of ``kinds``)."""
-    counts = Counter(_key(training[list(kinds.columns)]))
-    found: NDArray[np.float64] = np.array([counts[key] for key in _key(kinds)], dtype=np.float64)
+    counts = Counter(cell_keys(training[list(kinds.columns)]))
+    found: NDArray[np.float64] = np.array([counts[key] for key in cell_keys(kinds)], dtype=np.float64)
     return found / len(training)
 
 
 def _known(diagnoses: pd.DataFrame) -> NDArray[np.float64]:
     """Equal weight for each diagnosis that is known; none for those with an unknown label."""
-    known: NDArray[np.float64] = np.array([None not in key for key in _key(diagnoses)], dtype=np.float64)
+    known: NDArray[np.float64] = np.array([None not in key for key in cell_keys(diagnoses)], dtype=np.float64)
     if not known.any():
         problem = Problem("no training image has all of its diagnoses known", "use the policy balanced or match")
         raise InputError("No plan can be made.", [problem])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,18 @@ from equigen.diffusion import (
     PromptConditions,
     TextDenoiser,
     TextGenerator,
-    from_scratch,
-    load_lora,
     objective_of,
     open_any_generator,
-    open_pretrained,
-    open_text_encoder,
     prompt_table,
     save_lora,
-    scaling_factor,
-    trainable,
     warn_of_long_prompts,
 )
 from equigen.diffusion.pretrained import Table
 from equigen.equity import build
-from equigen.errors import InputError, Problem
-from equigen.files import hash_value, naming_full_disk
-from equigen.latents import Autoencoder, LatentStore, channel_statistics, encode, encode_store
+from equigen.files import naming_full_disk
+from equigen.latents import Autoencoder
 from equigen.progress import console
+from equigen.training.base import Base, base_of, latent_scale, text_key
 from equigen.training.gradients import check_batch
 from equigen.training.grids import GUIDANCE, STEPS, Draw, group_grids
 from equigen.training.large import prepare_sides
@@ -46,83 +40,6 @@ from equigen.training.loop import Images, Trainer
 from equigen.training.run import Run, finished, write_record
 from equigen.training.settings import TrainSettings
 from equigen.training.sides import Sides
-
-HALF = {"bf16": torch.bfloat16, "auto": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(frozen=True)
-class Base:
-    """What is trained, as often as it is needed: each call opens the same network anew, on ``device``."""
-
-    settings: TrainSettings
-    open: Callable[[str], Pretrained]
-
-    def ready(self, device: str) -> Pretrained:
-        """Opened, with just those weights trainable that the settings say, where ``settings.start`` left them."""
-        pretrained, settings = self.open(device), self.settings
-        trainable(pretrained, settings.tuned, rank=settings.rank, alpha=settings.alpha, seed=settings.seed)
-        if settings.start is not None and settings.tuned.startswith("lora"):
-            self._go_on(pretrained, device)
-        return pretrained
-
-    def _go_on(self, pretrained: Pretrained, device: str) -> None:
-        """LoRA weights of an earlier training, as the first ones of this."""
-        earlier = self.open(device)
-        load_lora(earlier, self.settings.start or "")
-        kept, mine = _lora_weights(earlier), _lora_weights(pretrained)
-        if {name: value.shape for name, value in kept.items()} != {name: value.shape for name, value in mine.items()}:
-            found = "holds LoRA weights of other layers, or of another rank"
-            problem = Problem(found, "ask for the same", file=self.settings.start)
-            raise InputError("Training cannot go on from these weights.", [problem])
-        with torch.no_grad():
-            for name, value in kept.items():
-                mine[name].copy_(value)
-
-
-def _lora_weights(pretrained: Pretrained) -> dict[str, torch.Tensor]:
-    parts = {"network": pretrained.network, **pretrained.encoders}
-    return {f"{part}.{name}": value for part, network in parts.items() for name, value in network.named_parameters()
-            if "lora_" in name}  # fmt: skip
-
-
-def base_of(
-    settings: TrainSettings, cohort: Cohort | Manifest, coder: Autoencoder, cache: str | Path, show: bool
-) -> Base:
-    """The pipeline that is trained: the one that ``settings`` names, or one from scratch around a text encoder.
-
-    From scratch one number scales the latents, measured on the training images, since plain pipelines keep no more.
-    """
-    whole = settings.tuned.startswith("unet")
-    if settings.base is not None:
-        place = settings.start if whole and settings.start is not None else settings.base
-        return Base(settings, lambda device: open_pretrained(place, device=device, dtype=_precision(settings, device)))
-    if settings.start is not None:
-        start = settings.start
-        return Base(settings, lambda device: open_pretrained(start, device=device))
-    encoder = open_text_encoder(settings.text_encoder or "")
-    scale = scaling_factor(*_statistics(cohort.split("train", domain="id"), coder, cache, settings.size, show))
-
-    def scratch(device: str) -> Pretrained:
-        shape = (scale, settings.size, settings.preset, settings.prediction, settings.seed)
-        return from_scratch(encoder, coder, *shape).to(device)
-
-    return Base(settings, scratch)
-
-
-def _statistics(
-    training: Cohort | Manifest, coder: Autoencoder, cache: str | Path, size: int, show: bool
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each channel of the training images' latents."""
-    if isinstance(training, Cohort):
-        return channel_statistics(encode(training, coder, cache, size, show=show).values)
-    store = LatentStore(encode_store(training, coder, cache, size, show=show))
-    return store.statistics(np.arange(len(store)))
-
-
-def _precision(settings: TrainSettings, device: str) -> torch.dtype:
-    """Weights that are trained are float32; those beneath LoRA take half the memory on a GPU."""
-    half = settings.tuned.startswith("lora") and torch.device(device).type == "cuda"
-    return HALF.get(settings.precision, torch.float32) if half else torch.float32
 
 
 def train_text(
@@ -138,13 +55,13 @@ def train_text(
     check_batch(settings.batch, accelerator.num_processes, settings.accumulate)
     device = str(accelerator.device)
     with accelerator.main_process_first():
-        base = base_of(settings, cohort, coder, cache, show)
+        base = base_of(settings, coder, lambda: latent_scale(cohort, coder, cache, settings.size, show))
     pretrained = base.ready(device)
     pretrained.check_size(settings.size)
     TextGenerator(pretrained.pipeline(), settings.size)  # what cannot be sampled is not worth training
     if settings.size != pretrained.size and accelerator.is_main_process:
         console.print(f"[yellow]The base was made for {pretrained.size} px; training at {settings.size}.[/yellow]")
-    key = text_key(cohort, pretrained, settings)
+    key = text_key(cohort, pretrained.hash, settings)
     if finished(folder, key):
         return Run(folder, folder.name)
     whole = cohort.split("train", "val", domain="id")
@@ -170,12 +87,6 @@ def train_text(
             write_record(trainer, made.hash, pretrained.autoencoder.hash, folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
-
-
-def text_key(cohort: Cohort | Manifest, pretrained: Pretrained, settings: TrainSettings) -> str:
-    """What a run depends on; base and start count by their weights, not by where they lie."""
-    places = {"start": settings.start is not None, "base": settings.base is not None}
-    return hash_value([cohort.hash, pretrained.hash, {**settings.model_dump(mode="json"), **places}])
 
 
 def with_prompts(sides: Sides, conditions: PromptConditions, training: NDArray[np.bool_]) -> Sides:

@@ -39,8 +39,8 @@ from equigen.training.text import train_text
 def check_settings(settings: TrainSettings, cohort: Cohort | Manifest, autoencoder: Autoencoder) -> None:
     """Everything that can be known to fail before an image is encoded.
 
-    Raises InputError for an image size that does not fit the autoencoder, and as ``check_cohort`` does. A base model is
-    looked at when training begins.
+    Raises InputError for an image size that does not fit the autoencoder, and as ``check_cohort`` does. What a training
+    with prompts starts from is looked at by ``equigen.training.base.check_base``.
     """
     check_cohort(settings, cohort)
     if not settings.reads_text:

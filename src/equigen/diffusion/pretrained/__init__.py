@@ -2,11 +2,11 @@
 
 from equigen.diffusion.pretrained.denoiser import TextDenoiser
 from equigen.diffusion.pretrained.family import Family
-from equigen.diffusion.pretrained.opening import FAMILIES, open_pretrained
+from equigen.diffusion.pretrained.opening import FAMILIES, open_pretrained, pipeline_folder
 from equigen.diffusion.pretrained.pretrained import Pretrained, prediction_of
 from equigen.diffusion.pretrained.table import MappedTable, MemoryTable, Table
 
 __all__ = [
     "FAMILIES", "Family", "MappedTable", "MemoryTable", "Pretrained", "Table", "TextDenoiser", "open_pretrained",
-    "prediction_of",
+    "pipeline_folder", "prediction_of",
 ]

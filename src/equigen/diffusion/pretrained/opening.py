@@ -56,7 +56,7 @@ def open_pretrained(
             names the file and the mend.
 
     """
-    folder = _folder_of(str(place), variant)
+    folder = pipeline_folder(place, variant)
     index = _index_of(folder)
     kind = index.get("_class_name")
     if not isinstance(kind, str) or kind not in FAMILIES:
@@ -73,9 +73,12 @@ def open_pretrained(
     return Pretrained(pipeline.to(device), FAMILIES[kind](pipeline), _resolved(str(place)))
 
 
-def _folder_of(place: str, variant: str | None) -> Path:
-    """The local folder: the path given, else the hub's cache, else a download."""
-    path = Path(place).expanduser()
+def pipeline_folder(place: str | Path, variant: str | None = None) -> Path:
+    """The local folder of a pipeline: the path given, else the hub's cache, else a download.
+
+    Raises InputError where it is none of them.
+    """
+    path, place = Path(place).expanduser(), str(place)
     if path.is_dir():
         return path
     if path.is_file() or path.is_absolute() or place.startswith((".", "~")) or place.count("/") != 1:

@@ -1,0 +1,78 @@
+"""The screening stage of a study: a set's verdicts, kept beside it, and taken back where they are not asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+import equigen
+from equigen.cohort import Cohort
+from equigen.diffusion import Generator
+from equigen.files import hash_file, write_bytes, write_parquet
+from equigen.progress import console
+from equigen.quality import JudgeClassifier
+from equigen.study.stage_settings import ScreenSettings
+from equigen.study.stages import Stages
+from equigen.synthesis import SyntheticSet, screen
+from equigen.synthesis.generate import CLAIM
+from equigen.synthesis.screen_rounds import first_drawn
+
+FIGURES, TABLE = "screening.parquet", "synthetic.parquet"
+
+
+def screen_set(
+    stages: Stages, made: SyntheticSet, asked: ScreenSettings, encoder: str, held_out: Cohort, *,
+    generator: Callable[[], Generator], judge: Callable[[], JudgeClassifier], show: bool,
+) -> None:
+    """Screen a set of the run folder, unless that is done; its table then has the verdicts.
+
+    The stage keeps screening.parquet and a copy of the set's table: what a set's table says now may be of another
+    screening, and is then put right.
+    """
+    settings = {**asked.model_dump(exclude={"encoder"}), "encoder": encoder}
+    inputs = [equigen.__version__, (made.folder / CLAIM).read_text(), held_out.hash, settings]
+
+    def work(out: Path) -> None:
+        found = screen(
+            made, generator(), judge(), fields=asked.fields, tries=asked.tries, threshold=asked.threshold,
+            held_out=held_out, replicates=asked.replicates, min_patients=asked.min_patients, show=show,
+        )  # fmt: skip
+        write_parquet(out / FIGURES, found.table)
+        write_bytes(out / TABLE, (made.folder / TABLE).read_bytes())
+
+    place = stages.run(_stage(made), inputs, work, [FIGURES, TABLE])
+    for name in (FIGURES, TABLE):
+        if not (made.folder / name).is_file() or hash_file(made.folder / name) != hash_file(place / name):
+            write_bytes(made.folder / name, (place / name).read_bytes())
+
+
+def unscreen(folder: Path, made: SyntheticSet) -> None:
+    """Take back the verdicts that a screening of this study gave, where it is not asked for; others are left alone."""
+    kept = folder / _stage(made) / TABLE
+    if kept.is_file() and hash_file(kept) == hash_file(made.folder / TABLE):
+        write_parquet(made.folder / TABLE, first_drawn(pd.read_parquet(made.folder / TABLE)))
+        (made.folder / FIGURES).unlink(missing_ok=True)
+        console.print(f"[yellow]{made.folder.name}: 'screen' is not asked for, its verdicts are taken back[/yellow]")
+
+
+def _stage(made: SyntheticSet) -> str:
+    return f"screening/{made.folder.name}"
+
+
+def is_screened(made: SyntheticSet) -> bool:
+    """Whether a set's table has verdicts, by this study or by hand."""
+    return "first_seed" in pd.read_parquet(made.folder / TABLE).columns
+
+
+def made_by(made: SyntheticSet) -> str | list[str]:
+    """What the images of a set depend on: plan and generator, and the verdicts where it is screened."""
+    claim = (made.folder / CLAIM).read_text()
+    return [claim, hash_file(made.folder / TABLE)] if is_screened(made) else claim
+
+
+def accepted(made: SyntheticSet) -> pd.DataFrame:
+    """The rows of a set whose images count."""
+    frame = made.frame
+    return frame[frame["accepted"].ne(False)].reset_index(drop=True)
