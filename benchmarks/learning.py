@@ -23,6 +23,7 @@ from equigen.synthesis.generate import SyntheticSet
 from equigen.training import TrainSettings, train
 
 IMAGES, SEEN, MADE = 2_000, 60_000, 360
+WORDS = ("fundus", "of", "a", "patient", "asian", "black", "white", "female", "male", "healthy", "glaucoma")
 PROMPTS = ["fundus of a {race} {sex} patient: {glaucoma}", "{glaucoma}, {race}, {sex}"]
 
 
@@ -33,7 +34,7 @@ def measure(seen: int = SEEN, made: int = MADE) -> dict[str, Any]:
         place = write_phantom(folder / "phantom", IMAGES, settings=PhantomSettings(), show=False) / "cohort.yaml"
         place.write_text(yaml.safe_dump({**yaml.safe_load(place.read_text()), "prompt": PROMPTS}))
         cohort = Cohort.read(place, show_progress=False)
-        pipeline = stable_diffusion(8, part=8, length=64)
+        pipeline = stable_diffusion(8, part=8, length=24, known=WORDS)
         pipeline.text_encoder.save_pretrained(folder / "encoder")
         pipeline.tokenizer.save_pretrained(folder / "encoder")
         settings = TrainSettings(

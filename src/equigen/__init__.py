@@ -12,19 +12,27 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "Cohort": "equigen.cohort",
+    "Manifest": "equigen.cohort",
+    "pack": "equigen.cohort",
     "encode": "equigen.latents",
     "load_autoencoder": "equigen.latents",
     "ConditionTokens": "equigen.diffusion",  # diffusers looks its class up here when it opens a generator
     "EquigenPipeline": "equigen.diffusion",
     "open_generator": "equigen.diffusion",
+    "open_any_generator": "equigen.diffusion",
     "TrainSettings": "equigen.training",
     "train": "equigen.training",
     "plan": "equigen.synthesis",
     "generate": "equigen.synthesis",
+    "calibrate": "equigen.synthesis",
+    "screen": "equigen.synthesis",
+    "compare_pairs": "equigen.synthesis",
     "evaluate": "equigen.quality",
+    "fit_classifier": "equigen.quality",
     "diagnose": "equigen.diagnosis",
     "audit": "equigen.fairness",
     "report": "equigen.report",
+    "write_pairs_page": "equigen.report",
     "run_study": "equigen.study",
 }
 

@@ -1,9 +1,9 @@
 """What can be wrong with a study of a base, of screening or of pairs: told before the first training, with its key."""
 
 import pytest
+from desk import Desk
 from tiny_pipelines import tiny_pixart, tiny_sd
 
-from conftest import Desk
 from equigen.errors import InputError
 from equigen.study import read_study, run_study
 from equigen.study.starts import placed

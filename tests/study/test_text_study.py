@@ -6,9 +6,9 @@ import shutil
 
 import pandas as pd
 import pytest
+from desk import Desk
 from tiny_pipelines import tiny_sd
 
-from conftest import Desk
 from equigen.diffusion import open_any_generator
 from equigen.files import hash_file
 from equigen.synthesis import SyntheticSet, screen

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
@@ -19,7 +20,8 @@ SIGNS = "abcdefghijklmnopqrstuvwxyz0123456789,.:-()"
 
 
 def stable_diffusion(
-    side: int, widths: tuple[int, ...] = WIDTHS, part: int = 1, length: int = 77, seed: int = 0
+    side: int, widths: tuple[int, ...] = WIDTHS, part: int = 1, length: int = 77, seed: int = 0,
+    known: Sequence[str] = (),
 ) -> Any:
     """Stable Diffusion 1.x with random weights, whole or in a smaller copy; its images say nothing.
 
@@ -30,6 +32,7 @@ def stable_diffusion(
             parts cost beside each other what they do in the whole.
         length: tokens of a prompt. The tokenizer knows single signs, so a prompt has as many tokens as letters.
         seed: of the weights.
+        known: whole words that are one token each, as common words are to a tokenizer that was trained.
 
     Returns:
         A ``StableDiffusionPipeline``; ``save_pretrained`` writes it as any other.
@@ -37,6 +40,8 @@ def stable_diffusion(
     """
     pieces = [*SIGNS, *(f"{sign}</w>" for sign in SIGNS), "<|startoftext|>", "<|endoftext|>"]
     words = {word: number for number, word in enumerate(pieces)}
+    tokenizer = transformers.CLIPTokenizer(vocab=words, merges=[], model_max_length=length)
+    tokenizer.add_tokens([transformers.AddedToken(word, single_word=True, normalized=True) for word in known])
     text = transformers.CLIPTextConfig(
         vocab_size=49_408, hidden_size=TEXT // part, intermediate_size=4 * TEXT // part, num_attention_heads=HEADS,
         num_hidden_layers=LAYERS, max_position_embeddings=length, bos_token_id=len(words) - 2,
@@ -57,7 +62,7 @@ def stable_diffusion(
         )  # fmt: skip
         return diffusers.StableDiffusionPipeline(
             vae=coder, text_encoder=transformers.CLIPTextModel(text), unet=network,
-            tokenizer=transformers.CLIPTokenizer(vocab=words, merges=[], model_max_length=length),
+            tokenizer=tokenizer,
             scheduler=diffusers.PNDMScheduler(
                 beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1, skip_prk_steps=True
             ),

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import load_images
+from equigen.cohort.opening import is_there
 from equigen.files import write_parquet
 from equigen.quality import Evaluation
 from equigen.report import ClosePairs, pair_caption, write_report
@@ -40,7 +41,7 @@ def read_tables(folder: Path) -> Evaluation:
 
 
 def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
-    """The closest generated and training images of each run as pictures, where both are files.
+    """The closest generated and training images of each run as pictures, where both can be opened.
 
     ``copies``: run, rank, generated, training (paths), distance, ratio, near_copy, attr.*.
     """
@@ -48,7 +49,7 @@ def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
         return
     for run, own in copies.groupby("run", sort=False):
         pairs = zip(own["generated"], own["training"], strict=True)
-        rows = own[[Path(a).is_file() and Path(b).is_file() for a, b in pairs]].sort_values("rank").head(SHOWN)
+        rows = own[[is_there(Path(a)) and is_there(Path(b)) for a, b in pairs]].sort_values("rank").head(SHOWN)
         if len(rows):
             sides = (_images(rows["generated"], size), _images(rows["training"], size))
             yield ClosePairs(str(run), *sides, [pair_caption(row) for _, row in rows.iterrows()])
