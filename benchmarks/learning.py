@@ -22,8 +22,8 @@ from equigen.synthesis import generate, plan
 from equigen.synthesis.generate import SyntheticSet
 from equigen.training import TrainSettings, train
 
-IMAGES, SEEN, MADE = 2_000, 60_000, 360
-WORDS = ("fundus", "of", "a", "patient", "asian", "black", "white", "female", "male", "healthy", "glaucoma")
+IMAGES, SEEN, MADE = 2_000, 120_000, 360
+WORDS = ("fundus", "of", "a", "patient", "asian", "black", "white", "female", "male", "healthy", "glaucoma", "unknown")
 PROMPTS = ["fundus of a {race} {sex} patient: {glaucoma}", "{glaucoma}, {race}, {sex}"]
 
 
@@ -39,8 +39,7 @@ def measure(seen: int = SEEN, made: int = MADE) -> dict[str, Any]:
         pipeline.tokenizer.save_pretrained(folder / "encoder")
         settings = TrainSettings(
             size=64, text_encoder=str(folder / "encoder"), tune="unet", preset="tiny", images=seen, batch=32,
-            learning_rate=1e-3, mechanism="perturbation", mechanism_settings={"window_images": seen // 12},
-            trackers="none",
+            learning_rate=1e-3, mechanism="balanced", trackers="none",
         )
         run = train(cohort, settings=settings, out=folder / "run", latents=folder / "latents")
         rows = plan(cohort, "uniform", made, seed=1, guidance=3.0, steps=20)
