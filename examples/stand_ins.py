@@ -28,8 +28,8 @@ SMALLER: dict[str, Any] = {
     "evaluate": {"replicates": 50},
     "diagnose": {"images": 2000},
 }
-TRAIN = {"images": 1600, "batch": 16, "accumulate": 2, "probe_images": 32, "probe_every": 800, "grid_every": 800,
-         "checkpoint_every": 800, "ema": 400, "warmup": 100, "gradient_checkpointing": False}  # fmt: skip
+TRAIN = {"images": 640, "batch": 16, "accumulate": 2, "probe_images": 32, "probe_every": 320, "grid_every": 640,
+         "checkpoint_every": 320, "ema": 200, "warmup": 100, "gradient_checkpointing": False}  # fmt: skip
 WORDS = {
     "md_severity": ["normal", "mild", "moderate", "severe"],
     "cdr_status": ["normal", "borderline", "abnormal"],
@@ -69,7 +69,7 @@ def write_example(name: str, folder: Path, base: Path, **changes: Any) -> Path:
     for key, value in {**SMALLER, **changes}.items():
         study[key] = {**study[key], **value} if isinstance(value, dict) else value
     study["train"] = {**study["train"], **TRAIN, "base": str(base.resolve())}
-    study["plans"] = {plan: {**own, "size": 240, "steps": 8} for plan, own in study["plans"].items()}
+    study["plans"] = {plan: {**own, "size": 120, "steps": 8} for plan, own in study["plans"].items()}
     place = folder / f"{name}.yaml"
     place.write_text(yaml.safe_dump(study, sort_keys=False))
     return place
