@@ -12,8 +12,9 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import autoencoder, clip_encoder, clip_tokenizer, seeded, t5_encoder, t5_tokenizer
 
+from equigen.diffusion.networks import build_text_unet
 from equigen.diffusion.pretrained import MemoryTable, open_pretrained
-from equigen.diffusion.scratch import build_text_unet, from_scratch, plain_images, scaling_factor
+from equigen.diffusion.scratch import from_scratch, plain_images, scaling_factor
 from equigen.diffusion.text_encoders import open_text_encoder
 from equigen.diffusion.trainable import trainable
 from equigen.errors import InputError

@@ -2,7 +2,15 @@
 
 from equigen.diffusion.conditions import Conditions, TokenConditions
 from equigen.diffusion.lora import add_lora, load_lora, save_lora
-from equigen.diffusion.networks import PRESETS, ConditionTokens, Denoiser, build_tokens, build_unet, drop
+from equigen.diffusion.networks import (
+    PRESETS,
+    ConditionTokens,
+    Denoiser,
+    build_text_unet,
+    build_tokens,
+    build_unet,
+    drop,
+)
 from equigen.diffusion.objective import (
     STEPS,
     Objective,
@@ -18,7 +26,7 @@ from equigen.diffusion.pretrained import MemoryTable, Pretrained, TextDenoiser, 
 from equigen.diffusion.prompt_cache import PromptCache, encode_prompts, prompt_table
 from equigen.diffusion.prompts import PromptConditions, warn_of_long_prompts
 from equigen.diffusion.request import EVERYWHERE, Generator, Interval, Request, requests
-from equigen.diffusion.scratch import build_text_unet, from_scratch, scaling_factor
+from equigen.diffusion.scratch import from_scratch, scaling_factor
 from equigen.diffusion.solvers import DEFAULT_SOLVER, solver
 from equigen.diffusion.text_encoders import TextEncoder, open_text_encoder
 from equigen.diffusion.text_generator import TextGenerator

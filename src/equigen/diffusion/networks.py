@@ -54,12 +54,24 @@ def build_unet(preset: str, channels: int, side: int, seed: int) -> Any:
     Cross-attention stands below the finest level only, where it costs little; the sum of the tokens reaches every
     level with the time embedding. Latents larger than 16 x 16 get one more level for each doubling.
     """
+    width = PRESETS[preset]["tokens"]
+    summed = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
+    return _unet(preset, channels, side, width, derive(seed, "unet-weights"), **summed)
+
+
+def build_text_unet(preset: str, channels: int, side: int, text_width: int, seed: int) -> Any:
+    """``build_unet`` that attends to text, [B, L, text_width], which enters by cross-attention alone."""
+    return _unet(preset, channels, side, text_width, derive(seed, "text-unet-weights"))
+
+
+def _unet(preset: str, channels: int, side: int, width: int, seed: int, **more: Any) -> Any:
+    """The U-Net of a preset, with cross-attention to vectors of ``width``."""
     shape = PRESETS[preset]
     extra = max(0, math.ceil(math.log2(side / 16)))
     widths = (*shape["channels"], *([shape["channels"][-1]] * extra))
     lower = len(widths) - 1
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "unet-weights"))  # the CPU's alone: others are not forked
+        torch.default_generator.manual_seed(seed)  # the CPU's alone: others are not forked
         return UNet2DConditionModel(
             sample_size=side,
             in_channels=channels,
@@ -68,12 +80,11 @@ def build_unet(preset: str, channels: int, side: int, seed: int) -> Any:
             up_block_types=(*["CrossAttnUpBlock2D"] * lower, "UpBlock2D"),
             block_out_channels=widths,
             layers_per_block=shape["layers"],
-            cross_attention_dim=shape["tokens"],
+            cross_attention_dim=width,
             # diffusers reads this as the number of heads
             attention_head_dim=tuple(max(1, width // shape["head"]) for width in widths),
             norm_num_groups=16,
-            class_embed_type="projection",
-            projection_class_embeddings_input_dim=shape["tokens"],
+            **more,
         )
 
 

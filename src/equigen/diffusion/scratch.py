@@ -7,11 +7,10 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import DDIMScheduler
 from transformers.utils import logging
 
-from equigen.diffusion.networks import PRESETS
+from equigen.diffusion.networks import build_text_unet
 from equigen.diffusion.objective import Prediction, noise_schedule
 from equigen.diffusion.pretrained import Pretrained
 from equigen.diffusion.pretrained.opening import forget_places
@@ -20,34 +19,6 @@ from equigen.diffusion.text_encoders import TextEncoder
 from equigen.errors import InputError, Problem
 from equigen.latents.autoencoder import Autoencoder
 from equigen.progress import quiet
-from equigen.seeds import derive
-
-
-def build_text_unet(preset: str, channels: int, side: int, text_width: int, seed: int) -> Any:
-    """A UNet2DConditionModel for latents [channels, side, side] that attends to text, initialised from ``seed`` alone.
-
-    Widths as in ``build_unet``. Text enters by cross-attention alone, below the finest level; latents larger than
-    16 x 16 get one more level for each doubling.
-    """
-    shape = PRESETS[preset]
-    extra = max(0, math.ceil(math.log2(side / 16)))
-    widths = (*shape["channels"], *([shape["channels"][-1]] * extra))
-    lower = len(widths) - 1
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "text-unet-weights"))  # the CPU's alone
-        return UNet2DConditionModel(
-            sample_size=side,
-            in_channels=channels,
-            out_channels=channels,
-            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * lower),
-            up_block_types=(*["CrossAttnUpBlock2D"] * lower, "UpBlock2D"),
-            block_out_channels=widths,
-            layers_per_block=shape["layers"],
-            cross_attention_dim=text_width,
-            # diffusers reads this as the number of heads
-            attention_head_dim=tuple(max(1, width // shape["head"]) for width in widths),
-            norm_num_groups=16,
-        )
 
 
 def scaling_factor(mean: Sequence[float], std: Sequence[float]) -> float:
