@@ -10,6 +10,7 @@ Each writes what the example of that name needs, and the example itself with sma
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from equigen.cohort.phantom import PhantomSettings, render, sample_parameters, w
 from equigen.diffusion.stand_in import stable_diffusion
 from equigen.seeds import numpy_generator
 
+HERE = Path(__file__).parent
 SIDE, SIZE, PART = 8, 64, 8  # of latents and images; all widths of the base are divided by PART
 SMALLER: dict[str, Any] = {
     "size": SIZE,
@@ -38,9 +40,10 @@ WORDS = {
 }
 
 
-def write_base(folder: Path) -> Path:
-    """A small pipeline of Stable Diffusion's classes; prompts of 300 letters are read to their end."""
-    pipeline = stable_diffusion(SIDE, part=PART, length=300)
+def write_base(folder: Path, *texts: Path) -> Path:
+    """A small pipeline of Stable Diffusion's classes, whose tokenizer knows the words of some files."""
+    known = {word for text in texts for word in re.findall("[a-z]+", text.read_text().lower())} | {"unknown"}
+    pipeline = stable_diffusion(SIDE, part=PART, known=sorted(known))
     pipeline.save_pretrained(str(folder), safe_serialization=True)
     return folder
 
@@ -65,7 +68,7 @@ def write_fairgenmed(folder: Path, subjects: int = 400) -> None:
 
 def write_example(name: str, folder: Path, base: Path, **changes: Any) -> Path:
     """The example's own YAML with the stand-in base and smaller numbers."""
-    study = yaml.safe_load((Path(__file__).parent / f"{name}.yaml").read_text())
+    study = yaml.safe_load((HERE / f"{name}.yaml").read_text())
     for key, value in {**SMALLER, **changes}.items():
         study[key] = {**study[key], **value} if isinstance(value, dict) else value
     study["train"] = {**study["train"], **TRAIN, "base": str(base.resolve())}
@@ -82,13 +85,16 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where to write")
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    base = write_base(given.folder / "base")
+    changes: dict[str, Any] = {}
+    texts = [HERE / f"{given.example}.yaml"]
     if given.example == "sd-lora":
-        place = write_phantom(given.folder / "phantoms", 600, settings=PhantomSettings(size=SIZE))
-        study = write_example("sd-lora", given.folder, base, cohort=str((place / "cohort.yaml").resolve()))
+        place = write_phantom(given.folder / "phantoms", 600, settings=PhantomSettings(size=SIZE)) / "cohort.yaml"
+        changes["cohort"] = str(place.resolve())
+        texts.append(place)
     else:
         write_fairgenmed(given.folder / "fairgenmed")
-        study = write_example("fairgenmed", given.folder, base)
+    base = write_base(given.folder / "base", *texts)
+    study = write_example(given.example, given.folder, base, **changes)
     print(f"equigen run {study}")
 
 
