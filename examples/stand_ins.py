@@ -72,6 +72,8 @@ def write_example(name: str, folder: Path, base: Path, **changes: Any) -> Path:
     for key, value in {**SMALLER, **changes}.items():
         study[key] = {**study[key], **value} if isinstance(value, dict) else value
     study["train"] = {**study["train"], **TRAIN, "base": str(base.resolve())}
+    if isinstance(study["cohort"], dict):
+        study["cohort"]["phantom"] = True  # nobody shall take the numbers for those of patients
     study["plans"] = {plan: {**own, "size": 120, "steps": 8} for plan, own in study["plans"].items()}
     place = folder / f"{name}.yaml"
     place.write_text(yaml.safe_dump(study, sort_keys=False))

@@ -57,6 +57,18 @@ def test_a_gap_is_told_with_its_cause(generated, real, tone, words):
         assert "lowest for male, 0.600" in own.text
 
 
+def test_attributes_of_which_nothing_is_established_share_a_sentence():
+    own = table((0.9, 0.9), (1.0, 0.6))
+    more = [own[own["attribute"] == "sex"].assign(attribute=name) for name in ("race", "age")]
+    unknown = own[own["attribute"] == "sex"].assign(attribute="site", estimate=np.nan, note="too few")
+    _, alike, missing = screening_sentences({"none": pd.concat([own, *more, unknown])})
+    assert alike.text == "none, share accepted at first: no gap by 3 attributes can be told from chance."
+    assert alike.tone == "chance" and [part.split(":")[0] for part in alike.parts] == ["by sex", "by race", "by age"]
+    assert all("not distinguishable from chance" in part for part in alike.parts)
+    assert (missing.tone, missing.parts) == ("missing", ())
+    assert missing.text == "none, share accepted at first: by site: too few."
+
+
 def test_the_whole_set_comes_first_and_a_missing_side_is_said():
     first, *_, last = screening_sentences({"none": table((1.0, 0.5))})
     assert first.tone == "note" and "0.750 (0.705 to 0.790) of the images were accepted as first drawn" in first.text

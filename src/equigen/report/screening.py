@@ -130,11 +130,14 @@ def _cell(row: Line | None, words: Metric, group: str) -> Cell:
 
 
 def screening_sentences(tables: Mapping[str, pd.DataFrame]) -> list[Sentence]:
-    """For each set how much was accepted, then for each attribute whether groups differ and what may explain it."""
+    """For each set how much was accepted, then for each attribute whether groups differ and what may explain it.
+
+    Attributes of which nothing is established share a sentence, and so do those that were not compared.
+    """
     said: list[Sentence] = []
     for name, table in tables.items():
         own = table[table["field"] == "*"]
-        said += [_overall(name, own), *(_of_groups(name, own, attribute) for attribute in _attributes(own))]
+        said += [_overall(name, own), *_of_attributes(name, own)]
         said += [Sentence(f"{name}: {note}.", "caution", TOPIC) for note in _remarks(table) if "chance" in note]
         if _find(own, "false_rejection", "*", "*") is None:
             said.append(Sentence(f"{name}: how the screen treats real images was not measured, so a low acceptance may "
@@ -155,14 +158,37 @@ def _overall(name: str, table: pd.DataFrame) -> Sentence:
     return Sentence(text, "note", TOPIC)
 
 
-def _of_groups(name: str, table: pd.DataFrame, attribute: str) -> Sentence:
+def _of_attributes(name: str, table: pd.DataFrame) -> list[Sentence]:
+    """Attributes whose groups differ one by one, then the others together."""
     words = metric("accepted_first")
-    gap = _find(table, "accepted_first", attribute, "gap")
-    if gap is None or not known(gap["estimate"]):
-        return Sentence(f"{name}: acceptance by {attribute} was not compared: {gap['note'] if gap else 'no groups'}.",
-                        "missing", TOPIC)  # fmt: skip
-    if not verdict(gap, words).beyond:
-        return Sentence(f"{name}, share accepted at first by {attribute}: {gap_text(gap, words)}.", "chance", TOPIC)
+    differ, alike, unknown = list[Sentence](), list[str](), list[str]()
+    for attribute in _attributes(table):
+        gap = _find(table, "accepted_first", attribute, "gap")
+        if gap is None or not known(gap["estimate"]):
+            unknown.append(f"by {attribute}: {gap['note'] if gap else 'no groups'}")
+        elif verdict(gap, words).beyond:
+            differ.append(_differing(name, table, attribute, gap))
+        else:
+            alike.append(f"by {attribute}: {gap_text(gap, words)}")
+    together = [
+        Sentence(f"{name}, share accepted at first: {_listed(found, otherwise)}", tone, TOPIC,
+                 tuple(found) if len(found) > 1 else ())
+        for found, otherwise, tone in (
+            (alike, "no gap by {} attributes can be told from chance.", "chance"),
+            (unknown, "not compared by {} attributes.", "missing"),
+        ) if found
+    ]  # fmt: skip
+    return [*differ, *together]
+
+
+def _listed(found: list[str], otherwise: str) -> str:
+    """The one thing that was found, or how many there are."""
+    return f"{found[0]}." if len(found) == 1 else otherwise.format(len(found))
+
+
+def _differing(name: str, table: pd.DataFrame, attribute: str, gap: Line) -> Sentence:
+    """A gap beyond chance, the group with the lowest acceptance, and what is behind it."""
+    words = metric("accepted_first")
     rows = {group: _find(table, "accepted_first", attribute, group) for group in _groups(table, attribute)}
     known_rows = {group: row for group, row in rows.items() if row is not None and known(row["estimate"])}
     worst = min(known_rows, key=lambda group: float(known_rows[group]["estimate"]))
