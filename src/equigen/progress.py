@@ -24,10 +24,11 @@ console = Console(stderr=True)
 
 
 class _Rate(ProgressColumn):
-    """Units a second, smoothed by rich."""
+    """Units a second, smoothed by rich; over the whole time where that has seen too few steps."""
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
+        whole = (task.completed - task.fields["before"]) / task.elapsed if task.elapsed else None
+        speed = task.finished_speed or task.speed or whole
         return Text(f"{speed:,.1f}/s" if speed else "-/s", style="progress.data.speed")
 
 
@@ -58,7 +59,9 @@ def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> It
         TextColumn("{task.fields[note]}"),
     ]
     with Progress(*columns, console=console, disable=not (show and leads()), refresh_per_second=4) as progress:
-        yield Bar(progress, progress.add_task(title, total=total, completed=done, note=""))
+        task = progress.add_task(title, total=total, completed=done, note="", before=done)
+        yield Bar(progress, task)
+        progress.update(task, completed=max(total, int(progress.tasks[0].completed)))  # parts that were not needed
 
 
 @contextmanager
