@@ -224,7 +224,7 @@ def test_yaml_faults(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         Cohort.read(path)
     path.write_text("name: a\nname: b\n")
-    with pytest.raises(InputError, match="'name' is written twice"):
+    with pytest.raises(InputError, match="line 2: the key 'name' is written twice"):
         Cohort.read(path)
     path.write_text("name: [a\n")
     with pytest.raises(InputError, match="line"):
