@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -36,9 +37,17 @@ class CalibrateStage(Strict):
     objective: Literal["worst", "gap"] = "worst"
     gap_weight: float = Field(1.0, ge=0)
     budget: int = Field(4000, ge=1)                                     # generated images for each generator
+    bounds: tuple[Guidance, Guidance] = (1.0, 4.0)                      # least and greatest guidance
     mechanisms: list[str] = Field(["none"], min_length=1)
     images: int | None = Field(None, ge=2)                              # for each group and evaluation
     steps: int = Field(20, ge=1)
+
+    @model_validator(mode="after")
+    def _bounds(self) -> CalibrateStage:
+        low, high = self.bounds
+        if not low < high < math.inf:
+            raise ValueError(f"bounds {list(self.bounds)}: give the least and the greatest guidance, such as [1, 4]")
+        return self
 
 
 class CurveStage(Strict):
