@@ -42,6 +42,14 @@ def evaluate(
             help="Diagnoses, separated by commas: do the images show what was asked for? Default as for --groups."
         ),
     ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LABEL=LEVEL,...",
+            help="Keep to these diagnoses on both sides, such as dx=nv: is a gap between groups one between diagnoses? "
+            "Repeat it for another label.",
+        ),
+    ] = None,
     train: Annotated[
         Path | None,
         typer.Option(
@@ -78,11 +86,12 @@ def evaluate(
     from equigen.quality import evaluate_sets
     from equigen.study.results import write_evaluation
 
-    asked, diagnoses = words(groups), words(labels)
+    asked, diagnoses, kept = words(groups), words(labels), strata(only)
+    read = diagnoses if not kept else list(dict.fromkeys([*(diagnoses or []), *kept]))
     named = named_paths(generated)
-    sides = {name: image_side(path, asked, image, None, diagnoses) for name, path in named.items()}
+    sides = {name: image_side(path, asked, image, None, read) for name, path in named.items()}
     owner = None if patient == "none" else patient
-    held_out, own = real_sides(real, asked, image, owner, diagnoses)
+    held_out, own = real_sides(real, asked, image, owner, read)
     result = evaluate_sets(
         held_out,
         sides,
@@ -90,6 +99,7 @@ def evaluate(
         train=own if train is None else training_side(train, asked, image, owner, diagnoses),
         labels=diagnoses,
         metrics=words(metrics),
+        only=kept,
         intersections=intersections,
         encoder=encoder,
         matched_n=matched_n,
@@ -106,6 +116,24 @@ def evaluate(
         if (out / f"{name}.parquet").is_file():
             typer.echo(out / f"{name}.parquet")
     typer.echo(page)
+
+
+def strata(items: Sequence[str] | None) -> dict[str, list[str]]:
+    """Label -> levels of ``LABEL=LEVEL,...`` words.
+
+    Raises:
+        InputError: a word without label, equals sign or level, or a label named twice.
+
+    """
+    kept: dict[str, list[str]] = {}
+    for item in items or []:
+        name, _, levels = (part.strip() for part in item.partition("="))
+        found = words(levels)
+        if not name or not found or name in kept:
+            problem = Problem(f"'{item}'", "write a label and its levels once, such as --only dx=nv,mel")
+            raise InputError("--only cannot be read.", [problem])
+        kept[name] = found
+    return kept
 
 
 def named_paths(items: Sequence[str]) -> dict[str, Path]:

@@ -57,6 +57,21 @@ def test_evaluate_takes_tables_of_others_and_generated_images_need_no_patient(si
     assert (whole["n_real"], whole["n_generated"]) == (70, 40) and np.isfinite(whole["estimate"])
 
 
+def test_evaluate_keeps_to_diagnoses(sides, tmp_path):
+    frames = {name: pd.read_csv(sides / f"{name}.csv") for name in ("real", "fake")}
+    for name, frame in frames.items():
+        frame.assign(dx=["easy", "hard"] * (len(frame) // 2)).to_csv(sides / f"{name}-dx.csv", index=False)
+    tables = {"real": "real-dx.csv", "generated": "fake-dx.csv"}
+    table = measured(sides, tmp_path / "q", "--metrics", "kd", "--only", "dx=hard", **tables)
+    whole = table[table["group"] == "*"].iloc[0]
+    assert (whole["n_real"], whole["n_generated"]) == (35, 20) and "only dx hard: 35 of 70" in whole["note"]
+    head = ("evaluate", "--out", tmp_path / "r", "--real", sides / "real-dx.csv", "--generated", sides / "fake-dx.csv")
+    assert "'heard' is no level of 'dx' (did you mean 'hard'?)" in refused(*head, "--only", "dx=easy,heard")
+    assert "labels.stage: the table has no such column" in refused(*head, "--only", "stage=1")
+    for wrong in (["dx"], ["=hard"], ["dx="], ["dx=hard", "--only", "dx=easy"]):
+        assert "write a label and its levels once" in refused(*head, "--only", *wrong)
+
+
 def test_evaluate_takes_other_column_names(sides, tmp_path):
     frame = pd.read_csv(sides / "real.csv").rename(columns={"file": "path", "patient": "pid"})
     frame.to_csv(sides / "named.csv", index=False)

@@ -137,6 +137,18 @@ def test_a_contest_ends_with_its_tables_and_a_page(finished):
     assert "does not ask for each group&#39;s own diagnoses" in finished.page.read_text()
 
 
+def test_only_one_diagnosis_can_be_measured_and_nothing_is_trained_for_it(copied):
+    assert copied.run({"evaluate": {**CONTEST["evaluate"], "only": {"glaucoma": "healthy"}}, "curve": None}) == []
+    overall = copied.read("quality/contest.parquet").query("figure == 'overall'")
+    assert overall["note"].str.contains("only glaucoma healthy: ").all() and overall["estimate"].notna().all()
+    assert "patients, glaucoma healthy alone" in copied.page.read_text()
+    for only, message in (({"glaucom": ["healthy"]}, "'glaucom' is no label .did you mean 'glaucoma'"),
+                          ({"glaucoma": ["sick"]}, "'sick' is no level of 'glaucoma'"),
+                          ({"glaucoma": []}, "no level of 'glaucoma' is named")):
+        with pytest.raises(InputError, match=f"c.yaml: evaluate.only: {message}"):
+            copied.run({"evaluate": {"only": only}})
+
+
 def test_a_plan_that_matches_the_cohort_needs_no_warning(copied):
     copied.run({"plans": {"all": {"policy": "match", "size": 60, "steps": 1}}})
     assert "does not ask for each group" not in (copied.out / "report/index.html").read_text()

@@ -191,6 +191,22 @@ def test_time_spent_before_an_interruption_is_counted(tmp_path, monkeypatch):
     assert run.seconds == {"work": 7.0}
 
 
+def test_image_quality_can_be_kept_to_one_diagnosis(copied, brief):
+    before = copied.stamps()
+    copied.values["evaluate"]["only"] = {"glaucoma": "healthy"}
+    copied.run()
+    assert {name for name, when in copied.stamps().items() if before[name] != when} == {"quality"}
+    table = pd.read_parquet(copied.out / TABLES[0])
+    real = pd.read_parquet(copied.out / "cohort/cohort.parquet").query("split == 'test' and domain == 'id'")
+    healthy = int((real["label.glaucoma"] == "healthy").sum())
+    whole = table[(table["metric"] == "kd") & (table["group"] == "*")]
+    assert set(whole["run"]) == {"none", "perturbation", "reconstruction"} and set(whole["n_real"]) == {healthy}
+    assert report_of(copied)["facts"]["Image quality is of"] == "glaucoma healthy alone"
+    copied.values["evaluate"]["only"] = {"glaucoma": ["healthi"]}
+    with pytest.raises(InputError, match=r"study.yaml: evaluate.only: 'healthi' is no level .*did you mean 'healthy'"):
+        copied.run()
+
+
 def test_several_seeds_name_generators_by_seed_and_a_phantom_may_be_a_stage(desk, brief):
     """Also: a generator's name is its key in `mechanisms`, and groups may be chosen."""
     del desk.values["cohort"]

@@ -27,6 +27,7 @@ from equigen.quality.measuring import EncodedSide, check_features, measure_set, 
 from equigen.quality.plan import Measured, Memory, Plan
 from equigen.quality.rows import join
 from equigen.quality.sources import ImageSet, Source, attribute_levels, codes, image_set
+from equigen.quality.strata import Only, within
 
 Guidance = float | Literal["calibrated", "common"]
 FILES = {"summary": "contest.parquet", "seeds": "contest_seeds.parquet"}
@@ -104,6 +105,7 @@ def measure_contest(
     repeats: int = 5,
     min_patients: int = 30,
     limit: int = 4000,
+    only: Only | None = None,
     reference: str = "none",
     cache_dir: str | Path | None = None,
     workers: int = 1,
@@ -132,6 +134,7 @@ def measure_contest(
         repeats: how often each row is used in subsamples of n, at least, and half splits of the floor.
         min_patients: cells with fewer real patients, or fewer generated images, get no number.
         limit: images per side and cell; beyond it whole patients are drawn at random.
+        only: label to levels: images of other diagnoses are left out on both sides (``strata.within``).
         reference: name of the mechanism that the others are compared with.
         cache_dir: folder that keeps features, so that an interrupted measurement goes on; None keeps none.
         workers: samples measured at once, one thread each (more than 1: matrix products take one thread).
@@ -140,7 +143,8 @@ def measure_contest(
 
     Raises:
         InputError: no sample, two of one name, a guidance that is no positive number, "calibrated" or "common",
-            images or attributes that are missing, an unknown metric, a senseless setting, features not finite.
+            images, attributes or diagnoses that are missing, an unknown metric, a senseless setting, features not
+            finite.
 
     """
     settings = Settings(None, repeats, replicates, seed, min_patients, limit)
@@ -148,9 +152,10 @@ def measure_contest(
     replace(settings, replicates=permutations).check()
     wanted = wanted_metrics(metrics, train=False, labels=False)
     _check(samples)
-    truth = image_set(real, "real")
-    made = [(sample, image_set(sample.source, sample.name)) for sample in samples]
-    levels = _levels(truth, [images for _, images in made], groups)
+    sides = {"real": image_set(real, "real"), **{item.name: image_set(item.source, item.name) for item in samples}}
+    levels = _levels(sides["real"], [sides[sample.name] for sample in samples], groups)
+    sides = within(sides, only or {})
+    truth, made = sides["real"], [(sample, sides[sample.name]) for sample in samples]
     network, first = load_encoder(encoder), made[0][1]
     coder = _Coder(network, size or default_size(first), levels, cache_dir)
     side = coder.encode(truth, "real", show=show)

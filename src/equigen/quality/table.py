@@ -28,6 +28,7 @@ from equigen.quality.measuring import (
 )
 from equigen.quality.rows import assemble, join
 from equigen.quality.sources import ImageSet, Source, attribute_levels, codes, image_set
+from equigen.quality.strata import Only, within
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def evaluate(
     size: int | None = None,
     min_patients: int = 30,
     limit: int = 4000,
+    only: Only | None = None,
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
@@ -65,7 +67,7 @@ def evaluate(
     options = {"train": train, "labels": labels, "kinds": kinds, "metrics": metrics, "intersections": intersections,
                "encoder": encoder, "matched_n": matched_n, "repeats": repeats, "replicates": replicates,
                "seed": seed, "size": size, "min_patients": min_patients, "limit": limit,
-               "cache_dir": cache_dir, "show": show}
+               "only": only, "cache_dir": cache_dir, "show": show}
     return evaluate_sets(real, {run: generated}, groups, **options).quality  # type: ignore[arg-type]
 
 
@@ -87,6 +89,7 @@ def evaluate_sets(
     size: int | None = None,
     min_patients: int = 30,
     limit: int = 4000,
+    only: Only | None = None,
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> Evaluation:
@@ -117,6 +120,8 @@ def evaluate_sets(
         size: side in pixels to which all are brought; None takes that of the first generated image.
         min_patients: cells with fewer real patients, or fewer generated images, get no number.
         limit: images per side and cell; beyond it whole patients are drawn at random, and the note says so.
+        only: label to levels: images of other diagnoses are left out on both sides (``strata.within``). The judge is
+            not asked for a label of which one level is left, unless ``labels`` names it.
         cache_dir: folder that keeps features between calls; None keeps none.
         show: show progress bars.
 
@@ -127,16 +132,17 @@ def evaluate_sets(
         are most like copies of a training image, empty without ``train``.
 
     Raises:
-        InputError: no set, images or attributes are missing, levels differ between the sides, an unknown metric
-            or one that lacks its input, a setting is senseless, features are not finite.
+        InputError: no set, images, attributes or diagnoses are missing, levels differ between the sides, an unknown
+            metric or one that lacks its input, a setting is senseless, features are not finite.
 
     """
     settings = Settings(matched_n, repeats, replicates, seed, min_patients, limit)
     settings.check()
     sources = _sources(real, generated, train)
+    levels = _levels(sources["real"], [sources[name] for name in generated], groups)
+    sources |= within({name: sources[name] for name in ("real", *generated)}, only or {})
     made = [sources[name] for name in generated]
-    levels = _levels(sources["real"], made, groups)
-    named = _labels(sources["real"], made, labels)
+    named = _labels(sources["real"], made, labels, only or {})
     wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named))
     network = load_encoder(encoder)
     pixels = size or default_size(made[0])
@@ -242,13 +248,13 @@ def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> d
     return levels
 
 
-def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None) -> list[str]:
-    """Labels that a judge looks for, of those that all sides have."""
+def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None, only: Only) -> list[str]:
+    """Labels that a judge looks for, of those that all sides have; none of which one level is left, unless named."""
     sides = [real, *made]
     known = [str(column)[6:] for column in real.frame.columns if str(column).startswith("label.")]
     shared = [name for name in known if all(f"label.{name}" in side.frame.columns for side in sides)]
     if labels is None:
-        return shared
+        return [name for name in shared if name not in only or real.frame[f"label.{name}"].nunique() > 1]
     problems = [Problem(f"not every side has the label '{name}'", f"all have: {', '.join(shared) or 'none'}",
                         column=f"label.{name}") for name in labels if name not in shared]
     if problems:

@@ -14,6 +14,7 @@ from equigen.equity import Groups, build, group_losses, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import load_encoder
+from equigen.quality.strata import Only, level_faults
 from equigen.study.faults import at
 from equigen.study.readers import check_readers
 from equigen.study.settings import StudySettings, check_keys
@@ -110,6 +111,14 @@ def check_names(
         ]
     if problems:
         raise InputError("The study's settings do not fit the cohort.", problems)
+
+
+def check_only(only: Only, cohort: Cohort, source: str) -> None:
+    """Diagnoses that the measurement is kept to. Raises InputError for those the cohort does not have."""
+    known = {name: list(spec.levels or ()) for name, spec in cohort.labels.items()}
+    problems = level_faults(known, only, "evaluate.only: ", source)
+    if problems:
+        raise InputError("The settings do not fit the cohort.", problems)
 
 
 def check_cohort(

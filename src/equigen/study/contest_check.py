@@ -16,7 +16,7 @@ from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import load_encoder
 from equigen.quality.measuring import wanted_metrics
-from equigen.study.check import check_cohort
+from equigen.study.check import check_cohort, check_only
 from equigen.study.contest_places import Member, Places
 from equigen.study.contest_settings import PRETRAINED, ContestSettings
 from equigen.study.faults import at
@@ -169,6 +169,7 @@ def check_images(
 
     ``coders``: the autoencoder of each training, by its path. Raises InputError.
     """
+    check_only(settings.evaluate.only, cohort, source)
     check_cohort({member.path: chosen for member, chosen in runs.items()}, cohort, coders, source)
     own = {str(places.generator(member).resolve()) for member in runs}
     first = {

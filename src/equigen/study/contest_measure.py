@@ -90,6 +90,7 @@ def _measured(
         replicates=asked.replicates,
         permutations=asked.permutations,
         limit=asked.limit,
+        only=asked.only,
         cache_dir=cache,
         workers=max(1, (os.cpu_count() or 1) // settings.threads),
         show=show,

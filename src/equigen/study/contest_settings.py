@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from equigen.study.settings import NAME, TAKEN, base_faults, check_keys, read_values
-from equigen.study.stage_settings import MechanismSettings, PhantomStage, PlanRequest, Strict
+from equigen.study.stage_settings import MechanismSettings, OnlySettings, PhantomStage, PlanRequest, Strict
 
 PRETRAINED = "pretrained"
 SET_ELSEWHERE = {
@@ -28,6 +28,7 @@ class ContestEvaluate(Strict):
     replicates: int = Field(300, ge=20)                                 # bootstrap draws of the real patients
     permutations: int = Field(200, ge=20)                               # of group labels, for the gap that chance gives
     limit: int = Field(4000, ge=50)                                     # images per side in a cell
+    only: OnlySettings = Field(default_factory=dict)                    # label: diagnoses of which images are compared
 
 
 class CalibrateStage(Strict):

@@ -15,6 +15,7 @@ from equigen.cohort.phantom import Oracle
 from equigen.latents import Autoencoder
 from equigen.quality import Evaluation, ImageSet, evaluate_sets, oracle_correctness
 from equigen.quality.sources import image_set
+from equigen.quality.strata import within
 from equigen.study.stage_settings import EvaluateSettings
 
 RECONSTRUCTION = "reconstruction"
@@ -36,9 +37,11 @@ def evaluate_study(
     """
     held_out = cohort.split("test", domain="id")
     levels = {name: list(spec.levels) for name, spec in cohort.attributes.items()}
-    pixels = load_images(list(held_out.frame["path"]), size)
-    real = ImageSet(held_out.frame.reset_index(drop=True), levels=levels)
-    made = {name: _with_levels(image_set(folder, "generated"), levels) for name, folder in folders.items()}
+    sides = {"real": ImageSet(held_out.frame.reset_index(drop=True), levels=levels)}
+    sides |= {name: _with_levels(image_set(folder, name), levels) for name, folder in folders.items()}
+    made = within(sides, asked.only)
+    real = made.pop("real")
+    pixels = load_images(list(real.frame["path"]), size)
     made[RECONSTRUCTION] = ImageSet(real.frame, reconstructed(coder, pixels), levels)
     rows = []
     if cohort.phantom:

@@ -21,8 +21,9 @@ from equigen.files import read_json, write_parquet
 from equigen.latents import LatentStore, encode, encode_store, reconstruction_error, store_error
 from equigen.progress import console
 from equigen.quality import Evaluation
+from equigen.quality.strata import told
 from equigen.report import write_report
-from equigen.study.check import check_cohort, check_early, check_sets, generators, used_plans
+from equigen.study.check import check_cohort, check_early, check_only, check_sets, generators, used_plans
 from equigen.study.pairs import beside_report, pairs_stage
 from equigen.study.pictures import grids
 from equigen.study.quality import evaluate_study
@@ -61,6 +62,7 @@ class Study:
         self.training = next(iter(self.runs.values()))  # they differ in mechanism and seed alone
         self.coder = open_coder(self.settings.autoencoder, self.base, self.training, best_device(), self.source)
         self.cohort = self._cohort()
+        check_only(self.settings.evaluate.only, self.cohort, self.source)
         check_cohort(self.runs, self.cohort, dict.fromkeys(self.runs, self.coder), self.source)
         self.starts = check_sets(self.settings, self.runs, self.cohort, self.coder, self.source)
         console.print()
@@ -271,7 +273,7 @@ class Study:
 
     def _facts(self) -> dict[str, str]:
         """What stands under the title."""
-        frame, seeds = self.cohort.frame, len(self.settings.seeds)
+        frame, seeds, only = self.cohort.frame, len(self.settings.seeds), self.settings.evaluate.only
         domains = frame["domain"].value_counts()
         return {
             "Cohort": f"{self.cohort.name}: {len(frame):,} images of {frame['patient'].nunique():,} patients",
@@ -281,6 +283,7 @@ class Study:
             "Images seen in training": f"{self.training.images:,} each",
             **base_fact(self.training),
             "Image size": f"{self.settings.size} x {self.settings.size} pixels",
+            **({"Image quality is of": f"{told(only)} alone"} if only else {}),
         }
 
 

@@ -50,6 +50,16 @@ def _empty(value: object) -> object:
 MechanismSettings = Annotated[dict[str, Any], BeforeValidator(_empty)]
 
 
+def _several(value: object) -> object:
+    """``{dx: nv}`` means ``{dx: [nv]}``."""
+    if not isinstance(value, dict):
+        return value
+    return {key: item if isinstance(item, list) else [item] for key, item in value.items()}
+
+
+OnlySettings = Annotated[dict[str, list[str]], BeforeValidator(_several)]
+
+
 class EvaluateSettings(Strict):
     """Image quality against the held-out test images of the training domain."""
 
@@ -62,6 +72,7 @@ class EvaluateSettings(Strict):
     matched_n: int | None = Field(None, ge=2)
     replicates: int = Field(500, ge=20)
     limit: int = Field(4000, ge=50)         # images per side in a cell; beyond it whole patients are drawn at random
+    only: OnlySettings = Field(default_factory=dict)   # label: diagnoses of which images are compared, no others
 
 
 class DiagnoseSettings(Strict):

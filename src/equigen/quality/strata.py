@@ -1,0 +1,86 @@
+"""Comparison within diagnoses: groups that have them in different shares are compared where they have the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from equigen.cohort.spec import nearest
+from equigen.errors import InputError, Problem
+from equigen.quality.questions import JOIN
+from equigen.quality.rows import join
+from equigen.quality.sources import ImageSet
+
+Only: TypeAlias = Mapping[str, Sequence[str]]  # label -> levels of which images are kept
+
+
+def within(sides: Mapping[str, ImageSet], only: Only) -> dict[str, ImageSet]:
+    """Of every side the images that have one of the named levels in each label; of several findings, one suffices.
+
+    Groups differ in their diagnoses, and diagnoses in how well they are drawn, so a gap between groups may be one
+    between diagnoses. Within one diagnosis that cause is away. An image whose label is unknown is left out.
+
+    Args:
+        sides: the real images, named "real", and those held against them.
+        only: label to levels; empty keeps all. The remark of the real side says what was kept.
+
+    Raises:
+        InputError: a label that a side lacks, a level that no real image has, no level named, no image left.
+
+    """
+    problems = [problem for side, images in sides.items() for problem in _lacking(images, only, side)]
+    real = sides["real"].frame
+    problems = problems or level_faults({name: _levels(real[f"label.{name}"]) for name in only}, only)
+    kept = {} if problems else {side: _kept(images, only) for side, images in sides.items()}
+    problems += [Problem(f"{side}: no image has {told(only)}", "name other levels, or generate images that have it")
+                 for side, images in kept.items() if not len(images)]
+    if problems:
+        raise InputError("The comparison cannot be kept within these diagnoses.", problems)
+    if len(kept["real"]) == len(real):
+        return kept
+    words = f"only {told(only)}: {len(kept['real']):,} of {len(real):,} real images"
+    return {**kept, "real": replace(kept["real"], remark=join(kept["real"].remark, words))}
+
+
+def level_faults(known: Only, only: Only, key: str = "", source: str | None = None) -> list[Problem]:
+    """Labels and levels that are not known, each with the nearest that is. ``key``: what to write before them."""
+    problems = []
+    for name, levels in only.items():
+        if name not in known:
+            problems.append(Problem(f"{key}'{name}' is no label", nearest(name, known), file=source))
+        elif not levels:
+            mend = f"name one or more of {', '.join(known[name])}"
+            problems.append(Problem(f"{key}no level of '{name}' is named", mend, file=source))
+        else:
+            problems += [Problem(f"{key}'{level}' is no level of '{name}'", nearest(level, known[name]), file=source)
+                         for level in levels if level not in known[name]]
+    return problems
+
+
+def told(only: Only) -> str:
+    """In words: ``dx nv or mel, stage 1``."""
+    return ", ".join(f"{name} {' or '.join(levels)}" for name, levels in only.items())
+
+
+def _lacking(images: ImageSet, only: Only, side: str) -> list[Problem]:
+    labels = [str(column)[6:] for column in images.frame.columns if str(column).startswith("label.")]
+    return [Problem(f"the images of {side} have no label '{name}'", nearest(name, labels), column=f"label.{name}")
+            for name in only if name not in labels]
+
+
+def _kept(images: ImageSet, only: Only) -> ImageSet:
+    if not only:
+        return images
+    chosen = np.ones(len(images), dtype=bool)
+    for name, levels in only.items():
+        cells = images.frame[f"label.{name}"]
+        chosen &= [pd.notna(cell) and not set(levels).isdisjoint(str(cell).split(JOIN)) for cell in cells]
+    return images.take(np.flatnonzero(chosen))
+
+
+def _levels(cells: pd.Series) -> list[str]:
+    return sorted({level for cell in cells.dropna().unique() for level in str(cell).split(JOIN)})
