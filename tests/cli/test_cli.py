@@ -35,8 +35,8 @@ OPTIONS = {
     "calibrate": "GENERATOR COHORT --attribute --out --objective --gap-weight --budget --bounds --images --steps "
                  "--encoder --confirm --confirm-images --replicates --min-patients --seed --batch",
     "compare": "COMPARISON_YAML --out --jobs --engine --set",
-    "evaluate": "--real --generated --out --groups --labels --only --train --image --patient --encoder --metrics --size "
-    "--matched-n --replicates --seed --intersections",
+    "evaluate": "--real --generated --out --groups --labels --only --train --image --patient --encoder --metrics "
+    "--size --matched-n --replicates --seed --intersections",
     "diagnose": "COHORT --out --synthetic --label --ratios --images --size --seeds",
     "audit": "PREDICTIONS --out --groups --truth --score --patient --site --replicates",
     "report": "--out --quality --fairness --title",

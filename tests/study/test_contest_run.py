@@ -10,11 +10,13 @@ import pandas as pd
 import pytest
 import yaml
 
+from equigen.cohort import Cohort
 from equigen.errors import EquigenError, InputError
 from equigen.files import write_parquet
 from equigen.quality import load_encoder
 from equigen.study import contest as module
 from equigen.study import contest_check, contest_job, contest_steps
+from equigen.study.check import check_only
 from equigen.study.contest import run_contest
 from equigen.study.jobs import Handle
 from equigen.synthesis.guidance import Guidance
@@ -147,6 +149,9 @@ def test_only_one_diagnosis_can_be_measured_and_nothing_is_trained_for_it(copied
                           ({"glaucoma": []}, "no level of 'glaucoma' is named")):
         with pytest.raises(InputError, match=f"c.yaml: evaluate.only: {message}"):
             copied.run({"evaluate": {"only": only}})
+    rows = {"plan 'one'": pd.DataFrame({"label.glaucoma": ["healthy", None]})}
+    with pytest.raises(InputError, match=r"c.yaml: evaluate.only: no image of plan 'one' has glaucoma glaucoma"):
+        check_only({"glaucoma": ["glaucoma"]}, Cohort.load(copied.out / "cohort"), rows, "c.yaml")
 
 
 def test_a_plan_that_matches_the_cohort_needs_no_warning(copied):

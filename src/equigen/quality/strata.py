@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from equigen.cohort.spec import nearest
 from equigen.errors import InputError, Problem
@@ -61,6 +62,15 @@ def level_faults(known: Only, only: Only, key: str = "", source: str | None = No
     return problems
 
 
+def has(frame: pd.DataFrame, only: Only) -> NDArray[np.bool_]:
+    """[N] which rows have one of the levels in each label."""
+    kept = np.ones(len(frame), dtype=bool)
+    for name, levels in only.items():
+        cells = frame[f"label.{name}"]
+        kept &= [pd.notna(cell) and not set(levels).isdisjoint(str(cell).split(JOIN)) for cell in cells]
+    return kept
+
+
 def told(only: Only) -> str:
     """In words: ``dx nv or mel, stage 1``."""
     return ", ".join(f"{name} {' or '.join(levels)}" for name, levels in only.items())
@@ -73,13 +83,7 @@ def _lacking(images: ImageSet, only: Only, side: str) -> list[Problem]:
 
 
 def _kept(images: ImageSet, only: Only) -> ImageSet:
-    if not only:
-        return images
-    chosen = np.ones(len(images), dtype=bool)
-    for name, levels in only.items():
-        cells = images.frame[f"label.{name}"]
-        chosen &= [pd.notna(cell) and not set(levels).isdisjoint(str(cell).split(JOIN)) for cell in cells]
-    return images.take(np.flatnonzero(chosen))
+    return images.take(np.flatnonzero(has(images.frame, only))) if only else images
 
 
 def _levels(cells: pd.Series) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import pandas as pd
 import torch
 
 from equigen.cohort import Cohort, parse_spec, read_yaml
@@ -14,7 +15,7 @@ from equigen.equity import Groups, build, group_losses, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import load_encoder
-from equigen.quality.strata import Only, level_faults
+from equigen.quality.strata import Only, has, level_faults, told
 from equigen.study.faults import at
 from equigen.study.readers import check_readers
 from equigen.study.settings import StudySettings, check_keys
@@ -113,10 +114,18 @@ def check_names(
         raise InputError("The study's settings do not fit the cohort.", problems)
 
 
-def check_only(only: Only, cohort: Cohort, source: str) -> None:
-    """Diagnoses that the measurement is kept to. Raises InputError for those the cohort does not have."""
+def check_only(only: Only, cohort: Cohort, plans: Mapping[str, pd.DataFrame], source: str) -> None:
+    """Whether the diagnoses that the measurement is kept to are the cohort's, with images of them on both sides.
+
+    ``plans``: rows of the plans that are measured. Raises InputError.
+    """
     known = {name: list(spec.levels or ()) for name, spec in cohort.labels.items()}
     problems = level_faults(known, only, "evaluate.only: ", source)
+    sides = {"the test split": cohort.split("test", domain="id").frame, **plans}
+    problems = problems or [
+        Problem(f"evaluate.only: no image of {side} has {told(only)}", "name other levels", file=source)
+        for side, frame in sides.items() if not has(frame, only).any()
+    ]
     if problems:
         raise InputError("The settings do not fit the cohort.", problems)
 
@@ -168,6 +177,8 @@ def check_sets(
     """
     used = {name: settings.plans[name] for name in used_plans(settings)}
     rows = planned(used, cohort, next(iter(runs.values())), source)  # they differ in mechanism and seed alone
+    measured = settings.evaluate.plan
+    check_only(settings.evaluate.only, cohort, {f"plan '{measured}'": rows[measured]}, source)
     check_readers(settings, cohort, source)
     return check_starts(runs, cohort, dict.fromkeys(runs, coder), dict.fromkeys(runs, rows), source)
 

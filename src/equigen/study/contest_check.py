@@ -169,7 +169,6 @@ def check_images(
 
     ``coders``: the autoencoder of each training, by its path. Raises InputError.
     """
-    check_only(settings.evaluate.only, cohort, source)
     check_cohort({member.path: chosen for member, chosen in runs.items()}, cohort, coders, source)
     own = {str(places.generator(member).resolve()) for member in runs}
     first = {
@@ -179,6 +178,9 @@ def check_images(
     _check_calibration(settings, cohort, source)
     rows = {text: _asked(settings, cohort, chosen, source) for text, chosen in
             {chosen.reads_text: chosen for chosen in runs.values()}.items()}  # fmt: skip
+    for own_rows in rows.values():
+        named = {f"plan '{name}'": asked for name, asked in own_rows.items()}
+        check_only(settings.evaluate.only, cohort, named, source)
     check_starts(first, cohort, coders, {name: rows[chosen.reads_text] for name, chosen in first.items()}, source)
 
 

@@ -23,7 +23,7 @@ from equigen.progress import console
 from equigen.quality import Evaluation
 from equigen.quality.strata import told
 from equigen.report import write_report
-from equigen.study.check import check_cohort, check_early, check_only, check_sets, generators, used_plans
+from equigen.study.check import check_cohort, check_early, check_sets, generators, used_plans
 from equigen.study.pairs import beside_report, pairs_stage
 from equigen.study.pictures import grids
 from equigen.study.quality import evaluate_study
@@ -62,7 +62,6 @@ class Study:
         self.training = next(iter(self.runs.values()))  # they differ in mechanism and seed alone
         self.coder = open_coder(self.settings.autoencoder, self.base, self.training, best_device(), self.source)
         self.cohort = self._cohort()
-        check_only(self.settings.evaluate.only, self.cohort, self.source)
         check_cohort(self.runs, self.cohort, dict.fromkeys(self.runs, self.coder), self.source)
         self.starts = check_sets(self.settings, self.runs, self.cohort, self.coder, self.source)
         console.print()
