@@ -88,6 +88,8 @@ def evaluate(
 
     asked, diagnoses, kept = words(groups), words(labels), strata(only)
     read = diagnoses if not kept else list(dict.fromkeys([*(diagnoses or []), *kept]))
+    if kept and diagnoses is None and not is_cohort(real):
+        diagnoses = []  # a table's label that was read to be kept to is no question for the judge
     named = named_paths(generated)
     sides = {name: image_side(path, asked, image, None, read) for name, path in named.items()}
     owner = None if patient == "none" else patient

@@ -66,6 +66,8 @@ def test_evaluate_keeps_to_diagnoses(sides, tmp_path):
     whole = table[table["group"] == "*"].iloc[0]
     assert (whole["n_real"], whole["n_generated"]) == (35, 20) and "only dx hard: 35 of 70" in whole["note"]
     head = ("evaluate", "--out", tmp_path / "r", "--real", sides / "real-dx.csv", "--generated", sides / "fake-dx.csv")
+    table = measured(sides, tmp_path / "s", "--only", "dx=hard,easy", "--train", sides / "real.csv", **tables)
+    assert not table["metric"].str.startswith("semantic").any()  # dx was read to be kept to, nobody asked for a judge
     assert "'heard' is no level of 'dx' (did you mean 'hard'?)" in refused(*head, "--only", "dx=easy,heard")
     assert "labels.stage: the table has no such column" in refused(*head, "--only", "stage=1")
     for wrong in (["dx"], ["=hard"], ["dx="], ["dx=hard", "--only", "dx=easy"]):
