@@ -81,6 +81,7 @@ def test_without_pretraining_every_mechanism_starts_from_nothing_or_from_the_fil
         ({"settings": {"a": {"pretrain": {}}}, "pretrain": None}, "changes a pretrain that is not there"),
         ({"train": {"start": "x"}}, "train.start: training goes on from 'pretrain'"),
         ({"calibrate": {"attribute": "sex", "mechanisms": ["balanced"]}}, "calibrate.mechanisms 'balanced' is not"),
+        ({"calibrate": {"attribute": "sex", "images": 4}}, r"calibrate\.images: .*greater than or equal to 8"),
         ({"calibrate": {"attribute": "sex", "bounds": [4, 1]}}, r"bounds \[4.0, 1.0\]: give the least"),
         ({"curve": {"plan": "b"}}, r"curve.plan 'b' is not among plans \(all\)"),
         ({"curve": {"plan": "all", "mechanism": "x"}}, "curve.mechanism 'x' is not among mechanisms"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 
 from equigen.study.settings import NAME, TAKEN, base_faults, check_keys, read_values
 from equigen.study.stage_settings import MechanismSettings, OnlySettings, PhantomStage, PlanRequest, Strict
+from equigen.synthesis.calibrate_check import LEAST_IMAGES, are_bounds
 
 PRETRAINED = "pretrained"
 SET_ELSEWHERE = {
@@ -40,13 +40,12 @@ class CalibrateStage(Strict):
     budget: int = Field(4000, ge=1)                                     # generated images for each generator
     bounds: tuple[Guidance, Guidance] = (1.0, 4.0)                      # least and greatest guidance
     mechanisms: list[str] = Field(["none"], min_length=1)
-    images: int | None = Field(None, ge=2)                              # for each group and evaluation
+    images: int | None = Field(None, ge=LEAST_IMAGES)                   # for each group and evaluation
     steps: int = Field(20, ge=1)
 
     @model_validator(mode="after")
     def _bounds(self) -> CalibrateStage:
-        low, high = self.bounds
-        if not low < high < math.inf:
+        if not are_bounds(self.bounds):
             raise ValueError(f"bounds {list(self.bounds)}: give the least and the greatest guidance, such as [1, 4]")
         return self
 

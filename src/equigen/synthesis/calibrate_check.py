@@ -19,6 +19,11 @@ USUAL = 8          # evaluations of each group where the number of images is not
 MOST_IMAGES = 250  # then, at most
 
 
+def are_bounds(bounds: tuple[float, ...]) -> bool:
+    """Whether these are a least and a greatest guidance."""
+    return len(bounds) == 2 and all(map(math.isfinite, bounds)) and 0 <= bounds[0] < bounds[1]
+
+
 def check_options(
     objective: str, gap_weight: float, budget: int, bounds: tuple[float, float], images: int | None, steps: int,
     confirm_images: int, replicates: int,
@@ -29,7 +34,7 @@ def check_options(
         problems.append(Problem(f"objective '{objective}'", f"use one of {', '.join(get_args(Objective))}"))
     if not (math.isfinite(gap_weight) and gap_weight >= 0):
         problems.append(Problem(f"gap_weight {gap_weight}", "use 0 or more"))
-    if len(bounds) != 2 or not all(map(math.isfinite, bounds)) or not 0 <= bounds[0] < bounds[1]:
+    if not are_bounds(bounds):
         mend = "give the least and the greatest guidance, such as 1 and 4"
         problems.append(Problem(f"bounds {tuple(bounds)}", mend))
     least = {"budget": (budget, 1), "steps": (steps, 1), "confirm_images": (confirm_images, LEAST_IMAGES),
