@@ -45,6 +45,11 @@ class ImageSet:
         """Names of the attributes in the table."""
         return [str(name)[5:] for name in self.frame.columns if str(name).startswith("attr.")]
 
+    @property
+    def labels(self) -> list[str]:
+        """Names of the labels in the table."""
+        return [str(name)[6:] for name in self.frame.columns if str(name).startswith("label.")]
+
     def patients(self, side: str) -> NDArray[np.str_]:
         """[N] patient of each image; an image without one stands for itself."""
         own = np.array([f"{side} image {index}" for index in range(len(self))], dtype=str)

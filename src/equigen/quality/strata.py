@@ -77,9 +77,8 @@ def told(only: Only) -> str:
 
 
 def _lacking(images: ImageSet, only: Only, side: str) -> list[Problem]:
-    labels = [str(column)[6:] for column in images.frame.columns if str(column).startswith("label.")]
-    return [Problem(f"the images of {side} have no label '{name}'", nearest(name, labels), column=f"label.{name}")
-            for name in only if name not in labels]
+    return [Problem(f"the images of {side} have no label '{name}'", nearest(name, images.labels),
+                    column=f"label.{name}") for name in only if name not in images.labels]
 
 
 def _kept(images: ImageSet, only: Only) -> ImageSet:
@@ -87,4 +86,4 @@ def _kept(images: ImageSet, only: Only) -> ImageSet:
 
 
 def _levels(cells: pd.Series) -> list[str]:
-    return sorted({level for cell in cells.dropna().unique() for level in str(cell).split(JOIN)})
+    return sorted({level for cell in cells.dropna().unique() for level in str(cell).split(JOIN) if level})

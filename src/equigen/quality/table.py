@@ -251,8 +251,7 @@ def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> d
 def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None, only: Only) -> list[str]:
     """Labels that a judge looks for, of those that all sides have; none of which one level is left, unless named."""
     sides = [real, *made]
-    known = [str(column)[6:] for column in real.frame.columns if str(column).startswith("label.")]
-    shared = [name for name in known if all(f"label.{name}" in side.frame.columns for side in sides)]
+    shared = [name for name in real.labels if all(name in side.labels for side in sides)]
     if labels is None:
         return [name for name in shared if name not in only or real.frame[f"label.{name}"].nunique() > 1]
     problems = [Problem(f"not every side has the label '{name}'", f"all have: {', '.join(shared) or 'none'}",

@@ -19,12 +19,12 @@ from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import Contest as Measured
 from equigen.quality import Sample
-from equigen.quality.strata import told, within
+from equigen.quality.strata import has, told
 from equigen.report.contest import write_contest_page
 from equigen.study.contest_bench import Bench
 from equigen.study.contest_check import as_study, check_images, check_names_early, trainings
 from equigen.study.contest_jobs import Plan
-from equigen.study.contest_measure import calibrations, curve_samples, held_out, measure, measure_curve, samples
+from equigen.study.contest_measure import calibrations, curve_samples, measure, measure_curve, samples
 from equigen.study.contest_places import Member, Places
 from equigen.study.contest_settings import ContestSettings, read_contest
 from equigen.study.faults import at
@@ -155,8 +155,8 @@ class Contest(Study):
 
     def _facts(self) -> dict[str, str]:
         """What stands under the title."""
-        chosen = self.chosen
-        test = within({"real": held_out(self.cohort)}, chosen.evaluate.only)["real"].frame
+        chosen, test = self.chosen, self.cohort.split("test", domain="id").frame
+        test = test[has(test, chosen.evaluate.only)]
         only = f", {told(chosen.evaluate.only)} alone" if chosen.evaluate.only else ""
         seen = {run.images for member, run in self.members.items() if member.name in chosen.mechanisms}
         first = {run.images for member, run in self.members.items() if member.name not in chosen.mechanisms}

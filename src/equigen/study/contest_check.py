@@ -178,9 +178,9 @@ def check_images(
     _check_calibration(settings, cohort, source)
     rows = {text: _asked(settings, cohort, chosen, source) for text, chosen in
             {chosen.reads_text: chosen for chosen in runs.values()}.items()}  # fmt: skip
-    for own_rows in rows.values():
-        named = {f"plan '{name}'": asked for name, asked in own_rows.items()}
-        check_only(settings.evaluate.only, cohort, named, source)
+    first_rows = next(iter(rows.values()))  # they differ in prompts alone
+    named = {f"plan '{name}'": asked for name, asked in first_rows.items()}
+    check_only(settings.evaluate.only, cohort, named, source)
     check_starts(first, cohort, coders, {name: rows[chosen.reads_text] for name, chosen in first.items()}, source)
 
 
