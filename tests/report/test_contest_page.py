@@ -13,6 +13,7 @@ from test_report import read
 
 from equigen.errors import InputError
 from equigen.report.contest import Calibrated, write_contest_page
+from equigen.report.contest_convergence import convergence_sentences
 from equigen.report.contest_view import judged, views
 from equigen.report.contest_words import contest_sentences
 
@@ -150,6 +151,12 @@ CURVE = pd.DataFrame([
     {"images_seen": seen, "seed": seed, "attribute": place, "figure": figure, "estimate": 0.3 / (1 + seen / 10000)}
     for seen in (15000, 30000) for seed in range(2) for place, figure in PLACES
 ])  # fmt: skip
+CHANGE = pd.DataFrame([
+    {"setting": "default", "images_seen": seen, "end": 30000, "attribute": place, "figure": figure, "seeds": 2,
+     "estimate": 0.12, "estimate_end": 0.12 + change, "change": change, "change_low": change - 0.01,
+     "change_high": change + 0.01}
+    for seen, change in ((15000, -0.02), (27000, 0.0)) for place, figure in PLACES
+])  # fmt: skip
 GAIN = pd.DataFrame([
     {"set": "group", "figure": "gap", "group": "*", "excess": 0.02, "reference": "default", "difference": -0.03,
      "difference_low": -0.05, "difference_high": -0.01},
@@ -163,7 +170,8 @@ def write(folder, summary=None, **rest):
     given = table() if summary is None else summary
     contest = SimpleNamespace(summary=given, seeds=seeds_of(given))
     options = {
-        "title": "A <b>contest", "facts": {"Cohort": "phantoms & co"}, "curve": CURVE, "phantom": True,
+        "title": "A <b>contest", "facts": {"Cohort": "phantoms & co"}, "curve": CURVE, "curve_change": CHANGE,
+        "phantom": True,
         "calibrations": [Calibrated("none, seed 0", CHOSEN, GAIN), Calibrated("none, seed 1", {**CHOSEN, "groups": {
             "young": 1.5, "old": 2.5}})], "settings": {"seeds": [0, 1, 2]}, "versions": {"equigen": "0.1.0"},
         "timings": {"train": 3.0}, "warnings": ["one <i>image"],
@@ -197,7 +205,9 @@ def test_the_page_has_all_its_parts(page):
     assert "good at guidance 1: overall 100 (96.0 to 104), gap 16.0 (12.0 to 20.0)" in planes[0]
     assert sum("difference" in alt for alt in drawn) == 5  # overall, and worst and gap of two attributes
     assert sum("images seen" in alt for alt in drawn) == 2  # no group's own curve
-    assert "from 120 at 15,000 images seen to 75.0 at 30,000 (mean over seeds)" in text
+    assert sum("from 120 at 15,000 images seen to 75.0 at 30,000 (mean over seeds)" in alt for alt in drawn) == 2
+    assert "gap by sex: from 15,000 to 30,000 images seen it went from 120 to 100" in text
+    assert "Training was still improving when it ended" in text
     for words in ("Chance gap", "chance gap", "seed 2", "takes the common one", "1.25", "gap, against default guidance",
                   "-30.0", "Satterthwaite", "Nothing is trained again"):
         assert words in text, words
@@ -210,10 +220,51 @@ def test_the_json_holds_the_tables_and_the_same_words(page):
     summary = pd.DataFrame(data["summary"]["rows"], columns=data["summary"]["columns"])
     assert summary["estimate"].tolist() == table()["estimate"].tolist()
     assert data["curve"]["columns"] == list(CURVE.columns)
-    assert [own["text"] for own in data["in_short"]] == [own[1] for own in said(table())]
+    assert [own["text"] for own in data["in_short"][:-1]] == [own[1] for own in said(table())]
+    assert data["in_short"][-1]["topic"] == "Has training converged?"
+    assert data["curve_change"]["columns"] == list(CHANGE.columns)
     assert data["calibrations"][0]["chosen"]["groups"] == {"young": 1.25}
     assert data["calibrations"][1]["gain"] is None
     assert data["phantom"] is True
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "name", "seen", "seeds", "tone", "start"),
+    [
+        (-0.0049, 0.002, "kd", 60, 3, "note", "Training had stopped improving (less than 5 %): "),
+        (-0.0049, -0.001, "kd", 60, 3, "note", "Training had stopped"),  # a little is established, and less than 5 %
+        (-0.006, 0.004, "kd", 60, 3, "note", "Whether training had stopped improving cannot be told from these seeds"),
+        (-0.006, -0.001, "kd", 60, 3, "caution", "Training was still improving"),
+        (0.001, 0.02, "kd", 60, 3, "note", "Training had stopped"),  # it became worse
+        (0.001, 0.006, "precision", 60, 3, "caution", "Training was still improving"),
+        (-0.02, -0.001, "precision", 60, 3, "note", "Training had stopped"),
+        (-0.0049, 0.002, "kd", 80, 3, "note", "Whether training had stopped improving cannot be told, since no"),
+        (-0.0049, 0.002, "kd", 60, 1, "note", "Whether training had stopped improving cannot be told from one seed"),
+        (NAN, NAN, "kd", 60, 0, "missing", "Whether training had stopped improving was not measured."),
+    ],
+)  # fmt: skip
+def test_training_has_stopped_improving_where_what_its_last_quarter_brought_is_shown_to_be_small(
+    low, high, name, seen, seeds, tone, start
+):
+    row = {"setting": "default", "end": 100, "attribute": "*", "figure": "overall", "seeds": seeds, "estimate": 0.1}
+    middle = (low + high) / 2
+    early = {**row, "images_seen": 40, "change": -0.05, "change_low": -0.06, "change_high": -0.04,
+             "estimate_end": 0.05}  # what came before the last part does not count
+    last = {**row, "images_seen": seen, "change": middle, "change_low": low, "change_high": high,
+            "estimate_end": 0.1 + middle}
+    kept = [last] if seen == 80 else [early, last]
+    (found,) = convergence_sentences(pd.DataFrame(kept), name)
+    assert found.tone == tone and found.text.startswith(start)
+    if name == "kd" and tone == "caution":
+        assert found.text.endswith("from 60 to 100 images seen it went from 100 to 96.5, a change of -3.50 (-6.00 to "
+                                   "-1.00), -4 %.")  # fmt: skip
+
+
+def test_each_setting_has_a_verdict_of_its_own_and_no_table_none():
+    both = pd.concat([CHANGE, CHANGE.assign(setting="long", end=60000)])
+    assert [own.topic for own in convergence_sentences(both, "kd")] == [
+        "Has training converged? Setting default", "Has training converged? Setting long"]  # fmt: skip
+    assert convergence_sentences(None, "kd") == []
 
 
 def small():
@@ -221,7 +272,7 @@ def small():
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):
-    first, again = (write(tmp_path / name, small(), curve=None) for name in ("a", "b"))
+    first, again = (write(tmp_path / name, small(), curve=None, curve_change=None) for name in ("a", "b"))
     for name in ("index.html", "report.json"):
         assert (again.parent / name).read_bytes() == (first.parent / name).read_bytes()
 
@@ -231,7 +282,7 @@ def test_a_missing_number_is_a_dash_with_its_reason(tmp_path):
     hole = (summary["mechanism"] == "idle") & (summary["figure"] == "old")
     summary.loc[hole, ["estimate", "ci_low", "ci_high", "patient_low", "patient_high", "seed_low", "seed_high"]] = NAN
     summary.loc[hole, "note"] = "too small: 9 patients"
-    text = " ".join(read(write(tmp_path, summary, curve=None, calibrations=[])).text)
+    text = " ".join(read(write(tmp_path, summary, curve=None, curve_change=None, calibrations=[])).text)
     assert "too small: 9 patients" in text
     assert "No generator was calibrated." in text
     assert "No kept generator was measured on the way." in text
@@ -243,4 +294,6 @@ def test_tables_without_a_column_are_refused_and_nothing_is_written(tmp_path):
             write(tmp_path / "out", broken)
     with pytest.raises(InputError, match="images_seen"):
         write(tmp_path / "out", curve=CURVE.drop(columns="images_seen"))
+    with pytest.raises(InputError, match="change_low"):
+        write(tmp_path / "out", curve_change=CHANGE.drop(columns="change_low"))
     assert not (tmp_path / "out").exists()

@@ -180,6 +180,16 @@ def test_the_curve_goes_over_snapshots_the_pretraining_and_what_went_on(finished
     assert whole["estimate"].iloc[2] == pytest.approx(same["estimate"].iloc[0], rel=0.5)
     kept = {path.name for path in (finished.out / "synthetic").rglob("0*")}
     assert "000000016" in kept and "000000032" not in kept  # the last snapshot is the generator itself
+    change = finished.read("curve/curve_change.parquet")
+    assert sorted(set(zip(change["images_seen"], change["end"], strict=True))) == [(16, 48), (32, 48)]
+    values = whole.pivot(index="images_seen", columns="seed", values="estimate")
+    for seen, row in change[change["figure"] == "overall"].set_index("images_seen").iterrows():
+        gained = values.loc[48] - values.loc[seen]
+        assert row["change"] == pytest.approx(gained.mean(), abs=1e-12)
+        assert (row["estimate"], row["estimate_end"]) == pytest.approx((values.loc[seen].mean(), values.loc[48].mean()))
+        assert row["change_low"] < row["change"] < row["change_high"] and row["seeds"] == 2
+        spread = gained.std(ddof=1) / 2**0.5
+        assert row["change_high"] - row["change_low"] > 2 * spread  # other seeds are in it, and other patients
 
 
 def test_again_nothing_is_done_and_trainings_made_elsewhere_are_found_done(copied, monkeypatch):

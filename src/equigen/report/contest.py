@@ -11,9 +11,9 @@ import pandas as pd
 
 from equigen import files
 from equigen.errors import InputError, Problem
+from equigen.report.contest_convergence import CHANGE_COLUMNS, convergence_sentences, curve_section
 from equigen.report.contest_reading import calibration_section, reading_section
 from equigen.report.contest_sections import (
-    curve_section,
     difference_section,
     plane_section,
     seeds_section,
@@ -61,6 +61,7 @@ def write_contest_page(
     title: str,
     facts: Mapping[str, str],
     curve: pd.DataFrame | None = None,
+    curve_change: pd.DataFrame | None = None,
     calibrations: Sequence[Calibrated] = (),
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -78,6 +79,9 @@ def write_contest_page(
         facts: what stands under the title.
         curve: quality over training: ``images_seen, seed, figure, estimate`` and, where there are several,
             ``attribute`` and ``setting``; of the contest's first metric. Groups are not drawn.
+        curve_change: over the seeds, what training on from each of its points to the end has changed:
+            ``setting, images_seen, end, attribute, figure, seeds, estimate, estimate_end, change, change_low,
+            change_high``. Whether training had stopped improving is judged by it.
         calibrations: the guidance that was found for each calibrated generator.
         settings: of the whole contest, shown as they are.
         versions: of the software.
@@ -97,17 +101,20 @@ def write_contest_page(
     _check(contest.seeds, SEED_COLUMNS, "seeds")
     if curve is not None:
         _check(curve, ["images_seen", "seed", "figure", "estimate"], "curve")
+    if curve_change is not None:
+        _check(curve_change, CHANGE_COLUMNS, "curve_change")
     main = parts[0].words.name if parts else "kd"
     sections = [
         plane_section(parts), difference_section(parts, reference), table_section(parts, reference),
-        calibration_section(calibrations, main), curve_section(curve, main), seeds_section(contest.seeds),
+        calibration_section(calibrations, main), curve_section(curve, curve_change, main), seeds_section(contest.seeds),
         reading_section(contest.summary, reference),
         settings_section(settings or {}, versions or {}, timings or {}),
     ]  # fmt: skip
-    page = Page(title, facts, contest_sentences(contest.summary, reference), sections, settings or {}, versions or {},
-                timings or {}, warnings, phantom)
+    said = [*contest_sentences(contest.summary, reference), *convergence_sentences(curve_change, main)]
+    page = Page(title, facts, said, sections, settings or {}, versions or {}, timings or {}, warnings, phantom)
     html = page.html()
-    tables = {"summary": contest.summary, "seeds": contest.seeds, "curve": curve}
+    tables = {"summary": contest.summary, "seeds": contest.seeds, "curve": curve,
+              "curve_change": curve_change}
     shown = [{"name": own.name, "chosen": plain(own.chosen), "gain": as_data(own.gain)} for own in calibrations]
     data = {**page.data(), **{name: as_data(table) for name, table in tables.items()}, "calibrations": shown}
     files.write_json(Path(folder) / "report.json", data)

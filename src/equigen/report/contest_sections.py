@@ -1,4 +1,4 @@
-"""The sections of a contest's page: planes, differences, tables, each seed, convergence."""
+"""The sections of a contest's page: planes, differences, tables, each seed."""
 
 from __future__ import annotations
 
@@ -7,14 +7,13 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.contest_plane import plane_picture
-from equigen.report.contest_view import DERIVED, GAPS, MEANS, UNSAID, View, at, bounds, judged, unit_name
-from equigen.report.curves import curves
+from equigen.report.contest_view import GAPS, MEANS, UNSAID, View, at, bounds, judged
 from equigen.report.figures import looks
 from equigen.report.forest import Mark, forest
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import Metric, metric
+from equigen.report.metrics import metric
 from equigen.report.pictures import alt_text
-from equigen.report.rounding import ABSENT, interval, known, listing, number, p_text
+from equigen.report.rounding import ABSENT, interval, known, number, p_text
 
 OPEN = 2  # parts of a page that are shown without a click
 
@@ -154,44 +153,3 @@ def _seed_rows(rows: pd.DataFrame, numbers: list[str]) -> list[Row]:
             cells = [Cell(number(values.get(seed), words)) for seed in numbers]
             result.append(Row(figure_name(str(attribute), str(figure)), cells))
     return result
-
-
-def curve_section(curve: pd.DataFrame | None, name: str) -> Section:
-    """Quality over images seen, a line a training seed, to see whether training has converged."""
-    if curve is None or curve.empty:
-        return Section("convergence", "Has training converged?", "", [], "No kept generator was measured on the way.")
-    shown = curve[curve["figure"].isin(DERIVED)]
-    words, pictures, text = metric(name), [], []
-    for index, (title, own) in enumerate(shown.assign(title=_curve_titles(shown)).groupby("title", sort=False)):
-        lines = {f"seed {seed}": part.assign(value=part["estimate"] * words.scale)
-                 for seed, part in own.groupby("seed", sort=True)}
-        last = _last_step(own, words)
-        alt = f"{title} over images seen, a line for each of {listing(list(lines))}. {last}"
-        svg = curves(lines, looks(list(lines)), axis=unit_name(words), alt=alt, slug=f"c{index}")
-        pictures.append(Picture(svg, str(title)))
-        text.append(f"{title}: {last}")
-    intro = (
-        f"Generators that were kept on the way, measured like the others ({unit_name(words)}). Where the last points "
-        "still fall, more training would change the comparison."
-    )
-    return Section("convergence", "Has training converged?", intro, [Block("", text, pictures)], "")
-
-
-def _curve_titles(curve: pd.DataFrame) -> list[str]:
-    places = curve["attribute"].astype(str) if "attribute" in curve else [""] * len(curve)
-    settings = curve["setting"].astype(str).tolist() if "setting" in curve else [""] * len(curve)
-    several = len(set(settings)) > 1
-    return [figure_name(place, str(figure)).removesuffix(" by ") + (f", setting {setting}" if several else "")
-            for place, figure, setting in zip(places, curve["figure"], settings, strict=True)]
-
-
-def _last_step(own: pd.DataFrame, words: Metric) -> str:
-    """The mean over seeds at the last two points, in words."""
-    means = own.groupby("images_seen")["estimate"].mean().dropna()
-    if len(means) < 2:
-        return "one point is no curve."
-    (before, first), (after, last) = list(means.items())[-2:]
-    ends = number(first, words), number(last, words)
-    return f"from {ends[0]} at {before:,} images seen to {ends[1]} at {after:,} (mean over seeds)."
-
-

@@ -9,12 +9,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import equigen
 from equigen.cohort import print_counts
 from equigen.devices import best_device
-from equigen.files import read_json, write_parquet
+from equigen.files import read_json
 from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import Contest as Measured
@@ -23,8 +21,10 @@ from equigen.quality.strata import has, told
 from equigen.report.contest import write_contest_page
 from equigen.study.contest_bench import Bench
 from equigen.study.contest_check import as_study, check_images, check_names_early, trainings
+from equigen.study.contest_curve import FILES as CURVE
+from equigen.study.contest_curve import Curve, curve_samples, measure_curve
 from equigen.study.contest_jobs import Plan
-from equigen.study.contest_measure import calibrations, curve_samples, measure, measure_curve, samples
+from equigen.study.contest_measure import calibrations, measure, samples
 from equigen.study.contest_places import Member, Places
 from equigen.study.contest_settings import ContestSettings, read_contest
 from equigen.study.faults import at
@@ -103,21 +103,19 @@ class Contest(Study):
         )
         return Measured.read(place)
 
-    def _curve(self) -> pd.DataFrame | None:
-        """curve.parquet, where a curve was asked for."""
+    def _curve(self) -> Curve | None:
+        """curve.parquet and curve_change.parquet, where a curve was asked for."""
         if self.chosen.curve is None:
             return None
         found = curve_samples(self.chosen, self.members, self.places)
-        inputs = [*self._inputs(found), self.chosen.curve.model_dump()]
+        inputs = [*self._inputs([sample for _, sample in found]), self.chosen.curve.model_dump()]
         place = self.stages.run(
             "curve",
             [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: write_parquet(
-                out / "curve.parquet", measure_curve(self.chosen, self.cohort, found, self.features, self.show)
-            ),
-            ["curve.parquet"],
+            lambda out: measure_curve(self.chosen, self.cohort, found, self.features, self.show).write(out),
+            list(CURVE.values()),
         )
-        return pd.read_parquet(place / "curve.parquet")
+        return Curve.read(place)
 
     def _inputs(self, found: Sequence[Sample]) -> list[Any]:
         """What a measurement depends on: which sets, from which images they come, and the settings."""
@@ -125,7 +123,7 @@ class Contest(Study):
         return [[[*sample.head().values()] for sample in found], content, self.chosen.size,
                 self.chosen.evaluate.model_dump()]
 
-    def _page(self, measured: Measured, curve: pd.DataFrame | None) -> Path:
+    def _page(self, measured: Measured, curve: Curve | None) -> Path:
         """The page and its JSON; written anew every time, since it is cheap."""
         cohort = self.cohort
         warnings = [str(problem) for problem in cohort.warnings]
@@ -136,7 +134,8 @@ class Contest(Study):
             measured,
             title=self.chosen.name,
             facts=self._facts(),
-            curve=curve,
+            curve=curve.points if curve else None,
+            curve_change=curve.change if curve else None,
             calibrations=calibrations(self.chosen, self.members, self.places),
             settings=self.chosen.model_dump(mode="json"),
             versions={"equigen": equigen.__version__, "python": platform.python_version(),
