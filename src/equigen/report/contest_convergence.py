@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.contest_sections import figure_name
-from equigen.report.contest_view import DERIVED, unit_name
+from equigen.report.contest_view import DERIVED, GAPS, unit_name
 from equigen.report.curves import curves
 from equigen.report.figures import looks
 from equigen.report.layout import Block, Picture, Section, Sentence
@@ -101,7 +101,8 @@ def _brought(row: Any, words: Metric) -> str:
     """As ``from 80,000 to 112,000 images seen it went from 260 to 255, a change of -5.00 (-12.0 to 2.00), -2 %``."""
     span = interval(row["change_low"], row["change_high"], words)
     change = signed(row["change"], words) + (f" ({span})" if span else "")
-    share = f", {100 * row['change'] / row['estimate']:+.0f} %" if row["estimate"] > 0 else ""
+    gap = row["figure"] in GAPS  # of a gap near 0 any change is a large share
+    share = f", {100 * row['change'] / row['estimate']:+.0f} %" if row["estimate"] > 0 and not gap else ""
     seen = f"from {int(row['images_seen']):,} to {int(row['end']):,} images seen"
     return (f"{seen} it went from {number(row['estimate'], words)} to {number(row['estimate_end'], words)}, a change "
             f"of {change}{share}.")
