@@ -13,7 +13,7 @@ from test_report import read
 
 from equigen.errors import InputError
 from equigen.report.contest import Calibrated, write_contest_page
-from equigen.report.contest_convergence import convergence_sentences
+from equigen.report.contest_convergence import convergence_sentences, curve_section
 from equigen.report.contest_view import judged, views
 from equigen.report.contest_words import contest_sentences
 
@@ -267,6 +267,12 @@ def test_each_setting_has_a_verdict_of_its_own_and_no_table_none():
     assert [own.topic for own in convergence_sentences(both, "kd")] == [
         "Has training converged? Setting default", "Has training converged? Setting long"]  # fmt: skip
     assert convergence_sentences(None, "kd") == []
+    assert convergence_sentences(CHANGE[:0], "kd") == []
+
+
+def test_one_point_is_told_to_be_no_curve():
+    (block,) = curve_section(CURVE[CURVE["images_seen"] == 30000], CHANGE[:0], "kd").blocks
+    assert block.text == ["overall: one point is no curve.", "gap by sex: one point is no curve."]
 
 
 def small():

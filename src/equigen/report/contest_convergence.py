@@ -44,7 +44,7 @@ def curve_section(curve: pd.DataFrame | None, change: pd.DataFrame | None, name:
         svg = curves(lines, looks(list(lines)), axis=unit_name(words), alt=alt, slug=f"c{index}")
         pictures.append(Picture(svg, str(title)))
         text.append(f"{title}: {last}")
-    if change is not None:
+    if change is not None and not change.empty:
         part = _last_part(change[change["figure"].isin(DERIVED)])
         rows = zip(_titles(part), part.to_dict("records"), strict=True)
         text = [f"{title}: {_brought(row, words)}" for title, row in rows if known(row["change"])]
