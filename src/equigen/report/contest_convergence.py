@@ -17,7 +17,7 @@ from equigen.report.curves import curves
 from equigen.report.figures import looks
 from equigen.report.layout import Block, Picture, Section, Sentence
 from equigen.report.metrics import Metric, metric
-from equigen.report.rounding import interval, known, listing, number, signed
+from equigen.report.rounding import known, listing, number, signed_with_interval
 
 LAST = 0.25    # of all images: the part of a training whose improvement is judged, at least
 MARGIN = 0.05  # of the value before that part: an improvement that is shown to be less counts as none
@@ -99,8 +99,7 @@ def _verdict(row: Any, words: Metric) -> tuple[str, str]:
 
 def _brought(row: Any, words: Metric) -> str:
     """As ``from 80,000 to 112,000 images seen it went from 260 to 255, a change of -5.00 (-12.0 to 2.00), -2 %``."""
-    span = interval(row["change_low"], row["change_high"], words)
-    change = signed(row["change"], words) + (f" ({span})" if span else "")
+    change = signed_with_interval(row["change"], row["change_low"], row["change_high"], words)
     gap = row["figure"] in GAPS  # of a gap near 0 any change is a large share
     share = f", {100 * row['change'] / row['estimate']:+.0f} %" if row["estimate"] > 0 and not gap else ""
     seen = f"from {int(row['images_seen']):,} to {int(row['end']):,} images seen"

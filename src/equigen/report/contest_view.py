@@ -11,7 +11,7 @@ import pandas as pd
 from equigen.errors import InputError, Problem
 from equigen.report.frames import in_order
 from equigen.report.metrics import Metric, metric, ordered
-from equigen.report.rounding import interval, known, number, signed
+from equigen.report.rounding import interval, known, number, signed_with_interval
 from equigen.report.words_comparison import FIRM, difference_verdict
 
 TEXT = ["setting", "mechanism", "plan", "guidance", "metric", "attribute", "figure"]
@@ -89,8 +89,7 @@ class View:
 
     def change(self, row: Any) -> str:
         """``-12 (-20 to -4)``."""
-        span = interval(row["difference_low"], row["difference_high"], self.words)
-        return signed(row["difference"], self.words) + (f" ({span})" if span else "")
+        return signed_with_interval(row["difference"], row["difference_low"], row["difference_high"], self.words)
 
 
 def views(summary: pd.DataFrame) -> list[View]:

@@ -56,6 +56,12 @@ def with_interval(value: Any, low: Any, high: Any, metric: Metric) -> str:
     return f"{number(value, metric)} ({span})" if span else number(value, metric)
 
 
+def signed_with_interval(value: Any, low: Any, high: Any, metric: Metric) -> str:
+    """``-12 (-20 to -4)``."""
+    span = interval(low, high, metric)
+    return f"{signed(value, metric)} ({span})" if span else signed(value, metric)
+
+
 def p_text(p: Any) -> str:
     """``p = 0.03`` or ``p < 0.001``; nothing when unknown."""
     if not known(p):

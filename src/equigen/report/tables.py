@@ -9,7 +9,7 @@ import pandas as pd
 from equigen.report.frames import DERIVED, in_order
 from equigen.report.layout import Cell, Row, Table
 from equigen.report.metrics import Metric, floor_name, metric
-from equigen.report.rounding import ABSENT, count, interval, known, number, p_text, signed
+from equigen.report.rounding import ABSENT, count, interval, known, number, p_text, signed_with_interval
 from equigen.report.words import Verdict, is_group, verdict
 
 WHOLE = "whole set"
@@ -202,8 +202,7 @@ def _gap_name(attribute: str, words: Metric, group: str) -> str:
 
 def _gap_row(row: Any, words: Metric) -> Row:
     reading, beyond = _reading(row, words)
-    span = interval(row["difference_low"], row["difference_high"], words)
-    difference = signed(row["difference"], words) + (f" ({span})" if span else "")
+    difference = signed_with_interval(row["difference"], row["difference_low"], row["difference_high"], words)
     texts = [
         number(row["estimate"], words),
         interval(row["ci_low"], row["ci_high"], words) or ABSENT,

@@ -10,7 +10,7 @@ from equigen.report.figures import REFERENCES
 from equigen.report.frames import in_order
 from equigen.report.layout import Sentence
 from equigen.report.metrics import Metric, metric
-from equigen.report.rounding import interval, known, listing, signed
+from equigen.report.rounding import known, listing, signed_with_interval
 from equigen.report.words import LEVEL, by_mechanism, singles
 
 TOPIC = "Generators compared"
@@ -87,8 +87,7 @@ def _metric(rows: pd.DataFrame, words: Metric) -> str:
 
 
 def _said(row: Any, words: Metric) -> str:
-    span = interval(row["ci_low"], row["ci_high"], words)
-    value = f"{signed(row['difference'], words)} ({span})" if span else signed(row["difference"], words)
+    value = signed_with_interval(row["difference"], row["ci_low"], row["ci_high"], words)
     return f"{row_name(row)} {value}"
 
 

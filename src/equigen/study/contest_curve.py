@@ -52,7 +52,7 @@ def curve_samples(
 ) -> list[tuple[int, Sample]]:
     """The curve's sets, those of the pretraining included, each with the images that its generator had seen."""
     curve = settings.curve
-    found: dict[tuple[str, int, int], Sample] = {}
+    found: list[tuple[int, Sample]] = []
     for member in runs:
         if curve is None or member.name != curve.mechanism:
             continue
@@ -68,9 +68,8 @@ def curve_samples(
             stages[before] = places.synthetic(item, curve.plan, curve.guidance)
         for seen, stage in stages.items():
             name = END if seen == before else f"{seen} images"
-            sample = sample_of(places, member, name, curve.plan, curve.guidance, stage)
-            found[member.setting, member.seed, seen] = sample
-    return [(seen, sample) for (_, _, seen), sample in found.items()]
+            found.append((seen, sample_of(places, member, name, curve.plan, curve.guidance, stage)))
+    return found
 
 
 def measure_curve(
@@ -78,8 +77,8 @@ def measure_curve(
 ) -> Curve:
     """The first metric of every set of the curve, and the change from each point to the end."""
     fewer = {"metrics": settings.evaluate.metrics[:1], "permutations": PERMUTATIONS}
-    asked = settings.evaluate.model_copy(update=fewer)
-    measured = measure(settings, cohort, [sample for _, sample in found], cache, show, asked=asked, reference=END)
+    asked = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update=fewer)})
+    measured = measure(asked, cohort, [sample for _, sample in found], cache, show, reference=END)
     seen = {(sample.setting, sample.mechanism): images for images, sample in found}
     return Curve(_points(measured.seeds, seen), _change(measured.summary, seen))
 

@@ -12,7 +12,7 @@ from equigen.quality import Contest, ImageSet, Sample, measure_contest
 from equigen.report.contest import Calibrated
 from equigen.study.contest_jobs import calibrated_sets, sets_of
 from equigen.study.contest_places import Guidance, Member, Places
-from equigen.study.contest_settings import PRETRAINED, ContestEvaluate, ContestSettings
+from equigen.study.contest_settings import PRETRAINED, ContestSettings
 from equigen.synthesis.guidance import FILE as CALIBRATION
 from equigen.training import TrainSettings
 
@@ -43,10 +43,10 @@ def held_out(cohort: Cohort) -> ImageSet:
 
 def measure(
     settings: ContestSettings, cohort: Cohort, found: Sequence[Sample], cache: Path, show: bool = True,
-    *, asked: ContestEvaluate | None = None, reference: str = "none",
+    reference: str = "none",
 ) -> Contest:
-    """The contest's two tables; ``asked`` in place of ``settings.evaluate``."""
-    asked = asked or settings.evaluate
+    """The contest's two tables."""
+    asked = settings.evaluate
     return measure_contest(
         held_out(cohort),
         found,
