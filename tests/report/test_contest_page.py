@@ -13,7 +13,9 @@ from test_report import read
 
 from equigen.errors import InputError
 from equigen.report.contest import Calibrated, write_contest_page
+from equigen.report.contest_autoencoder import autoencoder_sentences
 from equigen.report.contest_convergence import convergence_sentences, curve_section
+from equigen.report.contest_sections import table_section
 from equigen.report.contest_view import judged, views
 from equigen.report.contest_words import contest_sentences
 
@@ -157,6 +159,12 @@ CHANGE = pd.DataFrame([
      "change_high": change + 0.01}
     for seen, change in ((15000, -0.03), (27000, 0.0)) for place, figure in PLACES
 ])  # fmt: skip
+ALONE = pd.DataFrame([
+    {"setting": "default", "metric": "kd", "attribute": place, "figure": figure, "estimate": value,
+     "ci_low": value - 0.005, "ci_high": value + 0.005, "null_gap": 0.006 if figure == "gap" else NAN, "note": ""}
+    for place, figure, value in (("*", "overall", 0.06), ("sex", "female", 0.055), ("sex", "male", 0.068),
+                                 ("sex", "worst", 0.068), ("sex", "gap", 0.013))
+])  # fmt: skip
 GAIN = pd.DataFrame([
     {"set": "group", "figure": "gap", "group": "*", "excess": 0.02, "reference": "default", "difference": -0.03,
      "difference_low": -0.05, "difference_high": -0.01},
@@ -171,7 +179,7 @@ def write(folder, summary=None, **rest):
     contest = SimpleNamespace(summary=given, seeds=seeds_of(given))
     options = {
         "title": "A <b>contest", "facts": {"Cohort": "phantoms & co"}, "curve": CURVE, "curve_change": CHANGE,
-        "phantom": True,
+        "reconstruction": ALONE, "phantom": True,
         "calibrations": [Calibrated("none, seed 0", CHOSEN, GAIN), Calibrated("none, seed 1", {**CHOSEN, "groups": {
             "young": 1.5, "old": 2.5}})], "settings": {"seeds": [0, 1, 2]}, "versions": {"equigen": "0.1.0"},
         "timings": {"train": 3.0}, "warnings": ["one <i>image"],
@@ -204,7 +212,10 @@ def test_the_page_has_all_its_parts(page):
     assert len(planes) == 2
     assert "good at guidance 1: overall 100 (96.0 to 104), gap 16.0 (12.0 to 20.0)" in planes[0]
     assert sum("difference" in alt for alt in drawn) == 5  # overall, and worst and gap of two attributes
+    assert "reconstruction: overall 60.0 (55.0 to 65.0), gap 13.0 (8.00 to 18.0)" in planes[0]
+    assert "reconstruction" not in planes[1]  # it has no gap by age
     assert sum("images seen" in alt for alt in drawn) == 2  # no group's own curve
+    assert [("reconstruction" in alt) for alt in drawn if "images seen" in alt] == [True, True]
     assert sum("from 120 at 15,000 images seen to 75.0 at 30,000 (mean over seeds)" in alt for alt in drawn) == 2
     brought = "from 15,000 to 30,000 images seen it went from 120 to 90.0, a change of -30.0 (-40.0 to -20.0)"
     assert f"gap by sex: {brought}." in text
@@ -222,9 +233,10 @@ def test_the_json_holds_the_tables_and_the_same_words(page):
     summary = pd.DataFrame(data["summary"]["rows"], columns=data["summary"]["columns"])
     assert summary["estimate"].tolist() == table()["estimate"].tolist()
     assert data["curve"]["columns"] == list(CURVE.columns)
-    assert [own["text"] for own in data["in_short"][:-1]] == [own[1] for own in said(table())]
-    assert data["in_short"][-1]["topic"] == "Has training converged?"
+    assert [own["text"] for own in data["in_short"][:-2]] == [own[1] for own in said(table())]
+    assert data["in_short"][-2]["topic"] == "Has training converged?"
     assert data["curve_change"]["columns"] == list(CHANGE.columns)
+    assert data["reconstruction"]["columns"] == list(ALONE.columns)
     assert data["calibrations"][0]["chosen"]["groups"] == {"young": 1.25}
     assert data["calibrations"][1]["gain"] is None
     assert data["phantom"] is True
@@ -270,6 +282,32 @@ def test_each_setting_has_a_verdict_of_its_own_and_no_table_none():
     assert convergence_sentences(CHANGE[:0], "kd") == []
 
 
+def test_what_the_autoencoder_costs_stands_beside_the_reference():
+    (found,) = autoencoder_sentences(views(table(), ALONE), "none")
+    assert found.text == (
+        "Held-out images that go through the autoencoder and back stand at 60.0 (55.0 to 65.0) (excess KD x 1000), "
+        "which is about where perfect training of the diffusion model would lead; none stands at 100 at guidance 1 and "
+        "100 at guidance 2."
+    )
+    assert found.parts == ("by sex: gap 13.0 (8.00 to 18.0), chance about 6.00; female 55.0, male 68.0",)
+    assert autoencoder_sentences(views(table()), "none") == []
+    two = pd.concat([table(), table(setting="other")]), pd.concat([ALONE, ALONE.assign(setting="other", estimate=NAN)])
+    first, second = autoencoder_sentences(views(*two), "none")
+    assert first.topic.endswith("Setting default") and second.text.endswith("alone costs was not measured.")
+
+
+def test_the_tables_end_with_the_autoencoder_alone():
+    by_sex, by_age = table_section(views(table(), ALONE), "none").blocks[0].tables
+    assert [len(row.cells) for row in by_sex.rows if row.cells] == [len(by_sex.head) - 1] * 7
+    assert [cell.text for cell in by_sex.rows[-1].cells][:6] == ["60.0", "55.0", "68.0", "68.0", "13.0", "6.00"]
+    assert by_sex.rows[-1].cells[0].under == "55.0 to 65.0"
+    assert by_age.rows[-1].cells[0].text == "60.0"  # the whole set has no attribute
+    (whole,) = table_section(views(table()[lambda own: own["attribute"] == "*"], ALONE), "none").blocks[0].tables
+    assert len(whole.rows[-1].cells) == len(whole.head) - 1
+    plain = table_section(views(table()), "none").blocks[0].tables[0]
+    assert len(plain.rows) == len(by_sex.rows) - 2
+
+
 def test_one_point_is_told_to_be_no_curve():
     (block,) = curve_section(CURVE[CURVE["images_seen"] == 30000], CHANGE[:0], "kd").blocks
     assert block.text == ["overall: one point is no curve.", "gap by sex: one point is no curve."]
@@ -304,4 +342,6 @@ def test_tables_without_a_column_are_refused_and_nothing_is_written(tmp_path):
         write(tmp_path / "out", curve=CURVE.drop(columns="images_seen"))
     with pytest.raises(InputError, match="change_low"):
         write(tmp_path / "out", curve_change=CHANGE.drop(columns="change_low"))
+    with pytest.raises(InputError, match="null_gap"):
+        write(tmp_path / "out", reconstruction=ALONE.drop(columns="null_gap"))
     assert not (tmp_path / "out").exists()

@@ -192,12 +192,33 @@ def test_the_curve_goes_over_snapshots_the_pretraining_and_what_went_on(finished
         assert row["change_high"] - row["change_low"] > 2 * spread  # other seeds are in it, and other patients
 
 
+def test_what_the_autoencoder_costs_is_measured_and_told(finished):
+    found = finished.read("reconstruction/reconstruction.parquet").set_index("figure")
+    assert list(found.index) == ["overall", "female", "male", "worst", "gap"]
+    whole = found.loc["overall"]
+    assert whole["ci_low"] < whole["estimate"] < whole["ci_high"]
+    assert "through the autoencoder and back stand at" in finished.page.read_text()
+
+
+def test_a_curve_may_have_sets_of_its_own_size_and_the_contest_keeps_its_own(copied, finished):
+    curve = {**CONTEST["curve"], "size": 70, "guidance": 2}
+    assert set(copied.run({"curve": curve})) == {f"default/none-seed{seed}/curve" for seed in (0, 1)}
+    for place in ("none-seed0/all@70-g2", "none-seed1/all@70-g2", "pretrained-seed0/snapshots/000000016/all@70-g2"):
+        assert len(copied.read(f"synthetic/default/{place}/synthetic.parquet")) == 70
+    assert not (copied.out / "synthetic/default/equal-seed0/all@70-g2").exists()
+    assert copied.read("quality/contest.parquet").equals(finished.read("quality/contest.parquet"))
+    points = copied.read("curve/curve.parquet").query("figure == 'overall'")
+    assert points["images_seen"].tolist() == [16, 32, 48] * 2 and points["estimate"].notna().all()
+    assert copied.run({"curve": curve}) == []
+
+
 def test_again_nothing_is_done_and_trainings_made_elsewhere_are_found_done(copied, monkeypatch):
     for path in (copied.out / "generators").rglob("*.json"):
         if path.name in ("stage.json", "begun.json"):
             path.unlink()
     monkeypatch.setattr(module, "measure", None)  # neither may be measured again
     monkeypatch.setattr(module, "measure_curve", None)
+    monkeypatch.setattr(module, "measure_reconstruction", None)
     assert copied.run() == []
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from equigen import files
 from equigen.errors import InputError, Problem
+from equigen.report.contest_autoencoder import autoencoder_sentences
 from equigen.report.contest_convergence import CHANGE_COLUMNS, convergence_sentences, curve_section
 from equigen.report.contest_reading import calibration_section, reading_section
 from equigen.report.contest_sections import (
@@ -19,7 +20,7 @@ from equigen.report.contest_sections import (
     seeds_section,
     table_section,
 )
-from equigen.report.contest_view import views
+from equigen.report.contest_view import ALONE, views
 from equigen.report.contest_words import contest_sentences
 from equigen.report.frames import as_data, plain
 from equigen.report.render import Page
@@ -62,6 +63,7 @@ def write_contest_page(
     facts: Mapping[str, str],
     curve: pd.DataFrame | None = None,
     curve_change: pd.DataFrame | None = None,
+    reconstruction: pd.DataFrame | None = None,
     calibrations: Sequence[Calibrated] = (),
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
@@ -82,6 +84,9 @@ def write_contest_page(
         curve_change: over the seeds, what training on from each of its points to the end has changed:
             ``setting, images_seen, end, attribute, figure, seeds, estimate, estimate_end, change, change_low,
             change_high``. Whether training had stopped improving is judged by it.
+        reconstruction: held-out images through the autoencoder and back, against themselves, of each setting:
+            ``setting, metric, attribute, figure, estimate, ci_low, ci_high, null_gap, note``. Where perfect training
+            of the diffusion model would lead, shown beside the mechanisms.
         calibrations: the guidance that was found for each calibrated generator.
         settings: of the whole contest, shown as they are.
         versions: of the software.
@@ -97,24 +102,27 @@ def write_contest_page(
         InputError: a table lacks a column; nothing is written then.
 
     """
-    parts = views(contest.summary)
+    parts = views(contest.summary, reconstruction)
     _check(contest.seeds, SEED_COLUMNS, "seeds")
     if curve is not None:
         _check(curve, ["images_seen", "seed", "figure", "estimate"], "curve")
     if curve_change is not None:
         _check(curve_change, CHANGE_COLUMNS, "curve_change")
+    if reconstruction is not None:
+        _check(reconstruction, ALONE, "reconstruction")
     main = parts[0].words.name if parts else "kd"
     sections = [
         plane_section(parts), difference_section(parts, reference), table_section(parts, reference),
-        calibration_section(calibrations, main), curve_section(curve, curve_change, main), seeds_section(contest.seeds),
-        reading_section(contest.summary, reference),
+        calibration_section(calibrations, main), curve_section(curve, curve_change, main, reconstruction),
+        seeds_section(contest.seeds), reading_section(contest.summary, reference),
         settings_section(settings or {}, versions or {}, timings or {}),
     ]  # fmt: skip
-    said = [*contest_sentences(contest.summary, reference), *convergence_sentences(curve_change, main)]
+    said = [*contest_sentences(contest.summary, reference), *convergence_sentences(curve_change, main),
+            *autoencoder_sentences(parts, reference)]
     page = Page(title, facts, said, sections, settings or {}, versions or {}, timings or {}, warnings, phantom)
     html = page.html()
     tables = {"summary": contest.summary, "seeds": contest.seeds, "curve": curve,
-              "curve_change": curve_change}
+              "curve_change": curve_change, "reconstruction": reconstruction}
     shown = [{"name": own.name, "chosen": plain(own.chosen), "gain": as_data(own.gain)} for own in calibrations]
     data = {**page.data(), **{name: as_data(table) for name, table in tables.items()}, "calibrations": shown}
     files.write_json(Path(folder) / "report.json", data)

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.contest_sections import figure_name
-from equigen.report.contest_view import DERIVED, GAPS, unit_name
+from equigen.report.contest_view import DERIVED, GAPS, RECONSTRUCTION, unit_name
 from equigen.report.curves import curves
 from equigen.report.figures import looks
 from equigen.report.layout import Block, Picture, Section, Sentence
@@ -30,8 +30,13 @@ CHANGE_COLUMNS = ["setting", "images_seen", "end", "attribute", "figure", "estim
                   "change_low", "change_high", "seeds"]  # fmt: skip
 
 
-def curve_section(curve: pd.DataFrame | None, change: pd.DataFrame | None, name: str) -> Section:
-    """Quality over images seen, a line a training seed, and in words what the last part brought."""
+def curve_section(
+    curve: pd.DataFrame | None, change: pd.DataFrame | None, name: str, reconstruction: pd.DataFrame | None = None
+) -> Section:
+    """Quality over images seen, a line a training seed, and in words what the last part brought.
+
+    ``reconstruction``: what the autoencoder alone costs, a line across.
+    """
     if curve is None or curve.empty:
         return Section("convergence", TITLE, "", [], "No kept generator was measured on the way.")
     shown = curve[curve["figure"].isin(DERIVED)]
@@ -39,6 +44,7 @@ def curve_section(curve: pd.DataFrame | None, change: pd.DataFrame | None, name:
     for index, (title, own) in enumerate(shown.assign(title=_titles(shown)).groupby("title", sort=False)):
         lines = {f"seed {seed}": part.assign(value=part["estimate"] * words.scale)
                  for seed, part in own.groupby("seed", sort=True)}
+        lines |= _level(own, reconstruction, words)
         last = _last_step(own, words)
         alt = f"{title} over images seen, a line for each of {listing(list(lines))}. {last}"
         svg = curves(lines, looks(list(lines)), axis=unit_name(words), alt=alt, slug=f"c{index}")
@@ -53,6 +59,19 @@ def curve_section(curve: pd.DataFrame | None, change: pd.DataFrame | None, name:
         "still fall, more training would change the comparison." + (RULE if change is not None else "")
     )
     return Section("convergence", TITLE, intro, [Block("", text, pictures)], "")
+
+
+def _level(own: pd.DataFrame, reconstruction: pd.DataFrame | None, words: Metric) -> dict[str, pd.DataFrame]:
+    """A line across at the autoencoder's own value of a curve's figure, if there is one."""
+    if reconstruction is None:
+        return {}
+    keys = ["figure", *(name for name in ("attribute", "setting") if name in own)]
+    here = reconstruction[reconstruction["metric"] == words.name].merge(own[keys].drop_duplicates(), on=keys)
+    if len(here) != 1 or not known(here["estimate"].iloc[0]):
+        return {}
+    ends = [own["images_seen"].min(), own["images_seen"].max()]
+    value = here["estimate"].iloc[0] * words.scale
+    return {RECONSTRUCTION: pd.DataFrame({"images_seen": ends, "value": value})}
 
 
 def convergence_sentences(change: pd.DataFrame | None, name: str) -> list[Sentence]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from equigen.report.contest_view import View, at, bounds
+from equigen.report.contest_view import RECONSTRUCTION, View, at, bounds
 from equigen.report.figures import (
     INK,
     RULE,
@@ -20,7 +20,7 @@ from equigen.report.figures import (
 from equigen.report.layout import Picture
 from equigen.report.rounding import known, with_interval
 
-_WORDS = {"common": "common", "calibrated": "calibrated"}
+_WORDS = {"common": "common", "calibrated": "calibrated", RECONSTRUCTION: ""}  # beside open marks
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,22 @@ def plane_picture(view: View, attribute: str) -> Picture | None:
               if (point := _point(view, attribute, name, guidance)) is not None]
     if not points:
         return None
+    alone = _of_rows(RECONSTRUCTION, RECONSTRUCTION, view.alone("*", "overall"), view.alone(attribute, "gap"))
+    points += [alone] if alone is not None else []
     slug = f"plane-{view.slug}-{view.attributes.index(attribute)}"
-    svg = plane(points, looks(view.mechanisms), scale=view.words.scale, alt=_alt(points, view, attribute), slug=slug,
+    svg = plane(points, looks([*view.mechanisms, RECONSTRUCTION]), scale=view.words.scale,
+                alt=_alt(points, view, attribute), slug=slug,
                 axes=(f"overall {view.unit}", f"gap by {attribute}, {view.unit}"))
     return Picture(svg, f"Overall {view.unit} and its gap by {attribute}")
 
 
 def _point(view: View, attribute: str, mechanism: str, guidance: str) -> Point | None:
-    rows = [view.row(mechanism, guidance, "*", "overall"), view.row(mechanism, guidance, attribute, "gap")]
+    rows = view.row(mechanism, guidance, "*", "overall"), view.row(mechanism, guidance, attribute, "gap")
+    return _of_rows(mechanism, guidance, *rows)
+
+
+def _of_rows(mechanism: str, guidance: str, *rows: Any | None) -> Point | None:
+    """The point of an overall row and one of a gap; None where one has no number."""
     first, second = ((row["estimate"], *bounds(row)) if row is not None else (float("nan"),) * 3 for row in rows)
     return Point(mechanism, guidance, first, second) if known(first[0]) and known(second[0]) else None
 
@@ -62,7 +70,10 @@ def plane(
     top = legend_height(names)
     total = top + 3.3
     with drawing(total) as figure:
-        legend(figure, [(name, {"color": styles[name].color, "marker": styles[name].marker}) for name in names], total)
+        entries = [(name, {"color": look.color, "marker": look.marker,
+                           "markerfacecolor": look.color if look.filled else "white"})
+                   for name, look in styles.items() if name in names]  # fmt: skip
+        legend(figure, entries, total)
         area = figure.add_axes((0.8 / WIDTH, 0.5 / total, 1 - 1.03 / WIDTH, 2.7 / total))
         for name in names:
             _line(area, [point for point in points if point.mechanism == name], styles[name], scale)
@@ -93,6 +104,7 @@ def _line(area: Any, points: list[Point], look: Look, scale: float) -> None:
 
 
 def _alt(points: list[Point], view: View, attribute: str) -> str:
-    told = [f"{p.mechanism} {at(p.guidance)}: overall {with_interval(*p.across, view.words)}, gap "
-            f"{with_interval(*p.up, view.words)}" for p in points]
+    names = [p.mechanism if p.mechanism == RECONSTRUCTION else f"{p.mechanism} {at(p.guidance)}" for p in points]
+    told = [f"{name}: overall {with_interval(*p.across, view.words)}, gap {with_interval(*p.up, view.words)}"
+            for name, p in zip(names, points, strict=True)]
     return f"Overall {view.unit} across, gap by {attribute} upwards. {'; '.join(told)}. The table holds the same."

@@ -30,6 +30,9 @@ TERMS = [
      "more typical and less varied, and moves groups differently.", "Ho and Salimans, arXiv 2207.12598"),
     ("Calibrated, common", "Guidance chosen by search on validation images: one number for each group, or the best "
      "single number for all.", ""),
+    ("Reconstruction", "Held-out images through the autoencoder and back. A latent diffusion model learns images as "
+     "the autoencoder keeps them, so with perfect training it would come about here and hardly nearer, and a gap that "
+     "stands here already is not the diffusion model's.", ""),
     ("Training seed", "One training from its own random start. Seeds differ even when nothing else does.", ""),
     ("Interval over seeds and patients", "95 % range in which the mean would lie with other trainings and other test "
      "patients: the variance between seeds divided by their number, plus that over resamples of the real patients, "

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.contest_plane import plane_picture
-from equigen.report.contest_view import GAPS, MEANS, UNSAID, View, at, bounds, judged
+from equigen.report.contest_view import GAPS, MEANS, RECONSTRUCTION, UNSAID, View, at, bounds, judged
 from equigen.report.figures import looks
 from equigen.report.forest import Mark, forest
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
@@ -31,6 +31,9 @@ def plane_section(parts: list[View]) -> Section:
         "this plane, so compare curves, not points. Bars are 95 % intervals over seeds and patients; open marks are "
         "guidance found by calibration."
     )
+    if any(view.reconstruction for view in parts):
+        intro += (" The grey diamond is the autoencoder alone (held-out images through it and back): about where "
+                  "perfect training of the diffusion model would lead.")
     return Section("plane", "Quality and equity at once", intro, blocks, "No gap was measured.")
 
 
@@ -80,6 +83,9 @@ def table_section(parts: list[View], reference: str) -> Section:
     blocks = [Block(view.title, tables=[_table(view, name, reference) for name in view.attributes or ["*"]],
                     folded=place >= OPEN) for place, view in enumerate(parts)]
     intro = "Means over training seeds; the smaller line is the 95 % interval over seeds and patients."
+    if any(view.reconstruction for view in parts):
+        intro += (" Last, held-out images through the autoencoder and back, with the interval over patients: about "
+                  "where perfect training of the diffusion model would lead.")
     return Section("table", "All numbers", intro, blocks, "Nothing was measured.")
 
 
@@ -96,8 +102,9 @@ def _table(view: View, attribute: str, reference: str) -> Table:
             if any(row is not None for row in [*found, *judged_rows]):
                 cells = [_value(row, view) for row in found]
                 for row in judged_rows:
-                    cells += ([_value(row, view)] if gaps else []) + _compared(row, view)
+                    cells += ([_value(row, view)] if gaps else []) + _compared(row, view, bool(gaps))
                 rows.append(Row(at(guidance).removeprefix("at ").removeprefix("with "), cells))
+    rows += _alone(view, attribute, figures, gaps)
     by = f" by {attribute}" if attribute != "*" else ""
     head = ["guidance", *(figure if figure != "worst" else "worst group" for figure in figures)]
     for figure in gaps or ["overall"]:
@@ -107,6 +114,18 @@ def _table(view: View, attribute: str, reference: str) -> Table:
     return Table(f"{view.unit[0].upper()}{view.unit[1:]}{by}", head, rows)
 
 
+def _alone(view: View, attribute: str, figures: list[str], gaps: list[str]) -> list[Row]:
+    """What held-out images through the autoencoder and back have in the columns of a mechanism."""
+    found = [view.alone(attribute, figure) for figure in figures]
+    if all(row is None for row in found):
+        return []
+    cells = [_value(row, view) for row in found]
+    for row in [view.alone(attribute, figure) for figure in gaps] or [None]:
+        chance = number(None if row is None else row["null_gap"], view.words)
+        cells += [*([_value(row, view), Cell(chance)] if gaps else []), *[Cell(ABSENT)] * 3]
+    return [Row(RECONSTRUCTION, kind="attribute"), Row("of held-out images", cells)]
+
+
 def _value(row: Any | None, view: View) -> Cell:
     if row is None or not known(row["estimate"]):
         note = "" if row is None else str(row["note"]).split(";")[0]
@@ -114,11 +133,11 @@ def _value(row: Any | None, view: View) -> Cell:
     return Cell(number(row["estimate"], view.words), interval(*bounds(row), view.words))
 
 
-def _compared(row: Any | None, view: View) -> list[Cell]:
+def _compared(row: Any | None, view: View, gap: bool) -> list[Cell]:
     """Chance gap (of a gap), difference, p and verdict of a row."""
     if row is None:
-        return []
-    chance = [Cell(number(row["null_gap"], view.words))] if row["figure"] in GAPS else []
+        return [Cell(ABSENT)] * (3 + gap)
+    chance = [Cell(number(row["null_gap"], view.words))] if gap else []
     if not known(row["difference"]):
         return [*chance, Cell("reference" if not row["reference"] else ABSENT, mark="missing"), Cell(ABSENT),
                 Cell(ABSENT)]

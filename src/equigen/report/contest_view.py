@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -19,6 +20,8 @@ NUMBERS = [
     "seeds", "n", "estimate", "seed_low", "seed_high", "patient_low", "patient_high", "ci_low", "ci_high", "null_gap",
     "difference", "difference_low", "difference_high", "p_value", "p_holm",
 ]
+ALONE = ["setting", "metric", "attribute", "figure", "estimate", "ci_low", "ci_high", "null_gap", "note"]
+RECONSTRUCTION = "reconstruction"  # what rows and marks of the autoencoder alone are called
 MEANS = "gap_of_means"
 GAPS = ["gap", MEANS]
 DERIVED = ["overall", "worst", *GAPS]  # figures that are no group
@@ -27,13 +30,17 @@ UNSAID = "no evidence"
 
 @dataclass(frozen=True)
 class View:
-    """The rows of one setting, plan and metric; ``title`` names what differs between the views of a page."""
+    """The rows of one setting, plan and metric; ``title`` names what differs between the views of a page.
+
+    ``reconstruction``: figures of held-out images through the autoencoder and back, by (attribute, figure).
+    """
 
     setting: str
     plan: str
     words: Metric
     rows: pd.DataFrame
     title: str
+    reconstruction: Mapping[tuple[str, str], Any] = field(default_factory=dict)
 
     @property
     def slug(self) -> str:
@@ -73,6 +80,10 @@ class View:
         place = attribute if figure != "overall" else "*"
         return self._index.get((mechanism, guidance, place, figure))
 
+    def alone(self, attribute: str, figure: str) -> Any | None:
+        """The autoencoder's own row of a figure, as a mapping; None where there is none."""
+        return self.reconstruction.get((attribute if figure != "overall" else "*", figure))
+
     @cached_property
     def _index(self) -> dict[tuple[str, ...], Any]:
         keys = ("mechanism", "guidance", "attribute", "figure")
@@ -92,8 +103,10 @@ class View:
         return signed_with_interval(row["difference"], row["difference_low"], row["difference_high"], self.words)
 
 
-def views(summary: pd.DataFrame) -> list[View]:
+def views(summary: pd.DataFrame, reconstruction: pd.DataFrame | None = None) -> list[View]:
     """The parts of a contest's table, plan by plan; the metrics in the catalogue's order.
+
+    ``reconstruction``: columns ``ALONE``; the same for all plans.
 
     Raises InputError where a column is missing.
     """
@@ -112,8 +125,17 @@ def views(summary: pd.DataFrame) -> list[View]:
         if not rows.empty:
             parts = [f"setting {setting}" if several[1] else "", f"plan {plan}" if several[2] else "",
                      metric(name).short if several[0] else ""]
-            found.append(View(setting, plan, metric(name), rows, ", ".join(filter(None, parts))))
+            title = ", ".join(filter(None, parts))
+            found.append(View(setting, plan, metric(name), rows, title, _alone(reconstruction, setting, name)))
     return found
+
+
+def _alone(table: pd.DataFrame | None, setting: str, name: str) -> dict[tuple[str, str], Any]:
+    """The autoencoder's figures of one setting and metric."""
+    if table is None:
+        return {}
+    own = table[(table["setting"] == setting) & (table["metric"] == name)]
+    return {(str(row["attribute"]), str(row["figure"])): row for row in own.to_dict("records")}
 
 
 def unit_name(words: Metric) -> str:
@@ -125,7 +147,7 @@ def unit_name(words: Metric) -> str:
 def bounds(row: Any) -> tuple[float, float]:
     """The joint interval; the patients' (or seeds') where there is no other."""
     for name in ("ci", "patient", "seed"):
-        if known(row[f"{name}_low"]) and known(row[f"{name}_high"]):
+        if known(row.get(f"{name}_low")) and known(row.get(f"{name}_high")):
             return row[f"{name}_low"], row[f"{name}_high"]
     return float("nan"), float("nan")
 

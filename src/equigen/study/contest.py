@@ -9,6 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import equigen
 from equigen.cohort import print_counts
 from equigen.devices import best_device
@@ -26,6 +28,7 @@ from equigen.study.contest_curve import Curve, curve_samples, measure_curve
 from equigen.study.contest_jobs import Plan
 from equigen.study.contest_measure import calibrations, measure, samples
 from equigen.study.contest_places import Member, Places
+from equigen.study.contest_reconstruction import FILE, measure_reconstruction, write_reconstruction
 from equigen.study.contest_settings import ContestSettings, read_contest
 from equigen.study.faults import at
 from equigen.study.jobs import run_jobs
@@ -63,7 +66,7 @@ class Contest(Study):
         console.print()
         print_counts(self.cohort, console)
         self._jobs()
-        return self._page(self._measure(), self._curve())
+        return self._page(self._measure(), self._curve(), self._reconstruction())
 
     def _coders(self) -> None:
         """Where the autoencoder of each training lies, each opened once: a base has its own."""
@@ -108,7 +111,7 @@ class Contest(Study):
         if self.chosen.curve is None:
             return None
         found = curve_samples(self.chosen, self.members, self.places)
-        inputs = [*self._inputs([sample for _, sample in found]), self.chosen.curve.model_dump()]
+        inputs = [*self._inputs([sample for _, sample in found]), self.chosen.curve.model_dump(exclude_none=True)]
         place = self.stages.run(
             "curve",
             [equigen.__version__, self.cohort.hash, inputs],
@@ -117,13 +120,26 @@ class Contest(Study):
         )
         return Curve.read(place)
 
+    def _reconstruction(self) -> pd.DataFrame:
+        """reconstruction.parquet: what the autoencoder of each setting costs."""
+        coders = {member.setting: self.opened[place] for member, place in self.coders.items()}
+        hashes = {name: coder.hash for name, coder in coders.items()}
+
+        def work(out: Path) -> None:
+            table = measure_reconstruction(self.chosen, self.cohort, coders, self.features, self.show)
+            write_reconstruction(out, table)
+
+        asked = [self.chosen.size, self.chosen.evaluate.model_dump()]
+        place = self.stages.run("reconstruction", [equigen.__version__, self.cohort.hash, hashes, *asked], work, [FILE])
+        return pd.read_parquet(place / FILE)
+
     def _inputs(self, found: Sequence[Sample]) -> list[Any]:
         """What a measurement depends on: which sets, from which images they come, and the settings."""
         content = [read_json(Path(str(sample.source)) / "generation.json") for sample in found]
         return [[[*sample.head().values()] for sample in found], content, self.chosen.size,
                 self.chosen.evaluate.model_dump()]
 
-    def _page(self, measured: Measured, curve: Curve | None) -> Path:
+    def _page(self, measured: Measured, curve: Curve | None, reconstruction: pd.DataFrame) -> Path:
         """The page and its JSON; written anew every time, since it is cheap."""
         cohort = self.cohort
         warnings = [str(problem) for problem in cohort.warnings]
@@ -136,6 +152,7 @@ class Contest(Study):
             facts=self._facts(),
             curve=curve.points if curve else None,
             curve_change=curve.change if curve else None,
+            reconstruction=reconstruction,
             calibrations=calibrations(self.chosen, self.members, self.places),
             settings=self.chosen.model_dump(mode="json"),
             versions={"equigen": equigen.__version__, "python": platform.python_version(),

@@ -189,8 +189,8 @@ def _asked(
 ) -> dict[str, pd.DataFrame]:
     """Rows of every plan at every guidance that it is asked for."""
     found = {}
-    for name, rows in planned(settings.plans, cohort, chosen, source).items():
-        curve = [settings.curve.guidance] if settings.curve is not None and settings.curve.plan == name else []
+    for name, rows in planned(settings.requests, cohort, chosen, source).items():
+        curve = [settings.curve.guidance] if settings.curve is not None and settings.curve_plan == name else []
         each = [rows.assign(guidance=float(value)) for value in [*settings.guidance, *curve]]
         found[name] = pd.concat(each, ignore_index=True)
     return found

@@ -51,7 +51,7 @@ def curve_samples(
     settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places
 ) -> list[tuple[int, Sample]]:
     """The curve's sets, those of the pretraining included, each with the images that its generator had seen."""
-    curve = settings.curve
+    curve, plan = settings.curve, settings.curve_plan
     found: list[tuple[int, Sample]] = []
     for member in runs:
         if curve is None or member.name != curve.mechanism:
@@ -61,14 +61,14 @@ def curve_samples(
             if item not in runs:
                 continue
             end, folders = snapshots(places.generator(item))
-            stage = places.synthetic(item, curve.plan, curve.guidance, kept=True)
+            stage = places.synthetic(item, plan, curve.guidance, kept=True)
             for folder in folders:
                 stages[before + int(folder.name)] = stage.format(snapshot=folder.name)
             before += end
-            stages[before] = places.synthetic(item, curve.plan, curve.guidance)
+            stages[before] = places.synthetic(item, plan, curve.guidance)
         for seen, stage in stages.items():
             name = END if seen == before else f"{seen} images"
-            found.append((seen, sample_of(places, member, name, curve.plan, curve.guidance, stage)))
+            found.append((seen, sample_of(places, member, name, plan, curve.guidance, stage)))
     return found
 
 

@@ -19,13 +19,9 @@ CHOSEN: tuple[Guidance, ...] = ("common", "calibrated")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def sets_of(settings: ContestSettings, name: str) -> list[tuple[str, Guidance]]:
-    """(plan, guidance) of every synthetic set at a guidance of one number, of generators of one mechanism."""
-    pairs: list[tuple[str, Guidance]] = [(plan, value) for plan in settings.plans for value in settings.guidance]
-    curve = settings.curve
-    if curve is not None and curve.mechanism == name and (curve.plan, curve.guidance) not in pairs:
-        pairs.append((curve.plan, curve.guidance))
-    return pairs
+def sets_of(settings: ContestSettings) -> list[tuple[str, Guidance]]:
+    """(plan, guidance) of every synthetic set at a guidance of one number, of each generator."""
+    return [(plan, value) for plan in settings.plans for value in settings.guidance]
 
 
 def calibrated_sets(settings: ContestSettings, name: str) -> list[tuple[str, Guidance]]:
@@ -54,7 +50,7 @@ class Plan:
         for member, chosen in self.runs.items():
             if member.name != PRETRAINED:
                 after = [member.pretrained.path] if member.pretrained in self.runs else ["latents"]
-                steps = [self._train(member), self._sets(member, sets_of(self.settings, member.name))]
+                steps = [self._train(member), self._sets(member, sets_of(self.settings))]
                 jobs.append(self._job(member.path, "train and sample", steps, after, chosen.images))
         return [*jobs, *self._curve(), *self._calibrations()]
 
@@ -77,8 +73,8 @@ class Plan:
         return jobs
 
     def _curve(self) -> list[Job]:
-        """Sets of the kept snapshots that the convergence curve is drawn from."""
-        curve, jobs = self.settings.curve, []
+        """Sets of the kept snapshots that the convergence curve is drawn from, and of the two ends."""
+        curve, name, jobs = self.settings.curve, self.settings.curve_plan, []
         for member in self.runs:
             if curve is None or member.name != curve.mechanism:
                 continue
@@ -88,15 +84,14 @@ class Plan:
                     "kind": "snapshots",
                     "training": f"generators/{item.path}",
                     "encoder": self.settings.evaluate.encoder,
-                    "stage": self.places.synthetic(item, curve.plan, curve.guidance, kept=True),
-                    "plan": self._plan(curve.plan, item),
+                    "stage": self.places.synthetic(item, name, curve.guidance, kept=True),
+                    "plan": self._plan(name, item),
                     "guidance": curve.guidance,
                 }
                 for item in trainings
             ]
-            if member.pretrained in self.runs:
-                steps.append(self._sets(member.pretrained, [(curve.plan, curve.guidance)]))
-            size = self.settings.plans[curve.plan].size
+            steps += [self._sets(item, [(name, curve.guidance)]) for item in trainings]
+            size = self.settings.requests[name].size
             jobs.append(self._job(f"{member.path}/curve", "curve", steps, [member.path], size))
         return jobs
 
@@ -128,7 +123,7 @@ class Plan:
 
         Mechanisms of one seed answer the same requests from the same noise, so their differences are paired.
         """
-        chosen = self.settings.plans[name]
+        chosen = self.settings.requests[name]
         return {**request(chosen, self.bench.cohort, self.runs[member]), "seed": chosen.seed + member.seed}
 
     def _job(self, name: str, kind: str, steps: Sequence[Step], after: Sequence[str], units: float) -> Job:

@@ -23,8 +23,7 @@ def samples(settings: ContestSettings, runs: Mapping[Member, TrainSettings], pla
         sample_of(places, member, member.name, plan, guidance, places.synthetic(member, plan, guidance))
         for member in runs
         if member.name != PRETRAINED
-        for plan, guidance in [*sets_of(settings, member.name), *calibrated_sets(settings, member.name)]
-        if isinstance(guidance, str) or guidance in settings.guidance
+        for plan, guidance in [*sets_of(settings), *calibrated_sets(settings, member.name)]
     ]
 
 

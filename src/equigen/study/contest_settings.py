@@ -56,6 +56,7 @@ class CurveStage(Strict):
     mechanism: str = "none"
     plan: str
     guidance: Guidance = 2.0
+    size: int | None = Field(None, ge=1)                                # images in each of its sets; None: the plan's
 
 
 class ContestSettings(Strict):
@@ -81,6 +82,21 @@ class ContestSettings(Strict):
     threads: int = Field(1, ge=1)                   # of each job
     engine: Literal["local", "ray", "submitit"] = "local"
     engine_settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def curve_plan(self) -> str:
+        """Name of the plan that the curve's sets are drawn by; of one with another size, its own."""
+        if self.curve is None or self.curve.size is None:
+            return "" if self.curve is None else self.curve.plan
+        return f"{self.curve.plan}@{self.curve.size}"  # no plan of a file can be named so
+
+    @property
+    def requests(self) -> dict[str, PlanRequest]:
+        """The plans, and that of the curve."""
+        if self.curve is None or self.curve.size is None:
+            return self.plans
+        own = self.plans[self.curve.plan].model_copy(update={"size": self.curve.size})
+        return {**self.plans, self.curve_plan: own}
 
     @model_validator(mode="after")
     def _whole(self) -> ContestSettings:

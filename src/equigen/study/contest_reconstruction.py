@@ -1,0 +1,80 @@
+"""What the autoencoder alone costs in a contest: held-out images through it and back, measured like every set.
+
+A latent diffusion model that had learnt the distribution of latents perfectly would give images like these. So they
+say how much of a mechanism's distance, and of its gap, no training of the diffusion model takes away.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from equigen.cohort import Cohort, load_images
+from equigen.files import write_parquet
+from equigen.latents import Autoencoder
+from equigen.quality import Contest, ImageSet, Sample
+from equigen.quality.cells import whole_patients
+from equigen.quality.strata import within
+from equigen.seeds import numpy_generator
+from equigen.study.contest_measure import held_out, measure
+from equigen.study.contest_settings import ContestSettings
+from equigen.study.quality import RECONSTRUCTION, reconstructed
+
+FILE = "reconstruction.parquet"
+PLACE = ["setting", "metric", "attribute", "figure"]
+COLUMNS = [*PLACE, "n", "estimate", "ci_low", "ci_high", "null_gap", "note"]
+
+
+def measure_reconstruction(
+    settings: ContestSettings, cohort: Cohort, coders: Mapping[str, Autoencoder], cache: Path, show: bool = True
+) -> pd.DataFrame:
+    """The contest's metrics of reconstructed held-out images, over all and for each group.
+
+    An image and its own reconstruction, or another of the same patient, are never paired. At most ``evaluate.limit``
+    images are reconstructed, whole patients at random.
+
+    Args:
+        settings: of the contest; ``evaluate`` says what is measured.
+        cohort: whose test images of the training domain are used.
+        coders: the autoencoder of each of the contest's settings.
+        cache: folder that keeps features.
+        show: show progress bars.
+
+    Returns:
+        ``COLUMNS``: a row for each setting, metric and figure, as ``contest.parquet`` has them. ``ci_low`` and
+        ``ci_high`` are the 95 % interval over patients; nothing here was trained, so there are no seeds.
+
+    """
+    alike: dict[str, list[str]] = {}  # autoencoder: settings that share it
+    for setting, coder in coders.items():
+        alike.setdefault(coder.hash, []).append(setting)
+    images = _drawn(settings, cohort)
+    pixels = load_images([Path(path) for path in images.frame["path"]], settings.size)
+    samples = [Sample(names[0], RECONSTRUCTION, 0, "held-out images", 1.0,
+                      ImageSet(images.frame, reconstructed(coders[names[0]], pixels), images.levels))
+               for names in alike.values()]  # fmt: skip
+    rows = _rows(measure(settings, cohort, samples, cache, show))
+    shared = [names for setting in coders for names in alike.values() if setting in names]
+    tables = [rows[rows["setting"] == names[0]].assign(setting=setting)
+              for setting, names in zip(coders, shared, strict=True)]  # fmt: skip
+    return pd.concat(tables, ignore_index=True)
+
+
+def write_reconstruction(folder: Path, table: pd.DataFrame) -> None:
+    """Write the table into a folder."""
+    write_parquet(folder / FILE, table)
+
+
+def _drawn(settings: ContestSettings, cohort: Cohort) -> ImageSet:
+    """Held-out images that are measured, no more than a cell may have."""
+    images = within({"real": held_out(cohort)}, settings.evaluate.only)["real"]
+    rng = numpy_generator(0, "contest/reconstruction")
+    return images.take(whole_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
+
+
+def _rows(measured: Contest) -> pd.DataFrame:
+    """Values and their intervals over patients; nothing is said of trainings, of which there are none."""
+    own = measured.summary.drop(columns="note").merge(measured.seeds[[*PLACE, "note"]], on=PLACE)
+    return own.assign(ci_low=own["patient_low"], ci_high=own["patient_high"])[COLUMNS]
