@@ -8,9 +8,9 @@ import yaml
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.latents import load_autoencoder
-from equigen.quality import ImageSet, evaluate
+from equigen.quality import ImageSet, Sample, evaluate
 from equigen.study import contest_reconstruction as module
-from equigen.study.contest_measure import held_out
+from equigen.study.contest_measure import held_out, measure
 from equigen.study.contest_settings import ContestSettings
 from equigen.study.quality import reconstructed
 
@@ -63,10 +63,19 @@ def test_one_that_loses_nothing_costs_nothing_and_settings_may_share_one(cohort,
     assert whole["ci_low"] < 0 < whole["ci_high"]  # other patients' images, and no pair of an image with itself
 
 
+def test_reconstructions_have_no_distance_to_themselves(cohort, tmp_path):
+    there = module.reconstructions(settings(), cohort, load_autoencoder())
+    sample = Sample("default", "none", 0, "match", 1.0, there)
+    summary = measure(settings(against="reconstructions"), there, [sample], tmp_path, False).summary
+    whole = summary[summary["figure"] == "overall"].iloc[0]
+    assert whole["patient_low"] < 0 < whole["patient_high"]
+
+
 def test_no_more_is_drawn_than_a_cell_may_hold_whole_patients_and_asked_diagnoses(cohort):
     frame = cohort.split("test", domain="id").frame
     drawn = module._drawn(settings(limit=60), cohort)
     assert len(drawn) <= 60 < len(frame)
     assert set(frame.loc[frame["patient"].isin(drawn.frame["patient"]), "path"]) == set(drawn.frame["path"])
+    assert drawn.remark == f"{len(drawn)} of {len(frame)} real images, drawn by patient"
     only = module._drawn(settings(only={"glaucoma": "healthy"}), cohort)
     assert set(only.frame["label.glaucoma"]) == {"healthy"} and 0 < len(only) < len(frame)

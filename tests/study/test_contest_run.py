@@ -200,6 +200,21 @@ def test_what_the_autoencoder_costs_is_measured_and_told(finished):
     assert "through the autoencoder and back stand at" in finished.page.read_text()
 
 
+def test_sets_can_be_measured_against_what_the_autoencoder_keeps_and_nothing_is_trained_for_it(copied, finished):
+    asked = {**CONTEST["evaluate"], "against": "reconstructions"}
+    assert copied.run({"evaluate": asked}) == []
+    page = copied.page.read_text()
+    assert "as the autoencoder keeps them" in page and "through the autoencoder and back stand at" not in page
+    for name in ("quality/contest.parquet", "curve/curve.parquet"):
+        own, other = (desk.read(name).query("figure == 'overall'")["estimate"] for desk in (copied, finished))
+        assert own.notna().all() and (own != other).all()
+    assert copied.run({"evaluate": asked}) == []
+    with pytest.raises(InputError, match=r"c.yaml: evaluate.against is reconstructions, and the settings have diff"):
+        contest_check.check_against("reconstructions", ["a", "b", "a"], "c.yaml")
+    contest_check.check_against("reconstructions", ["a", "a"], "c.yaml")
+    contest_check.check_against("images", ["a", "b"], "c.yaml")
+
+
 def test_a_curve_may_have_sets_of_its_own_size_and_the_contest_keeps_its_own(copied, finished):
     curve = {**CONTEST["curve"], "size": 70, "guidance": 2}
     assert set(copied.run({"curve": curve})) == {f"default/none-seed{seed}/curve" for seed in (0, 1)}

@@ -18,17 +18,17 @@ from equigen.files import read_json
 from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import Contest as Measured
-from equigen.quality import Sample
+from equigen.quality import ImageSet, Sample
 from equigen.quality.strata import has, told
 from equigen.report.contest import write_contest_page
 from equigen.study.contest_bench import Bench
-from equigen.study.contest_check import as_study, check_images, check_names_early, trainings
+from equigen.study.contest_check import as_study, check_against, check_images, check_names_early, trainings
 from equigen.study.contest_curve import FILES as CURVE
 from equigen.study.contest_curve import Curve, curve_samples, measure_curve
 from equigen.study.contest_jobs import Plan
-from equigen.study.contest_measure import calibrations, measure, samples
+from equigen.study.contest_measure import calibrations, held_out, measure, samples
 from equigen.study.contest_places import Member, Places
-from equigen.study.contest_reconstruction import FILE, measure_reconstruction, write_reconstruction
+from equigen.study.contest_reconstruction import FILE, measure_reconstruction, reconstructions, write_reconstruction
 from equigen.study.contest_settings import ContestSettings, read_contest
 from equigen.study.faults import at
 from equigen.study.jobs import run_jobs
@@ -68,6 +68,12 @@ class Contest(Study):
         self._jobs()
         return self._page(self._measure(), self._curve(), self._reconstruction())
 
+    def _real(self) -> ImageSet:
+        """The images that all sets are measured against."""
+        if self.chosen.evaluate.against == "images":
+            return held_out(self.cohort)
+        return reconstructions(self.chosen, self.cohort, next(iter(self.opened.values())))
+
     def _coders(self) -> None:
         """Where the autoencoder of each training lies, each opened once: a base has its own."""
         self.coders: dict[Member, str] = {}
@@ -79,6 +85,7 @@ class Contest(Study):
                 asked = self.chosen.autoencoder, self.base, run
                 self.opened[place] = open_coder(*asked, best_device(), self.source)
             self.coders[member] = place
+        check_against(self.chosen.evaluate.against, [coder.hash for coder in self.opened.values()], self.source)
 
     def _jobs(self) -> None:
         """Everything up to the synthetic sets."""
@@ -101,7 +108,7 @@ class Contest(Study):
         place = self.stages.run(
             "quality",
             [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: measure(self.chosen, self.cohort, found, self.features, self.show).write(out),
+            lambda out: measure(self.chosen, self._real(), found, self.features, self.show).write(out),
             ["contest.parquet", "contest_seeds.parquet"],
         )
         return Measured.read(place)
@@ -115,13 +122,15 @@ class Contest(Study):
         place = self.stages.run(
             "curve",
             [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: measure_curve(self.chosen, self.cohort, found, self.features, self.show).write(out),
+            lambda out: measure_curve(self.chosen, self._real(), found, self.features, self.show).write(out),
             list(CURVE.values()),
         )
         return Curve.read(place)
 
-    def _reconstruction(self) -> pd.DataFrame:
-        """reconstruction.parquet: what the autoencoder of each setting costs."""
+    def _reconstruction(self) -> pd.DataFrame | None:
+        """reconstruction.parquet: what the autoencoder of each setting costs; None where it is not counted."""
+        if self.chosen.evaluate.against == "reconstructions":
+            return None
         coders = {member.setting: self.opened[place] for member, place in self.coders.items()}
         hashes = {name: coder.hash for name, coder in coders.items()}
 
@@ -139,7 +148,7 @@ class Contest(Study):
         return [[[*sample.head().values()] for sample in found], content, self.chosen.size,
                 self.chosen.evaluate.model_dump()]
 
-    def _page(self, measured: Measured, curve: Curve | None, reconstruction: pd.DataFrame) -> Path:
+    def _page(self, measured: Measured, curve: Curve | None, reconstruction: pd.DataFrame | None) -> Path:
         """The page and its JSON; written anew every time, since it is cheap."""
         cohort = self.cohort
         warnings = [str(problem) for problem in cohort.warnings]
@@ -174,6 +183,7 @@ class Contest(Study):
         chosen, test = self.chosen, self.cohort.split("test", domain="id").frame
         test = test[has(test, chosen.evaluate.only)]
         only = f", {told(chosen.evaluate.only)} alone" if chosen.evaluate.only else ""
+        kept = ", as the autoencoder keeps them" if chosen.evaluate.against == "reconstructions" else ""
         seen = {run.images for member, run in self.members.items() if member.name in chosen.mechanisms}
         first = {run.images for member, run in self.members.items() if member.name not in chosen.mechanisms}
         images = " or ".join(f"{count:,}" for count in sorted(seen))
@@ -182,7 +192,7 @@ class Contest(Study):
         return {
             "Cohort": f"{self.cohort.name}: {len(self.cohort):,} images of "
             f"{self.cohort.frame['patient'].nunique():,} patients",
-            "Measured against": f"{len(test):,} held-out images of {test['patient'].nunique():,} patients{only}",
+            "Measured against": f"{len(test):,} held-out images of {test['patient'].nunique():,} patients{only}{kept}",
             "Mechanisms": ", ".join(chosen.mechanisms),
             "Training seeds": str(len(chosen.seeds)),
             "Images seen in training": images,

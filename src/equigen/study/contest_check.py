@@ -145,6 +145,14 @@ def _check_mechanisms(settings: ContestSettings, groups: Groups, source: str) ->
             build(str(own.get("mechanism", name)), groups, settings.seeds[0], **rest)
 
 
+def check_against(against: str, hashes: Collection[str], source: str) -> None:
+    """InputError where sets cannot be measured against reconstructions, since there are several autoencoders."""
+    if against == "reconstructions" and len(set(hashes)) > 1:
+        problem = Problem("evaluate.against is reconstructions, and the settings have different autoencoders",
+                          "make a comparison for each of them, or measure against images", file=source)
+        raise InputError("There is no one set of reconstructions.", [problem])
+
+
 def as_study(settings: ContestSettings) -> StudySettings:
     """The parts of a contest that a study has too: its cohort, trainings and plans."""
     first = next(iter(settings.plans))

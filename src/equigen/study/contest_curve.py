@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from equigen.cohort import Cohort
 from equigen.files import write_parquet
-from equigen.quality import Sample
+from equigen.quality import ImageSet, Sample
 from equigen.study.contest_measure import measure, sample_of
 from equigen.study.contest_places import Member, Places, snapshots
 from equigen.study.contest_settings import ContestSettings
@@ -73,12 +72,12 @@ def curve_samples(
 
 
 def measure_curve(
-    settings: ContestSettings, cohort: Cohort, found: Sequence[tuple[int, Sample]], cache: Path, show: bool = True
+    settings: ContestSettings, real: ImageSet, found: Sequence[tuple[int, Sample]], cache: Path, show: bool = True
 ) -> Curve:
     """The first metric of every set of the curve, and the change from each point to the end."""
     fewer = {"metrics": settings.evaluate.metrics[:1], "permutations": PERMUTATIONS}
     asked = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update=fewer)})
-    measured = measure(asked, cohort, [sample for _, sample in found], cache, show, reference=END)
+    measured = measure(asked, real, [sample for _, sample in found], cache, show, reference=END)
     seen = {(sample.setting, sample.mechanism): images for images, sample in found}
     return Curve(_points(measured.seeds, seen), _change(measured.summary, seen))
 

@@ -41,13 +41,13 @@ def held_out(cohort: Cohort) -> ImageSet:
 
 
 def measure(
-    settings: ContestSettings, cohort: Cohort, found: Sequence[Sample], cache: Path, show: bool = True,
+    settings: ContestSettings, real: ImageSet, found: Sequence[Sample], cache: Path, show: bool = True,
     reference: str = "none",
 ) -> Contest:
     """The contest's two tables."""
     asked = settings.evaluate
     return measure_contest(
-        held_out(cohort),
+        real,
         found,
         asked.groups,
         metrics=asked.metrics,

@@ -7,6 +7,7 @@ say how much of a mechanism's distance, and of its gap, no training of the diffu
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +17,7 @@ from equigen.files import write_parquet
 from equigen.latents import Autoencoder
 from equigen.quality import Contest, ImageSet, Sample
 from equigen.quality.cells import whole_patients
+from equigen.quality.rows import join
 from equigen.quality.strata import within
 from equigen.seeds import numpy_generator
 from equigen.study.contest_measure import held_out, measure
@@ -32,8 +34,7 @@ def measure_reconstruction(
 ) -> pd.DataFrame:
     """The contest's metrics of reconstructed held-out images, over all and for each group.
 
-    An image and its own reconstruction, or another of the same patient, are never paired. At most ``evaluate.limit``
-    images are reconstructed, whole patients at random.
+    An image and its own reconstruction, or another of the same patient, are never paired.
 
     Args:
         settings: of the contest; ``evaluate`` says what is measured.
@@ -50,16 +51,20 @@ def measure_reconstruction(
     alike: dict[str, list[str]] = {}  # autoencoder: settings that share it
     for setting, coder in coders.items():
         alike.setdefault(coder.hash, []).append(setting)
-    images = _drawn(settings, cohort)
-    pixels = load_images([Path(path) for path in images.frame["path"]], settings.size)
     samples = [Sample(names[0], RECONSTRUCTION, 0, "held-out images", 1.0,
-                      ImageSet(images.frame, reconstructed(coders[names[0]], pixels), images.levels))
-               for names in alike.values()]  # fmt: skip
-    rows = _rows(measure(settings, cohort, samples, cache, show))
+                      reconstructions(settings, cohort, coders[names[0]])) for names in alike.values()]  # fmt: skip
+    rows = _rows(measure(settings, held_out(cohort), samples, cache, show))
     shared = [names for setting in coders for names in alike.values() if setting in names]
     tables = [rows[rows["setting"] == names[0]].assign(setting=setting)
               for setting, names in zip(coders, shared, strict=True)]  # fmt: skip
     return pd.concat(tables, ignore_index=True)
+
+
+def reconstructions(settings: ContestSettings, cohort: Cohort, coder: Autoencoder) -> ImageSet:
+    """Held-out images as the autoencoder keeps them: at most ``evaluate.limit``, whole patients at random."""
+    images = _drawn(settings, cohort)
+    pixels = load_images([Path(path) for path in images.frame["path"]], settings.size)
+    return ImageSet(images.frame, reconstructed(coder, pixels), images.levels, images.remark)
 
 
 def write_reconstruction(folder: Path, table: pd.DataFrame) -> None:
@@ -71,7 +76,9 @@ def _drawn(settings: ContestSettings, cohort: Cohort) -> ImageSet:
     """Held-out images that are measured, no more than a cell may have."""
     images = within({"real": held_out(cohort)}, settings.evaluate.only)["real"]
     rng = numpy_generator(0, "contest/reconstruction")
-    return images.take(whole_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
+    drawn = images.take(whole_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
+    fewer = f"{len(drawn):,} of {len(images):,} real images, drawn by patient" if len(drawn) < len(images) else ""
+    return replace(drawn, remark=join(drawn.remark, fewer))
 
 
 def _rows(measured: Contest) -> pd.DataFrame:

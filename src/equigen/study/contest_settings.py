@@ -29,6 +29,7 @@ class ContestEvaluate(Strict):
     permutations: int = Field(200, ge=20)                               # of group labels, for the gap that chance gives
     limit: int = Field(4000, ge=50)                                     # images per side in a cell
     only: OnlySettings = Field(default_factory=dict)                    # label: diagnoses of which images are compared
+    against: Literal["images", "reconstructions"] = "images"            # reconstructions: as the autoencoder keeps them
 
 
 class CalibrateStage(Strict):
