@@ -287,7 +287,8 @@ def test_what_the_autoencoder_costs_stands_beside_the_reference():
     assert found.text == (
         "Held-out images that go through the autoencoder and back stand at 60.0 (55.0 to 65.0) (excess KD x 1000), "
         "which is about where perfect training of the diffusion model would lead; none stands at 100 at guidance 1 and "
-        "100 at guidance 2."
+        "100 at guidance 2. Distances do not add up: a generator that stands near this may still err in other ways, "
+        "which a measurement against reconstructions shows."
     )
     assert found.parts == ("by sex: gap 13.0 (8.00 to 18.0), chance about 6.00; female 55.0, male 68.0",)
     assert autoencoder_sentences(views(table()), "none") == []

@@ -32,6 +32,8 @@ def _sentence(view: View, reference: str, topic: str) -> Sentence:
     text = (f"Held-out images that go through the autoencoder and back stand at {value_text(whole, view.words)} "
             f"({view.unit}), which is about where perfect training of the diffusion model would lead")
     text += f"; {reference} stands at {listing(told)}." if told else "."
+    text += (" Distances do not add up: a generator that stands near this may still err in other ways, which a "
+             "measurement against reconstructions shows.")
     return Sentence(text, "note", topic, tuple(filter(None, (_gap(view, name) for name in view.attributes))))
 
 
