@@ -135,7 +135,6 @@ def autoencoder_train(
     """Fit an autoencoder to the training split, and print its reconstruction error on validation images."""
     from equigen.cohort import load_images, read_image
     from equigen.latents import AutoencoderSettings, fit_autoencoder, psnr
-    from equigen.study.quality import reconstructed
     from equigen.study.settings import check_keys
 
     given = {} if patches is None else {"patches": patches}
@@ -148,7 +147,7 @@ def autoencoder_train(
     held_out = data.split("val").frame["path"][:512]
     if len(held_out):
         pixels = load_images(list(held_out), chosen.patch)
-        decibels = psnr(pixels, reconstructed(fitted, pixels)).mean()
+        decibels = psnr(pixels, fitted.reconstruct(pixels)).mean()
         typer.echo(f"{decibels:.1f} dB PSNR on {len(held_out)} validation images")
     typer.echo(out)
 

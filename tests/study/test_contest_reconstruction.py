@@ -12,7 +12,6 @@ from equigen.quality import ImageSet, Sample, evaluate
 from equigen.study import contest_reconstruction as module
 from equigen.study.contest_measure import held_out, measure
 from equigen.study.contest_settings import ContestSettings
-from equigen.study.quality import reconstructed
 
 ENCODER, SIZE = "efficientnet-lite0@64", 32
 
@@ -35,7 +34,7 @@ def settings(**rest) -> ContestSettings:
 
 def test_it_is_what_evaluate_says_of_the_same_images(cohort, tmp_path):
     real, coder = held_out(cohort), load_autoencoder()
-    there = ImageSet(real.frame, reconstructed(coder, load_images(list(real.frame["path"]), SIZE)), real.levels)
+    there = ImageSet(real.frame, coder.reconstruct(load_images(list(real.frame["path"]), SIZE)), real.levels)
     rows = evaluate(real, there, ["sex"], metrics=["kd"], encoder=ENCODER, size=SIZE, replicates=40,
                     intersections=False, cache_dir=tmp_path, show=False).set_index("group")  # fmt: skip
     found = module.measure_reconstruction(settings(), cohort, {"default": coder}, tmp_path, False).set_index("figure")
@@ -50,10 +49,13 @@ def test_it_is_what_evaluate_says_of_the_same_images(cohort, tmp_path):
     assert not found["note"].str.contains("seed").any()  # nothing was trained
 
 
-def test_one_that_loses_nothing_costs_nothing_and_settings_may_share_one(cohort, tmp_path, monkeypatch):
+def test_one_that_loses_nothing_costs_nothing_and_settings_may_share_one(cohort, tmp_path):
     opened = []
-    monkeypatch.setattr(module, "reconstructed", lambda coder, pixels: (opened.append(coder.hash), pixels)[1])
-    coders = {name: SimpleNamespace(hash=own) for name, own in (("b", "x"), ("a", "y"), ("c", "x"))}
+
+    def coder(own):
+        return SimpleNamespace(hash=own, reconstruct=lambda pixels: (opened.append(own), pixels)[1])
+
+    coders = {name: coder(own) for name, own in (("b", "x"), ("a", "y"), ("c", "x"))}
     table = module.measure_reconstruction(settings(), cohort, coders, tmp_path, False)
     assert opened == ["x", "y"]
     assert list(dict.fromkeys(table["setting"])) == ["b", "a", "c"]

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 from designed_images import BEST, BrightnessEncoder, Designed, halves
 
+from equigen.cohort import load_images
 from equigen.errors import InputError
 from equigen.quality import kernel_distance
+from equigen.report.calibration_words import calibration_sentences
 from equigen.synthesis import apply_guidance, calibrate, load_calibration, match_plan
 from equigen.synthesis.calibrate_check import images_each
 
@@ -160,6 +162,30 @@ def test_done_it_is_read_back_and_interrupted_it_goes_on_to_the_same(found, pipe
     pd.testing.assert_frame_equal(after.gain, found.gain)
 
 
+def test_against_reconstructions_real_images_are_those_that_the_autoencoder_keeps(
+    found, pipeline, sides, designed, tmp_path
+):
+    own = run(pipeline, sides, tmp_path, against="reconstructions", budget=24 * 2 * 4)
+    tune, encoder = sides[0], BrightnessEncoder()
+    rows = measure.group_rows(tune, ["female", "male"], "sex", EACH, 1, 0)
+    for name in ("female", "male"):
+        row = own.table.query("kind == 'evaluated' and group == @name and guidance == 2").iloc[0]
+        asked = rows[rows["group"] == name].reset_index(drop=True).assign(guidance=2.0)
+        kept = pipeline.autoencoder.reconstruct(load_images(list(real_paths(tune, name)), 32), batch=7)
+        images = designed(pipeline, asked, list(range(EACH)))
+        expected = kernel_distance(encoder(kept)[0], encoder(images)[0], clusters=patients(tune, name))
+        assert row["estimate"] == pytest.approx(expected, rel=1e-4)
+        plain = found.table.query("kind == 'evaluated' and group == @name and guidance == 2").iloc[0]
+        assert row["estimate"] != pytest.approx(plain["estimate"], rel=1e-3)
+    both = [result.gain.query("set == 'default' and reference == '' and figure == 'group'") for result in (own, found)]
+    assert (both[0]["floor"].to_numpy() != both[1]["floor"].to_numpy()).all()  # of the real images confirmed on
+    assert load_calibration(tmp_path).against == "reconstructions" and found.guidance.against == "images"
+    said = calibration_sentences(own.choice, own.gain, own.settings)[0].text
+    assert "against real images as the autoencoder keeps them" in said
+    with pytest.raises(InputError, match="the generator has no autoencoder"):
+        sys.modules["equigen.synthesis.calibrate"]._coder(object())
+
+
 def test_without_images_to_confirm_on_there_is_no_gain(pipeline, sides, designed, tmp_path):
     out = calibrate(pipeline, sides[0], None, out=tmp_path, encoder=BrightnessEncoder(), **ASKED)
     assert out.gain is None and designed.made == out.guidance.spent
@@ -208,6 +234,7 @@ def test_what_cannot_be_calibrated_is_refused_before_an_image_is_made(pipeline, 
             run(pipeline, sides, tmp_path / "out", **more)
 
     refused("objective 'mean'", objective="mean")
+    refused("against 'paintings' .use one of images, reconstructions", against="paintings")
     refused(r"gap_weight -1(.|\n)*bounds \(4, 1\)(.|\n)*steps 0", gap_weight=-1, bounds=(4, 1), steps=0)
     refused("tune has no attribute 'age'", attribute="sex & age")
     refused(r"budget of 100 images for 2 groups .give at least 192", budget=100)

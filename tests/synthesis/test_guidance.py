@@ -60,6 +60,13 @@ def test_saved_and_read_it_is_the_same_and_of_one_generator_alone(tmp_path):
         load_calibration(tmp_path / "nowhere")
 
 
+def test_a_file_that_does_not_say_against_what_is_one_against_images(tmp_path):
+    path = replace(CHOSEN, against="reconstructions").save(tmp_path)
+    assert load_calibration(tmp_path).against == "reconstructions"
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "against"}))
+    assert load_calibration(tmp_path) == CHOSEN
+
+
 @pytest.mark.parametrize("change", [{"groups": None}, {"common": "two"}, {"bounds": [1]}, "half", "lost"])
 def test_a_damaged_file_is_refused_with_its_name(tmp_path, change):
     path = CHOSEN.save(tmp_path)

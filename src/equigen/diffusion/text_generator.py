@@ -83,6 +83,11 @@ class TextGenerator:
         return device
 
     @cached_property
+    def autoencoder(self) -> Autoencoder:
+        """The pipeline's own."""
+        return self.blocks or Autoencoder(self.pipeline.vae)
+
+    @cached_property
     def hash(self) -> str:
         """Sixteen hexadecimal digits over all weights (of LoRA too), tokenizers, settings, size and precision."""
         parts: list[Any] = [self.family, self.size, SETTINGS.get(self.family)]

@@ -103,6 +103,11 @@ class Autoencoder:
         """[B, channels, h, w] -> [B, h*factor, w*factor, 3] uint8."""
         return to_images(pixels_of(self.network.decode(latents.to(self.device)).sample, self.block))
 
+    def reconstruct(self, images: NDArray[np.uint8], batch: int = 64) -> NDArray[np.uint8]:
+        """[N, H, W, 3] uint8 through the autoencoder and back, ``batch`` at a time."""
+        parts = [images[low : low + batch] for low in range(0, len(images), batch)]
+        return np.concatenate([self.decode(self.encode(part)) for part in parts]) if parts else images
+
     def save(self, folder: str | Path) -> None:
         """Write a folder that diffusers' ``from_pretrained`` opens."""
         with naming_full_disk(folder):

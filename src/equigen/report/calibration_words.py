@@ -27,9 +27,10 @@ def calibration_sentences(
 
 def goal_words(settings: Mapping[str, Any]) -> str:
     """What was minimised."""
+    kept = ", against real images as the autoencoder keeps them" if settings.get("against") == "reconstructions" else ""
     if settings["objective"] == "worst":
-        return "the excess KD of the worst group"
-    return f"the mean excess KD of the groups plus {settings['gap_weight']:g} times the gap between them"
+        return f"the excess KD of the worst group{kept}"
+    return f"the mean excess KD of the groups plus {settings['gap_weight']:g} times the gap between them{kept}"
 
 
 def _chosen(choice: pd.DataFrame, settings: Mapping[str, Any]) -> list[Sentence]:

@@ -22,7 +22,7 @@ from equigen.quality.strata import within
 from equigen.seeds import numpy_generator
 from equigen.study.contest_measure import held_out, measure
 from equigen.study.contest_settings import ContestSettings
-from equigen.study.quality import RECONSTRUCTION, reconstructed
+from equigen.study.quality import RECONSTRUCTION
 
 FILE = "reconstruction.parquet"
 PLACE = ["setting", "metric", "attribute", "figure"]
@@ -64,7 +64,7 @@ def reconstructions(settings: ContestSettings, cohort: Cohort, coder: Autoencode
     """Held-out images as the autoencoder keeps them: at most ``evaluate.limit``, whole patients at random."""
     images = _drawn(settings, cohort)
     pixels = load_images([Path(path) for path in images.frame["path"]], settings.size)
-    return ImageSet(images.frame, reconstructed(coder, pixels), images.levels, images.remark)
+    return ImageSet(images.frame, coder.reconstruct(pixels), images.levels, images.remark)
 
 
 def write_reconstruction(folder: Path, table: pd.DataFrame) -> None:

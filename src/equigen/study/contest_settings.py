@@ -43,6 +43,7 @@ class CalibrateStage(Strict):
     mechanisms: list[str] = Field(["none"], min_length=1)
     images: int | None = Field(None, ge=LEAST_IMAGES)                   # for each group and evaluation
     steps: int = Field(20, ge=1)
+    against: Literal["images", "reconstructions"] = "images"            # as in evaluate
 
     @model_validator(mode="after")
     def _bounds(self) -> CalibrateStage:

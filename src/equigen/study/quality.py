@@ -42,7 +42,7 @@ def evaluate_study(
     made = within(sides, asked.only)
     real = made.pop("real")
     pixels = load_images(list(real.frame["path"]), size)
-    made[RECONSTRUCTION] = ImageSet(real.frame, reconstructed(coder, pixels), levels)
+    made[RECONSTRUCTION] = ImageSet(real.frame, coder.reconstruct(pixels), levels)
     rows = []
     if cohort.phantom:
         oracle = Oracle()
@@ -88,8 +88,3 @@ def _read_off(side: ImageSet, pixels: NDArray[np.uint8], oracle: Oracle) -> Imag
     """The side with what the oracle sees in each image, as columns ``oracle.<name>``."""
     seen = oracle.judge(pixels).add_prefix("oracle.")
     return ImageSet(pd.concat([side.frame, seen], axis=1), side.pixels, side.levels, side.remark)
-
-
-def reconstructed(coder: Autoencoder, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[N, H, W, 3] uint8 through the autoencoder and back."""
-    return np.concatenate([coder.decode(coder.encode(pixels[low : low + 64])) for low in range(0, len(pixels), 64)])

@@ -14,6 +14,7 @@ from equigen.cohort import Cohort
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json, write_parquet
+from equigen.latents import Autoencoder
 from equigen.progress import progress_bar
 from equigen.quality import Encoder, load_encoder
 from equigen.quality.cells import Settings
@@ -25,7 +26,7 @@ from equigen.synthesis.calibrate_search import GRID, START, Goal, search
 from equigen.synthesis.calibrate_table import calibration_table, choice_table, chosen_guidance
 from equigen.synthesis.chunks import Batched
 from equigen.synthesis.generate import opened
-from equigen.synthesis.guidance import DEFAULT, Guidance, Objective, load_calibration
+from equigen.synthesis.guidance import DEFAULT, Against, Guidance, Objective, load_calibration
 from equigen.training import Run
 
 TABLE, GAIN, CLAIM = "calibration.parquet", "gain.parquet", "claim.json"
@@ -87,6 +88,7 @@ def calibrate(
     images: int | None = None,
     steps: int = 20,
     encoder: str | Encoder = "efficientnet-lite0",
+    against: Against = "images",
     confirm_images: int = 1000,
     replicates: int = 500,
     min_patients: int = 30,
@@ -123,6 +125,8 @@ def calibrate(
         images: images of a group in each evaluation; None: so many that each group has eight, at most 250.
         steps: of the sampler.
         encoder: as for ``evaluate``.
+        against: "images", or "reconstructions": the real images as the generator's autoencoder keeps them, so that
+            what it loses, which no guidance brings back and which differs between groups, is not counted.
         confirm_images: images of each of the three sets that the gain is measured on.
         replicates: bootstrap replicates of the gain.
         min_patients: groups with fewer patients among ``tune`` get no guidance of their own.
@@ -137,7 +141,7 @@ def calibrate(
             budget that is too small.
 
     """
-    check_options(objective, gap_weight, budget, bounds, images, steps, confirm_images, replicates)
+    check_options(objective, gap_weight, budget, bounds, images, steps, confirm_images, replicates, against)
     check_sides(tune, confirm, attribute)
     home, folder = _places(generator, out)
     pipeline = opened(generator, device)
@@ -146,21 +150,23 @@ def calibrate(
     each = images_each(images, budget, len(names), START)
     rows = group_rows(tune, names, attribute, each, steps, seed)
     pipeline.check(rows.assign(guidance=low_high[0]))
+    through = _coder(pipeline) if against == "reconstructions" else None
     asked = Guidance(
         attribute=attribute, groups={}, common=DEFAULT, default=DEFAULT, objective=objective, left_out=left_out,
         gap_weight=float(gap_weight), bounds=low_high, budget=budget, spent=0, images=each, steps=steps, seed=seed,
         encoder=identity(network), cohort=tune.name, cohort_hash=tune.hash, generator=pipeline.hash,
         split=", ".join(sorted(set(tune.frame["split"]))), equigen=equigen.__version__,
+        against=against,
     )
     confirming = None if confirm is None else [confirm.hash, confirm_images, replicates, min_patients]
     claim = {"asked": asdict(asked) | {"bounds": list(low_high)}, "confirm": confirming}
     done = _finished(folder, claim)
     if done is None:
-        chosen, table = _tuned(asked, tune, rows, network, pipeline, folder, show)
+        chosen, table = _tuned(asked, tune, rows, network, pipeline, folder, show, through)
         settings = Settings(replicates=replicates, seed=seed, min_patients=min_patients)
         gain = None if confirm is None else measure_gain(
             pipeline, confirm, chosen, ordered_levels(tune, attribute), network, images=confirm_images,
-            settings=settings, out=folder / "confirm", batch=batch, show=show,
+            settings=settings, out=folder / "confirm", batch=batch, show=show, through=through,
         )  # fmt: skip
         done = Calibration(folder, chosen, table, gain)
         _save(done, claim)
@@ -171,11 +177,12 @@ def calibrate(
 
 def _tuned(
     asked: Guidance, tune: Cohort, rows: pd.DataFrame, network: Encoder, pipeline: Generator, folder: Path,
-    show: bool,
+    show: bool, through: Autoencoder | None,
 ) -> tuple[Guidance, pd.DataFrame]:
     """The choice, and the table of the search that it comes from."""
     size, cache = pipeline.size, folder / "features"
-    groups = make_groups(tune, rows, asked.attribute, network, size, seed=asked.seed, cache=cache, show=show)
+    groups = make_groups(tune, rows, asked.attribute, network, size, seed=asked.seed, cache=cache, show=show,
+                         through=through)
     maker = Maker(Batched(pipeline), asked.generator, network, size, folder / "evaluations")
     table = _searched(groups, asked, maker, show)
     spent = int((table["kind"] == "evaluated").sum()) * asked.images
@@ -196,6 +203,15 @@ def _searched(groups: list[Group], asked: Guidance, maker: Maker, show: bool) ->
 
         points = search(len(groups), evaluations, goal, measure)
     return calibration_table(groups, points, goal)
+
+
+def _coder(pipeline: Generator) -> Autoencoder:
+    """The autoencoder of a generator."""
+    found: Autoencoder | None = getattr(pipeline, "autoencoder", None)
+    if found is None:
+        problem = Problem("the generator has no autoencoder", "calibrate against images")
+        raise InputError("There are no reconstructions.", [problem])
+    return found
 
 
 def _places(generator: str | Path | Run | Generator, out: str | Path | None) -> tuple[Path | None, Path]:

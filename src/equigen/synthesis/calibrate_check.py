@@ -11,7 +11,7 @@ import pandas as pd
 from equigen.cohort import Cohort
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import BETWEEN
-from equigen.synthesis.guidance import Objective, attribute_parts, group_names
+from equigen.synthesis.guidance import Against, Objective, attribute_parts, group_names
 
 LEAST = 4  # patients of a group
 LEAST_IMAGES = 8   # of a group in one evaluation: fewer say nothing
@@ -26,12 +26,14 @@ def are_bounds(bounds: tuple[float, ...]) -> bool:
 
 def check_options(
     objective: str, gap_weight: float, budget: int, bounds: tuple[float, float], images: int | None, steps: int,
-    confirm_images: int, replicates: int,
+    confirm_images: int, replicates: int, against: str,
 ) -> None:
     """Raise InputError for each option that makes no sense."""
     problems = []
     if objective not in get_args(Objective):
         problems.append(Problem(f"objective '{objective}'", f"use one of {', '.join(get_args(Objective))}"))
+    if against not in get_args(Against):
+        problems.append(Problem(f"against '{against}'", f"use one of {', '.join(get_args(Against))}"))
     if not (math.isfinite(gap_weight) and gap_weight >= 0):
         problems.append(Problem(f"gap_weight {gap_weight}", "use 0 or more"))
     if not are_bounds(bounds):

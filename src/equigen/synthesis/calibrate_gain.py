@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
 from equigen.diffusion import Generator
+from equigen.latents import Autoencoder
 from equigen.progress import progress_bar
 from equigen.quality import Encoder, ImageSet
 from equigen.quality.cells import Settings
@@ -21,6 +22,7 @@ from equigen.quality.rows import interval, join
 from equigen.quality.sources import codes
 from equigen.seeds import derive
 from equigen.statistics import two_sided_p_value
+from equigen.synthesis.calibrate_measure import kept
 from equigen.synthesis.generate import generate, plan_hash
 from equigen.synthesis.guidance import Guidance, Which, apply_guidance, group_names
 from equigen.synthesis.plan import match_plan
@@ -37,11 +39,12 @@ LEANS = "a gap is never negative, so its interval leans upwards"
 
 def measure_gain(
     pipeline: Generator, confirm: Cohort, chosen: Guidance, levels: list[str], network: Encoder, *,
-    images: int, settings: Settings, out: Path, batch: int, show: bool,
+    images: int, settings: Settings, out: Path, batch: int, show: bool, through: Autoencoder | None = None,
 ) -> pd.DataFrame:
     """The gain table (see ``Calibration``): sets of the same prompts and fresh seeds by the three choices of guidance.
 
-    The prompts are those of the policy ``match`` over the confirming images; ``levels`` are the groups in order.
+    The prompts are those of the policy ``match`` over the confirming images, which are measured against as ``through``
+    keeps them; ``levels`` are the groups in order.
     """
     rows = match_plan(confirm, images, derive(settings.seed, "calibrate/confirm"), steps=chosen.steps)
     plans = {which: apply_guidance(rows, chosen, which) for which in SETS}
@@ -50,8 +53,9 @@ def measure_gain(
     made = {which: generate(pipeline, asked, places[which], batch=batch, show=show) for which, asked in plans.items()}
     size, cache = pipeline.size, out / "features"
     sources = {"real": confirm.frame} | {which: images.frame for which, images in made.items()}
+    coders = {"real": through}
     encoded = {
-        name: _side(frame, chosen.attribute, levels, network, size, cache, name, show)
+        name: _side(frame, chosen.attribute, levels, network, size, cache, name, show, coders.get(name))
         for name, frame in sources.items()
     }
     inputs = Inputs(encoded["real"], {name: encoded[name] for name in SETS}, ["kd"])
@@ -63,12 +67,12 @@ def measure_gain(
 
 def _side(
     frame: pd.DataFrame, attribute: str, levels: list[str], network: Encoder, size: int, cache: Path, name: str,
-    show: bool,
+    show: bool, through: Autoencoder | None,
 ) -> EncodedSide:
     """One side, its groups those of the calibrated attribute, be it an intersection."""
     words = pd.Series(group_names(frame, attribute), dtype=object)
     own = frame.reset_index(drop=True).assign(**{f"attr.{attribute}": words.where(words != "", None)})
-    images = ImageSet(own)
+    images = kept(ImageSet(own), through, size)
     features = extract(images, network, size, cache_dir=cache, title=f"Encoding {name} images", show=show)
     return EncodedSide(images.patients(name), {attribute: codes(own, attribute, levels)}, features, own)
 

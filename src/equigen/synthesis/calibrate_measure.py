@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, load_images
 from equigen.files import hash_value, write_bytes
+from equigen.latents import Autoencoder
 from equigen.quality import Encoder, ImageSet
 from equigen.quality.cells import Cell, whole_patients
 from equigen.quality.encoders import identity
@@ -69,9 +70,9 @@ def group_rows(tune: Cohort, names: list[str], attribute: str, images: int, step
 
 def make_groups(
     tune: Cohort, rows: pd.DataFrame, attribute: str, network: Encoder, size: int, *,
-    seed: int, cache: Path, show: bool,
+    seed: int, cache: Path, show: bool, through: Autoencoder | None = None,
 ) -> list[Group]:
-    """The groups of ``rows`` with the features of their real images and their floors."""
+    """The groups of ``rows`` with the features of their real images (as ``through`` keeps them) and their floors."""
     names = list(dict.fromkeys(rows["group"]))
     owners = np.array(group_names(tune.frame, attribute))
     patients = tune.frame["patient"].to_numpy()
@@ -81,7 +82,7 @@ def make_groups(
         rng = numpy_generator(seed, f"calibrate/limit/{name}")
         taken[name] = at[whole_patients(patients[at], LIMIT, rng, "real")]
     every = np.unique(np.concatenate(list(taken.values()))).astype(np.int64)
-    images = ImageSet(tune.frame).take(every)
+    images = kept(ImageSet(tune.frame).take(every), through, size)
     values = extract(images, network, size, cache_dir=cache, title="Encoding real images", show=show).values
     codes = patient_codes(patients)
     groups = []
@@ -91,6 +92,14 @@ def make_groups(
         asked = rows[rows["group"] == name].drop(columns="group").reset_index(drop=True)
         groups.append(Group(name, own, codes[taken[name]], asked, floor))
     return groups
+
+
+def kept(images: ImageSet, through: Autoencoder | None, size: int) -> ImageSet:
+    """The images as an autoencoder keeps them; None: as they are."""
+    if through is None:
+        return images
+    pixels = load_images([Path(path) for path in images.frame["path"]], size)
+    return ImageSet(images.frame, through.reconstruct(pixels), images.levels, images.remark)
 
 
 def half_floor(real: Features, patients: NDArray[np.int64], seed: int, name: str) -> float:

@@ -15,6 +15,7 @@ from equigen.files import read_json, write_json
 from equigen.quality.cells import BETWEEN
 
 Objective = Literal["worst", "gap"]
+Against = Literal["images", "reconstructions"]
 Which = Literal["group", "common", "default"]
 FILE = "calibration.json"
 DEFAULT = 2.0  # the guidance of `plan` and of `equigen generate`, which a calibration is held against
@@ -43,6 +44,7 @@ class Guidance:
     generator: str                # hash of the generator
     left_out: dict[str, str]      # groups without a guidance of their own, and why; they take the common one
     equigen: str                  # version
+    against: Against = "images"   # what was measured against: real images, or these as the autoencoder keeps them
 
     def of(self, rows: pd.DataFrame, which: Which = "group") -> NDArray[np.float64]:
         """[N] guidance of each row of a plan; rows of other or unknown groups take the common one.
@@ -154,7 +156,8 @@ def load_calibration(folder: str | Path, generator: str | None = None) -> Guidan
 
 
 def _from_json(values: dict[str, Any]) -> Guidance:
-    chosen = {field.name: values[field.name] for field in fields(Guidance)}
+    whole = {"against": "images", **values}  # files of earlier versions do not say it
+    chosen = {field.name: whole[field.name] for field in fields(Guidance)}
     groups = {str(name): float(value) for name, value in chosen["groups"].items()}
     low, high = map(float, chosen["bounds"])
     return Guidance(**{**chosen, "groups": groups, "common": float(chosen["common"]), "bounds": (low, high)})
