@@ -340,13 +340,13 @@ def test_calibrated_and_common_guidance_are_sampled_and_measured(copied, monkeyp
 
     monkeypatch.setattr(contest_steps, "calibrate", calibrate)
     monkeypatch.setattr(contest_check, "MIN_PATIENTS", 1)
-    asked = {"calibrate": {"attribute": "sex", "objective": "gap", "budget": 64, "images": 8, "bounds": [1, 6]},
-             "curve": None}
+    asked = {"calibrate": {"attribute": "sex", "objective": "gap", "budget": 64, "images": 8, "bounds": [1, 6],
+                           "against": "reconstructions"}, "curve": None}
     ran = copied.run(asked)
     assert set(ran) == {"default/none-seed0/calibration", "default/none-seed1/calibration"}
     assert [call[:4] for call in calls] == [(f"none-seed{seed}", {"val"}, None, seed) for seed in (0, 1)]
     assert calls[0][4] == {"objective": "gap", "gap_weight": 1.0, "budget": 64, "images": 8, "steps": 20,
-                           "bounds": [1, 6], "encoder": "efficientnet-lite0@64"}
+                           "bounds": [1, 6], "against": "reconstructions", "encoder": "efficientnet-lite0@64"}
     made = copied.read("synthetic/default/none-seed0/all-gcalibrated/synthetic.parquet")
     assert made.groupby("attr.sex")["guidance"].unique().str[0].to_dict() == {"female": 1.5, "male": 3.0}
     assert set(copied.read("synthetic/default/none-seed1/all-gcommon/synthetic.parquet")["guidance"]) == {2.5}

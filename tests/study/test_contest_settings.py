@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from equigen.errors import InputError
+from equigen.files import read_json
 from equigen.study.contest_check import as_study, check_names_early, trainings
 from equigen.study.contest_jobs import Plan, calibrated_sets, sets_of
 from equigen.study.contest_places import Member, Places
@@ -147,8 +148,10 @@ def test_jobs_are_one_a_generator_behind_its_pretraining_with_sets_at_every_guid
         "default/none-seed0/calibration": ("default/none-seed0",),
     }
     assert jobs["default/none-seed0"].environment["OMP_NUM_THREADS"] == "2"
-    assert sets_of(settings, "mine") == [("all", 1.0), ("all", 2.5)]
-    assert sets_of(settings, "none") == [("all", 1.0), ("all", 2.5), ("all", 4.0)]  # the curve's end
+    assert sets_of(settings) == [("all", 1.0), ("all", 2.5)]
+    curve = read_json(Path(jobs["default/none-seed0/curve"].command[-1]))["steps"]
+    ends = [made["stage"] for step in curve if step["kind"] == "sets" for made in step["sets"]]
+    assert ends == ["synthetic/default/pretrained-seed0/all-g4", "synthetic/default/none-seed0/all-g4"]
     assert calibrated_sets(settings, "none") == [("all", "common"), ("all", "calibrated")]
     assert calibrated_sets(settings, "mine") == []
     assert not jobs["latents"].done() and not jobs["default/none-seed0"].done()
