@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 import equigen
 from equigen.cohort import print_counts
 from equigen.devices import best_device
-from equigen.files import read_json
+from equigen.files import read_json, write_parquet
 from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import Contest as Measured
@@ -28,7 +29,7 @@ from equigen.study.contest_curve import Curve, curve_samples, measure_curve
 from equigen.study.contest_jobs import Plan
 from equigen.study.contest_measure import calibrations, held_out, measure, samples
 from equigen.study.contest_places import Member, Places
-from equigen.study.contest_reconstruction import FILE, measure_reconstruction, reconstructions, write_reconstruction
+from equigen.study.contest_reconstruction import FILE, measure_reconstruction, reconstructions
 from equigen.study.contest_settings import ContestSettings, read_contest
 from equigen.study.faults import at
 from equigen.study.jobs import run_jobs
@@ -68,6 +69,7 @@ class Contest(Study):
         self._jobs()
         return self._page(self._measure(), self._curve(), self._reconstruction())
 
+    @cached_property
     def _real(self) -> ImageSet:
         """The images that all sets are measured against."""
         if self.chosen.evaluate.against == "images":
@@ -108,7 +110,7 @@ class Contest(Study):
         place = self.stages.run(
             "quality",
             [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: measure(self.chosen, self._real(), found, self.features, self.show).write(out),
+            lambda out: measure(self.chosen, self._real, found, self.features, self.show).write(out),
             ["contest.parquet", "contest_seeds.parquet"],
         )
         return Measured.read(place)
@@ -122,7 +124,7 @@ class Contest(Study):
         place = self.stages.run(
             "curve",
             [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: measure_curve(self.chosen, self._real(), found, self.features, self.show).write(out),
+            lambda out: measure_curve(self.chosen, self._real, found, self.features, self.show).write(out),
             list(CURVE.values()),
         )
         return Curve.read(place)
@@ -136,7 +138,7 @@ class Contest(Study):
 
         def work(out: Path) -> None:
             table = measure_reconstruction(self.chosen, self.cohort, coders, self.features, self.show)
-            write_reconstruction(out, table)
+            write_parquet(out / FILE, table)
 
         asked = [self.chosen.size, self.chosen.evaluate.model_dump()]
         place = self.stages.run("reconstruction", [equigen.__version__, self.cohort.hash, hashes, *asked], work, [FILE])

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from equigen.cohort import Cohort, load_images
-from equigen.files import write_parquet
+from equigen.cohort import Cohort
 from equigen.latents import Autoencoder
 from equigen.quality import Contest, ImageSet, Sample
 from equigen.quality.cells import whole_patients
@@ -23,6 +22,7 @@ from equigen.seeds import numpy_generator
 from equigen.study.contest_measure import held_out, measure
 from equigen.study.contest_settings import ContestSettings
 from equigen.study.quality import RECONSTRUCTION
+from equigen.synthesis.calibrate_measure import kept
 
 FILE = "reconstruction.parquet"
 PLACE = ["setting", "metric", "attribute", "figure"]
@@ -48,28 +48,19 @@ def measure_reconstruction(
         ``ci_high`` are the 95 % interval over patients; nothing here was trained, so there are no seeds.
 
     """
-    alike: dict[str, list[str]] = {}  # autoencoder: settings that share it
+    first: dict[str, str] = {}  # autoencoder: the first setting that has it
     for setting, coder in coders.items():
-        alike.setdefault(coder.hash, []).append(setting)
-    samples = [Sample(names[0], RECONSTRUCTION, 0, "held-out images", 1.0,
-                      reconstructions(settings, cohort, coders[names[0]])) for names in alike.values()]  # fmt: skip
+        first.setdefault(coder.hash, setting)
+    samples = [Sample(setting, RECONSTRUCTION, 0, "held-out images", 1.0,
+                      reconstructions(settings, cohort, coders[setting])) for setting in first.values()]  # fmt: skip
     rows = _rows(measure(settings, held_out(cohort), samples, cache, show))
-    shared = [names for setting in coders for names in alike.values() if setting in names]
-    tables = [rows[rows["setting"] == names[0]].assign(setting=setting)
-              for setting, names in zip(coders, shared, strict=True)]  # fmt: skip
+    tables = [rows[rows["setting"] == first[coder.hash]].assign(setting=setting) for setting, coder in coders.items()]
     return pd.concat(tables, ignore_index=True)
 
 
 def reconstructions(settings: ContestSettings, cohort: Cohort, coder: Autoencoder) -> ImageSet:
     """Held-out images as the autoencoder keeps them: at most ``evaluate.limit``, whole patients at random."""
-    images = _drawn(settings, cohort)
-    pixels = load_images([Path(path) for path in images.frame["path"]], settings.size)
-    return ImageSet(images.frame, coder.reconstruct(pixels), images.levels, images.remark)
-
-
-def write_reconstruction(folder: Path, table: pd.DataFrame) -> None:
-    """Write the table into a folder."""
-    write_parquet(folder / FILE, table)
+    return kept(_drawn(settings, cohort), coder, settings.size)
 
 
 def _drawn(settings: ContestSettings, cohort: Cohort) -> ImageSet:

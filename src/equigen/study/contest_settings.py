@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from equigen.study.settings import NAME, TAKEN, base_faults, check_keys, read_values
 from equigen.study.stage_settings import MechanismSettings, OnlySettings, PhantomStage, PlanRequest, Strict
 from equigen.synthesis.calibrate_check import LEAST_IMAGES, are_bounds
+from equigen.synthesis.guidance import Against
 
 PRETRAINED = "pretrained"
 SET_ELSEWHERE = {
@@ -29,7 +30,7 @@ class ContestEvaluate(Strict):
     permutations: int = Field(200, ge=20)                               # of group labels, for the gap that chance gives
     limit: int = Field(4000, ge=50)                                     # images per side in a cell
     only: OnlySettings = Field(default_factory=dict)                    # label: diagnoses of which images are compared
-    against: Literal["images", "reconstructions"] = "images"            # reconstructions: as the autoencoder keeps them
+    against: Against = "images"                                         # reconstructions: as the autoencoder keeps them
 
 
 class CalibrateStage(Strict):
@@ -43,7 +44,7 @@ class CalibrateStage(Strict):
     mechanisms: list[str] = Field(["none"], min_length=1)
     images: int | None = Field(None, ge=LEAST_IMAGES)                   # for each group and evaluation
     steps: int = Field(20, ge=1)
-    against: Literal["images", "reconstructions"] = "images"            # as in evaluate
+    against: Against = "images"                                         # as in evaluate
 
     @model_validator(mode="after")
     def _bounds(self) -> CalibrateStage:
