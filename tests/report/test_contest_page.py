@@ -76,7 +76,16 @@ def test_the_verdict_names_who_narrows_which_gap_by_how_much_and_at_what_cost():
     tones = said(table())
     assert tones[0][0] == "note"
     assert "trained with 3 training seeds" in tones[0][1]
-    reference, changes, halved = tones[1:4]
+    overall, reference, changes, halved, worst = tones[1:6]
+    assert overall == (
+        "finding",
+        "Against none, overall quality is better with wide, worse with level.",
+        "level at guidance 1: 100 in place of 80.0, difference +20.0 (10.0 to 30.0): worse",
+        "wide at guidance 1: 100 in place of 110, difference -10.0 (-14.0 to -6.00): better",
+        "no evidence of a change, at any guidance: good and idle",
+    )
+    assert worst[1] == "Against none, quality of the worst group by sex is better with good, worse with wide."
+    assert worst[-1] == "no evidence of a change, at any guidance: level and idle"
     assert reference[1] == ("Gap by sex of none (excess KD x 1000): 40.0 (36.0 to 44.0) at guidance 1, 30.0 (26.0 to "
                             "34.0) at guidance 2. Chance alone would give about 5.00.")  # fmt: skip
     assert changes[:2] == ("finding", "Against none, the gap by sex is narrower with good and level, wider with wide.")
@@ -96,7 +105,8 @@ def test_the_verdict_names_who_narrows_which_gap_by_how_much_and_at_what_cost():
 
 def test_no_evidence_is_said_where_intervals_hold_zero():
     by_age = [own for own in said(table()) if "by age" in own[1]]
-    assert [own[0] for own in by_age] == ["note", "chance", "chance"]
+    assert [own[0] for own in by_age] == ["note", "chance", "chance", "chance"]
+    assert by_age[3][1] == "No evidence that any mechanism changes quality of the worst group by age against none."
     assert by_age[1][1] == "No evidence that any mechanism narrows the gap by age against none."
     assert by_age[1][2].endswith("good, level, idle and wide")
     assert "is not established" in by_age[2][1]
@@ -128,12 +138,12 @@ def test_one_seed_is_a_rehearsal():
     assert tones[0][0] == "caution"
     assert "trained with 1 training seed. Fewer than 3 are no evidence" in tones[0][1]
     assert "finding" not in {own[0] for own in tones}
-    assert "40.0 (36.0 to 44.0)" in tones[1][1]  # the patients' interval
+    assert "40.0 (36.0 to 44.0)" in tones[2][1]  # the patients' interval
 
 
 def test_calibrated_generators_count_as_mechanisms_of_their_own():
     extra = pd.DataFrame(rows("none", "calibrated", gap=0.01, changes=NARROWER))
-    changes = said(pd.concat([table(), extra], ignore_index=True))[2]
+    changes = said(pd.concat([table(), extra], ignore_index=True))[3]
     assert "narrower with none with calibrated guidance, good and level" in changes[1]
 
 

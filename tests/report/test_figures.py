@@ -90,6 +90,13 @@ def test_runs_are_told_apart_without_colour():
     assert style["real"].filled is False
 
 
+def test_no_two_runs_look_alike_however_many_there_are():
+    style = list(looks([f"run {place}" for place in range(60)]).values())
+    assert len({(look.color, look.marker) for look in style}) == 60
+    first = style[:8]  # as many mechanisms as there are: each has colour and marker for itself
+    assert len({look.color for look in first}) == len({look.marker for look in first}) == 8
+
+
 def test_long_names_wrap():
     assert wrapped("native hawaiian or other pacific islander", 22).count("\n") == 1
     assert max(map(len, wrapped("x" * 70, 22).split("\n"))) == 22

@@ -1,4 +1,4 @@
-"""The verdict of a contest in plain words: who narrows which gap, by how much, at what cost."""
+"""The verdict of a contest in plain words: who makes better images, and who narrows which gap at what cost."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pandas as pd
 from equigen.report.contest_view import GAPS, MEANS, UNSAID, View, at, judged, views
 from equigen.report.layout import Sentence
 from equigen.report.rounding import known, listing, number
-from equigen.report.words_comparison import SEEDS
+from equigen.report.words_comparison import FIRM, SEEDS
 
 VERDICT = "Verdict"
 HALF = 0.5  # what the contest asks for: a gap of at most this share of the reference's
 
 
 def contest_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence]:
-    """Seeds first, then for each part and attribute what the reference's gap is, who changes it, who halves it."""
+    """Seeds, then for each part who changes overall quality, and for each attribute the gap and the worst group."""
     parts = views(summary)
     if not parts:
         return [Sentence("Nothing was measured.", "missing", VERDICT)]
@@ -24,11 +24,13 @@ def contest_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence]:
     said = [_seeds(summary)]
     for view in main:
         topic = f"{VERDICT}: {view.title}" if view.title else VERDICT
+        said.append(_quality(view, "*", "overall", reference, topic))
         for attribute in view.attributes:
             said.append(_reference(view, attribute, reference, topic))
             for figure in GAPS:
                 if figure == GAPS[0] or view.compared(attribute, figure):
                     said += [rule(view, attribute, figure, reference, topic) for rule in (_changes, _halved)]
+            said.append(_quality(view, attribute, "worst", reference, topic))
         if not view.attributes:
             said.append(Sentence("No attribute was compared, so there is no gap.", "missing", topic))
     return said
@@ -71,17 +73,42 @@ def _named(attribute: str, figure: str) -> str:
     return f"gap of the groups' means over seeds, by {attribute}," if figure == MEANS else f"gap by {attribute}"
 
 
+def _quality(view: View, attribute: str, figure: str, reference: str, topic: str) -> Sentence:
+    """Mechanisms with an established change of the overall figure or of an attribute's worst group, then the others."""
+    name = "overall quality" if figure == "overall" else f"quality of the worst group by {attribute}"
+    rows = view.compared(attribute, figure)
+    if not rows:
+        return Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
+    firm, silent = _firm(rows)
+    parts = [f"{row['mechanism']} {at(row['guidance'])}: {number(row['estimate'], view.words)} in place of "
+             f"{number(row['estimate'] - row['difference'], view.words)}, difference {view.change(row)}: {judged(row)}"
+             for row in firm]  # fmt: skip
+    parts += [f"{UNSAID} of a change, at any guidance: {listing(silent)}"] if silent else []
+    told = [f"{said} with {listing(who)}" for said in FIRM if (who := _whose(firm, said))]
+    text = f"Against {reference}, {name} is {', '.join(told)}" if told else \
+        f"{UNSAID.capitalize()} that any mechanism changes {name} against {reference}"
+    return Sentence(f"{text}.", "finding" if firm else "chance", topic, tuple(parts))
+
+
+def _firm(rows: list[Any]) -> tuple[list[Any], list[str]]:
+    """Rows with an established change, and the mechanisms that have none at any guidance."""
+    firm = [row for row in rows if judged(row) != UNSAID]
+    return firm, [who for who in dict.fromkeys(map(_who, rows)) if not any(_who(row) == who for row in firm)]
+
+
+def _whose(rows: list[Any], said: str) -> list[str]:
+    return list(dict.fromkeys(_who(row) for row in rows if judged(row) == said))
+
+
 def _changes(view: View, attribute: str, figure: str, reference: str, topic: str) -> Sentence:
     """Mechanisms with an established change of the gap, with its cost; then those without."""
     rows, name = view.compared(attribute, figure), _named(attribute, figure)
     if not rows:
         return Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
-    firm = [row for row in rows if judged(row) != UNSAID]
+    firm, silent = _firm(rows)
     parts = [_change(view, attribute, row) for row in firm]
-    silent = [who for who in dict.fromkeys(map(_who, rows)) if not any(_who(row) == who for row in firm)]
     parts += [f"{UNSAID} of a narrower or a wider gap, at any guidance: {listing(silent)}"] if silent else []
-    better, wider = (list(dict.fromkeys(_who(row) for row in firm if judged(row) == said))
-                     for said in ("better", "worse"))
+    better, wider = (_whose(firm, said) for said in ("better", "worse"))
     text = f"Against {reference}, the {name} is narrower with {listing(better)}" if better else \
         f"{UNSAID.capitalize()} that any mechanism narrows the {name} against {reference}"
     text += f", wider with {listing(wider)}" if wider else ""

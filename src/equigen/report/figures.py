@@ -19,9 +19,10 @@ from matplotlib.lines import Line2D
 
 WIDTH = 5.6  # inches; two figures stand beside each other on a wide screen
 INK, MUTED, RULE, BAND = "#1c2330", "#5b6472", "#dfe3e8", "#d5d9df"
-# Okabe and Ito's colours without yellow, which vanishes on white; told apart in colour blindness.
-PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195"]
-MARKERS = ["o", "s", "^", "D", "v", "P", "X"]
+# Okabe and Ito's colours without yellow, which vanishes on white, and a violet; told apart in colour blindness. The
+# lengths of these lists share no factor, so that as many names as anyone draws have looks of their own.
+PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#000000"]
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h"]
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
 REFERENCES = ["real", "reconstruction"]
 _STYLE = {
@@ -62,8 +63,8 @@ def looks(names: list[str]) -> dict[str, Look]:
         if name in REFERENCES:
             result[name] = Look("#4a4f57", "s" if name == "real" else "D", ":", filled=False)
         else:
-            step = place % len(PALETTE)
-            result[name] = Look(PALETTE[step], MARKERS[step], DASHES[step])
+            result[name] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)],
+                                DASHES[place % len(DASHES)])  # fmt: skip
             place += 1
     return result
 
