@@ -1,8 +1,9 @@
 """Does any input end in a traceback? Damaged and unusual tables and images, thousands of them, by seed.
 
-Every input must end in a result or in an ``InputError``. Another exception, a warning, or more than ``SECONDS`` for one
-input counts as a failure and is listed with its seed. A table that was rewritten without changing its content (encoding,
-separator, compression, order of columns, data types) must give the figures of the clean table or an ``InputError``.
+Every input must end in a result or in an ``InputError``. Another exception, a warning, or more than ``SECONDS`` for
+one input counts as a failure and is listed with its seed. A table that was rewritten without changing its content
+(encoding, separator, compression, order of columns, data types) must give the figures of the clean table or an
+``InputError``.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ Figures = list[tuple[Any, ...]]
 Make = Callable[[Path, np.random.Generator], Callable[[], Any]]
 WORDS = [
     "", "NA", "None", "unknown", "?", "nan", "inf", "-1", "1e400", "007", "7", "7.0", "a,b", 'a"b', "é", "=1+1",
-    "\u200b", "<b>x</b>", "gap", "*", "worst", "True", "0", "1", "2024-01-01", "045Y", "x" * 5000, "\u0645\u0631\u062d\u0628",
+    "\u200b", "<b>x</b>", "gap", "*", "worst", "True", "0", "1", "2024-01-01", "045Y",
+    "x" * 5000, "\u0645\u0631\u062d\u0628",
 ]
 
 

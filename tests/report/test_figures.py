@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from equigen.report.curves import curves, shared_limits, thinned
-from equigen.report.figures import looks, wrapped
+from equigen.report.figures import display_width, looks, wrapped
 from equigen.report.forest import Mark, forest
 
 NAN = float("nan")
@@ -100,3 +100,16 @@ def test_no_two_runs_look_alike_however_many_there_are():
 def test_long_names_wrap():
     assert wrapped("native hawaiian or other pacific islander", 22).count("\n") == 1
     assert max(map(len, wrapped("x" * 70, 22).split("\n"))) == 22
+
+
+def test_names_in_other_scripts_stay_text_and_bring_no_warning():
+    names = ["女", "男性患者群体患者群体患者群体", "أنثى", "여성", "หญิง"]
+    svg = forest(marks(names, ["none"]), [], axis="AUC", scale=1, alt="a", slug="s")
+    ElementTree.fromstring(svg)
+    shown = "".join(texts(svg))
+    assert all(name in shown for name in names)
+
+
+def test_wide_letters_take_two_columns():
+    assert display_width("男 men") == 6
+    assert max(map(display_width, wrapped("男" * 40, 22).split("\n"))) <= 22

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import unicodedata
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -69,15 +71,31 @@ def looks(names: list[str]) -> dict[str, Look]:
     return result
 
 
+def display_width(text: str) -> int:
+    """Columns that text takes on a line: two for each wide character (East Asian Width W or F), else one.
+
+    >>> display_width("男 men")
+    6
+    """
+    return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
+
+
 def wrapped(text: str, width: int) -> str:
-    """Text broken into lines of at most ``width`` characters, long words included."""
-    return "\n".join(wrap(text, width, break_long_words=True)) or text
+    """Text broken into lines of at most ``width`` columns, long words included."""
+    letters = max(1, width * len(text) // max(display_width(text), 1))
+    return "\n".join(wrap(text, min(width, letters), break_long_words=True)) or text
 
 
 @contextmanager
 def drawing(height: float) -> Iterator[Figure]:
-    """A figure of the page's width, drawn in the page's style."""
-    with mpl.rc_context(_STYLE):
+    """A figure of the page's width, drawn in the page's style.
+
+    Text stays text in the page's SVG, where the browser chooses a font that has the letters. Matplotlib only measures
+    it, and its warnings that its own font lacks a letter do not concern the reader.
+    """
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font", category=UserWarning)
+        warnings.filterwarnings("ignore", message=r"Matplotlib currently does not support .* natively")
         figure = Figure(figsize=(WIDTH, height))
         FigureCanvasSVG(figure)
         yield figure
@@ -103,7 +121,7 @@ def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]], height: fl
 
 def legend_columns(labels: list[str]) -> int:
     """How many legend entries fit beside each other."""
-    longest = max((max(map(len, label.split("\n"))) for label in labels), default=1)
+    longest = max((max(map(display_width, label.split("\n"))) for label in labels), default=1)
     return max(1, min(4, int(WIDTH * 14.5) // (longest + 6)))
 
 
