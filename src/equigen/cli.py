@@ -14,7 +14,7 @@ from equigen.cli_compare import compare
 from equigen.cli_errors import Commands, end_on_sigterm
 from equigen.cli_evaluate import evaluate
 from equigen.cli_generate import generate, plan
-from equigen.cli_inputs import numbers, open_cohort, pairs, read_settings, result_table, words
+from equigen.cli_inputs import BlindOption, NamesOption, numbers, open_cohort, pairs, read_settings, result_table, words
 from equigen.cli_screen import pairs as show_pairs
 from equigen.cli_screen import screen
 from equigen.cli_train import CohortArgument, Settings, encode, train
@@ -253,11 +253,15 @@ def run(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     overrides: SetOption = None,
+    blind: BlindOption = False,
+    names: NamesOption = None,
 ) -> None:
     """Run a whole study to its report. Finished stages are skipped, an interrupted one goes on."""
     from equigen.study import run_study
 
-    typer.echo(run_study(study, out, pairs(overrides)))
+    privacy = {"report.blind": True} if blind else {}
+    privacy |= {} if names is None else {"report.names": names}
+    typer.echo(run_study(study, out, pairs(overrides) | privacy))
 
 
 @app.command()

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.cli_inputs import image_side, is_cohort, open_cohort, words
+from equigen.cli_inputs import BlindOption, NamesOption, image_side, is_cohort, open_cohort, words
 from equigen.errors import InputError, Problem
 
 ENCODER_HELP = (
@@ -76,6 +76,8 @@ def evaluate(
     replicates: Annotated[int, typer.Option(help="Bootstrap replicates and permutations.")] = 500,
     seed: Annotated[int, typer.Option(help="Of all resampling.")] = 0,
     intersections: Annotated[bool, typer.Option(help="Also measure pairs of attributes, such as sex & age.")] = True,
+    blind: BlindOption = False,
+    names: NamesOption = None,
 ) -> None:
     """Measure image quality, memorisation and semantic correctness for every group, at matched n, with intervals.
 
@@ -110,7 +112,8 @@ def evaluate(
         size=size,
         cache_dir=out / "features",
     )
-    page = write_evaluation(result, out, title=f"Image quality: {', '.join(named)}", size=size or 128)
+    title = f"Image quality: {', '.join(named)}"
+    page = write_evaluation(result, out, title=title, size=size or 128, blind=blind, names=names)
     main = result.quality[~result.quality["attribute"].str.contains(" & ")]
     columns = "run metric attribute group matched_n estimate ci_low ci_high floor excess p_value"
     typer.echo(main[columns.split()].to_string(index=False))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,6 +12,18 @@ from equigen.errors import InputError, Problem
 from equigen.processes import leads
 
 TABLES = {".csv", ".tsv", ".parquet"}
+
+BlindOption = Annotated[
+    bool, typer.Option("--blind", help="Leave real images and their file names out of the report.")
+]
+NamesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--names/--no-names",
+        help="File names of images in the report; by default they are left out where they could be names of persons.",
+        show_default=False,
+    ),
+]
 
 
 def say(words: object) -> None:

@@ -79,7 +79,7 @@ def closing(page: Any) -> dict[str, Any]:
 
 def _grid(grid: Grid) -> dict[str, Any]:
     """A grid without its pixels, which are in the page."""
-    shape = list(grid.real.shape)
+    shape = list(next(iter(grid.sources().values())).shape)
     words = {"title": grid.title, "caption": grid.caption, "rows": list(grid.rows)}
     return words | {"sources": list(grid.sources()), "shape": shape}
 

@@ -22,12 +22,13 @@ _SPACE = 2
 class Grid:
     """Images per group: a row per entry of ``rows``, real and every generator on the same rows.
 
-    ``real`` and each array of ``generated`` (generator name -> images) are uint8 [R, C, H, W, 3].
+    ``real`` and each array of ``generated`` (generator name -> images) are uint8 [R, C, H, W, 3]; ``real``
+    is None on a page that shows no real images.
     """
 
     title: str
     rows: list[str]
-    real: NDArray[np.uint8]
+    real: NDArray[np.uint8] | None
     generated: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     caption: str = ""
 
@@ -47,8 +48,8 @@ class Grid:
             raise InputError(f"The image grid '{self.title}' cannot be shown.", problems)
 
     def sources(self) -> dict[str, NDArray[np.uint8]]:
-        """Column name -> images, real first."""
-        return {"real": self.real, **self.generated}
+        """Column name -> images, real first where there are any."""
+        return {**({} if self.real is None else {"real": self.real}), **self.generated}
 
     def _fits(self, array: NDArray[np.uint8]) -> bool:
         return (
@@ -131,7 +132,7 @@ def image_table(grid: Grid) -> ImageTable:
         (label, [_strip(images[index], label, source) for source, images in sources.items()])
         for index, label in enumerate(grid.rows)
     ]
-    shrunk = max(grid.real.shape[2:4]) > LARGEST
+    shrunk = max(max(images.shape[2:4]) for images in sources.values()) > LARGEST
     note = f" Shown at {LARGEST} pixels or less; the files are larger." if shrunk else ""
     return ImageTable(grid.title, grid.caption + note, list(sources), rows)
 

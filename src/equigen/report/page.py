@@ -24,6 +24,7 @@ from equigen.report.frames import (
 from equigen.report.images import ClosePairs, Grid
 from equigen.report.layout import Section, Sentence
 from equigen.report.memorisation import memorisation_section
+from equigen.report.privacy import notices, without_names, without_real_images
 from equigen.report.render import Page, software
 from equigen.report.results import quality_section
 from equigen.report.screening import check_screening, screening_section, screening_sentences
@@ -63,6 +64,8 @@ def write_report(
     copies_table: pd.DataFrame | None = None,
     screening: Mapping[str, pd.DataFrame] | None = None,
     pages: Mapping[str, str] | None = None,
+    blind: bool = False,
+    names: bool | None = None,
 ) -> Path:
     """Write ``index.html``, ``report.json``, ``model_card.md`` and ``dataset_card.md`` into ``folder``.
 
@@ -74,7 +77,9 @@ def write_report(
     training, distance, ratio, near_copy, attr.*) the pairs whose images ``copies`` shows; ``screening`` has
     the screening.parquet of each set that was screened, by its name; ``pages`` the address of each page that
     belongs to the report, relative to it, by the words of its link. ``summary_facts`` stand under the title,
-    ``timings`` are in seconds. ``phantom`` marks every output. The same arguments give the same bytes.
+    ``timings`` are in seconds. ``blind`` leaves out real images and file names; ``names`` shows file names (True),
+    leaves them out (False), or leaves them out where they could be names of persons (None). ``phantom`` marks every
+    output. The same arguments give the same bytes.
 
     Returns:
         The path of ``index.html``.
@@ -83,6 +88,11 @@ def write_report(
         InputError: when a table lacks a column that it must have; nothing is written then.
 
     """
+    copies_table, hidden = without_names(copies_table, blind, names)
+    if blind:
+        grids, copies = without_real_images(grids, copies)
+    named = copies_table is not None and not copies_table.empty and not hidden
+    warnings = [*warnings, *notices(grids, copies, named, blind=blind, phantom=phantom, hidden=hidden)]
     given = {
         "counts": counts, "quality": quality, "fairness": fairness, "comparison": comparison, "copies": copies_table,
     }  # fmt: skip

@@ -81,7 +81,9 @@ def _images(paths: pd.Series, size: int) -> NDArray[np.uint8]:
     return load_images([Path(path) for path in paths], size)
 
 
-def write_evaluation(result: Evaluation, out: Path, *, title: str, size: int) -> Path:
+def write_evaluation(
+    result: Evaluation, out: Path, *, title: str, size: int, blind: bool = False, names: bool | None = None
+) -> Path:
     """The tables in ``out`` and a report of them alone in ``out/report``; the path of its page."""
     write_tables(result, out)
     runs = dict.fromkeys(result.quality["run"])
@@ -92,4 +94,6 @@ def write_evaluation(result: Evaluation, out: Path, *, title: str, size: int) ->
         counts=None,
         fairness=None,
         **for_report(result, size),
+        blind=blind,
+        names=names,
     )

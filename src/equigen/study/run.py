@@ -264,6 +264,8 @@ class Study:
             screening={f"{name}, {plan_name}": pd.read_parquet(own.folder / "screening.parquet")
                        for (name, plan_name), own in self.sets.items() if is_screened(own)},
             pages=beside_report(pages, self.folder / "report"),
+            blind=self.settings.report.blind,
+            names=self.settings.report.names,
         )  # fmt: skip
 
     def _versions(self) -> dict[str, str]:

@@ -22,6 +22,7 @@ from equigen.study.stage_settings import (
     PairsSettings,
     PhantomStage,
     PlanSettings,
+    ReportSettings,
     ScreenSettings,
     Strict,
 )
@@ -51,6 +52,7 @@ class StudySettings(Strict):
     evaluate: EvaluateSettings = EvaluateSettings()
     diagnose: DiagnoseSettings = DiagnoseSettings()
     audit: AuditSettings = AuditSettings()
+    report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
     def _whole(self) -> StudySettings:

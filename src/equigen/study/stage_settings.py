@@ -109,6 +109,13 @@ class PairsSettings(Strict):
     replicates: int = Field(500, ge=20)
 
 
+class ReportSettings(Strict):
+    """What the page shows of real people."""
+
+    blind: bool = False                     # leave out real images and file names
+    names: bool | None = None               # file names; None: unless they could be names of persons
+
+
 class AuditSettings(Strict):
     """Fairness of the predictions."""
 
