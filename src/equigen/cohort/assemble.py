@@ -21,7 +21,7 @@ from equigen.cohort.locate import FOLDER, Located, locate_images
 from equigen.cohort.members import MEMBERS, add_members
 from equigen.cohort.prompts import column_of
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, canonical, nearest
-from equigen.cohort.split import split_patients, strata
+from equigen.cohort.split import absent_levels, split_patients
 from equigen.cohort.table import check_columns, read_table
 from equigen.errors import InputError, Problem
 
@@ -73,7 +73,7 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
         raise InputError(f"Cohort '{spec.name}' has no usable row.", problems)
     found.warnings = identical_warnings(frame)
     if spec.split.column is None:
-        _split(frame, spec)
+        found.warnings += _split(frame, spec)
     found.frame, found.quarantined = as_text(frame), problems
     return found
 
@@ -259,14 +259,15 @@ def _leaks(frame: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
     return problems
 
 
-def _split(frame: pd.DataFrame, spec: CohortSpec) -> None:
-    """Our own split of the in-distribution rows, by patient."""
+def _split(frame: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
+    """Our own split of the in-distribution rows, by patient; what to tell about it."""
     inside = frame["domain"] == "id"
     if not inside.any():
-        return
+        return []
     part = frame[inside]
     units = part["patient"].map(joined_patients(part))
-    frame.loc[inside, "split"] = split_patients(units, strata(part), spec.split.shares, spec.split.seed)
+    frame.loc[inside, "split"], told = split_patients(units, spec.split.shares, spec.split.seed)
+    return told + absent_levels(frame[inside])
 
 
 def with_root(frame: pd.DataFrame, root: Path) -> pd.DataFrame:
