@@ -12,13 +12,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, load_images
+from equigen.cohort.generated import GENERATED_TABLE, accepted_flags, read_generated, refused_remark
 from equigen.diagnosis.fit import FitSettings, Pool
 from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe
 from equigen.diagnosis.targets import encode
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, hash_value
 
-SYNTHETIC_TABLE = "synthetic.parquet"
 Folders = str | PathLike[str] | Mapping[str, str | PathLike[str]]
 
 
@@ -50,13 +50,8 @@ def synthetic_folders(synthetic: Folders | None) -> dict[str, Path]:
 
 def read_source(folder: Path, labels: Iterable[str]) -> Source:
     """A synthetic set's accepted rows; not screened (None) counts as accepted."""
-    path = folder / SYNTHETIC_TABLE
-    if not path.is_file():
-        raise InputError(
-            "There is no synthetic set.",
-            [Problem("not found", "give the folder that generate wrote", file=str(path))],
-        )
-    table = pd.read_parquet(path)
+    path = folder / GENERATED_TABLE
+    table = read_generated(folder, "There is no synthetic set that can be used.")
     problems = [
         Problem(
             "the synthetic set has no such column",
@@ -69,15 +64,13 @@ def read_source(folder: Path, labels: Iterable[str]) -> Source:
     ]
     if problems:
         raise InputError("The synthetic set does not fit the cohort.", problems)
-    accepted = table["accepted"].ne(False) if "accepted" in table else np.ones(len(table), dtype=bool)
+    accepted, _ = accepted_flags(table)
     if not np.any(accepted):
         raise InputError(
             "The synthetic set is empty.",
             [Problem("no accepted image", "generate more, or screen less", file=str(path))],
         )
-    refused = len(table) - int(np.sum(accepted))
-    remark = f"{refused} of {len(table)} images were refused by screening and are left out" if refused else ""
-    return Source(table[accepted].reset_index(drop=True), folder, hash_file(path), remark)
+    return Source(table[accepted].reset_index(drop=True), folder, hash_file(path), refused_remark(accepted))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
+from equigen.cohort.generated import accepted_flags, read_generated, refused_remark, with_paths
 from equigen.cohort.opening import is_there
 from equigen.errors import InputError, Problem
 
@@ -96,7 +97,7 @@ def _form(source: Source, side: str) -> ImageSet:
     if isinstance(source, ImageSet):
         return source
     if isinstance(source, pd.DataFrame):
-        return _accepted(source)
+        return _accepted(source, side)
     if isinstance(source, str | PathLike):
         return _synthetic(Path(source), side)
     levels = {name: list(spec.levels) for name, spec in source.attributes.items()}
@@ -104,23 +105,16 @@ def _form(source: Source, side: str) -> ImageSet:
 
 
 def _synthetic(folder: Path, side: str) -> ImageSet:
-    table = folder / "synthetic.parquet"
-    if not table.is_file():
-        problem = Problem("no synthetic.parquet", "give the folder that generation wrote", file=str(folder))
-        raise InputError(f"The {side} images cannot be read.", [problem])
-    frame = pd.read_parquet(table)
-    frame["path"] = [str(folder / str(image)) for image in frame["image"]]
-    return _accepted(frame)
+    frame = read_generated(folder, f"The {side} images cannot be read.")
+    return _accepted(with_paths(frame, folder), side)
 
 
-def _accepted(frame: pd.DataFrame) -> ImageSet:
+def _accepted(frame: pd.DataFrame, side: str) -> ImageSet:
     """A table without the rows that screening refused; not screened (None) counts as accepted."""
-    if "accepted" not in frame.columns:
-        return ImageSet(frame.reset_index(drop=True))
-    refused = frame["accepted"].eq(False).fillna(False).to_numpy(dtype=bool)
-    count = int(refused.sum())
-    remark = f"{count} of {len(frame)} images were refused by screening and are left out" if count else ""
-    return ImageSet(frame[~refused].reset_index(drop=True), remark=remark)
+    flags, problems = accepted_flags(frame)
+    if problems:
+        raise InputError(f"The {side} images cannot be read.", problems)
+    return ImageSet(frame[flags].reset_index(drop=True), remark=refused_remark(flags))
 
 
 def _path_problems(frame: pd.DataFrame) -> list[Problem]:

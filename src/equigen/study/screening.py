@@ -9,6 +9,7 @@ import pandas as pd
 
 import equigen
 from equigen.cohort import Cohort
+from equigen.cohort.generated import accepted_flags
 from equigen.diffusion import Generator
 from equigen.files import hash_file, write_bytes, write_parquet
 from equigen.progress import console
@@ -75,4 +76,4 @@ def made_by(made: SyntheticSet) -> str | list[str]:
 def accepted(made: SyntheticSet) -> pd.DataFrame:
     """The rows of a set whose images count."""
     frame = made.frame
-    return frame[frame["accepted"].ne(False)].reset_index(drop=True)
+    return frame[accepted_flags(frame)[0]].reset_index(drop=True)

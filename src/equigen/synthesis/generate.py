@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from equigen.cohort.generated import read_generated, with_paths
 from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json, write_parquet
@@ -42,8 +43,7 @@ class SyntheticSet:
             mend = "run the jobs that are left, or those that broke off"
             problem = Problem(f"holds no {TABLE}", mend, file=str(self.folder))
             raise InputError("This set is not complete.", [problem])
-        frame = pd.read_parquet(self.folder / TABLE)
-        return frame.assign(path=[str(self.folder / name) for name in frame["image"]])
+        return with_paths(read_generated(self.folder, "This set cannot be used."), self.folder)
 
     def __len__(self) -> int:
         """Number of images."""

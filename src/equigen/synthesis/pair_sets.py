@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import load_images
+from equigen.cohort.generated import accepted_flags, read_generated, with_paths
 from equigen.errors import InputError, Problem
 from equigen.synthesis.generate import SyntheticSet
 from equigen.synthesis.plan import PAIR
@@ -54,13 +55,8 @@ def read_pairs(synthetic: SyntheticSet | str | PathLike[str], plan: pd.DataFrame
 
     """
     folder = Path(synthetic)
-    path = folder / "synthetic.parquet"
-    if not path.is_file():
-        problem = Problem("not found", "give the folder that generate wrote", file=str(path))
-        raise InputError("There is no synthetic set.", [problem])
-    frame = pd.read_parquet(path).reset_index(drop=True)
-    frame = _with_pairs(frame, plan, folder)
-    frame = frame.assign(path=[str(folder / str(name)) for name in frame["image"]])
+    frame = read_generated(folder, "There is no synthetic set that can be used.")
+    frame = with_paths(_with_pairs(frame, plan, folder), folder)
     changed = sorted(set(frame["changed"].astype(str)))
     if len(changed) != 1 or f"attr.{changed[0]}" not in frame:
         problem = Problem(f"changed are: {', '.join(changed)}", "give a set in which one attribute is changed")
@@ -86,7 +82,7 @@ def _whole(folder: Path, attribute: str, frame: pd.DataFrame) -> Pairs:
     """Pairs that have every level once, none of them refused."""
     column = f"attr.{attribute}"
     levels = [str(level) for level in frame[column].dropna().drop_duplicates()]
-    usable = frame[column].notna() & (frame["accepted"].ne(False) if "accepted" in frame else True)
+    usable = frame[column].notna() & accepted_flags(frame)[0]
     counts = frame[usable].groupby("pair")[column].agg(["size", "nunique"])
     kept = counts.index[(counts["size"] == len(levels)) & (counts["nunique"] == len(levels))]
     lost = frame["pair"].nunique() - len(kept)

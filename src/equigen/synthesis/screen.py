@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from equigen.cohort import Cohort, read_image
+from equigen.cohort.generated import read_generated
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, write_parquet
@@ -125,10 +126,7 @@ def screen(
 def _base(folder: Path) -> pd.DataFrame:
     """The set's table before any screening."""
     path = folder / SYNTHETIC
-    if not path.is_file():
-        problem = Problem("not found", "give the folder that generate wrote", file=str(path))
-        raise InputError("There is no synthetic set.", [problem])
-    frame = pd.read_parquet(path)
+    frame = read_generated(folder, "There is no synthetic set that can be used.")
     lacking = [name for name in NEEDED if name not in frame]
     if lacking:
         problems = [Problem("is missing", "give a set that generate made", column=name, file=str(path))
