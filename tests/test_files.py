@@ -16,7 +16,9 @@ from equigen.files import (
     hash_bytes,
     hash_file,
     hash_value,
+    is_sealed,
     read_json,
+    read_parquet,
     replacing,
     write_bytes,
     write_json,
@@ -142,3 +144,40 @@ def test_bytes_reach_the_disk_before_the_name_does(tmp_path, monkeypatch):
     monkeypatch.setattr(files.os, "fsync", lambda handle: (seen.append(names(tmp_path)), sync(handle)))
     write_bytes(tmp_path / "a.bin", b"abc")
     assert len(seen) == 1 and "a.bin" not in seen[0]
+
+
+def sheet():
+    return pd.DataFrame({"name": ["a", "b", None] * 9, "auc": [index / 27 for index in range(27)], "n": range(27)})
+
+
+def test_no_flipped_bit_of_a_table_goes_unseen(tmp_path):
+    """One bit in every byte of the file: the same table comes back, or an error names the file; never other values."""
+    place, frame = tmp_path / "quality.parquet", sheet()
+    write_parquet(place, frame)
+    whole, told = place.read_bytes(), 0
+    for index in range(len(whole)):
+        harmed = bytearray(whole)
+        harmed[index] ^= 1 << (index % 8)
+        place.write_bytes(harmed)
+        try:
+            pd.testing.assert_frame_equal(read_parquet(place), frame)
+        except InputError as error:
+            assert error.problems[0].file == str(place)
+            told += 1
+    assert told > len(whole) / 3  # the rest is of no consequence: statistics, names of the writer
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"no table", b"\0" * 400])
+def test_what_is_no_table_is_named(tmp_path, content):
+    (tmp_path / "a.parquet").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.parquet: cannot be read as a Parquet table"):
+        read_parquet(tmp_path / "a.parquet")
+    with pytest.raises(InputError, match=r"b\.parquet: there is no such file"):
+        read_parquet(tmp_path / "b.parquet")
+
+
+def test_a_table_of_another_writer_is_read_without_checksums(tmp_path):
+    sheet().to_parquet(tmp_path / "a.parquet", index=False)
+    write_parquet(tmp_path / "b.parquet", sheet())
+    assert [is_sealed(tmp_path / f"{name}.parquet") for name in "ab"] == [False, True]
+    pd.testing.assert_frame_equal(read_parquet(tmp_path / "a.parquet", ["auc"]), sheet()[["auc"]])

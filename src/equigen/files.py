@@ -6,18 +6,21 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
+SEAL = b"equigen"  # key of a Parquet file's metadata
 
 
 @contextmanager
@@ -79,9 +82,63 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write a table as Parquet, whole or not at all, without its index."""
+    """Write a table as Parquet, whole or not at all, without its index.
+
+    Each page has a checksum (CRC-32); the number of rows and a hash of the columns' names and types stand in the
+    file's metadata under ``equigen``. ``read_parquet`` verifies both.
+    """
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: _seal(table)})
     with replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+        pq.write_table(table, temporary, write_page_checksum=True)
+
+
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """The table of a Parquet file, or some of its columns; its checksums are verified.
+
+    Raises InputError that names the file where it is missing, is no Parquet file, or does not fit its checksums.
+    A table of another writer may have none: then only what cannot be decoded is an error (see ``is_sealed``).
+    """
+    file = Path(path)
+    if not file.is_file():
+        problem = Problem("there is no such file", "check the path", file=str(file))
+        raise InputError("A table is missing.", [problem])
+    try:
+        with pq.ParquetFile(file, page_checksum_verification=True) as handle:
+            table = handle.read()
+        seal = (table.schema.metadata or {}).get(SEAL)
+        if seal is not None and seal != _seal(table):
+            raise ValueError("its rows or columns are not those that were written")
+        frame: pd.DataFrame = (table if columns is None else table.select(list(columns))).to_pandas()
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        reason = str(error).strip().partition("\n")[0]
+        mend = "copy the whole file again, or run the command that wrote it again"
+        problem = Problem(f"cannot be read as a Parquet table: {reason}", mend, file=str(file))
+        raise InputError("A table is damaged, or no Parquet file.", [problem]) from error
+    return frame
+
+
+def is_sealed(path: str | Path) -> bool:
+    """Whether a Parquet file has the checksums of ``write_parquet``, so that a flipped bit in it is an error."""
+    try:
+        return SEAL in (pq.read_metadata(path).metadata or {})
+    except (OSError, ValueError, pa.ArrowException):
+        return False
+
+
+def _seal(table: pa.Table) -> bytes:
+    """Rows of a table, and a hash of its columns' names and of their types as pandas knows them."""
+    pandas = (table.schema.metadata or {}).get(b"pandas", b"").decode(errors="replace")
+    kinds = [_kind(field.type) for field in table.schema]
+    names = [table.schema.names, kinds, pandas]
+    return json.dumps({"rows": table.num_rows, "columns": hash_value(names)}).encode()
+
+
+def _kind(kind: pa.DataType) -> str:
+    """A column's type without the width of its offsets and codes, which Parquet does not keep."""
+    if pa.types.is_dictionary(kind):
+        return f"category of {_kind(kind.value_type)}"
+    return str(kind).removeprefix("large_")
 
 
 def hash_bytes(data: bytes) -> str:
