@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,12 @@ from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
 
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
+    MemoryError, pa.ArrowException,
+)  # fmt: skip
+"""What pyarrow and pandas raise on a damaged file: errors of Arrow, and of Python where a decoder trips over it."""
+MAX_CELLS = 10**9  # of a Parquet table: a damaged or hostile file of a few bytes may promise any number
 FULL = {errno.ENOSPC, errno.EDQUOT}
 SEAL = b"equigen"  # key of a Parquet file's metadata
 
@@ -93,28 +100,49 @@ def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 
-def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
-    """The table of a Parquet file, or some of its columns; its checksums are verified.
+def read_parquet(path: str | Path, columns: Iterable[str] = (), title: str = "A table cannot be read.") -> pd.DataFrame:
+    """Read a Parquet table with its types; its checksums are verified where it has them (see ``write_parquet``).
 
-    Raises InputError that names the file where it is missing, is no Parquet file, or does not fit its checksums.
-    A table of another writer may have none: then only what cannot be decoded is an error (see ``is_sealed``).
+    Args:
+        path: the file.
+        columns: names that it must have; all columns are read.
+        title: the error's first line.
+
+    Raises:
+        InputError: there is no such file, it is no whole Parquet file, or it lacks columns.
+
     """
-    file = Path(path)
-    if not file.is_file():
-        problem = Problem("there is no such file", "check the path", file=str(file))
-        raise InputError("A table is missing.", [problem])
     try:
-        with pq.ParquetFile(file, page_checksum_verification=True) as handle:
-            table = handle.read()
+        data = Path(path).read_bytes()
+    except OSError as error:
+        message = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise InputError(title, [Problem(message, "check the path", file=str(path))]) from error
+    frame = parquet_frame(data, str(path), title)
+    absent = [name for name in columns if name not in frame.columns]
+    if absent:
+        problems = [
+            Problem("the table has no such column", "give the table that equigen wrote", column=name, file=str(path))
+            for name in absent
+        ]
+        raise InputError(title, problems)
+    return frame
+
+
+def parquet_frame(data: bytes, file: str, title: str = "The table cannot be read.") -> pd.DataFrame:
+    """A Parquet table from its bytes; raises ``InputError`` that names ``file`` for anything that cannot be read."""
+    try:
+        stated = pq.read_metadata(io.BytesIO(data))
+        if stated.num_rows * stated.num_columns > MAX_CELLS:
+            raise ValueError(f"{stated.num_rows} rows are more than can be read")
+        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         seal = (table.schema.metadata or {}).get(SEAL)
         if seal is not None and seal != _seal(table):
             raise ValueError("its rows or columns are not those that were written")
-        frame: pd.DataFrame = (table if columns is None else table.select(list(columns))).to_pandas()
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        reason = str(error).strip().partition("\n")[0]
-        mend = "copy the whole file again, or run the command that wrote it again"
-        problem = Problem(f"cannot be read as a Parquet table: {reason}", mend, file=str(file))
-        raise InputError("A table is damaged, or no Parquet file.", [problem]) from error
+        frame: pd.DataFrame = table.to_pandas()
+    except UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        problem = Problem(f"is no readable Parquet file ({reason})", "copy the whole file again, or write it again", file=file)
+        raise InputError(title, [problem]) from error
     return frame
 
 
