@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
 
+UNREADABLE = (
+    OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
+    MemoryError, pa.ArrowException,
+)  # fmt: skip
+"""What pyarrow and pandas raise on a damaged file: errors of Arrow, and of Python where a decoder trips over it."""
+MAX_CELLS = 10**9  # of a Parquet table: a damaged or hostile file of a few bytes may promise any number
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -81,7 +90,49 @@ def read_json(path: str | Path) -> Any:
 def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
     """Write a table as Parquet, whole or not at all, without its index."""
     with replacing(path) as temporary:
-        frame.to_parquet(temporary, index=False)
+        frame.to_parquet(temporary, index=False, write_page_checksum=True)
+
+
+def read_parquet(path: str | Path, columns: Iterable[str] = (), title: str = "A table cannot be read.") -> pd.DataFrame:
+    """Read a Parquet table with its types; checksums of its pages are compared where it has them.
+
+    Args:
+        path: the file.
+        columns: names that it must have; all columns are read.
+        title: the error's first line.
+
+    Raises:
+        InputError: there is no such file, it is no whole Parquet file, or it lacks columns.
+
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        message = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
+        raise InputError(title, [Problem(message, "check the path", file=str(path))]) from error
+    frame = parquet_frame(data, str(path), title)
+    absent = [name for name in columns if name not in frame.columns]
+    if absent:
+        problems = [
+            Problem("the table has no such column", "give the table that equigen wrote", column=name, file=str(path))
+            for name in absent
+        ]
+        raise InputError(title, problems)
+    return frame
+
+
+def parquet_frame(data: bytes, file: str, title: str = "The table cannot be read.") -> pd.DataFrame:
+    """A Parquet table from its bytes; raises ``InputError`` that names ``file`` for anything that cannot be read."""
+    try:
+        stated = pq.read_metadata(io.BytesIO(data))
+        if stated.num_rows * stated.num_columns > MAX_CELLS:
+            raise ValueError(f"{stated.num_rows} rows are more than can be read")
+        frame = pd.read_parquet(io.BytesIO(data), page_checksum_verification=True)
+    except UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        problem = Problem(f"is no readable Parquet file ({reason})", "write it again", file=file)
+        raise InputError(title, [problem]) from error
+    return frame  # type: ignore[no-any-return, unused-ignore]
 
 
 def hash_bytes(data: bytes) -> str:
