@@ -12,7 +12,7 @@ from equigen import __version__
 from equigen.cli_calibrate import calibrate
 from equigen.cli_compare import compare
 from equigen.cli_errors import Commands, end_on_sigterm
-from equigen.cli_evaluate import evaluate
+from equigen.cli_evaluate import evaluate, strata
 from equigen.cli_generate import generate, plan
 from equigen.cli_inputs import BlindOption, NamesOption, numbers, open_cohort, pairs, read_settings, result_table, words
 from equigen.cli_screen import pairs as show_pairs
@@ -204,9 +204,27 @@ def audit(
         str | None, typer.Option(help="Attributes, separated by commas; all attr.* by default.")
     ] = None,
     truth: Annotated[str, typer.Option(help="Column of the truth, 0 or 1.")] = "truth",
+    positive: Annotated[
+        str | None, typer.Option(metavar="WORD", help="The word of the truth that means 1, where it is told in words.")
+    ] = None,
     score: Annotated[str, typer.Option(help="Column of the probability of 1.")] = "probability",
     patient: Annotated[str, typer.Option(help="Column of the patient.")] = "patient",
-    site: Annotated[str, typer.Option(help="Column of the site; may be absent.")] = "site",
+    site: Annotated[str, typer.Option(help="Column of the site; may be absent. none: no column is the site.")] = "site",
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="Words that mean 'not known' in a group, separated by commas, besides Unknown, NA, None and the like.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=LEVEL,...",
+            help="Keep to rows with these levels, such as dx=nv: is a gap between groups one between diagnoses? "
+            "Repeat it for another column.",
+        ),
+    ] = None,
     replicates: Annotated[int, typer.Option(help="Bootstrap replicates and permutations.")] = 500,
 ) -> None:
     """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives."""
@@ -219,12 +237,17 @@ def audit(
         truth=truth,
         score=score,
         patient=patient,
-        site=site,
+        site=None if site == "none" else site,
+        positive=positive,
+        unknown=words(unknown) or [],
+        only=strata(only),
         replicates=replicates,
         permutations=replicates,
     )
     write_parquet(out / "fairness.parquet", table)
     columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high note"
+    for note in table.attrs["notes"]:
+        typer.echo(f"note: {note}")
     typer.echo("AUC; the other metrics are in the table:")
     typer.echo(table.loc[table["metric"] == "auc", columns.split()].to_string(index=False))
     typer.echo(out / "fairness.parquet")

@@ -38,7 +38,7 @@ OPTIONS = {
     "evaluate": "--real --generated --out --groups --labels --only --train --image --patient --encoder --metrics "
     "--size --matched-n --replicates --seed --intersections",
     "diagnose": "COHORT --out --synthetic --label --ratios --images --size --seeds",
-    "audit": "PREDICTIONS --out --groups --truth --score --patient --site --replicates",
+    "audit": "PREDICTIONS --out --groups --truth --positive --score --patient --site --unknown --only --replicates",
     "report": "--out --quality --fairness --title",
     "run": "STUDY_YAML --out --set",
     "demo": "--out --set",

@@ -125,11 +125,42 @@ def test_paired_interval_is_narrower_than_unpaired(predictions):
     assert row["difference"] == pytest.approx(row["estimate"] - pick(found, metric="auc")["estimate"])
 
 
-def test_other_rows_are_not_paired(predictions):
+def test_recipes_with_other_rows_are_compared_on_those_they_share(predictions):
     table = predictions()
-    found = audit(pd.concat([table, table.iloc[:-6].assign(recipe="fewer")]), **FAST)
-    fewer = found[(found["recipe"] == "fewer") & (found["domain"] == "all")]
-    assert fewer["difference"].isna().all() and fewer["difference_to"].isna().all()
+    noise = np.random.default_rng(0).normal(0, 0.1, len(table))
+    other = table.assign(recipe="other", probability=(table["probability"] + noise).clip(0, 1))
+    found = audit(pd.concat([table.iloc[3:], other.iloc[:-7]]), ["sex"], **FAST)
+    shared = audit(pd.concat([table.iloc[3:-7], other.iloc[3:-7]]), ["sex"], **FAST, threshold=0.5)
+    row, expected = pick(found, recipe="other", metric="auc"), pick(shared, recipe="other", metric="auc")
+    assert row["difference"] == pytest.approx(expected["difference"]) and row["difference_to"] == "real"
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+    own, real, both = (part[part["split"] == "test"] for part in (other.iloc[:-7], table.iloc[3:], table.iloc[3:-7]))
+    assert row["estimate"] == pytest.approx(roc_auc_score(own["truth"], own["probability"])) and row["n"] == len(own)
+    assert f"difference on the {len(both)} rows shared with real, of {len(own)} and {len(real)}" in row["note"]
+    women = {"attribute": "sex", "group": "f", "metric": "auc", "recipe": "other"}
+    assert pick(found, **women)["difference"] == pytest.approx(pick(shared, **women)["difference"])
+    assert "shared with real" in pick(found, **women)["note"]
+
+
+def test_recipes_that_share_no_row_say_so(predictions):
+    table = predictions()
+    moved = table.assign(recipe="moved", image=table["image"] + "x")
+    found = audit(pd.concat([table, moved]), ["sex"], **FAST)
+    moved = found[found["recipe"] == "moved"]
+    assert moved["difference"].isna().all() and moved["difference_to"].isna().all()
+    assert moved["note"].str.contains("no row is shared with real").all()
+    assert not found.loc[found["recipe"] == "real", "note"].str.contains("shared").any()
+
+
+def test_macro_is_compared_over_the_tasks_that_both_have(predictions):
+    tasks = [predictions(seed=seed).assign(task=f"dx:{name}") for seed, name in enumerate("abc")]
+    tasks = [part.assign(**{"attr.sex": tasks[0]["attr.sex"], "attr.age": tasks[0]["attr.age"]}) for part in tasks]
+    other = [part.assign(recipe="other", probability=part["probability"] ** 0.5 * 0.9 + 0.1 * part["truth"])
+             for part in tasks[:2]]
+    found = audit(pd.concat([*tasks, *other]), ["sex"], **FAST)
+    each = [pick(found, recipe="other", task=f"dx:{name}", metric="auc")["difference"] for name in "ab"]
+    row = pick(found, recipe="other", task="dx:macro", metric="auc")
+    assert row["difference"] == pytest.approx(np.mean(each)) and "difference over 2 of 3 tasks" in row["note"]
 
 
 def test_bootstrap_keeps_patients_whole(predictions):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pandas as pd
 
+from equigen.cohort.spec import nearest
 from equigen.errors import InputError, Problem
 from equigen.fairness.cells import Cell, evaluate, macro
 from equigen.fairness.draws import Draws, draw
@@ -16,19 +18,33 @@ from equigen.fairness.table import Columns, read_predictions
 from equigen.fairness.thresholds import Threshold, task_threshold
 
 HIGH_RISK = ":high_risk"
+Limits: TypeAlias = dict[tuple[str, Any, str], Threshold]  # recipe, seed, task
+DEFAULT_BASELINE = "real"  # may be absent
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A recipe and the baseline measured on the rows that both have; ``note`` says when these are not all rows."""
+
+    own: Cell
+    baseline: Cell
+    note: str = ""
 
 
 def audit(
     predictions: pd.DataFrame | str | Path,
-    groups: list[str] | None = None,
+    groups: Sequence[str] | None = None,
     *,
     truth: str = "truth",
     score: str = "probability",
     patient: str = "patient",
     site: str | None = "site",
+    positive: str | None = None,
+    unknown: Iterable[str] = (),
+    only: Mapping[str, Sequence[str]] | None = None,
     replicates: int = 500,
     permutations: int = 500,
-    baseline: str | None = "real",
+    baseline: str | None = DEFAULT_BASELINE,
     min_patients: int = 30,
     threshold: float | None = None,
     target_sensitivity: float | None = None,
@@ -47,7 +63,7 @@ def audit(
     ``null_low`` and ``null_high``: the middle 95 % of what chance gives when group labels are permuted
     between patients. ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the attributes
     within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster bootstrap
-    on the same patients; absent where recipes were not run on the same rows. A cell with fewer than
+    on the same rows; ``note`` says so where one recipe has rows that the other has not. A cell with fewer than
     ``min_patients`` patients, or without the classes a metric needs, has no estimate and says "too small"
     in ``note``, where replicates without a value are counted as well. The bootstrap interval of a gap leans
     upwards (a maximum of noisy values does): read it beside the null band.
@@ -57,10 +73,13 @@ def audit(
             recipe, seed, task, image, split and domain are used when there.
         groups: names of attributes (columns ``attr.<name>`` or ``<name>``); None takes all ``attr.*``, an
             empty list gives the overall numbers alone.
-        truth: column of 0 and 1.
+        truth: column of 0 and 1, or of two words of which ``positive`` is one.
         score: column of the probability of 1.
         patient: column of the unit of resampling.
         site: column of the site, or None; the default name may be absent.
+        positive: the word in the column of the truth that means 1; every other word means 0.
+        unknown: words that mean "not known" in a group, besides ``equigen.cohort.unknown.UNKNOWN_WORDS``.
+        only: column to levels: rows with another level are left out.
         replicates: bootstrap replicates.
         permutations: permutations of the group labels.
         baseline: the recipe that others are compared with, or None.
@@ -70,17 +89,25 @@ def audit(
             accuracy.
         seed: of the resampling.
 
+    Returns:
+        The table; ``attrs["notes"]`` and ``note`` of the rows of everything say which rows were left out and how
+        unusual cells were read.
+
     Raises:
         InputError: with every problem of the table; see ``read_predictions``.
 
     """
     _check_settings(replicates, permutations, threshold, target_sensitivity)
-    table, names = read_predictions(predictions, groups, Columns(truth, score, patient, site))
-    limits = _thresholds(table, threshold, target_sensitivity)
+    columns = Columns(truth, score, patient, site, positive)
+    known = read_predictions(predictions, groups, columns, unknown=unknown, only=only)
+    table, names = known.table, known.names
     test = table[table["split"] == "test"]
+    notes = known.notes + _check_runs(table, test, baseline)
+    limits = _thresholds(table, threshold, target_sensitivity)
     levels = {name: sorted(test[f"attr.{name}"].dropna().unique()) for name in names}
     rows: list[dict[str, Any]] = []
     done: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    reference = baseline if baseline in set(test["recipe"]) else None
     for domain, part in _domains(test):
         units = tuple(part["unit"])
         if units in done:  # the only site out of distribution is `ood` itself
@@ -88,12 +115,16 @@ def audit(
             continue
         start = len(rows)
         draws = draw(part, levels, replicates=replicates, permutations=permutations, seed=seed)
-        for task, cells in _cells(part, draws, limits, min_patients):
-            rows += _rows(task, domain, cells, baseline, min_patients)
+        for task, cells, pairs in _cells(part, draws, limits, min_patients, reference):
+            rows += _rows(task, domain, cells, pairs, reference, min_patients)
         done[units] = rows[start:]
     table = adjust(pd.DataFrame(rows, columns=COLUMNS))
     numbers = COLUMNS[8:14] + COLUMNS[15:18]
-    return table.astype(dict.fromkeys(numbers, float)).reset_index(drop=True)
+    table = table.astype(dict.fromkeys(numbers, float)).reset_index(drop=True)
+    everything = table["group"] == "*"
+    table.loc[everything, "note"] = ["; ".join([note, *notes]).removeprefix("; ") for note in table["note"][everything]]
+    table.attrs["notes"] = notes
+    return table
 
 
 def _check_settings(
@@ -107,18 +138,42 @@ def _check_settings(
         problems.append(Problem("threshold and target_sensitivity exclude each other", "give one of them"))
     if target is not None and not 0 < target <= 1:
         problems.append(Problem(f"target_sensitivity is {target}", "give a number above 0 and at most 1"))
+    if threshold is not None and not 0 <= threshold <= 1:
+        problems.append(Problem(f"threshold is {threshold}", "give a number from 0 to 1"))
     if problems:
         raise InputError("The audit cannot run with these settings.", problems)
 
 
+def _check_runs(table: pd.DataFrame, test: pd.DataFrame, baseline: str | None) -> list[str]:
+    """Notes on recipes without test rows; refuses an unknown baseline and seeds that were run on different rows."""
+    recipes, problems = sorted(table["recipe"].unique()), []
+    if baseline not in {None, DEFAULT_BASELINE, *recipes}:
+        mend = nearest(str(baseline), recipes)
+        problems.append(Problem(f"no recipe is called '{baseline}', the baseline", mend, column="recipe"))
+    for (recipe, task), rows in test.groupby(["recipe", "task"]):
+        runs = {seed: set(zip(run["unit"], run["truth"], strict=True)) for seed, run in rows.groupby("seed")}
+        first = next(iter(runs))
+        for seed in [seed for seed, units in runs.items() if units != runs[first]]:
+            more, fewer = len(runs[seed] - runs[first]), len(runs[first] - runs[seed])
+            message = (
+                f"seeds of recipe '{recipe}' were not run on the same rows of task '{task}': "
+                f"seed {seed!s} has {more} rows that seed {first!s} lacks, and lacks {fewer}"
+            )
+            problems.append(Problem(message, "predict the same images with every seed", column="seed"))
+    if problems:
+        raise InputError("The predictions table cannot be audited.", problems)
+    absent = sorted(set(recipes) - set(test["recipe"]))
+    return [f"recipe '{recipe}' has no row of split 'test' and is left out" for recipe in absent]
+
+
 def _thresholds(
     table: pd.DataFrame, fixed: float | None, target: float | None
-) -> dict[tuple[str, int, str], Threshold]:
+) -> Limits:
     """Operating point of every recipe, seed and task, from validation rows."""
-    limits = {}
+    limits: Limits = {}
     for (recipe, seed, task), rows in table.groupby(["recipe", "seed", "task"]):
         validation = rows[rows["split"] == "val"]
-        limits[str(recipe), int(str(seed)), str(task)] = (
+        limits[str(recipe), seed, str(task)] = (
             Threshold(fixed) if fixed is not None else task_threshold(validation, target_sensitivity=target)
         )
     return limits
@@ -133,40 +188,79 @@ def _domains(test: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _cells(
-    part: pd.DataFrame, draws: Draws, limits: dict[tuple[str, int, str], Threshold], least: int
-) -> Iterator[tuple[str, dict[str, Cell]]]:
-    """Cells of every recipe, task by task, with the macro mean after the tasks of one label."""
+    part: pd.DataFrame, draws: Draws, limits: Limits, least: int, baseline: str | None
+) -> Iterator[tuple[str, dict[str, Cell], dict[str, Pair]]]:
+    """Cells of every recipe and its pair with the baseline, task by task; the macro mean after one label's tasks."""
     labels: dict[str, list[str]] = {}
     for task in sorted(part["task"].unique()):
         labels.setdefault(task.split(":", 1)[0], []).append(task)
     for label, tasks in labels.items():
         made: dict[str, dict[str, Cell]] = {}
+        paired: dict[str, dict[str, Pair]] = {}
         for task in tasks:
-            cells = {
-                str(recipe): _cell(rows, draws, limits, least)
-                for recipe, rows in part[part["task"] == task].groupby("recipe")
-            }
-            yield task, cells
+            rows = {str(recipe): rows for recipe, rows in part[part["task"] == task].groupby("recipe")}
+            cells = {recipe: _cell(own, draws, limits, least) for recipe, own in rows.items()}
+            pairs = _pairs(rows, cells, draws, limits, least, baseline)
+            yield task, cells, pairs
             for recipe, cell in cells.items():
                 made.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: cell})
+            for recipe, pair in pairs.items():
+                paired.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: pair})
         if sum(not task.endswith(HIGH_RISK) for task in tasks) > 1:
-            yield f"{label}:macro", {recipe: macro(cells) for recipe, cells in made.items() if cells}
+            means = {recipe: macro(cells) for recipe, cells in made.items() if cells}
+            shared = {
+                recipe: _macro_pair(pairs, made[recipe], made[str(baseline)])
+                for recipe, pairs in paired.items()
+                if pairs
+            }
+            yield f"{label}:macro", means, shared
 
 
-def _cell(
-    rows: pd.DataFrame, draws: Draws, limits: dict[tuple[str, int, str], Threshold], least: int
-) -> Cell:
+def _pairs(
+    rows: dict[str, pd.DataFrame],
+    cells: dict[str, Cell],
+    draws: Draws,
+    limits: Limits,
+    least: int,
+    baseline: str | None,
+) -> dict[str, Pair]:
+    """For each recipe that shares rows with the baseline, both measured on the shared rows of one task."""
+    pairs: dict[str, Pair] = {}
+    bare = replace(draws, attributes=[replace(item, permuted=item.permuted[:, :0]) for item in draws.attributes])
+    for recipe, cell in cells.items():
+        if baseline is None or baseline not in cells or recipe == baseline:
+            continue
+        if cell.key == cells[baseline].key:
+            pairs[recipe] = Pair(cell, cells[baseline])
+            continue
+        sides = [rows[recipe], rows[baseline]]
+        units = [pd.MultiIndex.from_frame(side[["unit", "truth"]]) for side in sides]
+        inside = [side[mine.isin(others)] for side, mine, others in zip(sides, units, units[::-1], strict=True)]
+        if not inside[0].empty:
+            note = f"difference on the {inside[0]['unit'].nunique():,} rows shared with {baseline}, "
+            note += f"of {cell.n:,} and {cells[baseline].n:,}"
+            own, other = (_cell(side, bare, limits, least) for side in inside)
+            pairs[recipe] = Pair(own, other, note)
+    return pairs
+
+
+def _macro_pair(pairs: dict[str, Pair], own: dict[str, Cell], other: dict[str, Cell]) -> Pair:
+    """The mean over the tasks that a recipe shares with the baseline, on the rows that they share."""
+    every = own.keys() | other.keys()
+    notes = [f"difference over {len(pairs)} of {len(every)} tasks"] if len(pairs) < len(every) else []
+    if any(pair.note for pair in pairs.values()):
+        notes.append("difference on shared rows alone")
+    return Pair(
+        macro({task: pair.own for task, pair in pairs.items()}),
+        macro({task: pair.baseline for task, pair in pairs.items()}),
+        "; ".join(notes),
+    )
+
+
+def _cell(rows: pd.DataFrame, draws: Draws, limits: Limits, least: int) -> Cell:
     """One recipe and task, its seeds together; high-risk tasks name their sensitivity."""
     recipe, task = str(rows["recipe"].iloc[0]), str(rows["task"].iloc[0])
-    runs = [(run, limits[recipe, int(str(seed)), task]) for seed, run in rows.groupby("seed")]
-    units = [tuple(run["unit"]) for run, _ in runs]
-    if any(other != units[0] for other in units):
-        problem = Problem(
-            f"seeds of recipe '{recipe}' were not run on the same rows of task '{task}'",
-            "predict the same images with every seed",
-            column="seed",
-        )
-        raise InputError("The predictions table cannot be audited.", [problem])
+    runs = [(run, limits[recipe, seed, task]) for seed, run in rows.groupby("seed")]
     cell = evaluate(runs, draws, min_patients=least)
     if task.endswith(HIGH_RISK):
         for measured in [
@@ -178,18 +272,30 @@ def _cell(
 
 
 def _rows(
-    task: str, domain: str, cells: dict[str, Cell], baseline: str | None, least: int
+    task: str, domain: str, cells: dict[str, Cell], pairs: dict[str, Pair], baseline: str | None, least: int
 ) -> list[dict[str, Any]]:
     """Rows of one task in one domain, the recipes side by side."""
     made: list[dict[str, Any]] = []
-    series = {recipe: series_of(cell, min_patients=least) for recipe, cell in cells.items()}
-    for recipe, items in series.items():
-        to = baseline if baseline in cells and recipe != baseline else None
-        paired = to is not None and cells[to].key == cells[recipe].key
-        others = {_name(item): item for item in series[to]} if paired and to is not None else {}
+    for recipe, cell in cells.items():
         head = {"recipe": recipe, "task": task, "domain": domain}
-        made += [head | row_of(item, others.get(_name(item)), to if paired else None) for item in items]
+        pair = pairs.get(recipe)
+        items = series_of(cell, min_patients=least)
+        if pair is None:
+            alone = baseline is not None and recipe != baseline
+            note = f"no row is shared with {baseline}" if alone else ""
+            made += [head | row_of(_noted(item, note), None, None) for item in items]
+            continue
+        own = {_name(item): item for item in series_of(pair.own, min_patients=least)}
+        other = {_name(item): item for item in series_of(pair.baseline, min_patients=least)}
+        for item in items:
+            shared = own.get(_name(item)), other.get(_name(item))
+            made.append(head | row_of(_noted(item, pair.note), shared[1], baseline, shared[0]))
     return made
+
+
+def _noted(series: Series, note: str) -> Series:
+    """The series with one note more; without any the series itself."""
+    return replace(series, notes=[*series.notes, note]) if note else series
 
 
 def _name(series: Series) -> tuple[str, str, str]:

@@ -106,8 +106,11 @@ def _frame(
 
 
 def _stack(parts: list[Measured], names: Measured) -> Measured:
-    """[G, ..] for each metric."""
-    return {name: np.stack([part[name] for part in parts]) if parts else np.empty((0, 0)) for name in names}
+    """[G, ..] for each metric; without any group [0, 1 + R]."""
+    return {
+        name: np.stack([part[name] for part in parts]) if parts else np.empty((0, len(values)))
+        for name, values in names.items()
+    }
 
 
 def _mean(parts: list[Measured]) -> Measured:

@@ -114,13 +114,14 @@ def _counts(frame: Frame, used: NDArray[np.int64]) -> tuple[int, int]:
 def _nothing(frame: Frame, metric: str, group: str, used: NDArray[np.int64]) -> Series:
     """The row of a comparison that needs two groups and has not got them."""
     columns = next(iter(frame.groups.values())).shape[1] if frame.levels else 1
+    reason = "too small: fewer than two groups" if frame.levels else f"no row has a known {frame.attribute}"
     return Series(
         metric,
         frame.attribute,
         group,
         *_counts(frame, used),
         np.full(columns, np.nan),
-        notes=["too small: fewer than two groups", frame.note],
+        notes=[reason, frame.note],
     )
 
 
@@ -169,8 +170,11 @@ def _between(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
     return Series(name, frame.attribute, "gap", *_counts(frame, used), values, null, tested=True, notes=notes)
 
 
-def row_of(series: Series, other: Series | None, to: str | None) -> dict[str, Any]:
-    """One row of the table; ``other`` is the same series of the baseline on the same patients."""
+def row_of(series: Series, other: Series | None, to: str | None, shared: Series | None = None) -> dict[str, Any]:
+    """One row of the table; ``other`` is the same series of the baseline on the same rows.
+
+    ``shared`` is the series on those rows, where they are not all rows.
+    """
     estimate, notes = series.values[0], list(series.notes)
     low, high = _interval(series.values[1:], np.isfinite(estimate), "replicates", notes)
     null_low, null_high, chance = None, None, None
@@ -194,7 +198,7 @@ def row_of(series: Series, other: Series | None, to: str | None) -> dict[str, An
         "p_value": chance,
         "difference_to": to,
     }
-    return row | _difference(series, other) | {"note": "; ".join(note for note in notes if note)}
+    return row | _difference(shared or series, other) | {"note": "; ".join(note for note in notes if note)}
 
 
 def _difference(series: Series, other: Series | None) -> dict[str, float | None]:

@@ -2,239 +2,311 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from equigen.cohort.spec import canonical, nearest
+from equigen.cohort.table import read_table
+from equigen.cohort.unknown import UNKNOWN_WORDS, means_unknown, unknown_words
 from equigen.errors import InputError, Problem
+from equigen.fairness.checks import faults
+from equigen.fairness.values import (
+    by_cell,
+    names_of,
+    numbers_of,
+    seeds_of,
+    split_word,
+    truth_of,
+    without_rounding,
+)
 
-MAX_LEVELS = 30  # more numeric levels than this is a measurement, not a grouping
-DOMAINS = ("all", "id", "ood")
-READERS = {".parquet": None, ".csv": ",", ".tsv": "\t"}
+TITLE = "The predictions table cannot be audited."
+SUFFIXES = (".csv", ".tsv", ".parquet")
+DEFAULTS = {"recipe": "model", "seed": "0", "task": "task", "split": "test"}
+ABSENT = unknown_words(["", "NaN", "NA", "N/A", "<NA>", "NaT"])  # of a recipe or task: "none" may be a name there
+JOIN = "|"  # between several findings in one cell
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of the columns in the table at hand; ``site`` may be absent when it has its default name."""
+    """Names of the columns in the table at hand; ``site`` may be absent when it has its default name.
+
+    ``positive``: the word in the column of the truth that means 1; None reads 0, 1, true and false.
+    """
 
     truth: str = "truth"
     score: str = "probability"
     patient: str = "patient"
     site: str | None = "site"
+    positive: str | None = None
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Checked predictions, the attributes to audit, and what was read in a way that a reader must know."""
+
+    table: pd.DataFrame
+    names: list[str]
+    notes: list[str]
 
 
 def read_predictions(
-    predictions: pd.DataFrame | str | Path, groups: list[str] | None, columns: Columns
-) -> tuple[pd.DataFrame, list[str]]:
+    predictions: pd.DataFrame | str | Path,
+    groups: Sequence[str] | None,
+    columns: Columns,
+    *,
+    unknown: Iterable[str] = (),
+    only: Mapping[str, Sequence[str]] | None = None,
+) -> Predictions:
     """Predictions under the names of predictions.parquet, checked, and the attributes to audit.
 
-    Absent columns become: recipe "model", seed 0, task "task", split "test". ``unit``
+    Absent or empty columns become: recipe "model", seed 0, task "task", split "test". ``unit``
     names the thing that was scored: the image, or without one the patient, groups and a running number, so
-    that the same row is found again under another recipe. Rows are in an order that does not depend on the
-    order they came in. A missing group is None: unknown, and of no group.
+    that the same row is found again under another recipe. Rows are in an order that depends neither on the
+    order of the rows nor on that of the columns. A missing group is None: unknown, and of no group.
+
+    Args:
+        predictions: table, or path of a csv, tsv or parquet file.
+        groups: names of attributes; None takes all ``attr.*``, in the order of their names.
+        columns: names of the columns.
+        unknown: words that mean "not known" in a group, in addition to ``UNKNOWN_WORDS``.
+        only: column to levels: rows with another level are left out, and counted in the notes.
 
     Raises:
         InputError: with every problem found: a missing column (and the nearest name), a truth that is not 0
-            or 1, a score that is missing or outside [0, 1], an empty patient, an image scored twice, an
-            attribute with too many numeric levels.
+            or 1, a score that is missing or outside [0, 1], an empty patient, a split that is none, a recipe
+            or task that is given for some rows alone, an image scored twice, an attribute with too many
+            numeric levels, a group or site whose name means something else in the result.
 
     """
-    raw = _load(predictions, columns)
-    names = _attributes(raw, groups)
-    _require(raw, names, columns)
-    rows = np.arange(len(raw)) + 2
-    site = columns.site if columns.site in raw.columns else None
-    table = pd.DataFrame(
-        {
-            "recipe": _text(raw, "recipe", "model"),
-            "seed": raw["seed"].to_numpy() if "seed" in raw else 0,
-            "task": _text(raw, "task", "task"),
-            "split": _text(raw, "split", "test"),
-            "patient": _labels(raw[columns.patient]),
-            "site": _labels(raw[site]) if site else None,
-            "domain": _labels(raw["domain"]) if "domain" in raw else None,
-            "truth": pd.to_numeric(raw[columns.truth], errors="coerce").to_numpy(dtype=float),
-            "probability": pd.to_numeric(raw[columns.score], errors="coerce").to_numpy(dtype=float),
-            "image": _labels(raw["image"]) if "image" in raw else None,
-            **{f"attr.{name}": _labels(raw[column]) for name, column in names.items()},
-        },
-        index=rows,
-    )
-    _check(table, raw, names, columns)
-    return _ordered(table[table["split"].isin(["val", "test"])], list(names)), list(names)
+    raw = _load(predictions)
+    names = _attributes(raw, [groups] if isinstance(groups, str) else groups)
+    words = unknown_words([*UNKNOWN_WORDS, *(canonical(word) for word in unknown), *unknown])
+    _require(raw, names, columns, only or {})
+    raw, notes = _within(raw, only or {}, words)
+    table, problems = _assemble(raw, names, columns, words)
+    problems += faults(table, raw, names, columns)
+    if problems:
+        raise InputError(TITLE, sorted(problems, key=lambda problem: problem.row or 0))
+    notes += _remarks(table, raw, names, columns, words)
+    table["probability"] = without_rounding(table["probability"])[0]
+    return Predictions(_ordered(table[table["split"].isin(["val", "test"])], list(names)), list(names), notes)
 
 
-def _load(predictions: pd.DataFrame | str | Path, columns: Columns) -> pd.DataFrame:
-    """The table itself; patients of a text file stay text (007 is not 7)."""
+def _load(predictions: pd.DataFrame | str | Path) -> pd.DataFrame:
+    """The table as text, by row number; "" where nothing is."""
     if isinstance(predictions, pd.DataFrame):
-        return predictions.reset_index(drop=True)
+        return _text_of(predictions)
     path = Path(predictions)
-    if not path.is_file():
+    if not path.exists():
         raise InputError(
             "There is no such predictions file.",
             [Problem("not found", "give the path of a csv, tsv or parquet file", file=str(path))],
         )
-    if path.suffix.lower() not in READERS:
+    if path.is_file() and path.suffix.lower() not in SUFFIXES:
         raise InputError(
             "Predictions come as csv, tsv or parquet.",
             [Problem(f"the suffix is '{path.suffix}'", "save it as one of these", file=str(path))],
         )
-    separator = READERS[path.suffix.lower()]
-    if separator is None:
-        return pd.read_parquet(path)
-    return pd.read_csv(path, sep=separator, dtype={columns.patient: str, "image": str})
+    return read_table(path)
 
 
-def _attributes(raw: pd.DataFrame, groups: list[str] | None) -> dict[str, str]:
+def _text_of(frame: pd.DataFrame) -> pd.DataFrame:
+    """A table's cells as text, by row number as a spreadsheet would have it."""
+    header = [str(name).strip() for name in frame.columns]
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise InputError(TITLE, [Problem("the column is there twice", "rename one", column=name) for name in twice])
+    text = {}
+    for position, name in enumerate(header):
+        column = frame.iloc[:, position]
+        text[name] = ["" if gone else str(cell) for cell, gone in zip(column, column.isna(), strict=True)]
+    return pd.DataFrame(text, index=pd.RangeIndex(2, len(frame) + 2), columns=header, dtype=object)
+
+
+def _attributes(raw: pd.DataFrame, groups: Sequence[str] | None) -> dict[str, str]:
     """Attribute name -> column; all ``attr.*`` columns when none is named."""
     if groups is None:
-        found = [column for column in raw.columns if str(column).startswith("attr.")]
-        if not found:
+        named = sorted(column for column in raw.columns if column.startswith("attr."))
+        if not named:
             problem = Problem(
                 "no column starts with 'attr.' and no groups were named",
                 "name columns as groups, or give an empty list for the overall numbers alone",
             )
             raise InputError("Which groups should be compared?", [problem])
-        return {column.removeprefix("attr."): column for column in found}
+        return {column.removeprefix("attr."): column for column in named}
     plain = [name.removeprefix("attr.") for name in groups]
     return {name: f"attr.{name}" if f"attr.{name}" in raw.columns else name for name in plain}
 
 
-def _require(raw: pd.DataFrame, names: dict[str, str], columns: Columns) -> None:
+def _require(
+    raw: pd.DataFrame, names: dict[str, str], columns: Columns, only: Mapping[str, Sequence[str]]
+) -> None:
     """Every named column is there and the table is not empty."""
     wanted = [columns.truth, columns.score, columns.patient, *names.values()]
     wanted += [columns.site] if columns.site not in (None, "site") else []
-    have = [str(column) for column in raw.columns]
+    wanted += [name for name in only if _column(raw, name) is None]
+    have = list(raw.columns)
     problems = []
-    for column in wanted:
+    for column in dict.fromkeys(wanted):
         if column not in have:
             near = get_close_matches(str(column), have, n=1, cutoff=0.4)
             hint = f"did you mean '{near[0]}'?" if near else f"columns are {', '.join(have[:12])}"
             problems.append(Problem("there is no such column", hint, column=column))
+    if "*" in names:
+        problems.append(Problem("an attribute cannot be called '*'", "rename the column", column=names["*"]))
     if not problems and len(raw) == 0:
         problems.append(Problem("the table has no rows", "check how it was written"))
     if problems:
-        raise InputError("The predictions table cannot be audited.", problems)
+        raise InputError(TITLE, problems)
 
 
-def _labels(values: pd.Series) -> pd.Series:
-    """Values as text, None where missing or empty; 1.0 reads as '1'."""
-    kept = values.astype(object).where(values.notna(), None)
-    text = [None if value is None else _name(value) for value in kept]
-    return pd.Series([value or None for value in text], dtype=object, index=np.arange(len(values)) + 2)
+def _column(raw: pd.DataFrame, name: str) -> str | None:
+    """The column that a label or attribute stands in, None without."""
+    return next((column for column in (name, f"attr.{name}", f"label.{name}") if column in raw.columns), None)
 
 
-def _name(value: object) -> str:
-    """Readable name of a level."""
-    return (
-        str(int(value))
-        if isinstance(value, float | np.floating) and float(value).is_integer()
-        else str(value).strip()
-    )
-
-
-def _text(raw: pd.DataFrame, column: str, default: str) -> pd.Series:
-    """A text column, or its default where the table has none."""
-    index = np.arange(len(raw)) + 2
-    return raw[column].astype(str).set_axis(index) if column in raw else pd.Series(default, index=index)
-
-
-def _check(table: pd.DataFrame, raw: pd.DataFrame, names: dict[str, str], columns: Columns) -> None:
-    """Raise with every bad cell."""
-    problems = _bad_cells(table, raw, columns) + _bad_structure(table)
-    for name, column in names.items():
-        levels = table[f"attr.{name}"].dropna().unique()
-        numeric = pd.to_numeric(pd.Series(levels, dtype=object), errors="coerce").notna().all()
-        if len(levels) > MAX_LEVELS and numeric:
-            problems.append(
-                Problem(
-                    f"{len(levels)} different numbers are no groups", "cut it into bins first", column=column
-                )
-            )
+def _within(
+    raw: pd.DataFrame, only: Mapping[str, Sequence[str]], words: frozenset[str]
+) -> tuple[pd.DataFrame, list[str]]:
+    """Rows that have one of the named levels in every named column, and how many have not."""
+    inside = np.ones(len(raw), dtype=bool)
+    problems = []
+    for name, levels in only.items():
+        column = str(_column(raw, name))
+        cells = names_of(raw[column], words)
+        wanted = [canonical(str(level)) for level in levels]
+        known = sorted({level for cell in cells.dropna().unique() for level in cell.split(JOIN)})
+        problems += [
+            Problem(f"no row has '{level}'", nearest(level, known), column=column)
+            for level in wanted
+            if level not in known
+        ]
+        if not wanted:
+            problems.append(Problem("no level is named", f"there is: {', '.join(known[:12])}", column=column))
+        inside &= [cell is not None and not set(wanted).isdisjoint(cell.split(JOIN)) for cell in cells]
+    words_of = ", ".join(f"{name} {' or '.join(map(str, levels))}" for name, levels in only.items())
+    if only and not problems and not inside.any():
+        problems.append(Problem(f"no row has {words_of} together", "name other levels"))
     if problems:
-        raise InputError("The predictions table cannot be audited.", problems)
+        raise InputError("The audit cannot be kept within these levels.", problems)
+    notes = [f"only {words_of}: {(~inside).sum():,} of {len(raw):,} rows are left out"] if only else []
+    return raw[inside], notes
 
 
-def _bad_cells(table: pd.DataFrame, raw: pd.DataFrame, columns: Columns) -> list[Problem]:
-    """Truth, score and patient, row by row."""
-    bad = {
-        columns.truth: (~table["truth"].isin([0.0, 1.0]), "write 1 for the condition and 0 for its absence"),
-        columns.score: (
-            ~table["probability"].between(0, 1),
-            "give a probability; put a logit through the sigmoid",
-        ),
-        columns.patient: (
-            table["patient"].isna(),
-            "name the patient, or the image where nothing else is known",
-        ),
-    }
-    problems = []
-    for column, (mask, mend) in bad.items():
-        for row in table.index[mask]:
-            value = raw[column].iloc[row - 2]
-            problems.append(
-                Problem(
-                    f"{value!r} is not usable" if pd.notna(value) else "nothing is given",
-                    mend,
-                    row=int(row),
-                    column=column,
-                )
-            )
-    return sorted(problems, key=lambda problem: problem.row or 0)
+def _assemble(
+    raw: pd.DataFrame, names: dict[str, str], columns: Columns, words: frozenset[str]
+) -> tuple[pd.DataFrame, list[Problem]]:
+    """The table under its own names with unreadable cells as NaN, and the cells missing from run columns."""
+    default, problems = unknown_words(), []
+    runs = {}
+    for name, value in DEFAULTS.items():
+        cells = names_of(raw[name], ABSENT) if name in raw else None
+        if cells is None or cells.isna().all():
+            runs[name] = pd.Series(value, index=raw.index, dtype=object)
+            continue
+        for row in cells.index[cells.isna()]:
+            mend = f"name the {name} in every row, or leave the column out: all rows are then '{value}'"
+            problems.append(Problem("nothing is given", mend, row=int(row), column=name))
+        runs[name] = cells.fillna(value)
+    labels = {"patient": columns.patient, "site": columns.site, "domain": "domain", "image": "image"}
+    nothing = pd.Series(None, index=raw.index, dtype=object)
+    table = pd.DataFrame(
+        {
+            "recipe": runs["recipe"],
+            "seed": seeds_of(runs["seed"]),
+            "task": runs["task"],
+            "split": by_cell(runs["split"], split_word),
+            **{name: names_of(raw[role], default) if role in raw else nothing for name, role in labels.items()},
+            "truth": truth_of(raw[columns.truth], columns.positive),
+            "probability": numbers_of(raw[columns.score]),
+            **{f"attr.{name}": names_of(raw[column], words) for name, column in names.items()},
+        },
+        index=raw.index,
+    )
+    table["truth"] = table["truth"].mask(_empty(raw[columns.truth], default))
+    table["domain"] = by_cell(table["domain"].fillna(""), _domain)
+    return table, problems
 
 
-def _bad_structure(table: pd.DataFrame) -> list[Problem]:
-    """Images scored twice, images of two patients or groups, splits and sites with names that mislead."""
-    problems = []
-    if not (table["split"] == "test").any():
-        seen = ", ".join(sorted(table["split"].unique())[:5])
-        problems.append(
-            Problem(f"no row has split 'test' (there are: {seen})", "mark the rows to audit", column="split")
-        )
-    for name in sorted(set(table["site"].dropna()) & set(DOMAINS)):
-        problems.append(Problem(f"a site cannot be called '{name}'", "rename it", column="site"))
-    if table["image"].isna().all():
-        return problems
-    images = table["image"].astype(str).to_dict()
-    twice = table.duplicated(["recipe", "seed", "task", "image"])
-    problems += [
-        Problem(
-            f"'{images[row]}' was scored before for the same recipe, seed and task",
-            "keep one row",
-            row=int(row),
-            column="image",
-        )
-        for row in table.index[twice]
+def _empty(cells: pd.Series, words: frozenset[str]) -> NDArray[np.bool_]:
+    return by_cell(cells, lambda cell: means_unknown(cell, words)).to_numpy(dtype=bool)
+
+
+def _domain(name: str) -> str | None:
+    """The name of a domain; ID and OOD are written small, "" is None."""
+    return name.casefold() if name.casefold() in {"id", "ood"} else name or None
+
+
+def _remarks(
+    table: pd.DataFrame, raw: pd.DataFrame, names: dict[str, str], columns: Columns, words: frozenset[str]
+) -> list[str]:
+    """Notes on columns that were empty, words that mean unknown, rows left out, and scores off by rounding."""
+    notes = [
+        f"column '{name}' is empty: every row is '{value}'"
+        for name, value in DEFAULTS.items()
+        if name in raw and names_of(raw[name], ABSENT).isna().all()
     ]
-    traits = ["patient", "site", *table.columns[table.columns.str.startswith("attr.")]]
-    seen_traits = table.drop_duplicates(["image", *traits])
-    for row in seen_traits.index[seen_traits.duplicated("image")]:
-        problems.append(
-            Problem(
-                f"'{images[row]}' has another patient, site or group than before",
-                "give an image the same traits in every row",
-                row=int(row),
-                column="image",
-            )
-        )
-    return problems
+    training = int((table["split"] == "train").sum())
+    notes += [f"{training:,} rows of split 'train' are left out"] if training else []
+    count = without_rounding(table["probability"])[1]
+    notes += [f"{count:,} scores were outside [0, 1] by rounding and are taken as 0 or 1"] if count else []
+    if columns.positive is not None:
+        others = sorted({canonical(cell) for cell in raw.loc[table["truth"] == 0, columns.truth]})
+        zero = f"{', '.join(others[:6])}{', ...' if len(others) > 6 else ''}"
+        notes.append(f"truth: '{canonical(columns.positive)}' is 1, {zero} is 0")
+    for name, column in names.items():
+        spelled = raw.loc[table[f"attr.{name}"].isna(), column].str.strip()
+        distinct = sorted(set(spelled) - {""})
+        notes += [f"{name}: {_quoted(distinct)} means unknown"] if distinct else []
+    for name in ("site", "domain"):
+        gone = int(table[name].isna().sum())
+        some = table[name].notna().any()
+        notes += [f"{gone:,} rows of unknown {name} are in the rows of no {name}"] if gone and some else []
+    own = sorted(set(table["domain"].dropna()) - {"id", "ood"})
+    notes += [f"domain: {_quoted(own)} is shown under its own name, neither id nor ood"] if own else []
+    unnamed = int(table["image"].isna().sum())
+    if unnamed and table["image"].notna().any():
+        notes.append(f"{unnamed:,} rows without an image name count as images of their own")
+    return notes
+
+
+def _quoted(words: Sequence[str]) -> str:
+    """The first words in quotes.
+
+    >>> _quoted(["a", "b"])
+    "'a', 'b'"
+    """
+    return ", ".join(f"'{word}'" for word in words[:6]) + (", ..." if len(words) > 6 else "")
 
 
 def _ordered(table: pd.DataFrame, names: list[str]) -> pd.DataFrame:
     """Rows in canonical order with their ``unit``."""
-    traits = [f"attr.{name}" for name in names]
-    keys = ["recipe", "seed", "task", "image", "patient", *traits, "site", "truth", "probability"]
+    traits = [f"attr.{name}" for name in sorted(names)]
+    keys = ["recipe", "seed", "task", "image", "patient", *traits, "site", "split", "domain", "truth", "probability"]
     table = table.sort_values(
         keys, key=lambda column: column.fillna("").astype(str) if column.dtype == object else column
     )
     table = table.reset_index(drop=True).astype({"truth": np.int64})
     if table["image"].notna().all():
         return table.assign(unit=table["image"])
-    who = table["patient"].astype(str)
-    for trait in [*traits, "site", "truth"]:
-        who = who + "/" + table[trait].astype(str)
+    who = _escaped(table["patient"])
+    for trait in [*traits, "site", "truth", "domain"]:
+        who = who + "/" + _escaped(table[trait])
     number = table.assign(who=who).groupby(["recipe", "seed", "task", "split", "who"]).cumcount()
-    return table.assign(unit=who + "/" + table["split"] + "/" + number.astype(str))
+    unit = who + "/" + table["split"] + "/" + number.astype(str)
+    if table["image"].isna().all():
+        return table.assign(unit=unit)
+    return table.assign(unit=("image/" + table["image"]).where(table["image"].notna(), "row/" + unit))
+
+
+def _escaped(values: pd.Series) -> pd.Series:
+    """Text in which "/" cannot be mistaken for the mark between two parts; "" where nothing is known."""
+    text = values.astype(object).where(values.notna(), "")
+    return by_cell(text.map(str), lambda cell: cell.replace("\\", "\\\\").replace("/", "\\/"))
