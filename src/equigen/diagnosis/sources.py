@@ -16,7 +16,7 @@ from equigen.diagnosis.fit import FitSettings, Pool
 from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe
 from equigen.diagnosis.targets import encode
 from equigen.errors import InputError, Problem
-from equigen.files import hash_file, hash_value
+from equigen.files import hash_file, hash_value, read_parquet
 
 SYNTHETIC_TABLE = "synthetic.parquet"
 Folders = str | PathLike[str] | Mapping[str, str | PathLike[str]]
@@ -56,7 +56,7 @@ def read_source(folder: Path, labels: Iterable[str]) -> Source:
             "There is no synthetic set.",
             [Problem("not found", "give the folder that generate wrote", file=str(path))],
         )
-    table = pd.read_parquet(path)
+    table = read_parquet(path)
     problems = [
         Problem(
             "the synthetic set has no such column",

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from equigen.cohort import Cohort
 from equigen.cohort.opening import is_there
 from equigen.errors import InputError, Problem
+from equigen.files import read_parquet
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _synthetic(folder: Path, side: str) -> ImageSet:
     if not table.is_file():
         problem = Problem("no synthetic.parquet", "give the folder that generation wrote", file=str(folder))
         raise InputError(f"The {side} images cannot be read.", [problem])
-    frame = pd.read_parquet(table)
+    frame = read_parquet(table)
     frame["path"] = [str(folder / str(image)) for image in frame["image"]]
     return _accepted(frame)
 

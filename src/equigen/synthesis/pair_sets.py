@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import load_images
 from equigen.errors import InputError, Problem
+from equigen.files import read_parquet
 from equigen.synthesis.generate import SyntheticSet
 from equigen.synthesis.plan import PAIR
 
@@ -58,7 +59,7 @@ def read_pairs(synthetic: SyntheticSet | str | PathLike[str], plan: pd.DataFrame
     if not path.is_file():
         problem = Problem("not found", "give the folder that generate wrote", file=str(path))
         raise InputError("There is no synthetic set.", [problem])
-    frame = pd.read_parquet(path).reset_index(drop=True)
+    frame = read_parquet(path).reset_index(drop=True)
     frame = _with_pairs(frame, plan, folder)
     frame = frame.assign(path=[str(folder / str(name)) for name in frame["image"]])
     changed = sorted(set(frame["changed"].astype(str)))

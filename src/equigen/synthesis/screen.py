@@ -13,7 +13,7 @@ import pandas as pd
 from equigen.cohort import Cohort, read_image
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, write_parquet
+from equigen.files import hash_value, read_parquet, write_parquet
 from equigen.quality.cells import Settings
 from equigen.quality.classifier import Classifier, check_held_out, read_images
 from equigen.quality.sources import ImageSet, image_set
@@ -128,7 +128,7 @@ def _base(folder: Path) -> pd.DataFrame:
     if not path.is_file():
         problem = Problem("not found", "give the folder that generate wrote", file=str(path))
         raise InputError("There is no synthetic set.", [problem])
-    frame = pd.read_parquet(path)
+    frame = read_parquet(path)
     lacking = [name for name in NEEDED if name not in frame]
     if lacking:
         problems = [Problem("is missing", "give a set that generate made", column=name, file=str(path))
@@ -165,7 +165,7 @@ def _real(
     """Verdicts on real images, each asked for what it shows; kept for the next call."""
     images, path = image_set(held_out, "real"), place / f"real-{held_out.hash[:12]}.parquet"
     if path.is_file():
-        return images, pd.read_parquet(path)
+        return images, read_parquet(path)
     found = rule.verdicts(read_images(classifier, images, size, title="screen, real images", show=show), images.frame)
     write_parquet(path, found)
     return images, found
