@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from equigen.errors import InputError, Problem
+from equigen.files import read_parquet
 from equigen.processes import leads
 
 TABLES = {".csv", ".tsv", ".parquet"}
@@ -38,10 +39,11 @@ def open_cohort(path: Path, quarantine: bool = False, large: bool = False) -> An
     ``large``: a saved one as a ``Manifest``, which takes no Python object per row.
     """
     from equigen.cohort import Cohort, Manifest
+    from equigen.cohort.table import is_table
 
     if (path / "cohort.parquet").is_file():
         return Manifest.load(path) if large else Cohort.load(path)
-    if path.suffix.lower() in TABLES:
+    if is_table(path) and not path.is_dir():
         problem = Problem(
             "is a table, not a description of one",
             "write a cohort.yaml that says which column is the image, the patient, the label; see the README",
@@ -70,12 +72,13 @@ def image_side(
 ) -> Any:
     """A side of an evaluation: a synthetic set, a cohort's test split, a table, or a folder of images."""
     from equigen.cohort import Cohort
+    from equigen.cohort.table import is_table
 
     if (path / "synthetic.parquet").is_file():
         return path
     if is_cohort(path):
         return open_cohort(path).split("test", domain="id")
-    if path.suffix.lower() not in TABLES and not path.is_dir():
+    if not is_table(path) and not path.is_dir():
         word = "is neither a table (.csv, .tsv, .parquet), a cohort.yaml nor a folder" if path.exists() else "not found"
         raise InputError("There are no images to evaluate.", [Problem(word, "check the path", file=str(path))])
     try:
@@ -96,17 +99,7 @@ def _with_option(problem: Problem, options: dict[str | None, str]) -> Problem:
 
 def result_table(path: Path | None) -> Any:
     """A Parquet table of results; None stays None."""
-    import pandas as pd
-
-    if path is None:
-        return None
-    if not path.is_file():
-        raise InputError("A table is missing.", [Problem("there is no such file", "check the path", file=str(path))])
-    try:
-        return pd.read_parquet(path)
-    except (OSError, ValueError) as error:  # pyarrow's errors are one or the other
-        problem = Problem("is no Parquet file", "give the table that equigen wrote", file=str(path))
-        raise InputError("A table cannot be read.", [problem]) from error
+    return None if path is None else read_parquet(path)
 
 
 def words(text: str | None) -> list[str] | None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from equigen.cohort.shards import leads_out
 from equigen.cohort.unknown import means_unknown, unknown_words
 from equigen.errors import InputError, Problem
+from equigen.files import read_parquet
 
 GENERATED_TABLE = "synthetic.parquet"
 HEADER = 2  # the number of the first row of a table, as spreadsheets count
@@ -39,11 +40,7 @@ def read_generated(folder: Path, title: str) -> pd.DataFrame:
     if not file.is_file():
         problem = Problem(f"there is no {GENERATED_TABLE}", "give the folder that generate wrote", file=str(folder))
         raise InputError(title, [problem])
-    try:
-        frame = pd.read_parquet(file).reset_index(drop=True)
-    except (OSError, ValueError) as error:
-        problem = Problem(f"cannot be read: {error}", "generate the set again", file=str(file))
-        raise InputError(title, [problem]) from error
+    frame = read_parquet(file, title=title).reset_index(drop=True)
     if "image" not in frame:
         mend = "give the path of each row's image, relative to the folder"
         raise InputError(title, [Problem("is missing", mend, column="image", file=str(file))])

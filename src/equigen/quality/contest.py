@@ -15,7 +15,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from equigen.errors import InputError, Problem
-from equigen.files import write_parquet
+from equigen.files import read_parquet, write_parquet
 from equigen.progress import Bar, progress_bar
 from equigen.quality.cells import Cell, Settings, Side, make_cells, matched_n
 from equigen.quality.contest_figures import Scored, score
@@ -89,7 +89,7 @@ class Contest:
     @classmethod
     def read(cls, folder: str | Path) -> Contest:
         """Read what ``write`` wrote."""
-        return cls(pd.read_parquet(Path(folder) / FILES["seeds"]), pd.read_parquet(Path(folder) / FILES["summary"]))
+        return cls(read_parquet(Path(folder) / FILES["seeds"]), read_parquet(Path(folder) / FILES["summary"]))
 
 
 def measure_contest(

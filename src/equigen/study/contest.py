@@ -15,7 +15,7 @@ import pandas as pd
 import equigen
 from equigen.cohort import print_counts
 from equigen.devices import best_device
-from equigen.files import read_json, write_parquet
+from equigen.files import read_json, read_parquet, write_parquet
 from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import Contest as Measured
@@ -142,7 +142,7 @@ class Contest(Study):
 
         asked = [self.chosen.size, self.chosen.evaluate.model_dump()]
         place = self.stages.run("reconstruction", [equigen.__version__, self.cohort.hash, hashes, *asked], work, [FILE])
-        return pd.read_parquet(place / FILE)
+        return read_parquet(place / FILE)
 
     def _inputs(self, found: Sequence[Sample]) -> list[Any]:
         """What a measurement depends on: which sets, from which images they come, and the settings."""

@@ -17,7 +17,7 @@ from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
 from equigen.diffusion import Generator
 from equigen.fairness import audit
-from equigen.files import read_json, write_parquet
+from equigen.files import read_json, read_parquet, write_parquet
 from equigen.latents import LatentStore, encode, encode_store, reconstruction_error, store_error
 from equigen.progress import console
 from equigen.quality import Evaluation
@@ -222,7 +222,7 @@ class Study:
             ),
             results=["predictions.parquet"],
         )
-        return pd.read_parquet(place / "predictions.parquet")
+        return read_parquet(place / "predictions.parquet")
 
     def _audit(self, predictions: pd.DataFrame) -> pd.DataFrame:
         """fairness.parquet."""
@@ -236,7 +236,7 @@ class Study:
         content = int(pd.util.hash_pandas_object(predictions).sum())
         inputs = [equigen.__version__, content, asked.model_dump()]
         place = self.stages.run("fairness", inputs, work, ["fairness.parquet"])
-        return pd.read_parquet(place / "fairness.parquet")
+        return read_parquet(place / "fairness.parquet")
 
     def _report(
         self, made: Mapping[str, Run], measured: Evaluation, fairness: pd.DataFrame, pages: Mapping[str, Path]
@@ -254,14 +254,14 @@ class Study:
             counts=cohort.counts(),
             **for_report(measured, self.settings.size),
             fairness=fairness,
-            history={name: pd.read_parquet(run.folder / "history.parquet") for name, run in made.items()},
+            history={name: read_parquet(run.folder / "history.parquet") for name, run in made.items()},
             grids=grids(cohort.split("test", domain="id"), shown, self.settings.size),
             settings=self.settings.model_dump(mode="json"),
             phantom=cohort.phantom,
             warnings=warnings,
             timings=self.stages.seconds,
             versions=self._versions(),
-            screening={f"{name}, {plan_name}": pd.read_parquet(own.folder / "screening.parquet")
+            screening={f"{name}, {plan_name}": read_parquet(own.folder / "screening.parquet")
                        for (name, plan_name), own in self.sets.items() if is_screened(own)},
             pages=beside_report(pages, self.folder / "report"),
             blind=self.settings.report.blind,

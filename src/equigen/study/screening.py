@@ -11,7 +11,7 @@ import equigen
 from equigen.cohort import Cohort
 from equigen.cohort.generated import accepted_flags
 from equigen.diffusion import Generator
-from equigen.files import hash_file, write_bytes, write_parquet
+from equigen.files import hash_file, read_parquet, write_bytes, write_parquet
 from equigen.progress import console
 from equigen.quality import JudgeClassifier
 from equigen.study.stage_settings import ScreenSettings
@@ -53,7 +53,7 @@ def unscreen(folder: Path, made: SyntheticSet) -> None:
     """Take back the verdicts that a screening of this study gave, where it is not asked for; others are left alone."""
     kept = folder / _stage(made) / TABLE
     if kept.is_file() and hash_file(kept) == hash_file(made.folder / TABLE):
-        write_parquet(made.folder / TABLE, first_drawn(pd.read_parquet(made.folder / TABLE)))
+        write_parquet(made.folder / TABLE, first_drawn(read_parquet(made.folder / TABLE)))
         (made.folder / FIGURES).unlink(missing_ok=True)
         console.print(f"[yellow]{made.folder.name}: 'screen' is not asked for, its verdicts are taken back[/yellow]")
 
@@ -64,7 +64,7 @@ def _stage(made: SyntheticSet) -> str:
 
 def is_screened(made: SyntheticSet) -> bool:
     """Whether a set's table has verdicts, by this study or by hand."""
-    return "first_seed" in pd.read_parquet(made.folder / TABLE).columns
+    return "first_seed" in read_parquet(made.folder / TABLE).columns
 
 
 def made_by(made: SyntheticSet) -> str | list[str]:

@@ -13,7 +13,7 @@ import equigen
 from equigen.cohort import Cohort
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, write_json, write_parquet
+from equigen.files import read_json, read_parquet, write_json, write_parquet
 from equigen.latents import Autoencoder
 from equigen.progress import progress_bar
 from equigen.quality import Encoder, load_encoder
@@ -230,8 +230,8 @@ def _finished(folder: Path, claim: dict[str, Any]) -> Calibration | None:
     place = folder / CLAIM
     if not place.is_file() or read_json(place) != json.loads(json.dumps(claim)):
         return None
-    gain = pd.read_parquet(folder / GAIN) if claim["confirm"] is not None else None
-    return Calibration(folder, load_calibration(folder), pd.read_parquet(folder / TABLE), gain)
+    gain = read_parquet(folder / GAIN) if claim["confirm"] is not None else None
+    return Calibration(folder, load_calibration(folder), read_parquet(folder / TABLE), gain)
 
 
 def _save(found: Calibration, claim: dict[str, Any]) -> None:

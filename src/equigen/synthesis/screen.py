@@ -14,7 +14,7 @@ from equigen.cohort import Cohort, read_image
 from equigen.cohort.generated import read_generated
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, write_parquet
+from equigen.files import hash_value, read_parquet, write_parquet
 from equigen.quality.cells import Settings
 from equigen.quality.classifier import Classifier, check_held_out, read_images
 from equigen.quality.sources import ImageSet, image_set
@@ -163,7 +163,7 @@ def _real(
     """Verdicts on real images, each asked for what it shows; kept for the next call."""
     images, path = image_set(held_out, "real"), place / f"real-{held_out.hash[:12]}.parquet"
     if path.is_file():
-        return images, pd.read_parquet(path)
+        return images, read_parquet(path)
     found = rule.verdicts(read_images(classifier, images, size, title="screen, real images", show=show), images.frame)
     write_parquet(path, found)
     return images, found

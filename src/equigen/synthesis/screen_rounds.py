@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import load_images
 from equigen.errors import InputError, Problem
-from equigen.files import write_parquet
+from equigen.files import read_parquet, write_parquet
 from equigen.pngs import is_whole, write_png
 from equigen.progress import Bar, progress_bar
 from equigen.quality.classifier import Classifier, answers
@@ -67,7 +67,7 @@ class Rounds:
         """Verdicts on some rows of one round: kept ones where they and their images are whole, else made."""
         path = self.place / f"draw-{draw}" / f"{rows[0]:07d}.parquet"
         names = [self._name(draw, row) for row in rows]
-        kept = pd.read_parquet(path) if path.is_file() else None
+        kept = read_parquet(path) if path.is_file() else None
         whole = kept is not None and all(is_whole(self.folder / name, self.size) for name in names)
         if kept is None or not whole or list(kept["row"]) != list(rows):
             kept = self._judged(draw, rows, names)
