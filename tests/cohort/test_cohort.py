@@ -123,8 +123,8 @@ def test_image_folders_suffix_template_and_patient_pattern(tree):
     assert cohort.frame["image"].tolist() == ["part1/a.png", "part2/b.png"]
     assert cohort.frame["patient"].tolist() == ["patient01", "patient02"]
     assert cohort.frame["split"].tolist() == ["train", "test"]
-    tree.add("none", file="patient_7/x_1")
-    assert "row 4, column 'pid': 'none' does not match" in str(tree.refused())
+    tree.add("other", file="patient_7/x_1")
+    assert "row 4, column 'pid': 'other' does not match" in str(tree.refused())
     tree.rows.pop(), tree.rows.pop(0)
     tree.spec["image"] = {"template": "part2/patient_{site}/x_{dx}.png"}
     tree.rows[0].update(site="7", dx="1")

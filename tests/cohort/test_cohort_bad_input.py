@@ -241,8 +241,9 @@ def test_no_row_left_and_no_folder(tree):
 
 def test_levels_found_in_the_table_are_never_words_for_unknown(tree):
     tree.fill().add("p9", sex="Unknown")
+    tree.add("p10", sex="worst")
     del tree.spec["attributes"]["sex"]["levels"]
-    one(tree.refused(), None, "sex", "'Unknown' cannot be a level", "'missing'")
+    one(tree.refused(), None, "sex", "'worst' cannot be a level", "'missing'")
 
 
 def test_raw_numbers_are_no_attribute(tree):

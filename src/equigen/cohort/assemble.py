@@ -19,10 +19,12 @@ from equigen.cohort.check import (
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label, is_missing
 from equigen.cohort.locate import FOLDER, Located, locate_images
 from equigen.cohort.members import MEMBERS, add_members
+from equigen.cohort.names import name_warnings
 from equigen.cohort.prompts import column_of
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, canonical, nearest
+from equigen.cohort.spelling import is_rounded
 from equigen.cohort.split import split_patients, strata
-from equigen.cohort.table import check_columns, read_table
+from equigen.cohort.table import check_columns, read_table, table_notes
 from equigen.errors import InputError, Problem
 
 TEXT_COLUMNS = ("image", "path", "sha256", "patient", "site", "split", "domain")
@@ -65,13 +67,14 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
     table[FOLDER] = located.folders
     located.problems += add_members(table, [column for _, column in spec.columns()], located.paths)
     found, problems = _apply_roles(table, spec, located)
+    found.warnings = [*table_notes(table), *found.warnings]
     problems += _check_files(found.frame, spec, reading)
     problems += _leaks(_sound(found.frame, problems, reading.quarantine), spec)
     _refuse(spec, problems, reading.quarantine)
     frame = _sound(found.frame, problems, True).reset_index(drop=True)
     if frame.empty:
         raise InputError(f"Cohort '{spec.name}' has no usable row.", problems)
-    found.warnings = identical_warnings(frame)
+    found.warnings += identical_warnings(frame)
     if spec.split.column is None:
         _split(frame, spec)
     found.frame, found.quarantined = as_text(frame), problems
@@ -111,7 +114,7 @@ def as_text(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _apply_roles(table: pd.DataFrame, spec: CohortSpec, located: Located) -> tuple[Assembled, list[Problem]]:
     """The frame with every role's column, before files are looked into."""
-    missing = frozenset(canonical(word) for word in spec.missing)
+    missing = spec.unknown_words
     problems = list(located.problems)
     columns: dict[str, list[str | None]] = {
         "image": [*located.images],
@@ -125,12 +128,15 @@ def _apply_roles(table: pd.DataFrame, spec: CohortSpec, located: Located) -> tup
     ]
     columns["split"] = _given_splits(table, spec, columns["domain"], problems)
     labels, attributes = {}, {}
+    warnings = name_warnings(table, spec)
     for name, label in spec.labels.items():
         applied, labels[name] = apply_label(table[label.column], name, label, missing)
         columns[f"label.{name}"], problems = applied.values, problems + applied.problems
+        warnings += applied.warnings
     for name, attribute in spec.attributes.items():
         applied, attributes[name] = apply_attribute(table[attribute.column], name, attribute, missing)
         columns[f"attr.{name}"], problems = applied.values, problems + applied.problems
+        warnings += applied.warnings
     for caption in column_of(spec.prompt):
         columns["prompt"] = _captions(table[caption], missing)
     frame = pd.DataFrame(
@@ -138,7 +144,7 @@ def _apply_roles(table: pd.DataFrame, spec: CohortSpec, located: Located) -> tup
         | {key: pd.Series(values, dtype=object) for key, values in columns.items()}
     )
     order = ["row", *TEXT_COLUMNS, *(name for name in frame.columns if "." in name or name == "prompt")]
-    return Assembled(located.root, frame[order], labels, attributes), problems
+    return Assembled(located.root, frame[order], labels, attributes, warnings=warnings), problems
 
 
 def _patients(
@@ -155,7 +161,12 @@ def _patients(
     for row, cell in zip(table.index, table[role.column], strict=True):
         text = canonical(cell)
         match = re.search(role.pattern, text) if role.pattern is not None else None
-        if is_missing(text, missing):
+        if is_rounded(text):
+            found.append(None)
+            message = f"the patient '{text}' is a number that a spreadsheet rounded, so patients may share it"
+            mend = "save the table anew with this column as text"
+            problems.append(Problem(message, mend, row=int(row), column=role.column))
+        elif is_missing(text, missing):
             found.append(None)
             mend = "say whose image it is, or leave the row out"
             problems.append(

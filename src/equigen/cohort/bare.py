@@ -11,8 +11,6 @@ import pandas as pd
 from equigen.cohort.images import SUFFIXES
 from equigen.errors import InputError, Problem
 
-_MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "None", "unknown", "Unknown"]
-
 
 def table_values(
     table: Path,
@@ -31,7 +29,6 @@ def table_values(
         "split": {"fractions": {"test": 1.0}},
         "labels": {name: {"kind": "multiclass", "column": column} for name, column in _columns(labels).items()},
         "attributes": {name: {"column": column} for name, column in _columns(groups).items()},
-        "missing": _MISSING,
     }
 
 

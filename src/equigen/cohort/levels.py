@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import pandas as pd
 
+from equigen.cohort.binary import binary_order
 from equigen.cohort.spec import RESERVED_LEVELS, AttributeRole, LabelRole, canonical, level_names, nearest
+from equigen.cohort.spelling import spelling_warnings
+from equigen.cohort.unknown import means_unknown
 from equigen.errors import Problem
 
 JOIN = "|"
@@ -39,11 +43,12 @@ class Applied:
     values: list[str | None]
     levels: list[str]
     problems: list[Problem] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 def is_missing(value: str, missing: frozenset[str]) -> bool:
     """Whether a canonical cell means "not known"; an empty cell always does."""
-    return value == "" or value in missing
+    return means_unknown(value, missing)
 
 
 def apply_label(
@@ -54,12 +59,17 @@ def apply_label(
         applied = _findings(column, name, role, missing)
     else:
         applied = _levels(column, f"label '{name}'", _mapping(role.levels), level_names(role.levels), missing)
+    parts = (cell.split(role.separator) if role.kind == "multilabel" else [cell] for cell in column)
+    _tell(applied, column, f"label '{name}'", [part for cells in parts for part in cells], role.levels is not None)
     found = applied.levels
     if role.kind == "binary" and len(found) != 2:
         message = f"label '{name}' is binary but its column holds {len(found)} levels: {', '.join(found[:6])}"
         applied.problems.append(
             Problem(message, "give 'levels' [negative, positive], or kind: multiclass", column=role.column)
         )
+    elif role.kind == "binary" and role.levels is None:
+        found, fault = binary_order(found, f"label '{name}'", role.column)
+        applied.problems += fault
     for risk in role.high_risk:
         if risk not in found:
             message = f"high_risk of label '{name}' names the unknown level '{risk}'"
@@ -77,7 +87,35 @@ def apply_attribute(
         applied = _levels(
             column, f"attribute '{name}'", _mapping(role.levels), level_names(role.levels), missing
         )
+    _tell(applied, column, f"attribute '{name}'", column, role.bins is not None or role.levels is not None)
     return applied, AttributeSpec(applied.levels)
+
+
+def _tell(applied: Applied, column: pd.Series, what: str, cells: Iterable[str], listed: bool) -> None:
+    """Warn of the words that were taken for unknown, and of levels with several spellings unless they are listed."""
+    bad = {problem.row for problem in applied.problems}
+    unknown = [
+        cell.strip()
+        for (row, cell), value in zip(column.items(), applied.values, strict=True)
+        if value is None and row not in bad
+    ]
+    applied.warnings += unknown_warnings(unknown, what, str(column.name))
+    if not listed:
+        known = set(unknown)
+        applied.warnings += spelling_warnings(
+            (cell.strip(" ") for cell in cells if cell.strip() not in known), what, str(column.name), canonical
+        )
+
+
+def unknown_warnings(words: Iterable[str], what: str, column: str) -> list[Problem]:
+    """One warning that counts the cells of a column which mean "not known", by word; none when there are none."""
+    counts = Counter(words)
+    if not counts:
+        return []
+    number = sum(counts.values())
+    listed = ", ".join(f"{repr(word) if word else 'empty'} {count}" for word, count in counts.most_common(8))
+    message = f"{what} is unknown in {number} row{'s' * (number > 1)} ({listed}{', ...' if len(counts) > 8 else ''})"
+    return [Problem(message, "fill them in, or list a word under 'levels' to make it a level", column=column)]
 
 
 def _mapping(levels: list[str] | dict[str, str] | None) -> dict[str, str] | None:
@@ -153,10 +191,10 @@ def _bins(column: pd.Series, name: str, role: AttributeRole, missing: frozenset[
             continue
         number = _number(cell)
         if number is None:
-            message, mend = (
-                f"'{cell}' is no number for attribute '{name}'",
-                "mend the cell, or put it under 'missing'",
-            )
+            point = cell.replace(",", ".", 1)
+            comma = "," in cell and _number(point) is not None
+            message = f"'{cell}' is no number for attribute '{name}'"
+            mend = f"write {point} with a point" if comma else "mend the cell, or put it under 'missing'"
         elif not edges[0] <= number <= edges[-1]:
             message, mend = (
                 f"{cell} lies outside the bins {edges[0]:g} to {edges[-1]:g} of attribute '{name}'",
@@ -173,6 +211,8 @@ def _number(cell: str) -> float | None:
     try:
         number = float(cell)
     except ValueError:
+        return None
+    if "_" in cell:  # Python's own way to write a million
         return None
     return number if math.isfinite(number) else None
 

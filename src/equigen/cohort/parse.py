@@ -18,6 +18,7 @@ from equigen.cohort.spec import (
     SplitRole,
     nearest,
 )
+from equigen.cohort.yaml_bounds import check_bounds
 from equigen.errors import InputError, Problem
 
 _KEPT_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
@@ -50,7 +51,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a YAML mapping with scalars as written; raises ``InputError`` that names the file and the line."""
     file = Path(path)
     try:
-        value = yaml.load(file.read_text(encoding="utf-8"), Loader=_Loader)
+        text = file.read_text(encoding="utf-8-sig")
+        check_bounds(text)
+        value = yaml.load(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "is not UTF-8 text"
         raise InputError(

@@ -23,10 +23,10 @@ from pydantic import (
 )
 
 from equigen.cohort.prompts import PromptColumn, column_of, prompt_of, unknown_names
+from equigen.cohort.unknown import UNKNOWN_WORDS, unknown_words
 
 SPLITS = ("train", "val", "test")
 RESERVED_LEVELS = frozenset({"*", "gap", "es", "worst", "unknown"})
-MISSING = ("", "NA", "N/A", "NaN", "nan", "null")
 _WHOLE_NUMBER = re.compile(r"^([+-]?\d+)\.0+$")
 
 
@@ -240,7 +240,8 @@ class CohortSpec(_Strict):
     """The roles of a table's columns; SYSTEM.md shows one in full.
 
     ``table`` is a csv, tsv or Parquet file, or a folder that the library ``datasets`` saved. Any column may be
-    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.members``).
+    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.members``). ``missing`` adds
+    words to those that mean "not known" everywhere (``equigen.cohort.unknown``).
     """
 
     name: Text = Field(pattern=r"^[\w][\w .\-]*$")
@@ -251,16 +252,16 @@ class CohortSpec(_Strict):
     split: SplitRole = SplitRole()
     labels: dict[str, LabelRole] = {}
     attributes: dict[str, AttributeRole] = {}
-    missing: list[Text] = list(MISSING)
+    missing: list[Text] = list(UNKNOWN_WORDS)
     prompt: Annotated[str | list[str] | PromptColumn | None, BeforeValidator(partial(prompt_of, text=_text))] = None
     phantom: bool = False
 
     @model_validator(mode="after")
     def _names_fit(self) -> CohortSpec:
         for name in [*self.labels, *self.attributes]:
-            if not re.match(r"^\w[\w \-]*$", name):
+            if not name.isprintable() or name != name.strip() or name in {"", "*"}:
                 raise ValueError(
-                    f"'{name}' cannot name a label or attribute: use letters, digits, blank, _ or -"
+                    f"{name!r} cannot name a label or attribute: use characters that can be seen, without outer blanks"
                 )
         both = set(self.labels) & set(self.attributes)
         if both:
@@ -271,6 +272,11 @@ class CohortSpec(_Strict):
         for place in unknown_names(self.prompt, known):
             raise ValueError(f"prompt uses the unknown name {{{place}}}; {nearest(place, known)}")
         return self
+
+    @property
+    def unknown_words(self) -> frozenset[str]:
+        """The words that mean "not known" in this table, as ``means_unknown`` takes them."""
+        return unknown_words([*UNKNOWN_WORDS, *(canonical(word) for word in self.missing)])
 
     def columns(self) -> list[tuple[str, str]]:
         """Every (role, column of the table) that this specification uses."""

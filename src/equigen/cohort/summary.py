@@ -87,6 +87,10 @@ def print_counts(cohort: Cohort, console: Console, small: int = SMALL) -> None:
     for attribute in cohort.attributes:
         title = f"{cohort.name}: images (patients) by {attribute}"
         console.print(_table(counts[counts["attribute"].isin([WHOLE, attribute])], title))
+    for name, label in cohort.labels.items():
+        if label.kind == "binary":
+            negative, positive = label.levels
+            console.print(f"label '{name}': '{positive}' is positive, '{negative}' is negative", markup=False)
     if bool(counts["small"].any()):
         console.print(f"* fewer than {small} patients: numbers about such a cell are shown as too small")
     if cohort.quarantined:

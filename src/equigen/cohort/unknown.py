@@ -16,11 +16,14 @@ def unknown_words(words: Iterable[str] = UNKNOWN_WORDS) -> frozenset[str]:
     return frozenset(word.strip().casefold() for word in words)
 
 
+_INVISIBLE = "\ufeff\u200b\u200c\u200d\u2060"
+
+
 def means_unknown(cell: str, words: frozenset[str]) -> bool:
     """Whether a cell's text means "not known"; ``words`` come from ``unknown_words``.
 
     >>> means_unknown(" Unknown ", unknown_words())
     True
     """
-    text = cell.strip().casefold()
+    text = cell.strip().strip(_INVISIBLE).strip().casefold()
     return text == "" or text in words

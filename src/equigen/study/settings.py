@@ -13,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from equigen.cohort import read_yaml
 from equigen.cohort.spec import nearest
+from equigen.cohort.yaml_bounds import check_bounds
 from equigen.errors import InputError, Problem
 from equigen.study.stage_settings import (
     AuditSettings,
@@ -127,6 +128,7 @@ def _scalar(text: str) -> Any:
     if _EXPONENT.match(text.strip()):
         return float(text)
     try:
+        check_bounds(text)
         value = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError):  # no YAML, or a date that no calendar has: then it is text
         return text
@@ -142,6 +144,7 @@ def parse_override(key: str, text: str) -> Any:
     """
     words = key == "name" or key.split(".", maxsplit=1)[0] == "cohort"
     try:
+        check_bounds(text)
         value = yaml.load(text, Loader=yaml.BaseLoader if words else yaml.SafeLoader)
     except (yaml.YAMLError, ValueError) as error:
         problem = Problem(f"'{key}={text}' is no YAML", "quote the value, as in --set 'key=\"a: b\"'")
