@@ -10,8 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pyarrow import ArrowException
 
 from equigen.cohort.spec import canonical, nearest
+from equigen.cohort.spelling import spelling_warnings
 from equigen.cohort.table import read_table, table_notes
 from equigen.cohort.unknown import UNKNOWN_WORDS, means_unknown, unknown_words
 from equigen.errors import InputError, Problem
@@ -21,7 +23,6 @@ from equigen.fairness.values import (
     names_of,
     numbers_of,
     seeds_of,
-    spelling_notes,
     split_word,
     truth_of,
     without_rounding,
@@ -111,7 +112,11 @@ def _load(predictions: pd.DataFrame | str | Path) -> pd.DataFrame:
             "There is no such predictions file.",
             [Problem("not found", "give the path of a csv, tsv or parquet file", file=str(path))],
         )
-    return read_table(path)
+    try:
+        return read_table(path)
+    except (ArrowException, ValueError) as error:  # text in a Parquet file that is no text
+        problem = Problem(f"holds cells that cannot be read ({ascii(error)[:80]})", "write it again", file=str(path))
+        raise InputError("The table cannot be read.", [problem]) from error
 
 
 def _attributes(raw: pd.DataFrame, groups: Sequence[str] | None) -> dict[str, str]:
@@ -258,7 +263,8 @@ def _remarks(
         roles["truth"] = columns.truth
     for name, role in [*roles.items(), *((name, name) for name in (*DEFAULTS, "domain"))]:
         if role in raw and name != "split":
-            notes += [f"{name}: {note}" for note in spelling_notes(raw[role])]
+            cells = sorted(cell for cell in raw[role].str.strip() if not means_unknown(cell, words))
+            notes += [warning.message for warning in spelling_warnings(cells, name, str(role), canonical)]
     own = sorted(set(table["domain"].dropna()) - {"id", "ood"})
     notes += [f"domain: {_quoted(own)} is shown under its own name, neither id nor ood"] if own else []
     unnamed = int(table["image"].isna().sum())

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import unicodedata
-from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -17,8 +15,6 @@ from equigen.cohort.unknown import means_unknown
 
 TRUTHS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 ROUNDING = 1e-6  # a probability may lie this far outside [0, 1] by the rounding of single precision
-SHOWN = 5  # notes on spelling in one column
-_ZEROS = re.compile(r"(?<![0-9.])0+(?=[0-9])")
 _WHOLE = re.compile(r"[+-]?[0-9]+")
 
 
@@ -106,35 +102,3 @@ def seeds_of(names: pd.Series) -> pd.Series:
 def split_word(cell: str) -> str:
     """The word of a split without case and outer blanks."""
     return cell.strip().casefold()
-
-
-def spelling_notes(cells: pd.Series) -> list[str]:
-    """Names in a column that differ in zeros, case, Unicode form or invisible characters alone, and how each was read.
-
-    >>> spelling_notes(pd.Series(["7", "7.0", "07"], dtype=object))
-    ["'7' and '7.0' are taken as one", "'07' and '7' are spelled alike and counted as different"]
-    """
-    written, alike = defaultdict(set), defaultdict(set)
-    for cell in cells.unique():
-        text = cell.strip()
-        name = canonical(text)
-        written[name].add(text)
-        alike[_spelling(name)].add(name)
-    one = [sorted(texts) for texts in written.values() if len(texts) > 1]
-    different = [sorted(names) for names in alike.values() if len(names) > 1]
-    notes = [(texts, "are taken as one") for texts in sorted(one)]
-    notes += [(names, "are spelled alike and counted as different") for names in sorted(different)]
-    lines = [f"{' and '.join(_visible(name) for name in names)} {words}" for names, words in notes[:SHOWN]]
-    return lines + ([f"... and {len(notes) - SHOWN} more spelled alike"] if len(notes) > SHOWN else [])
-
-
-def _spelling(name: str) -> str:
-    """A name without what the eye cannot tell: Unicode form, case, blanks, invisible characters, leading zeros."""
-    text = unicodedata.normalize("NFKC", name).casefold()
-    text = "".join(letter for letter in text if unicodedata.category(letter) not in {"Cf", "Zs", "Cc"})
-    return _ZEROS.sub("", text)
-
-
-def _visible(name: str) -> str:
-    """A name in quotes, with codes in place of letters that are not ASCII."""
-    return ascii(name) if any(unicodedata.category(letter) in {"Cf", "Zs", "Cc"} for letter in name) else f"'{name}'"
