@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -263,7 +264,8 @@ def _remarks(
         roles["truth"] = columns.truth
     for name, role in [*roles.items(), *((name, name) for name in (*DEFAULTS, "domain"))]:
         if role in raw and name != "split":
-            cells = sorted(cell for cell in raw[role].str.strip() if not means_unknown(cell, words))
+            counts = sorted(Counter(raw[role].str.strip()).items())
+            cells = [cell for cell, count in counts if not means_unknown(cell, words) for _ in range(count)]
             notes += [warning.message for warning in spelling_warnings(cells, name, str(role), canonical)]
     own = sorted(set(table["domain"].dropna()) - {"id", "ood"})
     notes += [f"domain: {_quoted(own)} is shown under its own name, neither id nor ood"] if own else []
