@@ -202,6 +202,25 @@ def test_audit_and_report_name_what_is_wrong(tmp_path):
     assert not (tmp_path / "r").exists() and not (tmp_path / "f").exists()
 
 
+def test_audit_reads_words_and_keeps_to_a_diagnosis(tmp_path):
+    table = predictions().assign(y=lambda t: t["y"].map({0: "benign", 1: "malignant"}))
+    table["dx"] = ["nv" if row % 4 else "mel" for row in range(len(table))]
+    table.loc[::8, "sex"] = "prefer not to say"
+    table.to_csv(tmp_path / "p.csv", index=False)
+    words = ("audit", tmp_path / "p.csv", "--truth", "y", "--score", "p", "--patient", "pid", "--site", "hospital",
+             "--groups", "sex", "--out", tmp_path / "f", "--replicates", 10)  # fmt: skip
+    assert "--positive 'malignant'" in refused(*words)
+    more = ("--positive", "malignant", "--only", "dx=nv", "--unknown", "9,Prefer not to say", "--site", "none")
+    out = fine(*words, *more)
+    assert "note: only dx nv: 40 of 160 rows are left out" in out
+    assert "note: truth: 'malignant' is 1, benign is 0" in out
+    found = pd.read_parquet(tmp_path / "f" / "fairness.parquet")
+    assert set(found["domain"]) == {"all"} and set(found["group"]) == {"*", "F", "M", "gap", "worst", "es"}
+    assert found.loc[found["group"] == "*", "note"].str.contains("40 of 160 rows are left out").all()
+    assert "no row has 'nevus'" in refused(*words, *more, "--only", "sex=nevus")
+    assert "--only cannot be read" in refused(*words, "--only", "dx")
+
+
 def test_diagnose_on_real_and_on_real_and_synthetic(phantom_folder, finished_set, tmp_path):
     words = ("diagnose", phantom_folder, "--images", 32, "--size", 32)
     fine(*words, "--out", tmp_path / "a")

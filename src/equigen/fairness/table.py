@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pyarrow import ArrowException
 
 from equigen.cohort.spec import canonical, nearest
-from equigen.cohort.table import read_table
+from equigen.cohort.spelling import spelling_warnings
+from equigen.cohort.table import read_table, table_notes
 from equigen.cohort.unknown import UNKNOWN_WORDS, means_unknown, unknown_words
 from equigen.errors import InputError, Problem
 from equigen.fairness.checks import faults
@@ -27,7 +30,6 @@ from equigen.fairness.values import (
 )
 
 TITLE = "The predictions table cannot be audited."
-SUFFIXES = (".csv", ".tsv", ".parquet")
 DEFAULTS = {"recipe": "model", "seed": "0", "task": "task", "split": "test"}
 ABSENT = unknown_words(["", "NaN", "NA", "N/A", "<NA>", "NaT"])  # of a recipe or task: "none" may be a name there
 JOIN = "|"  # between several findings in one cell
@@ -89,7 +91,9 @@ def read_predictions(
     names = _attributes(raw, [groups] if isinstance(groups, str) else groups)
     words = unknown_words([*UNKNOWN_WORDS, *(canonical(word) for word in unknown), *unknown])
     _require(raw, names, columns, only or {})
-    raw, notes = _within(raw, only or {}, words)
+    notes = [f"{note.message} ({note.mend})" for note in table_notes(raw)]
+    raw, remarks = _within(raw, only or {}, words)
+    notes += remarks
     table, problems = _assemble(raw, names, columns, words)
     problems += faults(table, raw, names, columns)
     if problems:
@@ -102,32 +106,18 @@ def read_predictions(
 def _load(predictions: pd.DataFrame | str | Path) -> pd.DataFrame:
     """The table as text, by row number; "" where nothing is."""
     if isinstance(predictions, pd.DataFrame):
-        return _text_of(predictions)
+        return read_table(predictions.reset_index(drop=True))
     path = Path(predictions)
     if not path.exists():
         raise InputError(
             "There is no such predictions file.",
             [Problem("not found", "give the path of a csv, tsv or parquet file", file=str(path))],
         )
-    if path.is_file() and path.suffix.lower() not in SUFFIXES:
-        raise InputError(
-            "Predictions come as csv, tsv or parquet.",
-            [Problem(f"the suffix is '{path.suffix}'", "save it as one of these", file=str(path))],
-        )
-    return read_table(path)
-
-
-def _text_of(frame: pd.DataFrame) -> pd.DataFrame:
-    """A table's cells as text, by row number as a spreadsheet would have it."""
-    header = [str(name).strip() for name in frame.columns]
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise InputError(TITLE, [Problem("the column is there twice", "rename one", column=name) for name in twice])
-    text = {}
-    for position, name in enumerate(header):
-        column = frame.iloc[:, position]
-        text[name] = ["" if gone else str(cell) for cell, gone in zip(column, column.isna(), strict=True)]
-    return pd.DataFrame(text, index=pd.RangeIndex(2, len(frame) + 2), columns=header, dtype=object)
+    try:
+        return read_table(path)
+    except (ArrowException, ValueError) as error:  # text in a Parquet file that is no text
+        problem = Problem(f"holds cells that cannot be read ({ascii(error)[:80]})", "write it again", file=str(path))
+        raise InputError("The table cannot be read.", [problem]) from error
 
 
 def _attributes(raw: pd.DataFrame, groups: Sequence[str] | None) -> dict[str, str]:
@@ -269,6 +259,14 @@ def _remarks(
         gone = int(table[name].isna().sum())
         some = table[name].notna().any()
         notes += [f"{gone:,} rows of unknown {name} are in the rows of no {name}"] if gone and some else []
+    roles = {"patient": columns.patient, "site": columns.site, "image": "image"} | names
+    if columns.positive is not None:
+        roles["truth"] = columns.truth
+    for name, role in [*roles.items(), *((name, name) for name in (*DEFAULTS, "domain"))]:
+        if role in raw and name != "split":
+            counts = sorted(Counter(raw[role].str.strip()).items())
+            cells = [cell for cell, count in counts if not means_unknown(cell, words) for _ in range(count)]
+            notes += [warning.message for warning in spelling_warnings(cells, name, str(role), canonical)]
     own = sorted(set(table["domain"].dropna()) - {"id", "ood"})
     notes += [f"domain: {_quoted(own)} is shown under its own name, neither id nor ood"] if own else []
     unnamed = int(table["image"].isna().sum())
