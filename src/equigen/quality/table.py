@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from equigen.cohort import check_unseen
 from equigen.errors import InputError, Problem
 from equigen.progress import console, progress_bar
 from equigen.quality.cells import Settings
@@ -233,9 +235,19 @@ def _sources(real: Source, generated: Mapping[str, Source], train: Source | None
     if not generated or reserved:
         problem = Problem(f"sets: {', '.join(generated) or 'none'}", "give one or more, none named real or train")
         raise InputError("There is nothing to evaluate.", [problem])
+    check_unseen_sets(real, generated)
     sides = {"real": image_set(real, "real"), **{name: image_set(source, name if len(generated) > 1 else "generated")
                                                  for name, source in generated.items()}}
     return sides if train is None else {**sides, "train": image_set(train, "train")}
+
+
+def check_unseen_sets(real: Source, generated: Mapping[str, object]) -> None:
+    """Raise InputError where held-out real patients are among those that a set's generator was trained on."""
+    if isinstance(real, str | PathLike):
+        return
+    frame = real.frame if isinstance(real, ImageSet) else real
+    places = [(name, Path(place)) for name, place in generated.items() if isinstance(place, str | PathLike)]
+    check_unseen(frame, places, "This cohort cannot be evaluated against")
 
 
 def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from equigen.cohort import carry_trained_on
 from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json, write_parquet
@@ -110,6 +111,8 @@ def generate(
             bar.advance(len(rows))
     share.wait()
     if share.leads:
+        if isinstance(generator, (Run, str, Path)):
+            carry_trained_on(generator.folder if isinstance(generator, Run) else generator, folder)
         _finish(folder, plan, names, made_by.hash)
     share.wait()
     return SyntheticSet(folder)
