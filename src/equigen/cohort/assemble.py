@@ -19,6 +19,7 @@ from equigen.cohort.check import (
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label, is_missing
 from equigen.cohort.locate import FOLDER, Located, locate_images
 from equigen.cohort.members import MEMBERS, add_members
+from equigen.cohort.persons import contradictions
 from equigen.cohort.prompts import column_of
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, canonical, nearest
 from equigen.cohort.split import absent_levels, split_patients
@@ -72,6 +73,9 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
     if frame.empty:
         raise InputError(f"Cohort '{spec.name}' has no usable row.", problems)
     found.warnings = identical_warnings(frame)
+    if spec.patient is not None:
+        binned = [name for name, role in spec.attributes.items() if role.bins is not None]
+        found.warnings += contradictions(frame, found.attributes, binned)
     if spec.split.column is None:
         found.warnings += _split(frame, spec)
     found.frame, found.quarantined = as_text(frame), problems
