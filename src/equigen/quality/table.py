@@ -17,7 +17,7 @@ from equigen.quality.cells import Settings
 from equigen.quality.comparison import compare
 from equigen.quality.copies import copies_table
 from equigen.quality.encoders import Encoder, identity, load_encoder
-from equigen.quality.features import default_size, extract, file_remarks
+from equigen.quality.features import default_size, extract, file_remarks, same_files_remark
 from equigen.quality.judge import fit_judges
 from equigen.quality.measuring import (
     SEMANTIC,
@@ -149,6 +149,8 @@ def evaluate_sets(
     network = load_encoder(encoder)
     pixels = size or default_size(made[0])
     files = {name: file_remarks(sources["real"], sources[name], pixels) for name in generated}
+    for name in generated:
+        files[name] += _same_files(sources, name)
     if show:
         for name, remark in ((name, remark) for name, remarks in files.items() for remark in remarks):
             console.print(f"{name}: {remark}", style="yellow", markup=False)
@@ -239,6 +241,15 @@ def _sources(real: Source, generated: Mapping[str, Source], train: Source | None
     sides = {"real": image_set(real, "real"), **{name: image_set(source, name if len(generated) > 1 else "generated")
                                                  for name, source in generated.items()}}
     return sides if train is None else {**sides, "train": image_set(train, "train")}
+
+
+def _same_files(sources: Mapping[str, ImageSet], name: str) -> list[str]:
+    """What is byte for byte the same among a set, the real images and the training images, in words."""
+    found = [same_files_remark(sources[name], sources["real"], "generated images", "real images")]
+    if "train" in sources:
+        found.append(same_files_remark(sources[name], sources["train"], "generated images", "training images"))
+        found.append(same_files_remark(sources["real"], sources["train"], "real held-out images", "training images"))
+    return [remark for remark in found if remark]
 
 
 def check_unseen_sets(real: Source, generated: Mapping[str, object]) -> None:
