@@ -12,8 +12,6 @@ from equigen.errors import InputError, Problem
 from equigen.files import read_parquet
 from equigen.processes import leads
 
-TABLES = {".csv", ".tsv", ".parquet"}
-
 BlindOption = Annotated[
     bool, typer.Option("--blind", help="Leave real images and their file names out of the report.")
 ]

@@ -141,7 +141,8 @@ def parquet_frame(data: bytes, file: str, title: str = "The table cannot be read
         frame: pd.DataFrame = table.to_pandas()
     except UNREADABLE as error:
         reason = str(error).strip().partition("\n")[0][:200]
-        problem = Problem(f"is no readable Parquet file ({reason})", "copy the whole file again, or write it again", file=file)
+        mend = "copy the whole file again, or write it again"
+        problem = Problem(f"is no readable Parquet file ({reason})", mend, file=file)
         raise InputError(title, [problem]) from error
     return frame
 

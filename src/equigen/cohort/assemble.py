@@ -20,6 +20,7 @@ from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, app
 from equigen.cohort.locate import FOLDER, Located, locate_images
 from equigen.cohort.members import MEMBERS, add_members
 from equigen.cohort.names import name_warnings
+from equigen.cohort.persons import contradictions
 from equigen.cohort.prompts import column_of
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, canonical, nearest
 from equigen.cohort.spelling import is_rounded
@@ -75,6 +76,9 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
     if frame.empty:
         raise InputError(f"Cohort '{spec.name}' has no usable row.", problems)
     found.warnings += identical_warnings(frame)
+    if spec.patient is not None:
+        binned = [name for name, role in spec.attributes.items() if role.bins is not None]
+        found.warnings += contradictions(frame, found.attributes, binned)
     if spec.split.column is None:
         found.warnings += _split(frame, spec)
     found.frame, found.quarantined = as_text(frame), problems

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, check_unseen
 from equigen.devices import best_device
 from equigen.diagnosis.fit import FitSettings, Pool, fit
 from equigen.diagnosis.networks import Card, Classifier
@@ -77,6 +77,7 @@ def diagnose(
     settings = replace(settings, images=images) if images is not None else settings
     names = _labels(cohort, label)
     sources = {name: read_source(folder, names) for name, folder in synthetic_folders(synthetic).items()}
+    check_unseen(cohort, [(name, source.folder) for name, source in sources.items()], "This cohort cannot be diagnosed")
     for name, source in sources.items():
         if show and source.remark:
             console.print(f"{name}: {source.remark}", style="yellow", markup=False)

@@ -51,6 +51,7 @@ class GroupDRO(CountedRule):
     """
 
     name = "group_dro"
+    nonnegative = True
 
     def __init__(self, groups: Groups, seed: int, *, eta: float = 3e-4, adjustment: float = 0.0,
                  start: str = "uniform", combine: str = "mean", min_weight: float = 0.1, max_weight: float = 10.0,

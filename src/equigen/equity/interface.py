@@ -27,6 +27,10 @@ class Mechanism(Protocol):
     A mechanism whose ``weights`` never look at losses may say ``uses_losses = False`` (a class attribute; True where
     there is none). It then gets NaN for them, and gradient accumulation is spared a forward pass.
 
+    What it returns is checked (``equigen.equity.returned``): a floating tensor [B] of finite numbers, never reshaped or
+    cast. A mechanism may promise ``nonnegative = True`` (a class attribute; False where there is none): then a weight
+    below 0 stops the training.
+
     Two more methods are called where a mechanism has them: ``decide(images_seen, first) -> bool`` before each batch, on
     the process that decides (``first``) and on the others, which says whether something took effect that the others
     must be told; and ``close()`` when the run ends, however it ends.

@@ -59,6 +59,7 @@ class CorrectedPerturbation:
     """
 
     name = "perturbation-corrected"
+    nonnegative = True
     uses_losses = False
 
     def __init__(self, groups: Groups, seed: int, *, window_images: int = 10_000, sigma_max: float = 1.0,

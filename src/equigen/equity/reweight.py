@@ -36,6 +36,7 @@ class Reweight(CountedRule):
     """
 
     name = "reweight"
+    nonnegative = True
     uses_losses = False
 
     def __init__(self, groups: Groups, seed: int, *, combine: str = "joint", max_weight: float = 10.0) -> None:

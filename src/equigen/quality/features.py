@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -22,6 +23,7 @@ from safetensors.numpy import save
 from equigen.cohort import load_images, read_image, square
 from equigen.cohort.faults import ImageFault
 from equigen.cohort.opening import open_image
+from equigen.cohort.persons import same_files_note
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_file, hash_value, write_bytes
 from equigen.progress import progress_bar
@@ -149,11 +151,26 @@ def _keys(images: ImageSet, encoder: Encoder, size: int) -> list[str]:
     if images.pixels is not None:
         hashes = [hash_bytes(image.tobytes() + str(image.shape).encode()) for image in images.pixels]
     else:
-        known = images.frame["sha256"] if "sha256" in images.frame.columns else [None] * len(images)
-        hashes = [str(value) if SHA256.fullmatch(str(value)) else hash_file(path)
-                  for value, path in zip(known, images.frame["path"], strict=True)]
+        hashes = _file_hashes(images)
     name = identity(encoder)
     return [hash_value([value, size, name]) for value in hashes]
+
+
+def _file_hashes(images: ImageSet) -> list[str]:
+    """SHA-256 of each image's file, as the table gives it or as it is computed."""
+    known = images.frame["sha256"] if "sha256" in images.frame.columns else [None] * len(images)
+    return [str(value) if SHA256.fullmatch(str(value)) else hash_file(path)
+            for value, path in zip(known, images.frame["path"], strict=True)]
+
+
+def same_files_remark(one: ImageSet, two: ImageSet, what: str, whose: str) -> str:
+    """How many files of one side are byte for byte those of the other, with examples; "" where none or no files."""
+    if one.pixels is not None or two.pixels is not None:
+        return ""
+    first, second = (
+        pd.DataFrame({"path": side.frame["path"], "sha256": _file_hashes(side)}) for side in (one, two)
+    )
+    return same_files_note(first, second, what, whose)
 
 
 def _cached(folder: Path, wanted: dict[str, int]) -> Iterator[tuple[Rows, Pair]]:

@@ -17,6 +17,7 @@ from equigen.quality.draws import make_draws
 from equigen.quality.features import Features
 from equigen.quality.frechet import PARTS, measure_frechet
 from equigen.quality.judge import Annotated, Judged, Judges
+from equigen.quality.judge_check import RECONSTRUCTION, with_reconstruction_notes
 from equigen.quality.kernel import kernel_data, measure_kernel
 from equigen.quality.manifold import measure_manifold
 from equigen.quality.memorisation import Closest, Search, measure_memorisation, search_training
@@ -107,7 +108,12 @@ class Shared:
         if self.inputs.judges is None:
             return None
         if name not in self.judgements:
-            self.judgements[name] = self.inputs.judges.judge(self.inputs.sets[name].annotated())
+            made = self.inputs.judges.judge(self.inputs.sets[name].annotated())
+            if name != RECONSTRUCTION:
+                held_out = self.judged(RECONSTRUCTION) if RECONSTRUCTION in self.inputs.sets else None
+                answers = None if held_out is None else held_out.answers
+                made = replace(made, notes=with_reconstruction_notes(made.notes, answers))
+            self.judgements[name] = made
         return self.judgements[name]
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from equigen.cohort import check_unseen
 from equigen.errors import InputError, Problem
 from equigen.progress import console, progress_bar
 from equigen.quality.cells import Settings
 from equigen.quality.comparison import compare
 from equigen.quality.copies import copies_table
 from equigen.quality.encoders import Encoder, identity, load_encoder
-from equigen.quality.features import default_size, extract, file_remarks
+from equigen.quality.features import default_size, extract, file_remarks, same_files_remark
 from equigen.quality.judge import fit_judges
 from equigen.quality.measuring import (
     SEMANTIC,
@@ -147,6 +149,8 @@ def evaluate_sets(
     network = load_encoder(encoder)
     pixels = size or default_size(made[0])
     files = {name: file_remarks(sources["real"], sources[name], pixels) for name in generated}
+    for name in generated:
+        files[name] += _same_files(sources, name)
     if show:
         for name, remark in ((name, remark) for name, remarks in files.items() for remark in remarks):
             console.print(f"{name}: {remark}", style="yellow", markup=False)
@@ -233,9 +237,28 @@ def _sources(real: Source, generated: Mapping[str, Source], train: Source | None
     if not generated or reserved:
         problem = Problem(f"sets: {', '.join(generated) or 'none'}", "give one or more, none named real or train")
         raise InputError("There is nothing to evaluate.", [problem])
+    check_unseen_sets(real, generated)
     sides = {"real": image_set(real, "real"), **{name: image_set(source, name if len(generated) > 1 else "generated")
                                                  for name, source in generated.items()}}
     return sides if train is None else {**sides, "train": image_set(train, "train")}
+
+
+def _same_files(sources: Mapping[str, ImageSet], name: str) -> list[str]:
+    """What is byte for byte the same among a set, the real images and the training images, in words."""
+    found = [same_files_remark(sources[name], sources["real"], "generated images", "real images")]
+    if "train" in sources:
+        found.append(same_files_remark(sources[name], sources["train"], "generated images", "training images"))
+        found.append(same_files_remark(sources["real"], sources["train"], "real held-out images", "training images"))
+    return [remark for remark in found if remark]
+
+
+def check_unseen_sets(real: Source, generated: Mapping[str, object]) -> None:
+    """Raise InputError where held-out real patients are among those that a set's generator was trained on."""
+    if isinstance(real, str | PathLike):
+        return
+    frame = real.frame if isinstance(real, ImageSet) else real
+    places = [(name, Path(place)) for name, place in generated.items() if isinstance(place, str | PathLike)]
+    check_unseen(frame, places, "This cohort cannot be evaluated against")
 
 
 def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> dict[str, list[str]]:

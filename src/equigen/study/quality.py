@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, load_images
+from equigen.cohort import Cohort, check_unseen, load_images
 from equigen.cohort.phantom import Oracle
 from equigen.latents import Autoencoder
 from equigen.quality import Evaluation, ImageSet, evaluate_sets, oracle_correctness
@@ -36,6 +36,7 @@ def evaluate_study(
     ``folders``: generator -> its synthetic set. On phantoms the oracle judges too.
     """
     held_out = cohort.split("test", domain="id")
+    check_unseen(held_out, folders.items(), "This cohort cannot be evaluated against")
     levels = {name: list(spec.levels) for name, spec in cohort.attributes.items()}
     sides = {"real": ImageSet(held_out.frame.reset_index(drop=True), levels=levels)}
     sides |= {name: _with_levels(image_set(folder, name), levels) for name, folder in folders.items()}

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort, print_counts
+from equigen.cohort import Cohort, carry_trained_on, print_counts
 from equigen.cohort.phantom import write_phantom
 from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
@@ -162,6 +162,7 @@ class Study:
             lambda out: generate(pipeline(), plan(self.cohort, **asked), out, show=self.show),
             results=["synthetic.parquet"],
         )
+        carry_trained_on(run.folder, place)
         return SyntheticSet(place)
 
     def _screen(self, plan_name: str, made: SyntheticSet, pipeline: Callable[[], Generator]) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, check_unseen
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, read_parquet, write_json, write_parquet
@@ -144,6 +144,8 @@ def calibrate(
     check_options(objective, gap_weight, budget, bounds, images, steps, confirm_images, replicates, against)
     check_sides(tune, confirm, attribute)
     home, folder = _places(generator, out)
+    for side in [tune] if home is None or confirm is None else [tune, confirm]:
+        check_unseen(side, [("the generator", home)] if home is not None else [], "This cohort cannot calibrate")
     pipeline = opened(generator, device)
     network, low_high = load_encoder(encoder), (float(bounds[0]), float(bounds[1]))
     names, left_out = eligible_groups(tune, attribute, min_patients)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from equigen.cohort import carry_trained_on
 from equigen.cohort.generated import read_generated, with_paths
 from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
@@ -110,6 +111,8 @@ def generate(
             bar.advance(len(rows))
     share.wait()
     if share.leads:
+        if isinstance(generator, (Run, str, Path)):
+            carry_trained_on(generator.folder if isinstance(generator, Run) else generator, folder)
         _finish(folder, plan, names, made_by.hash)
     share.wait()
     return SyntheticSet(folder)

@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 
 from equigen.diffusion import Objective, loss_per_image, min_snr_weights
-from equigen.equity import Mechanism
-from equigen.errors import EquigenError, InputError, Problem
+from equigen.equity import Mechanism, checked_weights
+from equigen.errors import InputError, Problem
 from equigen.seeds import derive
 from equigen.training.loss_scale import LossScale
 from equigen.training.settings import TrainSettings
@@ -129,10 +129,9 @@ class Gradients:
         if losses is None or not self.uses_losses:
             losses = torch.full((len(index),), torch.nan)
         weights = self.mechanism.weights(losses, index, batch.timesteps, seen)
-        if not bool(weights.isfinite().all()):
-            mend = "" if self.uses_losses else "; it declares uses_losses = False, so it may not look at losses"
-            name = self.settings.mechanism
-            raise EquigenError(f"The mechanism '{name}' gave a weight that is not finite after {seen} images{mend}.")
+        hint = "" if self.uses_losses else "; it declares uses_losses = False, so it may not look at losses"
+        nonnegative = bool(getattr(self.mechanism, "nonnegative", False))
+        weights = checked_weights(weights, len(index), self.settings.mechanism, seen, nonnegative, hint)
         if self.settings.min_snr:
             weights = weights * min_snr_weights(self.objective, batch.timesteps, self.settings.min_snr)
         return weights

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from equigen.checkpoints import Tensors, load_checkpoint, save_checkpoint
 from equigen.diffusion import Conditions, Objective
-from equigen.equity import GroupLosses, Mechanism
+from equigen.equity import GroupLosses, Mechanism, checked_sampling
 from equigen.errors import EquigenError, InputError, Problem
 from equigen.progress import progress_bar
 from equigen.training.average import Average, trained
@@ -90,7 +90,7 @@ class Trainer:
         self.optimizer = build_optimizer(self.parameters, settings)
         self.prepared = self.accelerator.prepare(self.optimizer)
         self.history = History(data.groups)
-        weights = mechanism.sampling_weights(data.index)
+        weights = checked_sampling(mechanism.sampling_weights(data.index), len(data.index), settings.mechanism)
         self.stream = Stream(conditions, tuple(data.latents.shape), settings, weights, objective.steps)
         self.probes = {"probe_train": self._probe(data, "train")}
         if held_out is not None and len(held_out.latents):

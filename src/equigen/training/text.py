@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from equigen.checkpoints import Tensors
-from equigen.cohort import Cohort, Manifest
+from equigen.cohort import Cohort, Manifest, write_trained_on
 from equigen.diffusion import (
     Pretrained,
     PromptConditions,
@@ -84,6 +84,7 @@ def train_text(
         with naming_full_disk(folder):
             _write(base, weights, table, trainer, folder)
             made = open_any_generator(folder, "cpu")
+            write_trained_on(folder, cohort, key, settings.start or settings.base)
             write_record(trainer, made.hash, pretrained.autoencoder.hash, folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)

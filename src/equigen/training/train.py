@@ -8,7 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from equigen.checkpoints import Tensors
-from equigen.cohort import Cohort, Manifest
+from equigen.cohort import Cohort, Manifest, write_trained_on
 from equigen.diffusion import (
     Denoiser,
     EquigenPipeline,
@@ -116,6 +116,7 @@ def train(
     weights = trainer.weights()
     if accelerator.is_main_process:
         with naming_full_disk(folder):
+            write_trained_on(folder, cohort, key, settings.start)
             _export(trainer, _pipeline(settings, weights, coder, words, sides), folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
