@@ -253,11 +253,15 @@ def run(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     overrides: SetOption = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the report says so.")
+    ] = False,
 ) -> None:
     """Run a whole study to its report. Finished stages are skipped, an interrupted one goes on."""
     from equigen.study import run_study
 
-    typer.echo(run_study(study, out, pairs(overrides)))
+    typer.echo(run_study(study, out, pairs(overrides), verify=verify, accept=accept))
 
 
 @app.command()

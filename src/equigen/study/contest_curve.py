@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from equigen.files import write_parquet
+from equigen.files import read_parquet, write_parquet
 from equigen.quality import ImageSet, Sample
 from equigen.study.contest_measure import measure, sample_of
 from equigen.study.contest_places import Member, Places, snapshots
@@ -43,7 +43,7 @@ class Curve:
     @classmethod
     def read(cls, folder: Path) -> Curve:
         """Read what ``write`` wrote."""
-        return cls(**{name: pd.read_parquet(folder / file) for name, file in FILES.items()})
+        return cls(**{name: read_parquet(folder / file) for name, file in FILES.items()})
 
 
 def curve_samples(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import load_images
 from equigen.cohort.opening import is_there
-from equigen.files import write_parquet
+from equigen.files import read_parquet, write_parquet
 from equigen.quality import Evaluation
 from equigen.report import ClosePairs, pair_caption, write_report
 
@@ -37,7 +37,7 @@ def write_tables(result: Evaluation, folder: Path) -> list[Path]:
 def read_tables(folder: Path) -> Evaluation:
     """What ``write_tables`` wrote; a table that is not there is empty."""
     found = {name: folder / f"{name}.parquet" for name in TABLES}
-    return Evaluation(*(pd.read_parquet(path) if path.is_file() else pd.DataFrame() for path in found.values()))
+    return Evaluation(*(read_parquet(path) if path.is_file() else pd.DataFrame() for path in found.values()))
 
 
 def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
