@@ -23,7 +23,7 @@ from equigen.cohort.saved import SHEET, TABLE, attributes_of, labels_of, mismatc
 from equigen.cohort.spec import CohortSpec, nearest
 from equigen.cohort.summary import SMALL, count_cells
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, write_json, write_parquet
+from equigen.files import hash_value, read_parquet, write_json, write_parquet
 
 
 @dataclass(frozen=True, eq=False)
@@ -251,7 +251,7 @@ class Cohort:
         place = Path(folder)
         sheet = read_sheet(place)
         here = Path(root) if root is not None else Path(sheet["root"])
-        frame = with_root(as_text(pd.read_parquet(place / TABLE)), here)
+        frame = with_root(as_text(read_parquet(place / TABLE)), here)
         problems, warnings = ([problem_from(item) for item in sheet[key]] for key in ("problems", "warnings"))
         levels = labels_of(sheet), attributes_of(sheet)
         found = cls(sheet["name"], spec_of(sheet), here, frame, *levels, problems, warnings)

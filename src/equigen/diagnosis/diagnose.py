@@ -19,7 +19,7 @@ from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe, parse_recipe, rec
 from equigen.diagnosis.sources import Arm, Data, Folders, read_source, synthetic_folders
 from equigen.diagnosis.targets import encode, outputs, tasks
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, write_json, write_parquet
+from equigen.files import read_json, read_parquet, write_json, write_parquet
 from equigen.progress import console
 
 PREDICTIONS, DONE, CHECKPOINT = "predictions.parquet", "done.json", "checkpoint.safetensors"
@@ -151,7 +151,7 @@ def _run(data: Data, arm: Arm, folder: Path | None, *, device: torch.device, sho
     """Predictions of one arm: those of an earlier run, or a new fit's."""
     key = data.key(arm)
     if folder is not None and (folder / DONE).exists() and read_json(folder / DONE)["key"] == key:
-        return pd.read_parquet(folder / PREDICTIONS)
+        return read_parquet(folder / PREDICTIONS)
     checkpoint = folder / CHECKPOINT if folder is not None else None
     classifier = _fit(data, arm, checkpoint, key=key, device=device, show=show)
     table = _predict(data, arm, classifier)

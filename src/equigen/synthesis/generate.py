@@ -13,7 +13,7 @@ import pandas as pd
 
 from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json, write_json, write_parquet
+from equigen.files import hash_value, read_json, read_parquet, write_json, write_parquet
 from equigen.pngs import is_whole, write_png
 from equigen.progress import progress_bar
 from equigen.synthesis.chunks import CHUNK, Batched, Images, Rows, device_kind, render
@@ -42,7 +42,7 @@ class SyntheticSet:
             mend = "run the jobs that are left, or those that broke off"
             problem = Problem(f"holds no {TABLE}", mend, file=str(self.folder))
             raise InputError("This set is not complete.", [problem])
-        frame = pd.read_parquet(self.folder / TABLE)
+        frame = read_parquet(self.folder / TABLE)
         return frame.assign(path=[str(self.folder / name) for name in frame["image"]])
 
     def __len__(self) -> int:
