@@ -278,13 +278,17 @@ def run(
     overrides: SetOption = None,
     blind: BlindOption = False,
     names: NamesOption = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the report says so.")
+    ] = False,
 ) -> None:
     """Run a whole study to its report. Finished stages are skipped, an interrupted one goes on."""
     from equigen.study import run_study
 
     privacy = {"report.blind": True} if blind else {}
     privacy |= {} if names is None else {"report.names": names}
-    typer.echo(run_study(study, out, pairs(overrides) | privacy))
+    typer.echo(run_study(study, out, pairs(overrides) | privacy, verify=verify, accept=accept))
 
 
 @app.command()

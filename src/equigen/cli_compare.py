@@ -29,6 +29,10 @@ def compare(
             help="Override one setting, such as train.images=20000 or seeds=[0,1]. May be repeated.",
         ),
     ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the page says so.")
+    ] = False,
 ) -> None:
     """Run equity mechanisms against each other: overall quality, worst group and gap, with intervals over seeds.
 
@@ -39,4 +43,4 @@ def compare(
 
     given = {"jobs": jobs, "engine": engine}
     chosen = {**pairs(overrides), **{key: value for key, value in given.items() if value is not None}}
-    typer.echo(run_contest(comparison, out, chosen))
+    typer.echo(run_contest(comparison, out, chosen, verify=verify, accept=accept))

@@ -233,3 +233,17 @@ def test_the_index_names_the_tokens_class(folder):
     index = json.loads((folder / "model_index.json").read_text())
     assert index["tokens"] == ["equigen.diffusion.networks", "ConditionTokens"]
     assert index["_class_name"] == "EquigenPipeline"
+
+
+def test_weights_that_training_did_not_write_are_refused_by_name(generator, tmp_path):
+    """One flipped bit of a weight: the file can be read, its hash is not that of the generator's record."""
+    from equigen.diffusion import open_any_generator
+
+    copy = shutil.copytree(generator.folder, tmp_path / "g")
+    file = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match="is not what training wrote") as caught:
+        open_any_generator(copy, "cpu")
+    assert [problem.file for problem in caught.value.problems] == [str(file)]

@@ -16,10 +16,12 @@ from equigen.diffusion.pipeline import EquigenPipeline, open_generator
 from equigen.diffusion.pretrained import open_pretrained
 from equigen.diffusion.text_generator import TextGenerator
 from equigen.errors import InputError, Problem
-from equigen.files import read_json
+from equigen.files import hash_file, read_json
 from equigen.progress import quiet
 
 PROVENANCE = "equigen.json"  # keys kind (full, lora or tokens), base (of LoRA) and size (of the images, in pixels)
+RECORD = "training.json"
+WEIGHTS = (".safetensors",)
 KINDS = ("full", "lora", "tokens")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -36,6 +38,7 @@ def open_any_generator(
     another kind.
     """
     path = Path(place)
+    check_files(path)
     told = _provenance(path)
     if precision not in PRECISIONS:
         problem = Problem(f"precision '{precision}'", f"use one of {', '.join(PRECISIONS)}")
@@ -50,6 +53,30 @@ def open_any_generator(
         problem = Problem(f"precision '{precision}'", "use fp32: it was trained from scratch in that", file=str(path))
         raise InputError("The generator cannot be opened so.", [problem])
     return open_generator(path, device)
+
+
+def check_files(path: Path) -> None:
+    """InputError where files of a generator are not those that training wrote, by the hashes in its record.
+
+    Nothing is checked where there is no record with hashes: a folder of diffusers, or of an older version.
+    """
+    record = path / RECORD
+    if not record.is_file():
+        return
+    try:
+        files = dict(read_json(record).get("files", {}))
+    except (ValueError, TypeError, AttributeError) as error:
+        problem = Problem(f"cannot be understood ({error})", "copy the whole folder, or train again", file=str(record))
+        raise InputError("The generator is damaged.", [problem]) from error
+    mend = "copy the whole folder, or delete its training.json and run `equigen train` again"
+    problems = []
+    for name, digest in files.items():
+        file = path / name
+        if file.suffix in WEIGHTS and (not file.is_file() or hash_file(file) != digest):
+            message = "is not what training wrote" if file.is_file() else "is missing"
+            problems.append(Problem(message, mend, file=str(file)))
+    if problems:
+        raise InputError("The generator is damaged.", problems)
 
 
 def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: str) -> TextGenerator:

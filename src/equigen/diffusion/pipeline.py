@@ -204,4 +204,10 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
         mend = "copy the whole folder, or delete its training.json and run `equigen train` again"
         raise InputError("The generator is damaged.", [Problem(str(error), mend, file=str(path))]) from error
     pipeline.set_progress_bar_config(disable=True)
+    for part in ("unet", "tokens"):
+        state = getattr(pipeline, part).state_dict()
+        odd = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
+        if odd is not None:
+            problem = Problem(f"weight {odd} holds NaN or infinity", "train again", file=str(path / part))
+            raise InputError("The generator is damaged.", [problem])
     return pipeline.to(device or best_device())  # type: ignore[no-any-return]

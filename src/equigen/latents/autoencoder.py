@@ -17,11 +17,15 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
-from equigen.files import naming_full_disk
+from equigen.files import hash_file, naming_full_disk
 from equigen.progress import quiet
 
 CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SHIPPED = "shipped"
+SHIPPED_FILES = {  # SHA-256 of what comes with equigen
+    "config.json": "a0bb1f320005d7aa352883c3bd48960e855f8d60cd081c5a02249446672d3719",
+    "diffusion_pytorch_model.safetensors": "a36018af6bcb6b20b7b38fae40f51201919b310fe82e367b4a08e123e2f411d7",
+}
 
 
 def to_tensor(images: NDArray[np.uint8]) -> torch.Tensor:
@@ -153,7 +157,20 @@ def load_autoencoder(path: str | Path = SHIPPED, device: str | torch.device = "c
     if kind not in CLASSES:
         problem = Problem(f"holds a {kind}", f"use one of {', '.join(CLASSES)}", file=str(config))
         raise InputError("This kind of autoencoder is not supported.", [problem])
+    if str(path) == SHIPPED:
+        _check_shipped(folder)
     return Autoencoder(_open(CLASSES[kind], folder).to(device))
+
+
+def _check_shipped(folder: Path) -> None:
+    """InputError where a file of the shipped autoencoder is not what the package brought."""
+    problems = [
+        Problem("its content is not that of the package", "install equigen again", file=str(folder / name))
+        for name, digest in SHIPPED_FILES.items()
+        if not (folder / name).is_file() or hash_file(folder / name) != digest
+    ]
+    if problems:
+        raise InputError("The shipped autoencoder is damaged.", problems)
 
 
 def _open(kind: Any, folder: Path) -> Any:
@@ -172,6 +189,10 @@ def _open(kind: Any, folder: Path) -> Any:
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         problem = Problem(f"its weights cannot be read ({error})", mend, file=str(folder))
         raise InputError("The autoencoder is damaged.", [problem]) from error
+    odd = next((name for name, value in network.state_dict().items() if not bool(value.isfinite().all())), None)
+    if odd is not None:
+        problem = Problem(f"weight {odd} holds NaN or infinity", mend, file=str(folder))
+        raise InputError("The autoencoder is damaged.", [problem])
     if told["missing_keys"]:
         names = sorted(told["missing_keys"])
         problem = Problem(f"{len(names)} weights are missing, {names[0]} for one", mend, file=str(folder))

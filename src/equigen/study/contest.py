@@ -31,6 +31,7 @@ from equigen.study.contest_measure import calibrations, held_out, measure, sampl
 from equigen.study.contest_places import Member, Places
 from equigen.study.contest_reconstruction import FILE, measure_reconstruction, reconstructions
 from equigen.study.contest_settings import ContestSettings, read_contest
+from equigen.study.contest_steps import ENCODED, SET
 from equigen.study.faults import at
 from equigen.study.jobs import run_jobs
 from equigen.study.jobs_cluster import open_engine
@@ -50,12 +51,13 @@ class Contest(Study):
     """A contest in one folder. It opens its cohort as a study does; trainings and sets are jobs of their own."""
 
     def __init__(
-        self, chosen: ContestSettings, folder: str | Path, base: str | Path, show: bool = True, source: str = "contest"
+        self, chosen: ContestSettings, folder: str | Path, base: str | Path, show: bool = True, source: str = "contest",
+        verify: bool = False, accept: bool = False,
     ) -> None:
-        super().__init__(as_study(chosen), folder, base, show, source)
+        super().__init__(as_study(chosen), folder, base, show, source, verify, accept)
         self.chosen, self.places = chosen, Places(self.folder.resolve())
 
-    def run(self) -> Path:
+    def _all(self) -> Path:
         """All jobs, the measurement and the page; the path of the page."""
         chosen = self.chosen
         self.members = trainings(chosen, self.places, Path(self.base), self.source)
@@ -93,7 +95,7 @@ class Contest(Study):
         """Everything up to the synthetic sets."""
         chosen, logs = self.chosen, self.folder / "logs"
         usual = next(iter(self.coders.values()))
-        bench = Bench(self.folder.resolve(), self.cohort, usual, chosen.size, self.opened)
+        bench = Bench(self.folder.resolve(), self.cohort, usual, chosen.size, self.opened, self.stages)
         jobs = Plan(chosen, self.members, self.places, bench, self.coders).jobs()
         engine = open_engine(chosen.engine, chosen.jobs, chosen.threads, chosen.engine_settings, logs / "submitit")
         record = logs / SECONDS
@@ -110,21 +112,34 @@ class Contest(Study):
         place = self.stages.run(
             "quality",
             [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: measure(self.chosen, self._real, found, self.features, self.show).write(out),
+            lambda out: measure(self.chosen, self._real, self._whole(found), self.features, self.show).write(out),
             ["contest.parquet", "contest_seeds.parquet"],
         )
         return Measured.read(place)
+
+    def _whole(self, found: Sequence[Sample]) -> Sequence[Sample]:
+        """The same sets, after all their files and features were hashed; DamageError where one is damaged."""
+        for sample in found:
+            for place, result in ((sample.source, SET), (sample.features, ENCODED)):
+                self.stages.check(Path(str(place)).relative_to(self.places.out).as_posix(), [result])
+        self.stages.settle()
+        return found
 
     def _curve(self) -> Curve | None:
         """curve.parquet and curve_change.parquet, where a curve was asked for."""
         if self.chosen.curve is None:
             return None
         found = curve_samples(self.chosen, self.members, self.places)
+
+        def measured(out: Path) -> None:
+            self._whole([sample for _, sample in found])
+            measure_curve(self.chosen, self._real, found, self.features, self.show).write(out)
+
         inputs = [*self._inputs([sample for _, sample in found]), self.chosen.curve.model_dump(exclude_none=True)]
         place = self.stages.run(
             "curve",
             [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: measure_curve(self.chosen, self._real, found, self.features, self.show).write(out),
+            measured,
             list(CURVE.values()),
         )
         return Curve.read(place)
@@ -155,6 +170,7 @@ class Contest(Study):
         cohort = self.cohort
         warnings = [str(problem) for problem in cohort.warnings]
         warnings += [f"left out: {problem}" for problem in cohort.quarantined]
+        warnings += self._edits()
         warnings += [OTHER_MIX.format(name) for name, plan in self.chosen.plans.items() if plan.policy != "match"]
         return write_contest_page(
             self.folder / "report",
@@ -211,12 +227,16 @@ def run_contest(
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     show: bool = True,
+    *,
+    verify: bool = False,
+    accept: bool = False,
 ) -> Path:
     """Run a comparison's YAML to its page, in ``out`` (``runs/<name>`` by default); the path of the page.
 
     Jobs whose results are there are skipped, interrupted ones go on. ``overrides``: dotted keys to values. Raises
     InputError before any expensive work when settings or cohort have errors, EquigenError when jobs failed.
+    ``verify`` and ``accept`` are those of ``run_study``.
     """
     file = Path(path)
     chosen = read_contest(file, overrides)
-    return Contest(chosen, out or Path("runs") / chosen.name, file.parent, show, str(file)).run()
+    return Contest(chosen, out or Path("runs") / chosen.name, file.parent, show, str(file), verify, accept).run()

@@ -16,7 +16,7 @@ from equigen.files import hash_value, read_json, write_json
 from equigen.latents import Autoencoder, LatentCache, encode, encode_store, load_autoencoder
 from equigen.latents.store import store_place
 from equigen.latents.store_file import NAME, StoreFile
-from equigen.study.stages import BEGUN, STAMP, Stages
+from equigen.study.stages import BEGUN, STAMP, Stages, read_stamp
 from equigen.study.starts import KINDS
 from equigen.training import TrainSettings, train
 from equigen.training.base import base_of, latent_scale, text_key
@@ -38,6 +38,7 @@ class Bench:
     autoencoder: str
     size: int
     coders: dict[str, Autoencoder] = field(default_factory=dict)
+    stages: Stages | None = None  # of the process that started the jobs, which knows what the user accepts
 
     def place(self, step: Step) -> str:
         """Name or folder of a step's autoencoder."""
@@ -63,8 +64,12 @@ class Bench:
     def finished(self, stage: str, inputs: Any, result: str) -> bool:
         """Whether a stage is done for just these inputs."""
         stamp = self.out / stage / STAMP
-        same = stamp.is_file() and read_json(stamp).get("key") == hash_value(inputs)
-        return same and (self.out / stage / result).is_file()
+        same = stamp.is_file() and read_stamp(stamp).get("key") == hash_value(inputs)
+        return same and self.intact(stage, result) and (self.out / stage / result).is_file()
+
+    def intact(self, stage: str, result: str) -> bool:
+        """Whether a finished stage's files are what its stamp says; what is damaged is told and moved away."""
+        return (self.stages or Stages(self.out)).intact(stage, [result])
 
 
 # --- encode: {autoencoder, store} ------------------------------------------------------------------------------------
@@ -144,7 +149,9 @@ def trained(bench: Bench, step: Step) -> bool:
     if not (folder / RECORD).is_file():
         return False
     scratch = step["settings"].get("text_encoder") is not None  # whose key needs the latents, which may be gone
-    return (not scratch or encoded(bench, step)) and _owner(folder) == _training_key(bench, step)
+    if (scratch and not encoded(bench, step)) or _owner(folder) != _training_key(bench, step):
+        return False
+    return bench.intact(step["stage"], RECORD)
 
 
 def train_generator(bench: Bench, step: Step) -> None:

@@ -75,7 +75,7 @@ def _sample(bench: Bench, step: Step) -> None:
     for asked in step["sets"]:
         inputs = _set_inputs(bench, generator, asked)
         if not bench.finished(asked["stage"], inputs, SET):
-            pipeline = pipeline or open_any_generator(generator)
+            pipeline = pipeline or _open(bench, generator)
             opened, rows = pipeline, _rows(bench, generator, asked["plan"], asked["guidance"])
 
             def make(out: Path, rows: Any = rows, opened: Any = opened) -> None:
@@ -83,6 +83,17 @@ def _sample(bench: Bench, step: Step) -> None:
 
             Stages(bench.out).run(asked["stage"], inputs, make, [SET])
         _encode_set(bench, asked["stage"], inputs, step["encoder"])
+
+
+def _open(bench: Bench, generator: Path) -> Any:
+    """A generator whose files were all hashed; InputError where one is damaged: its training then runs again."""
+    home = generator if (generator / RECORD).is_file() else generator.parent.parent
+    stages = bench.stages or Stages(bench.out)
+    own = home.is_relative_to(bench.out)
+    if own and not stages.intact(home.relative_to(bench.out).as_posix(), [RECORD], whole=True):
+        problem = Problem("is damaged; what is lost is put away", "run the comparison again", file=str(home))
+        raise InputError("A generator of this comparison is damaged.", [problem])
+    return open_any_generator(generator)
 
 
 def _encode_set(bench: Bench, stage: str, inputs: Any, encoder: str) -> None:

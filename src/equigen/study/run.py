@@ -16,26 +16,31 @@ from equigen.cohort.phantom import write_phantom
 from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
 from equigen.diffusion import Generator
+from equigen.errors import InputError, Problem
 from equigen.fairness import audit
 from equigen.files import read_json, read_parquet, write_parquet
+from equigen.integrity import sweep
 from equigen.latents import LatentStore, encode, encode_store, reconstruction_error, store_error
+from equigen.locks import held
 from equigen.progress import console
 from equigen.quality import Evaluation
 from equigen.quality.strata import told
 from equigen.report import write_report
+from equigen.report.images import Grid
 from equigen.study.check import check_cohort, check_early, check_sets, generators, used_plans
 from equigen.study.pairs import beside_report, pairs_stage
 from equigen.study.pictures import grids
 from equigen.study.quality import evaluate_study
 from equigen.study.readers import Readers, columns_of, held_out
 from equigen.study.results import for_report, read_tables, write_tables
-from equigen.study.screening import accepted, is_screened, made_by, screen_set, unscreen
+from equigen.study.screening import accepted, clear_screened, is_screened, made_by, screen_set, unscreen
 from equigen.study.settings import StudySettings, read_study
-from equigen.study.stages import Stages
+from equigen.study.stages import DamageError, Stages
 from equigen.study.starts import base_fact, coder_place, open_coder, request
 from equigen.synthesis import SyntheticSet, generate, plan
 from equigen.training import Run, TrainSettings, train
 
+ROUNDS = 5  # times that stages are gone through to mend damage
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "botorch", "scikit-learn", "numpy")
 
 
@@ -49,14 +54,33 @@ class Study:
         base: str | Path,
         show: bool = True,
         source: str = "study",  # the file that errors name
+        verify: bool = False,   # hash every file of every finished stage
+        accept: bool = False,   # take files that were edited as they are
     ) -> None:
         self.settings, self.folder, self.base, self.show = settings, Path(folder), Path(base), show
         self.source = source
-        self.stages = Stages(self.folder)
+        self.stages = Stages(self.folder, verify, accept)
         self.features = self.folder / "features"
 
     def run(self) -> Path:
-        """All stages, in order; the path of the report's page."""
+        """All stages, in order; the path of the report's page.
+
+        Raises InputError before any work where another process is at work in the folder.
+        """
+        with held(self.folder):
+            orphans = sweep(self.folder)
+            if orphans:
+                console.print(f"{len(orphans)} half-written files of a process that was ended are removed")
+            for _ in range(ROUNDS):
+                try:
+                    return self._all()
+                except DamageError:
+                    console.print("[yellow]Going through the stages again, to make what is damaged.[/yellow]")
+        problem = Problem("files are damaged again as soon as they are made", "check the disk", file=str(self.folder))
+        raise InputError("The run folder cannot be kept whole.", [problem])
+
+    def _all(self) -> Path:
+        """All stages, in order; DamageError where they have to be gone through again."""
         self.runs = generators(self.settings, self.base, self.source)
         check_early(self.settings, self.base, self.source)
         self.training = next(iter(self.runs.values()))  # they differ in mechanism and seed alone
@@ -156,20 +180,25 @@ class Study:
     def _generate(self, run: Run, plan_name: str, pipeline: Callable[[], Generator]) -> SyntheticSet:
         """One synthetic set of one generator."""
         asked = request(self.settings.plans[plan_name], self.cohort, self.training)
+
+        def work(out: Path) -> None:
+            generate(pipeline(), plan(self.cohort, **asked), out, show=self.show)
+            carry_trained_on(run.folder, out)
+
         place = self.stages.run(
             f"synthetic/{run.name}-{plan_name}",
             [read_json(run.folder / "training.json")["generator"], asked, self.cohort.hash],
-            lambda out: generate(pipeline(), plan(self.cohort, **asked), out, show=self.show),
+            work,
             results=["synthetic.parquet"],
+            damaged=lambda out, harmed: clear_screened(self.folder, out, harmed),
         )
-        carry_trained_on(run.folder, place)
         return SyntheticSet(place)
 
     def _screen(self, plan_name: str, made: SyntheticSet, pipeline: Callable[[], Generator]) -> None:
         """Verdicts on one set; counterfactual pairs have none."""
         asked = self.settings.screen
         if asked is None or self.settings.plans[plan_name].policy == "counterfactual":
-            unscreen(self.folder, made)
+            unscreen(self.stages, made)
             return
         encoder, columns = asked.encoder or self.settings.evaluate.encoder, columns_of(asked.fields, self.cohort)
         screen_set(
@@ -247,7 +276,7 @@ class Study:
         cohort = self.cohort
         warnings = [str(problem) for problem in cohort.warnings] + [
             f"left out: {problem}" for problem in cohort.quarantined
-        ]
+        ] + self._edits()
         return write_report(
             self.folder / "report",
             title=self.settings.name,
@@ -256,7 +285,7 @@ class Study:
             **for_report(measured, self.settings.size),
             fairness=fairness,
             history={name: read_parquet(run.folder / "history.parquet") for name, run in made.items()},
-            grids=grids(cohort.split("test", domain="id"), shown, self.settings.size),
+            grids=self._grids(shown),
             settings=self.settings.model_dump(mode="json"),
             phantom=cohort.phantom,
             warnings=warnings,
@@ -268,6 +297,18 @@ class Study:
             blind=self.settings.report.blind,
             names=self.settings.report.names,
         )  # fmt: skip
+
+    def _grids(self, shown: Mapping[str, pd.DataFrame]) -> list[Grid]:
+        """Real and generated images of each group; where one cannot be read, all files are hashed to find the cause."""
+        try:
+            return grids(self.cohort.split("test", domain="id"), shown, self.settings.size)
+        except (InputError, OSError):
+            self.stages.settle()
+            raise
+
+    def _edits(self) -> list[str]:
+        """What the report says of files that were edited and accepted."""
+        return [f"edited by hand after it was written, and accepted: {name}" for name in self.stages.accepted]
 
     def _versions(self) -> dict[str, str]:
         libraries = {name: version(name) for name in LIBRARIES}
@@ -294,12 +335,17 @@ def run_study(
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
     show: bool = True,
+    *,
+    verify: bool = False,
+    accept: bool = False,
 ) -> Path:
     """Run study.yaml to its report, in ``out`` (``runs/<name>`` by default); the path of the report's page.
 
     Stages whose inputs have not changed are skipped, one that was interrupted goes on. ``overrides``: dotted keys to
-    values. Raises InputError before any expensive work when settings or cohort have errors.
+    values. ``verify``: hash every file of every finished stage, not only of what is used. ``accept``: take files that
+    were edited after their stage ended as they are; the report says so. Raises InputError before any expensive work
+    when settings or cohort have errors, when files were edited, or when another process is at work in the folder.
     """
     file = Path(path)
     settings = read_study(file, overrides)
-    return Study(settings, out or Path("runs") / settings.name, file.parent, show, str(file)).run()
+    return Study(settings, out or Path("runs") / settings.name, file.parent, show, str(file), verify, accept).run()

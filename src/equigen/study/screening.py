@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from shutil import rmtree
 
 import pandas as pd
 
@@ -12,6 +13,7 @@ from equigen.cohort import Cohort
 from equigen.cohort.generated import accepted_flags
 from equigen.diffusion import Generator
 from equigen.files import hash_file, read_parquet, write_bytes, write_parquet
+from equigen.integrity import Change
 from equigen.progress import console
 from equigen.quality import JudgeClassifier
 from equigen.study.stage_settings import ScreenSettings
@@ -35,7 +37,13 @@ def screen_set(
     settings = {**asked.model_dump(exclude={"encoder"}), "encoder": encoder}
     inputs = [equigen.__version__, (made.folder / CLAIM).read_text(), held_out.hash, settings]
 
+    owner = f"synthetic/{made.folder.name}"
+
     def work(out: Path) -> None:
+        with stages.changing(owner):
+            _work(out)
+
+    def _work(out: Path) -> None:
         found = screen(
             made, generator(), judge(), fields=asked.fields, tries=asked.tries, threshold=asked.threshold,
             held_out=held_out, replicates=asked.replicates, min_patients=asked.min_patients, show=show,
@@ -44,17 +52,28 @@ def screen_set(
         write_bytes(out / TABLE, (made.folder / TABLE).read_bytes())
 
     place = stages.run(_stage(made), inputs, work, [FIGURES, TABLE])
-    for name in (FIGURES, TABLE):
-        if not (made.folder / name).is_file() or hash_file(made.folder / name) != hash_file(place / name):
-            write_bytes(made.folder / name, (place / name).read_bytes())
+    stale = [name for name in (FIGURES, TABLE) if not (made.folder / name).is_file()
+             or hash_file(made.folder / name) != hash_file(place / name)]  # fmt: skip
+    if stale:
+        with stages.changing(owner):
+            for name in stale:
+                write_bytes(made.folder / name, (place / name).read_bytes())
 
 
-def unscreen(folder: Path, made: SyntheticSet) -> None:
+def clear_screened(folder: Path, place: Path, harmed: Sequence[Change]) -> None:
+    """Remove the verdicts on a set with damaged images, so that screening draws again what is lost of its own draws."""
+    screening = folder / "screening" / place.name
+    if (screening / TABLE).is_file() and not {change.file for change in harmed} <= {FIGURES, TABLE}:
+        rmtree(screening)
+
+
+def unscreen(stages: Stages, made: SyntheticSet) -> None:
     """Take back the verdicts that a screening of this study gave, where it is not asked for; others are left alone."""
-    kept = folder / _stage(made) / TABLE
+    kept = stages.folder / _stage(made) / TABLE
     if kept.is_file() and hash_file(kept) == hash_file(made.folder / TABLE):
-        write_parquet(made.folder / TABLE, first_drawn(read_parquet(made.folder / TABLE)))
-        (made.folder / FIGURES).unlink(missing_ok=True)
+        with stages.changing(f"synthetic/{made.folder.name}"):
+            write_parquet(made.folder / TABLE, first_drawn(read_parquet(made.folder / TABLE)))
+            (made.folder / FIGURES).unlink(missing_ok=True)
         console.print(f"[yellow]{made.folder.name}: 'screen' is not asked for, its verdicts are taken back[/yellow]")
 
 

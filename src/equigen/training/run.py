@@ -12,9 +12,12 @@ import equigen
 from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json, write_parquet
+from equigen.integrity import record_of
 from equigen.training.loop import Trainer
 
 RECORD = "training.json"
+SKIPPED = (RECORD, "checkpoint.safetensors", "begun.json", "stage.json", ".lock")  # not part of the generator
+APART = ("snapshots", "grids", "runs", "wandb", "mlruns", "logs", "calibration")   # folders that are not either
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,8 @@ def write_record(trainer: Trainer, generator: str, autoencoder: str, folder: Pat
         "parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
         "trained_parameters": sum(parameter.numel() for parameter in trainer.parameters),
         "processes": trainer.accelerator.num_processes,
+        "files": {name: entry["sha256"] for name, entry in record_of(folder, SKIPPED).items()
+                  if name.partition("/")[0] not in APART},
         "versions": {"equigen": equigen.__version__, "torch": torch.__version__},
     }
     write_json(folder / RECORD, record)

