@@ -109,7 +109,7 @@ def test_section_draws_groups_with_floors_and_folds_the_numbers(tmp_path):
     text = section(report(pd.DataFrame(rows), path=tmp_path).read_text())
     assert len(re.findall("<svg", text)) == 2
     assert "real held-out images</text>" in re.sub("<!--.*?-->", "", text)
-    assert "Closeness in features is a hint" in text
+    assert "Closeness is a hint" in text
     assert "All numbers on memorisation: near copies, distance ratio and MiFID" in text
     assert "<td>0.875<small>0.855 to 0.895; real held-out images 1.000</small></td>" in text
     assert "<td>320<small>315 to 325; between real images 200</small></td>" in text
