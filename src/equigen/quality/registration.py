@@ -218,7 +218,7 @@ def _centred(views: Floats) -> Floats:
 def _directions(views: Floats, basis: Floats) -> Floats:
     """[N, 3, s, s] -> [N, 3 s²]: centred, without the common components, at unit length; zeros if nothing is left."""
     centred = _centred(views)
-    rest: Floats = centred - (centred @ basis) @ basis.T
+    rest = centred - (centred @ basis) @ basis.T
     length = np.linalg.norm(rest, axis=1, keepdims=True)
     least = FLAT * views.shape[-1]
     return np.where(length > least, rest / np.maximum(length, least), 0).astype(np.float32)
