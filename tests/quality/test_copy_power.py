@@ -22,7 +22,7 @@ class Means:
 
 @pytest.fixture(scope="module")
 def images():
-    return render(sample_parameters(420, 3, PhantomSettings()), 64)
+    return render(sample_parameters(240, 3, PhantomSettings()), 64)
 
 
 def names(side, count):
@@ -46,7 +46,7 @@ def test_one_view_has_its_quantile_and_two_share_the_rate():
 
 
 def test_changed_copies_are_nearest_to_their_original_and_nearer_than_new_images(images):
-    train, new, copied = images[:200], images[200:400], np.arange(0, 200, 10)
+    train, new, copied = images[:100], images[100:200], np.arange(0, 100, 5)
     small = thumbnail_rows(train)
     limit = np.quantile(nearest_thumbnails(thumbnail_rows(new), small)[0], 0.01)
     assert set(CHANGES) == {
@@ -92,7 +92,7 @@ def test_planted_rows_are_one_of_each_patient():
 
 
 def test_evaluation_finds_copies_that_features_miss_and_tells_its_power(images):
-    train, real, fresh = images[:120], images[120:280], images[280:340]
+    train, real, fresh = images[:80], images[80:180], images[180:240]
     copies = changed_images(train[:20], 1)["90 % crop"]
     sexes = lambda n: np.where(np.arange(n) % 2, "female", "male")  # noqa: E731
     sides = {name: ImageSet(pd.DataFrame({"attr.sex": sexes(len(own))}), own)
@@ -109,6 +109,6 @@ def test_evaluation_finds_copies_that_features_miss_and_tells_its_power(images):
     power = result.copy_power
     assert power["change"].unique().tolist() == [*CHANGES, "autoencoder"]
     whole = power[power["attribute"] == "*"]
-    assert (whole["n"] == 160).all() and (whole["share"] >= 0.9).all() and (whole["false_alarm"] <= 0.03).all()
-    assert (power[power["attribute"] == "sex"].groupby("change")["n"].sum() == 160).all()
+    assert (whole["n"] == 100).all() and (whole["share"] >= 0.9).all() and (whole["false_alarm"] <= 0.03).all()
+    assert (power[power["attribute"] == "sex"].groupby("change")["n"].sum() == 100).all()
     assert ((power["ci_low"] <= power["share"]) & (power["share"] <= power["ci_high"])).all()

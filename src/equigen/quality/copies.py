@@ -19,7 +19,7 @@ def copies_table(
     """The 24 closest pairs of one set, closest first, with the attributes asked for; empty without ``closest``.
 
     ``view`` says by which view a pair is a near copy: features, thumbnails or both. ``thumbnail_distance`` is that of
-    the generated image to its nearest training thumbnail, which is the pair's image where that view calls it a copy.
+    the generated image to its nearest training thumbnail, the pair's image where that view alone calls it a near copy.
     ``generated`` and ``training`` in the table are paths, or "row 17" (counted from 1) of images in memory.
     """
     names = [f"attr.{name}" for name in attributes]

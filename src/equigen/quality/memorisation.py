@@ -42,11 +42,11 @@ VIEWS = "near in either view is a reason to look at the pair, not proof, and far
 
 @dataclass(frozen=True)
 class Closest:
-    """For each generated image its nearest training image: by thumbnails where these call it a near copy.
+    """For each generated image its nearest training image: by thumbnails where these alone call it a near copy.
 
     Elsewhere it is the nearest in features. ``training`` [M] row, ``distance`` [M] between the features of the pair,
-    ``ratio`` [M] of it to the distance to the
-    nearest held-out image, ``near_copy`` [M], and the ``threshold`` at or below which a distance is a near copy.
+    ``ratio`` [M] of it to the distance to the nearest held-out image, ``near_copy`` [M], and the ``threshold`` at or
+    below which a distance is a near copy.
     ``view`` [M] names the view that calls the pair a near copy: "features", "thumbnails", "both" or "". With
     thumbnails ``thumbnail_distance`` [M] is that to the nearest training thumbnail, ``thumbnail_threshold`` its limit.
     ``held_out``: figures of the held-out images.
@@ -118,8 +118,9 @@ class Search:
             return Closest(scores.training, scores.distance, scores.ratio, near[0], self.threshold, view,
                            self.held_out)
         view = np.select([near[0] & near[1], near[1], near[0]], ["both", "thumbnails", "features"], "")
-        training = np.where(near[1], scores.matched, scores.training)
-        distance = np.where(near[1], self.pair_distance, scores.distance)
+        alone = near[1] & ~near[0]  # where both views call it a near copy, the pair is that of the features
+        training = np.where(alone, scores.matched, scores.training)
+        distance = np.where(alone, self.pair_distance, scores.distance)
         ratio = distance_ratio(distance, scores.spacing)
         return Closest(training, distance, ratio, near[0] | near[1], self.threshold, view, self.held_out,
                        scores.thumbnail, self.thresholds[1])

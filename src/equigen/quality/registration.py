@@ -32,7 +32,7 @@ COARSE, FINE = 12, 20  # sides at which the two stages compare
 COARSE_WINDOWS = (1.0, 0.9), 0.05  # shares of the side, and the largest step between offsets
 FINE_SHARES, STEP = (1.0, 0.95, 0.9, 0.85), 0.025
 SHORTLIST = 8
-QUERIES, REFERENCES, PAIRS = 512, 2048, 64  # rows in a block
+QUERIES, REFERENCES, PAIRS = 512, 2048, 16  # rows in a block
 COMMON = 8  # components that all training images share, which are projected out before correlating
 COLOUR = 0.25  # weight of the colour channels, whose detail JPEG discards
 FLAT = 1e-3  # grey levels: a thumbnail or crop with a smaller standard deviation has no direction
@@ -192,7 +192,8 @@ def _best_window(directions: Floats, reference: Floats, basis: Floats) -> Array:
         stacked = np.concatenate([box_matrix(low * SIDE, (low + share) * SIDE, FINE, SIDE) for low in offsets])
         crops = (stacked @ reference @ stacked.T).reshape(len(reference), 3, len(offsets), FINE, len(offsets), FINE)
         crops = crops.transpose(0, 2, 4, 1, 3, 5).reshape(len(reference), len(offsets) ** 2, 3, FINE**2)
-        centred = (crops - crops.mean(axis=3, keepdims=True)).reshape(*crops.shape[:2], -1)
+        crops -= crops.mean(axis=3, keepdims=True)
+        centred = crops.reshape(*crops.shape[:2], -1)
         inner = np.matmul(centred, directions[:, :, None])[..., 0]
         squares = np.einsum("pwd,pwd->pw", centred, centred) - np.square(centred @ basis).sum(axis=2)
         length = np.sqrt(np.maximum(squares, 0))
