@@ -117,7 +117,7 @@ def evaluate(
     main = result.quality[~result.quality["attribute"].str.contains(" & ")]
     columns = "run metric attribute group matched_n estimate ci_low ci_high floor excess p_value"
     typer.echo(main[columns.split()].to_string(index=False))
-    for name in ("quality", "comparison", "copies"):
+    for name in ("quality", "comparison", "copies", "copy_power"):
         if (out / f"{name}.parquet").is_file():
             typer.echo(out / f"{name}.parquet")
     typer.echo(page)

@@ -6,6 +6,7 @@ from equigen.quality.classifier import Classifier, JudgeClassifier, OwnClassifie
 from equigen.quality.comparison import COMPARISON_COLUMNS
 from equigen.quality.contest import Contest, Sample, measure_contest
 from equigen.quality.copies import COPIES_COLUMNS
+from equigen.quality.copy_power import POWER_COLUMNS
 from equigen.quality.distances import frechet_distance, kernel_distance
 from equigen.quality.encoders import Encoder, load_encoder
 from equigen.quality.frechet import frechet_infinity
@@ -22,6 +23,7 @@ __all__ = [
     "COLUMNS",
     "COMPARISON_COLUMNS",
     "COPIES_COLUMNS",
+    "POWER_COLUMNS",
     "Classifier",
     "Contest",
     "Encoder",

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 from equigen.progress import Bar
 from equigen.quality.cells import Cell, Settings, Side, cross_groups, make_cells, matched_n
+from equigen.quality.copy_power import Planted
 from equigen.quality.draws import make_draws
 from equigen.quality.features import Features
 from equigen.quality.frechet import PARTS, measure_frechet
@@ -39,10 +40,11 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class EncodedSide(Side):
-    """One side with its features, and the table of its images."""
+    """One side with its features, and the table of its images; ``thumbnails`` [N, D] where copies are looked for."""
 
     features: Features
     frame: pd.DataFrame
+    thumbnails: NDArray[np.float16] | None = None
 
     def annotated(self) -> Annotated:
         """As the judge takes it."""
@@ -67,6 +69,7 @@ class Inputs:
     """What is measured: the real side, the generated sets by name, and what some metrics need beside them.
 
     ``streams``: name of the random stream of each set's bootstrap; sets that answer the same requests share it.
+    ``planted``: held-out images with which the power of the copy check is measured.
     """
 
     real: EncodedSide
@@ -75,6 +78,7 @@ class Inputs:
     train: EncodedSide | None = None
     judges: Judges | None = None
     streams: dict[str, str] | None = None
+    planted: Planted | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,8 @@ class Shared:
             values = real.features.values, made.features.values, train.features.values
             earlier = next((found.held_out for found in self.searches.values()), None)
             self.searches[name] = search_training(*values, real.patients, train.patients,
-                                                  generated_patients=made.patients, held_out=earlier)
+                                                  generated_patients=made.patients, held_out=earlier,
+                                                  thumbnails=_thumbnails(real, made, train))
             bar.note("")
         return self.searches[name]
 
@@ -208,6 +213,14 @@ def _family(
                                         shared.search(name, bar))
         result[name] = Family(cells[name], measured, n, closest)
     return result
+
+
+def _thumbnails(
+    real: EncodedSide, made: EncodedSide, train: EncodedSide
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
+    if real.thumbnails is None or made.thumbnails is None or train.thumbnails is None:
+        return None
+    return real.thumbnails, made.thumbnails, train.thumbnails
 
 
 def _nothing(metric: str) -> Measured:

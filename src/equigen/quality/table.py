@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
@@ -12,12 +12,24 @@ import pandas as pd
 
 from equigen.cohort import check_unseen
 from equigen.errors import InputError, Problem
+from equigen.latents import Autoencoder, load_autoencoder
 from equigen.progress import console, progress_bar
 from equigen.quality.cells import Settings
 from equigen.quality.comparison import compare
 from equigen.quality.copies import copies_table
+from equigen.quality.copy_power import (
+    AUTOENCODER,
+    POWER_COLUMNS,
+    Planted,
+    changed_images,
+    measure_power,
+    planted_rows,
+    thumbnail_rows,
+)
 from equigen.quality.encoders import Encoder, identity, load_encoder
+from equigen.quality.encoders.thumbnail import ThumbnailEncoder
 from equigen.quality.features import default_size, extract, file_remarks, same_files_remark
+from equigen.quality.features import pixels as read_pixels
 from equigen.quality.judge import fit_judges
 from equigen.quality.measuring import (
     SEMANTIC,
@@ -35,11 +47,15 @@ from equigen.quality.strata import Only, within
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Three tables: ``quality`` of every set, ``comparison`` of each two of them, closest ``copies``."""
+    """Tables: ``quality`` of every set, ``comparison`` of each two of them, closest ``copies``.
+
+    ``copy_power``: share of planted copies that the copy check finds, for each kind of change (``POWER_COLUMNS``).
+    """
 
     quality: pd.DataFrame
     comparison: pd.DataFrame
     copies: pd.DataFrame
+    copy_power: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=POWER_COLUMNS))
 
 
 def evaluate(
@@ -92,6 +108,7 @@ def evaluate_sets(
     min_patients: int = 30,
     limit: int = 4000,
     only: Only | None = None,
+    autoencoder: Autoencoder | None = None,
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> Evaluation:
@@ -124,6 +141,8 @@ def evaluate_sets(
         limit: images per side and cell; beyond it whole patients are drawn at random, and the note says so.
         only: label to levels: images of other diagnoses are left out on both sides (``strata.within``). The judge is
             not asked for a label of which one level is left, unless ``labels`` names it.
+        autoencoder: through which planted copies go, to measure whether the copy check finds them; None takes the
+            shipped one.
         cache_dir: folder that keeps features between calls; None keeps none.
         show: show progress bars.
 
@@ -131,7 +150,7 @@ def evaluate_sets(
         ``quality`` with the columns of quality.parquet (``COLUMNS``): rows with group ``*`` (attribute ``*``) are
         the whole set; ``gap`` and ``es`` sum up an attribute; a missing figure has a note that says why.
         ``comparison`` with ``COMPARISON_COLUMNS``, empty for one set. ``copies`` with the generated images that
-        are most like copies of a training image, empty without ``train``.
+        are most like copies of a training image, and ``copy_power``, both empty without ``train``.
 
     Raises:
         InputError: no set, images, attributes or diagnoses are missing, levels differ between the sides, an unknown
@@ -154,13 +173,16 @@ def evaluate_sets(
     if show:
         for name, remark in ((name, remark) for name, remarks in files.items() for remark in remarks):
             console.print(f"{name}: {remark}", style="yellow", markup=False)
+    small = ThumbnailEncoder() if train is not None and "near_copies" in wanted else None
     encoded = {
-        name: _encoded(images, network, pixels, levels, name, cache_dir, show) for name, images in sources.items()
+        name: _encoded(images, (network, small), pixels, levels, name, cache_dir, show)
+        for name, images in sources.items()
     }
     if encoded["real"].features.probabilities is None:
         wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
+    planted = None if small is None else _planted(sources["real"], encoded["real"], pixels, autoencoder, seed)
     inputs = Inputs(encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
-                    _streams({name: sources[name].frame for name in generated}))
+                    _streams({name: sources[name].frame for name in generated}), planted)
     columns = [*(f"label.{name}" for name in named), *(f"attr.{name}" for name in levels)]
     result = measure_sets(inputs, levels, settings, encoder=identity(network), columns=columns, kinds=kinds,
                           intersections=intersections, show=show)
@@ -175,14 +197,32 @@ def evaluate_sets(
 
 
 def _encoded(
-    images: ImageSet, network: Encoder, size: int, levels: dict[str, list[str]], name: str,
+    images: ImageSet, networks: tuple[Encoder, Encoder | None], size: int, levels: dict[str, list[str]], name: str,
     cache_dir: str | Path | None, show: bool,
 ) -> EncodedSide:
     """One side with its features, patients and group codes."""
+    network, small = networks
     features = extract(images, network, size, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
+    thumbnails = None if small is None else extract(
+        images, small, size, cache_dir=cache_dir, title=f"Thumbnails of {name} images", show=show,
+    ).values.astype(np.float16)
     own = {attribute: codes(images.frame, attribute, levels[attribute])
            for attribute in levels if attribute in images.attributes}
-    return EncodedSide(images.patients(name), own, features, images.frame)
+    return EncodedSide(images.patients(name), own, features, images.frame, thumbnails)
+
+
+def _planted(
+    images: ImageSet, real: EncodedSide, size: int, autoencoder: Autoencoder | None, seed: int
+) -> Planted:
+    """Held-out images to be planted, after each change; a size that the autoencoder cannot take is noted."""
+    coder, notes = autoencoder or load_autoencoder(), {}
+    try:
+        coder.check_size(size)
+    except InputError as error:
+        notes[AUTOENCODER] = f"not tried: {size} px do not fit the autoencoder ({error.problems[0].mend})"
+    rows = planted_rows(real.patients, seed)
+    changed = changed_images(read_pixels(images, rows, size), seed, None if notes else coder)
+    return Planted(rows, {name: thumbnail_rows(values) for name, values in changed.items()}, notes)
 
 
 def measure_sets(
@@ -210,7 +250,7 @@ def measure_sets(
         order = {f"attr.{name}": groups for name, groups in levels.items()}
         judges = fit_judges(inputs.real.annotated(), train, columns=columns, kinds=kinds, levels=order,
                             min_patients=settings.min_patients, seed=settings.seed)
-        inputs = Inputs(inputs.real, inputs.sets, inputs.wanted, inputs.train, judges, inputs.streams)
+        inputs = Inputs(inputs.real, inputs.sets, inputs.wanted, inputs.train, judges, inputs.streams, inputs.planted)
     crossed = intersections and len(levels) > 1
     cells = 1 + sum(len(groups) for groups in levels.values())
     pairs = 1 + sum(len(a) * len(b) for i, a in enumerate(levels.values()) for b in list(levels.values())[i + 1 :])
@@ -220,7 +260,21 @@ def measure_sets(
     tables = [assemble(family.measured, family.cells, name, encoder, family.n, whole=index == 0)
               for name, own in families.items() for index, family in enumerate(own)]
     quality = pd.concat(tables, ignore_index=True)
-    return Evaluation(quality, compare(families, encoder), _copies(inputs, families, list(levels)))
+    power = _power(inputs, families, levels, settings.seed)
+    return Evaluation(quality, compare(families, encoder), _copies(inputs, families, list(levels)), power)
+
+
+def _power(
+    inputs: Inputs, families: dict[str, list[Family]], levels: dict[str, list[str]], seed: int
+) -> pd.DataFrame:
+    """The power of the copy check, which is the same for all sets; empty where none was searched for copies."""
+    found = next((own[0].closest for own in families.values() if own[0].closest is not None), None)
+    real, train, planted = inputs.real, inputs.train, inputs.planted
+    if found is None or planted is None or train is None or real.thumbnails is None or train.thumbnails is None:
+        return pd.DataFrame(columns=POWER_COLUMNS)
+    groups = {name: (real.groups[name], levels[name]) for name in levels}
+    return measure_power(planted, found.held_out, (real.thumbnails, train.thumbnails),
+                         (real.patients, train.patients), groups, seed=seed)
 
 
 def _copies(inputs: Inputs, families: dict[str, list[Family]], attributes: list[str]) -> pd.DataFrame:

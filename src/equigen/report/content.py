@@ -36,6 +36,7 @@ class Content:
     fairness: pd.DataFrame
     comparison: pd.DataFrame
     copies: pd.DataFrame
+    copy_power: pd.DataFrame
     history: dict[str, pd.DataFrame]
     grids: list[Grid]
     pairs: list[ClosePairs]

@@ -20,13 +20,17 @@ ERRORS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
 QUALITY_NUMBERS = ["n_real", "n_generated", "matched_n", *_ESTIMATE, "floor", "excess", *ERRORS]
 COMPARISON_TEXT = ["run", "difference_to", "encoder", "metric", "attribute", "group", "note"]
 COMPARISON_NUMBERS = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
-COPIES_TEXT = ["run", "generated", "training"]
-COPIES_NUMBERS = ["rank", "distance", "ratio"]
+COPIES_TEXT = ["run", "generated", "training", "view"]
+COPIES_NUMBERS = ["rank", "distance", "ratio", "thumbnail_distance"]
+POWER_TEXT = ["change", "attribute", "group", "note"]
+POWER_NUMBERS = ["n", "share", "ci_low", "ci_high", "false_alarm"]
 FAIRNESS_TEXT = ["recipe", "task", "domain", "metric", "attribute", "group", "difference_to", "note"]
 FAIRNESS_NUMBERS = ["n", "n_patients", *_ESTIMATE, "difference", "difference_low", "difference_high"]
 COUNTS_TEXT = ["label", "level", "attribute", "group", "split"]
 HISTORY_TEXT = ["kind", "attribute", "group"]
-_OPTIONAL = {"encoder", "note", "generated", "training", "difference_to", "task", "domain", "label", "split", "level"}
+_OPTIONAL = {
+    "encoder", "note", "generated", "training", "view", "difference_to", "task", "domain", "label", "split", "level",
+}  # fmt: skip
 
 
 def _completed(
@@ -81,6 +85,13 @@ def copies_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     full = _completed(frame, "copies", [*COPIES_TEXT, *attributes], COPIES_NUMBERS, ["distance"])
     flags = frame["near_copy"].tolist() if "near_copy" in frame else [None] * len(frame)
     return full.assign(near_copy=["" if pd.isna(flag) else "yes" if flag else "no" for flag in flags])
+
+
+def power_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
+    """The power of the copy check (copy_power.parquet) with every column of the contract."""
+    if frame is None or frame.empty:
+        return pd.DataFrame(columns=[*POWER_TEXT, *POWER_NUMBERS])
+    return _completed(frame, "copy_power", POWER_TEXT, POWER_NUMBERS, ["share", "false_alarm"])
 
 
 def counts_frame(frame: pd.DataFrame | None) -> pd.DataFrame:

@@ -13,20 +13,25 @@ from equigen.report.images import ClosePairs, pair_strip
 from equigen.report.layout import Block, Cell, Row, Section, Table
 from equigen.report.metrics import metric, ordered
 from equigen.report.results import figure_block, intersection_block, of_families
-from equigen.report.rounding import ABSENT, count, listing, number
+from equigen.report.rounding import ABSENT, count, known, listing, number
 from equigen.report.words import singles
-from equigen.report.words_memorisation import JUDGED
+from equigen.report.words_memorisation import JUDGED, share
 
 _INTRO = (
     "Does a generator repeat its training images, and some groups' more than others'? Each generated image is "
-    "compared with the training images in an encoder's features; real images that the generator never saw (the "
-    "black tick) show how close new images come without any copying. Closeness in features is a hint, to be "
-    "looked at: it is no proof of copying, and its absence is no proof of privacy."
+    "compared with the training images in an encoder's features and, for near copies, as aligned thumbnails; real "
+    "images that the generator never saw (the black tick) show how close new images come without any copying. "
+    "Closeness is a hint, to be looked at: it is no proof of copying, and its absence is no proof of privacy."
 )
 
 
-def memorisation_section(quality: pd.DataFrame, copies: list[ClosePairs], table: pd.DataFrame) -> Section | None:
-    """Forest plots and tables of the memorisation metrics, then the closest pairs; None without a quality table."""
+def memorisation_section(
+    quality: pd.DataFrame, copies: list[ClosePairs], table: pd.DataFrame, power: pd.DataFrame | None = None
+) -> Section | None:
+    """Forest plots and tables of the memorisation metrics, then the closest pairs; None without a quality table.
+
+    ``power``: the copy check's power, as ``power_frame`` completes it.
+    """
     rows = of_families(quality, ["memorisation"])
     if quality.empty and not copies and table.empty:
         return None
@@ -35,7 +40,7 @@ def memorisation_section(quality: pd.DataFrame, copies: list[ClosePairs], table:
         for place, encoder in enumerate(in_order(rows["encoder"]))
         for block in _encoder_blocks(rows[rows["encoder"] == encoder], encoder, place)
     ]
-    blocks += _pair_blocks(copies) + _copies_tables(table)
+    blocks += _power_block(power) + _pair_blocks(copies) + _copies_tables(table)
     absent = "Memorisation was not evaluated: nothing here says whether training images are repeated."
     return Section("memorisation", "Memorisation", _INTRO, blocks, absent)
 
@@ -53,10 +58,41 @@ def _encoder_blocks(rows: pd.DataFrame, encoder: str, place: int) -> list[Block]
     return blocks + intersection_block(rows, names, f", memorisation{by}")
 
 
+def _power_block(power: pd.DataFrame | None) -> list[Block]:
+    """The share of planted copies found, a row for each kind of change and a column for each group."""
+    if power is None or power.empty:
+        return []
+    groups = list(dict.fromkeys(zip(power["attribute"], power["group"], strict=True)))
+    head = ["change", *("all" if attribute == "*" else f"{attribute} {group}" for attribute, group in groups)]
+    rows = []
+    for change in in_order(power["change"]):
+        own = {(row["attribute"], row["group"]): row for row in power[power["change"] == change].to_dict("records")}
+        rows.append(Row(change, [_power_cell(own.get(group)) for group in groups]))
+    alarms = [Cell(share(own["false_alarm"])) for group in groups
+              for own in [power[(power["attribute"] == group[0]) & (power["group"] == group[1])].iloc[0]]]
+    rows.append(Row("held-out images, not changed (false alarms)", alarms, "derived"))
+    lead = (
+        "Held-out images took the part of training images, and changed versions of them that of generated ones. The "
+        "table gives the share that the thumbnails' view calls near copies of the right image, at limits set by other "
+        "held-out patients, with 95 % intervals; the last row is how many unchanged held-out images either view "
+        "calls near copies."
+    )
+    notes = [f"{row['change']}: {row['note']}." for row in power.to_dict("records")
+             if row["note"] and row["attribute"] == "*"]
+    return [Block("What the copy check would have found", [lead, *notes],
+                  tables=[Table("Share of planted copies found", head, rows)])]
+
+
+def _power_cell(row: Mapping[Hashable, Any] | None) -> Cell:
+    if row is None or not known(row["share"]):
+        return Cell(ABSENT, mark="missing")
+    return Cell(share(row["share"]), f"{share(row['ci_low'])} to {share(row['ci_high'])}, n {count(row['n'])}")
+
+
 def _pair_blocks(copies: list[ClosePairs]) -> list[Block]:
     lead = (
-        "The pairs that lie closest in the encoder's features, closest first: generated on the left, its nearest "
-        "training image on the right. Look whether they show the same image or merely two of one kind."
+        "The pairs most like copies, near copies first: generated on the left, its nearest training image, which is a "
+        "real patient's, on the right. Look whether they show the same image or merely two of one kind."
     )
     strips = [pair_strip(pairs) for pairs in copies]
     return [Block("The closest pairs", [lead], pairs=strips)] if strips else []
@@ -67,7 +103,7 @@ def _copies_tables(table: pd.DataFrame) -> list[Block]:
     if table.empty:
         return []
     attributes = [str(name) for name in table.columns if str(name).startswith("attr.")]
-    head = ["rank", "generated", "training", "distance", "ratio", "near copy"]
+    head = ["rank", "generated", "training", "distance", "ratio", "near copy", "view"]
     head += [name.removeprefix("attr.") for name in attributes]
     tables = [
         Table(f"Closest pairs of {run}", head, [_pair_row(row, attributes) for row in own.to_dict("records")])
@@ -80,6 +116,6 @@ def _copies_tables(table: pd.DataFrame) -> list[Block]:
 def _pair_row(row: Mapping[Hashable, Any], attributes: list[str]) -> Row:
     texts = [str(row["generated"]), str(row["training"])]
     texts += [number(row["distance"], metric("distance")), number(row["ratio"], metric("nn_ratio"))]
-    texts += [str(row["near_copy"]) or ABSENT, *(str(row[name]) or ABSENT for name in attributes)]
-    marks = ["", "", "", "", "beyond" if row["near_copy"] == "yes" else "", *("" for _ in attributes)]
+    texts += [str(row[name]) or ABSENT for name in ("near_copy", "view", *attributes)]
+    marks = ["", "", "", "", "beyond" if row["near_copy"] == "yes" else "", "", *("" for _ in attributes)]
     return Row(count(row["rank"]), [Cell(text, mark=mark) for text, mark in zip(texts, marks, strict=True)])

@@ -19,6 +19,7 @@ from equigen.report.frames import (
     counts_frame,
     fairness_frame,
     history_frame,
+    power_frame,
     quality_frame,
 )
 from equigen.report.images import ClosePairs, Grid
@@ -39,7 +40,7 @@ from equigen.report.sections import (
 from equigen.report.semantic import semantic_section
 from equigen.report.words_comparison import comparison_sentences
 from equigen.report.words_fairness import fairness_sentences
-from equigen.report.words_memorisation import memorisation_sentences
+from equigen.report.words_memorisation import memorisation_sentences, power_sentences
 from equigen.report.words_quality import quality_sentences
 from equigen.report.words_semantic import semantic_sentences
 
@@ -62,6 +63,7 @@ def write_report(
     comparison: pd.DataFrame | None = None,
     copies: Sequence[ClosePairs] = (),
     copies_table: pd.DataFrame | None = None,
+    copy_power: pd.DataFrame | None = None,
     screening: Mapping[str, pd.DataFrame] | None = None,
     pages: Mapping[str, str] | None = None,
     blind: bool = False,
@@ -74,8 +76,10 @@ def write_report(
     one ``history`` per generator (images_seen, kind, attribute, group, value); ``comparison`` (run,
     difference_to, encoder, metric, attribute, group, estimate, reference, difference, ci_low, ci_high, p_value,
     note) holds paired differences between sets of generated images, and ``copies_table`` (run, rank, generated,
-    training, distance, ratio, near_copy, attr.*) the pairs whose images ``copies`` shows; ``screening`` has
-    the screening.parquet of each set that was screened, by its name; ``pages`` the address of each page that
+    training, distance, ratio, near_copy, view, attr.*) the pairs whose images ``copies`` shows; ``copy_power``
+    (change, attribute, group, n, share, ci_low, ci_high, false_alarm, note) is the share of planted copies that the
+    copy check finds; ``screening`` has the screening.parquet of each set that was screened, by its name; ``pages``
+    the address of each page that
     belongs to the report, relative to it, by the words of its link. ``summary_facts`` stand under the title,
     ``timings`` are in seconds. ``blind`` leaves out real images and file names; ``names`` shows file names (True),
     leaves them out (False), or leaves them out where they could be names of persons (None). ``phantom`` marks every
@@ -95,6 +99,7 @@ def write_report(
     warnings = [*warnings, *notices(grids, copies, named, blind=blind, phantom=phantom, hidden=hidden)]
     given = {
         "counts": counts, "quality": quality, "fairness": fairness, "comparison": comparison, "copies": copies_table,
+        "copy_power": copy_power,
     }  # fmt: skip
     tables = {name: _FRAMES[name](frame) for name, frame in given.items()}
     screened = dict(screening or {})
@@ -144,6 +149,7 @@ _FRAMES: dict[str, Callable[[pd.DataFrame | None], pd.DataFrame]] = {
     "fairness": fairness_frame,
     "comparison": comparison_frame,
     "copies": copies_frame,
+    "copy_power": power_frame,
 }
 
 
@@ -154,6 +160,7 @@ def _sentences(tables: Mapping[str, pd.DataFrame], screened: Mapping[str, pd.Dat
         *screening_sentences(screened),
         *quality_sentences(quality),
         *memorisation_sentences(quality),
+        *power_sentences(tables["copy_power"]),
         *semantic_sentences(quality),
         *comparison_sentences(tables["comparison"]),
         *fairness_sentences(tables["fairness"]),
@@ -168,7 +175,7 @@ def _sections(content: Content) -> list[Section]:
         training_section(content.history),
         screening_section(content.screening),
         quality_section(content.quality),
-        memorisation_section(content.quality, content.pairs, content.copies),
+        memorisation_section(content.quality, content.pairs, content.copies, content.copy_power),
         semantic_section(content.quality),
         compared_section(content.comparison),
         diagnosis_section(content.fairness),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from equigen.report.figures import REFERENCES
@@ -26,7 +27,7 @@ from equigen.report.words import (
 TOPIC = "Memorisation"
 JUDGED = ["near_copies", "nn_ratio", "authenticity"]
 HINT = (
-    "Closeness in an encoder's features is a hint of copying, not a proof of it: look at the closest pairs. In "
+    "Closeness to a training image is a hint of copying, not a proof of it: look at the closest pairs. In "
     "brackets 95 % intervals; what held-out images give is taken as known, so a small group can seem closer by chance."
 )
 
@@ -39,6 +40,24 @@ def memorisation_sentences(quality: pd.DataFrame) -> list[Sentence]:
     rows = singles(rows[rows["encoder"] == in_order(rows["encoder"])[0]])
     runs = [_run(rows[rows["run"] == run], run) for run in in_order(rows["run"])]
     return [Sentence(HINT, "note", TOPIC), *runs]
+
+
+def power_sentences(power: pd.DataFrame) -> list[Sentence]:
+    """How many planted copies the check finds over all groups, each kind of change in one clause."""
+    tried = power[(power["attribute"] == "*") & power["share"].notna()] if len(power) else power
+    if tried.empty:
+        return []
+    parts = [f"{share(row['share'])} of copies changed by {row['change']}" for row in tried.to_dict("records")]
+    alarm = share(tried["false_alarm"].iloc[0])
+    lead = f"The copy check would have found {listing(parts)}; it calls {alarm} of new real images near copies."
+    return [Sentence(lead, "note", TOPIC)]
+
+
+def share(value: float) -> str:
+    """``98 %``; one decimal below 10 % and where rounding would say 100 % of a smaller share."""
+    percent = 100 * value
+    rough = percent < 10 or (round(percent) == 100 and percent < 100)
+    return f"{np.floor(10 * percent + 1e-9) / 10 if rough and percent > 10 else percent:.{1 if rough else 0}f} %"
 
 
 def _run(rows: pd.DataFrame, run: str) -> Sentence:

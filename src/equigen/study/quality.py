@@ -62,6 +62,7 @@ def evaluate_study(
         train=cohort.split("train", domain="id"),
         kinds={name: spec.kind for name, spec in cohort.labels.items()},
         size=size,
+        autoencoder=coder,
         cache_dir=cache_dir,
         show=show,
         **common,
@@ -69,7 +70,7 @@ def evaluate_study(
     quality = pd.concat([_of_generators(result.quality), *(part for part in rows if len(part))], ignore_index=True)
     copies = result.copies[result.copies["run"] != RECONSTRUCTION]
     comparison = result.comparison[result.comparison["run"] != RECONSTRUCTION]
-    return Evaluation(quality, comparison, copies)
+    return Evaluation(quality, comparison, copies, result.copy_power)
 
 
 def _of_generators(frame: pd.DataFrame) -> pd.DataFrame:

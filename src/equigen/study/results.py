@@ -18,11 +18,11 @@ from equigen.quality import Evaluation
 from equigen.report import ClosePairs, pair_caption, write_report
 
 SHOWN = 12   # closest pairs of a run in a report
-TABLES = ("quality", "comparison", "copies")
+TABLES = ("quality", "comparison", "copies", "copy_power")
 
 
 def write_tables(result: Evaluation, folder: Path) -> list[Path]:
-    """quality.parquet, comparison.parquet and copies.parquet; an empty one only where it was asked for."""
+    """Write quality.parquet, and comparison, copies and copy_power.parquet where they are not empty; their paths."""
     paths = []
     for name in TABLES:
         table = getattr(result, name)
@@ -43,7 +43,7 @@ def read_tables(folder: Path) -> Evaluation:
 def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
     """The closest generated and training images of each run as pictures, where both can be opened.
 
-    ``copies``: run, rank, generated, training (paths), distance, ratio, near_copy, attr.*.
+    ``copies``: run, rank, generated, training (paths), distance, ratio, near_copy, view, attr.*.
     """
     if not len(copies):
         return
@@ -74,6 +74,7 @@ def for_report(result: Evaluation, size: int) -> dict[str, Any]:
         "comparison": result.comparison if len(result.comparison) else None,
         "copies": list(close_pairs(result.copies, size)),
         "copies_table": named_copies(result.copies) if len(result.copies) else None,
+        "copy_power": result.copy_power if len(result.copy_power) else None,
     }
 
 
