@@ -44,6 +44,7 @@ class Measured:
     ``null`` gives for each attribute [R, G] what its eligible groups, in the order of the cells, would show
     if group labels meant nothing; an attribute that is not in it has no band and no p-value. ``kind`` is
     "lower", "higher" (both relative when equity-scaled) or "share" (higher is better, absolute).
+    ``unlike`` says in words in what an attribute's groups differ that permutations of their labels would mix.
     """
 
     metric: str
@@ -51,6 +52,7 @@ class Measured:
     estimates: dict[Key, Estimate]
     null: dict[str, Array] = field(default_factory=dict)
     note: str = ""
+    unlike: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from equigen.errors import InputError, Problem
@@ -26,6 +25,7 @@ from equigen.quality.measuring import (
     passes,
     wanted_metrics,
 )
+from equigen.quality.order import in_content_order, request_of
 from equigen.quality.rows import assemble, join
 from equigen.quality.sources import ImageSet, Source, attribute_levels, codes, image_set
 from equigen.quality.strata import Only, within
@@ -156,7 +156,7 @@ def evaluate_sets(
     if encoded["real"].features.probabilities is None:
         wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
     inputs = Inputs(encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
-                    _streams({name: sources[name].frame for name in generated}))
+                    _streams({name: encoded[name].frame for name in generated}))
     columns = [*(f"label.{name}" for name in named), *(f"attr.{name}" for name in levels)]
     result = measure_sets(inputs, levels, settings, encoder=identity(network), columns=columns, kinds=kinds,
                           intersections=intersections, show=show)
@@ -178,7 +178,7 @@ def _encoded(
     features = extract(images, network, size, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
     own = {attribute: codes(images.frame, attribute, levels[attribute])
            for attribute in levels if attribute in images.attributes}
-    return EncodedSide(images.patients(name), own, features, images.frame)
+    return in_content_order(EncodedSide(images.patients(name), own, features, images.frame), name)
 
 
 def measure_sets(
@@ -201,6 +201,8 @@ def measure_sets(
         InputError: features are not finite.
 
     """
+    inputs = replace(inputs, real=in_content_order(inputs.real), train=inputs.train and in_content_order(inputs.train),
+                     sets={name: in_content_order(side) for name, side in inputs.sets.items()})
     if set(inputs.wanted) & set(SEMANTIC):
         train = inputs.train.annotated() if inputs.train is not None else None
         order = {f"attr.{name}": groups for name, groups in levels.items()}
@@ -265,13 +267,6 @@ def _streams(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """One random stream for the sets that answer the same requests in the same order, others apart."""
     streams: dict[str, str] = {}
     for name, frame in frames.items():
-        like = [other for other in streams if _request(frames[other]).equals(_request(frame))]
+        like = [other for other in streams if request_of(frames[other]).equals(request_of(frame))]
         streams[name] = streams[like[0]] if like else ("generated" if not streams else f"generated/{name}")
     return streams
-
-
-def _request(frame: pd.DataFrame) -> pd.DataFrame:
-    asked = [name for name in frame.columns
-             if str(name) in {"patient", "seed", "prompt"} or str(name).startswith(("attr.", "label."))]
-    strings = frame[sorted(asked, key=str)].astype(object).where(frame[sorted(asked, key=str)].notna(), None)
-    return strings.map(str).reset_index(drop=True) if asked else pd.DataFrame(index=np.arange(len(frame)))
