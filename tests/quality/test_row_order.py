@@ -11,7 +11,7 @@ from quality_images import ColourEncoder, make_images
 
 from equigen.quality import ImageSet, evaluate_sets
 
-FAST = {"replicates": 20, "repeats": 2, "show": False, "min_patients": 8, "matched_n": 8, "seed": 3}
+FAST = {"replicates": 20, "repeats": 2, "show": False, "min_patients": 8, "matched_n": 9, "seed": 3}
 
 
 def shuffled(images: ImageSet, seed: int) -> ImageSet:
@@ -28,16 +28,15 @@ def tables(real: ImageSet, first: ImageSet, second: ImageSet, train: ImageSet):
 
 @pytest.mark.parametrize("named", ["patients named", "images stand for themselves"])
 def test_every_metric_is_the_same_to_the_bit_whatever_the_order_of_the_rows(named):
-    sides = [make_images(40, seed) for seed in range(4)]
+    sides = [make_images(48, seed, per_patient=1) for seed in range(4)]
     sides[1:3] = [unnamed(side) for side in sides[1:3]]
     if named != "patients named":
         sides[0] = unnamed(sides[0])
     before = tables(*sides)
     assert before.quality.p_value.notna().any()
-    for seed in (1, 2):
-        after = tables(*(shuffled(side, seed + place) for place, side in enumerate(sides)))
-        pd.testing.assert_frame_equal(before.quality, after.quality, check_exact=True)
-        pd.testing.assert_frame_equal(before.comparison, after.comparison, check_exact=True)
+    after = tables(*(shuffled(side, 1 + place) for place, side in enumerate(sides)))
+    pd.testing.assert_frame_equal(before.quality, after.quality, check_exact=True)
+    pd.testing.assert_frame_equal(before.comparison, after.comparison, check_exact=True)
 
 
 def test_the_closest_pairs_are_named_by_the_row_that_the_user_gave():

@@ -225,7 +225,8 @@ def measure_set(
         found.append(replace(measure_kernel(kernel_data(*values, *codes), plan), unlike=unlike_groups(*values, plan)))
     classes = real.features.probabilities, made.features.probabilities
     if "is" in wanted and classes[0] is not None and classes[1] is not None:
-        found.append(measure_inception(classes[0], classes[1], plan))
+        alike = unlike_groups(classes[0], classes[1], plan)
+        found.append(replace(measure_inception(classes[0], classes[1], plan), unlike=alike))
     if {"precision", "recall", "density", "coverage"} & set(wanted):
         found += measure_manifold(*values, plan, patients=codes)
     closest = None

@@ -27,7 +27,8 @@ class Estimate:
     """A value with its bootstrap replicates [R] and its floor (None where the metric has none).
 
     ``mc_value`` and ``mc_floor`` are Monte-Carlo standard errors: how far another seed would move a value that
-    is a mean over random subsamples or half splits of the same data.
+    is a mean over random subsamples or half splits of the same data. ``p_floor`` is the one-sided p-value of the value
+    being worse than its floor by chance, None where that is not tested.
     """
 
     value: float
@@ -35,6 +36,7 @@ class Estimate:
     floor: float | None = None
     mc_value: float = 0.0
     mc_floor: float = 0.0
+    p_floor: float | None = None
 
 
 @dataclass(frozen=True)
