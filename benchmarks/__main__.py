@@ -11,7 +11,19 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cost, demo, finetune, generation, latents, learning, loop, quality, scale, validity, validity_groups
+from benchmarks import (
+    cost,
+    demo,
+    finetune,
+    generation,
+    latents,
+    learning,
+    loop,
+    quality,
+    scale,
+    validity,
+    validity_groups,
+)
 from equigen import __version__
 from equigen.files import write_json
 
