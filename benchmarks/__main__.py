@@ -11,12 +11,25 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cost, demo, finetune, generation, hostile, latents, learning, loop, quality, scale, validity
+from benchmarks import (
+    cost,
+    demo,
+    finetune,
+    generation,
+    hostile,
+    latents,
+    learning,
+    loop,
+    quality,
+    scale,
+    validity,
+    validity_groups,
+)
 from equigen import __version__
 from equigen.files import write_json
 
 BENCHMARKS = {"loop": loop.measure, "cost": cost.measure, "latents": latents.measure, "demo": demo.measure,
-              "quality": quality.measure, "validity": validity.measure,
+              "quality": quality.measure, "validity": validity.measure, "validity-groups": validity_groups.measure,
               "finetune": finetune.measure, "generation": generation.measure, "scale": scale.measure,
               "learning": learning.measure, "hostile": hostile.measure}
 RESULTS = Path(__file__).parent / "results"

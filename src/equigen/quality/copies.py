@@ -40,4 +40,4 @@ def copies_table(
 
 
 def _place(frame: pd.DataFrame, row: int) -> str:
-    return str(frame["path"].iloc[row]) if "path" in frame.columns else f"row {row + 1}"
+    return str(frame["path"].iloc[row]) if "path" in frame.columns else f"row {int(frame.index[row]) + 1}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from equigen.quality.cells import Cell, Rows, cover
 from equigen.quality.distances import Influence
 from equigen.quality.draws import Pool
+from equigen.quality.floors import exceedance_p_value
 from equigen.quality.plan import Array, Estimate, Key, Measured, Plan, Value
 
 __all__ = [
@@ -302,7 +303,19 @@ def measure_mean(
     def floor(cell: Cell) -> float:
         scores = np.zeros(0) if real is None else real[cell.real]
         return float(weighted_mean(scores, np.ones((1, len(scores))))[0])
-    return measure_weighted(metric, kind, value, None if real is None else floor, plan, note)
+    result = measure_weighted(metric, kind, value, None if real is None else floor, plan, note)
+    if real is None:
+        return result
+    sign = 1.0 if kind == "lower" else -1.0
+    tested = {}
+    for cell in plan.cells:
+        place = cell.attribute, cell.group
+        if place in result.estimates:
+            codes = plan.patients(cell)
+            sides = (sign * generated[cell.generated], codes[1]), (sign * real[cell.real], codes[0])
+            p = exceedance_p_value(*sides, plan.rng(f"floor/{metric}", cell))
+            tested[place] = replace(result.estimates[place], p_floor=p)
+    return replace(result, estimates={**result.estimates, **tested})
 
 
 def _mean_and_error(values: float | Array | list[float]) -> tuple[float, float]:

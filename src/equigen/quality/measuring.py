@@ -26,6 +26,7 @@ from equigen.quality.plan import Measured, Memory, Plan
 from equigen.quality.rows import join
 from equigen.quality.scores import measure_inception
 from equigen.quality.semantic import measure_semantic
+from equigen.quality.unlike import unlike_groups
 
 FIDELITY = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "coverage"]
 MEMORISATION = ["mifid", "nn_ratio", "authenticity", "near_copies"]
@@ -240,10 +241,11 @@ def measure_set(
     codes = patients[: len(real.patients)], patients[len(real.patients) :]
     found = _frechets(values, plan, [name for name in wanted if name in {"fd", "fd_inf"}])
     if "kd" in wanted:
-        found.append(measure_kernel(kernel_data(*values, *codes), plan))
+        found.append(replace(measure_kernel(kernel_data(*values, *codes), plan), unlike=unlike_groups(*values, plan)))
     classes = real.features.probabilities, made.features.probabilities
     if "is" in wanted and classes[0] is not None and classes[1] is not None:
-        found.append(measure_inception(classes[0], classes[1], plan))
+        alike = unlike_groups(classes[0], classes[1], plan)
+        found.append(replace(measure_inception(classes[0], classes[1], plan), unlike=alike))
     if {"precision", "recall", "density", "coverage"} & set(wanted):
         found += measure_manifold(*values, plan, patients=codes)
     closest = None

@@ -27,7 +27,8 @@ class Estimate:
     """A value with its bootstrap replicates [R] and its floor (None where the metric has none).
 
     ``mc_value`` and ``mc_floor`` are Monte-Carlo standard errors: how far another seed would move a value that
-    is a mean over random subsamples or half splits of the same data.
+    is a mean over random subsamples or half splits of the same data. ``p_floor`` is the one-sided p-value of the value
+    being worse than its floor by chance, None where that is not tested.
     """
 
     value: float
@@ -35,6 +36,7 @@ class Estimate:
     floor: float | None = None
     mc_value: float = 0.0
     mc_floor: float = 0.0
+    p_floor: float | None = None
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class Measured:
     ``null`` gives for each attribute [R, G] what its eligible groups, in the order of the cells, would show
     if group labels meant nothing; an attribute that is not in it has no band and no p-value. ``kind`` is
     "lower", "higher" (both relative when equity-scaled) or "share" (higher is better, absolute).
+    ``unlike`` says in words in what an attribute's groups differ that permutations of their labels would mix.
     """
 
     metric: str
@@ -51,6 +54,7 @@ class Measured:
     estimates: dict[Key, Estimate]
     null: dict[str, Array] = field(default_factory=dict)
     note: str = ""
+    unlike: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

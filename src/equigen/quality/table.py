@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from equigen.quality.measuring import (
     passes,
     wanted_metrics,
 )
+from equigen.quality.order import in_content_order, request_of
 from equigen.quality.rows import assemble, join
 from equigen.quality.sources import ImageSet, Source, attribute_levels, codes, image_set
 from equigen.quality.strata import Only, within
@@ -182,7 +183,7 @@ def evaluate_sets(
         wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
     planted = None if small is None else _planted(sources["real"], encoded["real"], pixels, autoencoder, seed)
     inputs = Inputs(encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
-                    _streams({name: sources[name].frame for name in generated}), planted)
+                    _streams({name: encoded[name].frame for name in generated}), planted)
     columns = [*(f"label.{name}" for name in named), *(f"attr.{name}" for name in levels)]
     result = measure_sets(inputs, levels, settings, encoder=identity(network), columns=columns, kinds=kinds,
                           intersections=intersections, show=show)
@@ -208,7 +209,7 @@ def _encoded(
     ).values.astype(np.float16)
     own = {attribute: codes(images.frame, attribute, levels[attribute])
            for attribute in levels if attribute in images.attributes}
-    return EncodedSide(images.patients(name), own, features, images.frame, thumbnails)
+    return in_content_order(EncodedSide(images.patients(name), own, features, images.frame, thumbnails), name)
 
 
 def _planted(
@@ -221,7 +222,8 @@ def _planted(
     except InputError as error:
         notes[AUTOENCODER] = f"not tried: {size} px do not fit the autoencoder ({error.problems[0].mend})"
     rows = planted_rows(real.patients, seed)
-    changed = changed_images(read_pixels(images, rows, size), seed, None if notes else coder)
+    places = real.frame.index.to_numpy()[rows]  # rows are in the order of their content, images in the table's
+    changed = changed_images(read_pixels(images, places, size), seed, None if notes else coder)
     return Planted(rows, {name: thumbnail_rows(values) for name, values in changed.items()}, notes)
 
 
@@ -245,6 +247,8 @@ def measure_sets(
         InputError: features are not finite.
 
     """
+    inputs = replace(inputs, real=in_content_order(inputs.real), train=inputs.train and in_content_order(inputs.train),
+                     sets={name: in_content_order(side) for name, side in inputs.sets.items()})
     if set(inputs.wanted) & set(SEMANTIC):
         train = inputs.train.annotated() if inputs.train is not None else None
         order = {f"attr.{name}": groups for name, groups in levels.items()}
@@ -342,13 +346,6 @@ def _streams(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """One random stream for the sets that answer the same requests in the same order, others apart."""
     streams: dict[str, str] = {}
     for name, frame in frames.items():
-        like = [other for other in streams if _request(frames[other]).equals(_request(frame))]
+        like = [other for other in streams if request_of(frames[other]).equals(request_of(frame))]
         streams[name] = streams[like[0]] if like else ("generated" if not streams else f"generated/{name}")
     return streams
-
-
-def _request(frame: pd.DataFrame) -> pd.DataFrame:
-    asked = [name for name in frame.columns
-             if str(name) in {"patient", "seed", "prompt"} or str(name).startswith(("attr.", "label."))]
-    strings = frame[sorted(asked, key=str)].astype(object).where(frame[sorted(asked, key=str)].notna(), None)
-    return strings.map(str).reset_index(drop=True) if asked else pd.DataFrame(index=np.arange(len(frame)))

@@ -14,13 +14,13 @@ from equigen.report.metrics import Metric, metric, ordered
 from equigen.report.pictures import alt_text, axis_name
 from equigen.report.rounding import ABSENT, interval, known, listing, number, p_text, signed
 from equigen.report.words import is_intersection, singles
-from equigen.report.words_comparison import FIRM, HEADLINES, difference_verdict, row_name, seed_words
+from equigen.report.words_comparison import FIRM, HEADLINES, difference_verdict, row_name, seed_words, with_holm
 
 _INTRO = (
     "Every set of generated images against the reference, on the same real images and in the same resamples, so "
     "that what they share cancels. The axis says on which side of 0 is better; of a gap, smaller is better. An "
     "interval that holds 0 establishes nothing, nor does one whose p-value, where given, is above 0.05. "
-    "Nothing here is corrected for the number of comparisons unless a note says so. "
+    "P-values and intervals are those of one row alone; verdicts are corrected over rows. "
 )
 
 
@@ -28,6 +28,7 @@ def compared_section(comparison: pd.DataFrame) -> Section | None:
     """Differences of the headline metrics in full, the other metrics folded; None where nothing is compared."""
     if comparison.empty:
         return None
+    comparison = with_holm(comparison)
     rows = singles(comparison)
     pairs = [(name, encoder) for name in ordered(in_order(rows["metric"]))
              for encoder in in_order(rows.loc[rows["metric"] == name, "encoder"])]  # fmt: skip

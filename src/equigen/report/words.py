@@ -62,10 +62,13 @@ def corrected(row: Any) -> str:
 def against_real(row: Any, metric: Metric) -> bool | None:
     """Whether a row is worse than what real images give, by its interval: None where one of them is unknown.
 
-    Worse means that the whole interval lies on the worse side of ``floor``.
+    Worse means that ``p_floor``, which counts the floor's own sampling error, is at most 0.05; where a row has none,
+    that the whole interval lies on the worse side of ``floor``.
     """
     if not metric.better or not all(known(row[name]) for name in ("estimate", "ci_low", "ci_high", "floor")):
         return None
+    if known(row.get("p_floor")):
+        return bool(row["p_floor"] <= LEVEL)
     return bool(row["ci_low"] > row["floor"] if metric.better == "lower" else row["ci_high"] < row["floor"])
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from equigen.report.figures import REFERENCES
@@ -11,10 +13,13 @@ from equigen.report.frames import in_order
 from equigen.report.layout import Sentence
 from equigen.report.metrics import Metric, metric
 from equigen.report.rounding import known, listing, signed_with_interval
-from equigen.report.words import LEVEL, by_mechanism, singles
+from equigen.report.words import LEVEL, by_mechanism, is_intersection, singles
+from equigen.statistics import holm
 
 TOPIC = "Generators compared"
 SEEDS = 3
+SIDE = NormalDist().inv_cdf(0.975)
+FAR = 30.0  # standard errors, beyond which a p-value is 0 for any purpose
 HEADLINES = ["kd", "near_copies", "semantic_auc"]
 FIRM = ["better", "worse", "higher", "lower"]
 UNDECIDED = "no difference established"
@@ -25,7 +30,8 @@ def difference_verdict(row: Any) -> str:
 
     A difference is established when its interval leaves zero out and, where a p-value is given, that is at
     most 0.05. Which sign is better depends on the metric; a smaller gap is better for all of them. A metric
-    without a direction is ``higher`` or ``lower``. Without an interval nothing is established.
+    without a direction is ``higher`` or ``lower``. Without an interval nothing is established, nor where ``p_holm``
+    (``with_holm``) is above 0.05.
     """
     if not known(row["difference"]):
         return "not evaluated"
@@ -33,6 +39,8 @@ def difference_verdict(row: Any) -> str:
     if not known(low) or not known(high):
         return "no interval: nothing is established"
     if low <= 0 <= high or (known(row["p_value"]) and row["p_value"] > LEVEL):
+        return UNDECIDED
+    if known(row.get("p_holm")) and row["p_holm"] > LEVEL:
         return UNDECIDED
     rises = low > 0
     wanted = "lower" if row["group"] == "gap" else metric(row["metric"]).better
@@ -47,7 +55,8 @@ def comparison_sentences(comparison: pd.DataFrame) -> list[Sentence]:
         return []
     names = [name for name in HEADLINES if (comparison["metric"] == name).any()]
     chosen = names or in_order(comparison["metric"])[:1]
-    rows = singles(_first_encoder(comparison[comparison["metric"].isin(chosen)]))
+    rows = singles(_first_encoder(with_holm(comparison)))
+    rows = rows[rows["metric"].isin(chosen)]
     pairs = rows[["run", "difference_to"]].drop_duplicates().to_dict("records")
     said = [
         _pair(part, pair, chosen)
@@ -55,6 +64,29 @@ def comparison_sentences(comparison: pd.DataFrame) -> list[Sentence]:
         if not (part := rows[(rows["run"] == pair["run"]) & (rows["difference_to"] == pair["difference_to"])]).empty
     ]
     return [_seeds(comparison), *said]
+
+
+def with_holm(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The rows with ``p_holm``: p adjusted by Holm over what is said of one set against another; es is not in it.
+
+    A family is the headline metrics of one pair of sets and one encoder, whole set, groups and gaps; each other metric
+    is a family of its own, and so are the intersections. The table's p-values cannot be below 2 / (1 + replicates),
+    which no family of many rows survives, so p is taken from difference and interval as those of a normal variable, and
+    no smaller p counts where the table's is above 0.05 already.
+    """
+    rows = comparison.reset_index(drop=True).assign(p_holm=np.nan)
+    named = [name for name in HEADLINES if (rows["metric"] == name).any()]
+    family = rows["metric"].where(~rows["metric"].isin(named), "headlines")
+    keys = [rows["run"], rows["difference_to"], rows["encoder"], family, is_intersection(rows)]
+    wide = rows["ci_high"] - rows["ci_low"]
+    tested = rows["difference"].notna() & wide.notna() & (rows["group"] != "es")
+    for _, part in rows[tested].groupby(keys, sort=False, dropna=False):
+        error = (part["ci_high"] - part["ci_low"]).to_numpy(float) / (2 * SIDE)
+        size = np.abs(part["difference"].to_numpy(float))
+        score = np.divide(size, error, out=np.where(size > 0, np.inf, 0.0), where=error > 0)
+        p = np.array([2 * NormalDist().cdf(-min(float(value), FAR)) for value in score])
+        rows.loc[part.index, "p_holm"] = holm(p)
+    return rows
 
 
 def _first_encoder(rows: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +143,8 @@ def few_seeds(comparison: pd.DataFrame) -> bool:
 def seed_words(comparison: pd.DataFrame) -> str:
     """What a difference between sets of images says, and does not say, about the ways of training."""
     few = [name for name, runs in _families(comparison).items() if len(runs) < SEEDS]
-    text = "The intervals hold which patients and images were drawn, not another training run."
+    text = ("The intervals hold which patients and images were drawn, not another training run. Better and worse are "
+            "said where they stand after Holm's correction over the groups, gaps and metrics of a comparison.")
     if not few:
         return f"{text} Each generator was trained with at least {SEEDS} seeds: read the differences seed by seed."
     return (

@@ -23,13 +23,17 @@ from equigen.report.words import (
     verdict,
     worst_group,
 )
+from equigen.statistics import holm
 
 TOPIC = "Memorisation"
 JUDGED = ["near_copies", "nn_ratio", "authenticity"]
 HINT = (
     "Closeness to a training image is a hint of copying, not a proof of it: look at the closest pairs. In "
-    "brackets 95 % intervals; what held-out images give is taken as known, so a small group can seem closer by chance."
+    "brackets 95 % intervals; "
 )
+FIXED = "what held-out images give is taken as known, so a small group can seem closer by chance."
+TESTED = ("whether images are closer than held-out ones is tested with the error of both, and corrected over all that "
+          "is compared for a set (Holm).")
 
 
 def memorisation_sentences(quality: pd.DataFrame) -> list[Sentence]:
@@ -39,7 +43,8 @@ def memorisation_sentences(quality: pd.DataFrame) -> list[Sentence]:
         return []
     rows = singles(rows[rows["encoder"] == in_order(rows["encoder"])[0]])
     runs = [_run(rows[rows["run"] == run], run) for run in in_order(rows["run"])]
-    return [Sentence(HINT, "note", TOPIC), *runs]
+    tested = "p_floor" in rows and rows["p_floor"].notna().any()
+    return [Sentence(HINT + (TESTED if tested else FIXED), "note", TOPIC), *runs]
 
 
 def power_sentences(power: pd.DataFrame) -> list[Sentence]:
@@ -63,6 +68,7 @@ def share(value: float) -> str:
 def _run(rows: pd.DataFrame, run: str) -> Sentence:
     """One run: the whole set first, then groups closer than held-out images, then gaps."""
     names = [name for name in JUDGED if (rows["metric"] == name).any()]
+    rows = _corrected_floors(rows)
     overall = [text for name in names if (text := _whole(rows[rows["metric"] == name], metric(name)))]
     closer = [text for name in names if (text := _closer(rows[rows["metric"] == name], metric(name)))]
     gaps, unequal = _gaps(rows, names)
@@ -70,6 +76,16 @@ def _run(rows: pd.DataFrame, run: str) -> Sentence:
     held = closer or [_none_closer(rows)]
     tone = "caution" if closer or unequal else "chance"
     return Sentence(lead, tone, TOPIC, tuple(filter(None, [*held, *gaps, _answer(gaps, unequal)])))
+
+
+def _corrected_floors(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one run with ``p_floor`` adjusted by Holm over all of its figures and groups."""
+    if "p_floor" not in rows:
+        return rows
+    tested = rows["p_floor"].notna()
+    adjusted = rows["p_floor"].copy()
+    adjusted[tested] = holm(rows.loc[tested, "p_floor"].to_numpy(float))
+    return rows.assign(p_floor=adjusted)
 
 
 def _whole(rows: pd.DataFrame, words: Metric) -> str:
