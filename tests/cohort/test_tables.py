@@ -72,5 +72,5 @@ def test_frames_of_any_type():
 def test_positive_levels_and_spellings():
     assert binary_order(["glaucoma", "normal"], "l", "c") == (["normal", "glaucoma"], [])
     assert binary_order(["ill", "nevus"], "l", "c")[1]
-    assert spelling_variants(["7", "007", "e\u0301", "\u00e9", "q"]) == [{"7": 1, "007": 1}, {"e\u0301": 1, "\u00e9": 1}]
+    assert spelling_variants(["7", "007", "e\u0301", "\u00e9"]) == [{"7": 1, "007": 1}, {"e\u0301": 1, "\u00e9": 1}]
     assert is_rounded("1.23457E+11") and not is_rounded("1E5")
