@@ -198,7 +198,7 @@ def test_audit_and_report_name_what_is_wrong(tmp_path):
     assert "nothing.csv" in refused("audit", tmp_path / "nothing.csv", "--out", tmp_path / "f")
     assert "give --quality, --fairness or both" in refused("report", "--out", tmp_path / "r")
     assert "no such file" in refused("report", "--out", tmp_path / "r", "--quality", tmp_path / "q.parquet")
-    assert "p.csv: is no Parquet file" in refused("report", "--out", tmp_path / "r", "--quality", tmp_path / "p.csv")
+    assert "p.csv: is no readable" in refused("report", "--out", tmp_path / "r", "--quality", tmp_path / "p.csv")
     assert not (tmp_path / "r").exists() and not (tmp_path / "f").exists()
 
 

@@ -42,7 +42,7 @@ def test_what_somebody_wrote_by_hand(tmp_path):
     ("seed,guidance,steps\n1,2,4\n,x,4\n", r"row 3, column 'guidance', .*: 'x' is no number"),
     ("seed,guidance,steps\n1,2,4\n,2,4\n", r"row 3, column 'seed', .*: '' is no whole number"),
     ("seed,steps\n1,2.5\n", r"row 2, column 'steps', .*: '2\.5' is no whole number"),
-    ("", r"cannot be read \(No columns"),
+    ("", r"is empty"),
     ("a,b\n1,2,3,4\n1,2\n1,2,3,4,5,6\n", "cannot be read"),
 ])  # fmt: skip
 def test_what_cannot_be_read_is_told_with_its_row(tmp_path, text, words):
@@ -53,8 +53,16 @@ def test_what_cannot_be_read_is_told_with_its_row(tmp_path, text, words):
 
 def test_files_that_are_no_tables(tmp_path):
     (tmp_path / "p.parquet").write_text("x")
-    for name in ("p.parquet", "none.csv"):
-        with pytest.raises(InputError, match="give a table that `equigen plan` wrote"):
+    for name, words in (("p.parquet", "is no readable Parquet file"), ("none.csv", "there is no such file")):
+        with pytest.raises(InputError, match=words):
             read_plan(tmp_path / name)
     with pytest.raises(InputError, match=r"plan\.xlsx: is no kind of table that is known .name it with \.csv, \.tsv"):
         write_plan(tmp_path / "plan.xlsx", ROWS)
+
+
+@pytest.mark.parametrize("seed", ["18446744073709551616", "9223372036854775808", "-1", "1.5", "", "1e3", "1_0", "x"])
+def test_seeds_that_cannot_be_held_are_named_with_their_row(tmp_path, seed):
+    file = tmp_path / "p.csv"
+    file.write_text(f"label.dx,seed,guidance,steps\na,3,2,2\n\na,{seed},2,2\n")
+    with pytest.raises(InputError, match="row 4, column 'seed'"):
+        read_plan(file)

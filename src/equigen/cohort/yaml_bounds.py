@@ -22,7 +22,7 @@ def check_bounds(text: str) -> None:  # noqa: C901  (one branch an event)
     nodes = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
-            size = sizes.get(event.anchor, 0)
+            size = sizes.get(str(event.anchor), 0)
             if size is None:
                 raise _fault(f"'*{event.anchor}' stands within what it means", event)
             nodes += size
@@ -46,4 +46,4 @@ def check_bounds(text: str) -> None:  # noqa: C901  (one branch an event)
 
 
 def _fault(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type, unused-ignore]
