@@ -12,11 +12,13 @@ import torch
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, check_unseen
+from equigen.cohort.check import check_image
+from equigen.cohort.persons import same_files_note
 from equigen.devices import best_device
 from equigen.diagnosis.fit import FitSettings, Pool, fit
 from equigen.diagnosis.networks import Card, Classifier
 from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe, parse_recipe, recipe_names
-from equigen.diagnosis.sources import Arm, Data, Folders, read_source, synthetic_folders
+from equigen.diagnosis.sources import Arm, Data, Folders, Source, read_source, synthetic_folders
 from equigen.diagnosis.targets import encode, outputs, tasks
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, read_parquet, write_json, write_parquet
@@ -81,6 +83,9 @@ def diagnose(
     for name, source in sources.items():
         if show and source.remark:
             console.print(f"{name}: {source.remark}", style="yellow", markup=False)
+    if show:
+        for remark in _same_files(cohort, sources):
+            console.print(remark, style="yellow", markup=False)
     chosen = _recipes(ratios, recipes, list(sources))
     _check_splits(cohort)
     where = torch.device(device or best_device())
@@ -99,6 +104,20 @@ def diagnose(
     if out is not None:
         write_parquet(Path(out) / PREDICTIONS, table)
     return table
+
+
+def _same_files(cohort: Cohort, sources: Mapping[str, Source]) -> list[str]:
+    """Held-out files that are byte for byte training files, real or synthetic, in words."""
+    if "sha256" not in cohort.frame.columns:
+        return []
+    training = cohort.frame["split"] == "train"
+    train, held_out = cohort.frame[training], cohort.frame[~training]
+    found = [same_files_note(held_out, train, "held-out images", "training images")]
+    for name, source in sources.items():
+        paths = [str(source.folder / image) for image in source.table["image"]]
+        made = pd.DataFrame({"image": paths, "sha256": [check_image(path, decoded=False).sha256 for path in paths]})
+        found.append(same_files_note(made, held_out, f"images of {name}", "held-out real images"))
+    return [remark for remark in found if remark]
 
 
 def _labels(cohort: Cohort, label: str | Sequence[str] | None) -> list[str]:
