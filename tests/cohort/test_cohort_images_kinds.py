@@ -20,9 +20,12 @@ def test_big_endian_values_are_read_as_little_endian_ones(tmp_path):
         assert np.array_equal(read_image(tmp_path / name)[:, :, 0], GREY)
 
 
-@pytest.mark.parametrize(("sides", "shape"), [(["2", "1"], (2, 4, 3)), (["1", "2"], (1, 8, 3)), (["1", "1"], (1, 4, 3))])
-def test_pixels_are_made_square(tmp_path, sides, shape):
-    assert read_image(dicom(tmp_path / "a.dcm", CT, PixelSpacing=sides)).shape == shape
+SHAPES = {"2 1": (2, 4, 3), "1 2": (1, 8, 3), "1 1": (1, 4, 3)}
+
+
+@pytest.mark.parametrize("sides", SHAPES)
+def test_pixels_are_made_square(tmp_path, sides):
+    assert read_image(dicom(tmp_path / "a.dcm", CT, PixelSpacing=sides.split())).shape == SHAPES[sides]
 
 
 def test_padding_does_not_enter_the_window(tmp_path):
