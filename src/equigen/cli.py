@@ -18,7 +18,7 @@ from equigen.cli_inputs import BlindOption, NamesOption, numbers, open_cohort, p
 from equigen.cli_screen import pairs as show_pairs
 from equigen.cli_screen import screen
 from equigen.cli_train import CohortArgument, Settings, encode, train
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, listing
 from equigen.processes import part
 from equigen.progress import console
 
@@ -77,12 +77,12 @@ def cohort_check(
 
     from equigen.cohort import print_counts
 
-    checked = open_cohort(cohort, quarantine)
+    checked = open_cohort(cohort, quarantine, warn=False)
     checked.save(out)
     print_counts(checked, Console())
     for word, problems in (("warning", checked.warnings), ("left out", checked.quarantined)):
-        for problem in problems:
-            console.print(f"[yellow]{word}[/yellow] {escape(str(problem))}", highlight=False, soft_wrap=True)
+        for line in listing(problems):
+            console.print(f"[yellow]{word}[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
     left = len({problem.row for problem in checked.quarantined})
     typer.echo(f"{len(checked)} images, {left} rows left out: {out / 'cohort.parquet'}")
 

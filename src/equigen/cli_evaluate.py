@@ -157,6 +157,9 @@ def named_paths(items: Sequence[str]) -> dict[str, Path]:
         if not chosen or chosen in named:
             problem = Problem(f"'{chosen}' names two sets", f"give each a name: --generated other={path}")
             raise InputError("Every generated set needs a name of its own.", [problem])
+        if chosen in {"real", "train"}:
+            problem = Problem(f"'{chosen}' names a side of the comparison", f"name it: --generated other={path}")
+            raise InputError(f"A generated set cannot be called '{chosen}'.", [problem])
         named[chosen] = path
     return named
 

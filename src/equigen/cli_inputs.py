@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, listing
 from equigen.files import read_parquet
 from equigen.processes import leads
+from equigen.progress import console
 
 BlindOption = Annotated[
     bool, typer.Option("--blind", help="Leave real images and their file names out of the report.")
@@ -31,10 +33,11 @@ def say(words: object) -> None:
         typer.echo(words)
 
 
-def open_cohort(path: Path, quarantine: bool = False, large: bool = False) -> Any:
+def open_cohort(path: Path, quarantine: bool = False, large: bool = False, warn: bool = True) -> Any:
     """A cohort from cohort.yaml, from a folder that holds one, or from a saved folder.
 
-    ``large``: a saved one as a ``Manifest``, which takes no Python object per row.
+    ``large``: a saved one as a ``Manifest``, which takes no Python object per row. ``warn``: print what should be known
+    of one that is read anew.
     """
     from equigen.cohort import Cohort, Manifest
     from equigen.cohort.table import is_table
@@ -55,7 +58,17 @@ def open_cohort(path: Path, quarantine: bool = False, large: bool = False) -> An
             file=str(path),
         )
         raise InputError("There is no cohort here.", [problem])
-    return Cohort.read(path / "cohort.yaml" if path.is_dir() else path, quarantine=quarantine)
+    found = Cohort.read(path / "cohort.yaml" if path.is_dir() else path, quarantine=quarantine)
+    if warn:
+        print_warnings(found.warnings)
+    return found
+
+
+def print_warnings(problems: Sequence[Problem]) -> None:
+    """Print what should be known of images that can be used, to standard error; of several processes one prints."""
+    if leads():
+        for line in listing(problems):
+            console.print(f"warning {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def is_cohort(path: Path) -> bool:
@@ -80,7 +93,9 @@ def image_side(
         word = "is neither a table (.csv, .tsv, .parquet), a cohort.yaml nor a folder" if path.exists() else "not found"
         raise InputError("There are no images to evaluate.", [Problem(word, "check the path", file=str(path))])
     try:
-        return Cohort.from_table(path, groups or [], labels=labels or [], image=image, patient=patient)
+        found = Cohort.from_table(path, groups or [], labels=labels or [], image=image, patient=patient)
+        print_warnings(found.warnings)
+        return found
     except InputError as error:
         problems = [_with_option(problem, {image: "--image", patient: "--patient"}) for problem in error.problems]
         raise InputError(error.title, problems) from error

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+ALIKE = 20  # problems of one kind that are each given their line
 
 
 class EquigenError(Exception):
@@ -30,7 +33,27 @@ class Problem:
         place += [f"column '{self.column}'"] if self.column is not None else []
         place += [self.file] if self.file is not None else []
         head = ", ".join(place)
-        return f"{head + ': ' if head else ''}{self.message} ({self.mend})"
+        return readable(f"{head + ': ' if head else ''}{self.message} ({self.mend})")
+
+
+def readable(text: str) -> str:
+    """The same text with bytes that are no UTF-8 (of a file's name) written out, so that it can be printed."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def listing(problems: Sequence[Problem]) -> list[str]:
+    """A line for every problem, but three and a count for those of one kind (alike but for row and quoted words)."""
+    kinds: dict[tuple[str, str | None, str | None], list[Problem]] = {}
+    for problem in problems:
+        message = re.sub(r"'[^']*'", "''", problem.message) if problem.row is not None else str(id(problem))
+        kinds.setdefault((message, problem.column, problem.file), []).append(problem)
+    lines = []
+    for alike in kinds.values():
+        short = alike if len(alike) <= ALIKE else alike[:3]
+        lines += [str(problem) for problem in short]
+        if len(alike) > len(short):
+            lines.append(f"... and {len(alike) - len(short)} more rows like these (to row {alike[-1].row})")
+    return lines
 
 
 class InputError(EquigenError):
@@ -44,7 +67,8 @@ class InputError(EquigenError):
     def __init__(self, title: str, problems: Sequence[Problem] = ()) -> None:
         self.title = title
         self.problems = list(problems)
-        lines = [f"  {problem}" for problem in self.problems[: self.SHOWN]]
-        hidden = len(self.problems) - self.SHOWN
+        told = listing(self.problems)
+        lines = [f"  {line}" for line in told[: self.SHOWN]]
+        hidden = len(told) - self.SHOWN
         lines += [f"  ... and {hidden} more"] if hidden > 0 else []
-        super().__init__("\n".join([title, *lines]))
+        super().__init__(readable("\n".join([title, *lines])))

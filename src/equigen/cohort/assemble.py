@@ -11,6 +11,7 @@ import pandas as pd
 
 from equigen.cohort.check import (
     check_images,
+    dim_warnings,
     identical_across,
     identical_warnings,
     joined_patients,
@@ -69,13 +70,14 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
     located.problems += add_members(table, [column for _, column in spec.columns()], located.paths)
     found, problems = _apply_roles(table, spec, located)
     found.warnings = [*table_notes(table), *found.warnings]
-    problems += _check_files(found.frame, spec, reading)
+    faults, remarks = _check_files(found.frame, spec, reading)
+    problems += faults
     problems += _leaks(_sound(found.frame, problems, reading.quarantine), spec)
     _refuse(spec, problems, reading.quarantine)
     frame = _sound(found.frame, problems, True).reset_index(drop=True)
     if frame.empty:
         raise InputError(f"Cohort '{spec.name}' has no usable row.", problems)
-    found.warnings += identical_warnings(frame)
+    found.warnings += identical_warnings(frame) + remarks
     if spec.patient is not None:
         binned = [name for name, role in spec.attributes.items() if role.bins is not None]
         found.warnings += contradictions(frame, found.attributes, binned)
@@ -237,8 +239,8 @@ def _given_splits(
     return found
 
 
-def _check_files(frame: pd.DataFrame, spec: CohortSpec, reading: Reading) -> list[Problem]:
-    """Fill in ``sha256`` and report every image that cannot be used."""
+def _check_files(frame: pd.DataFrame, spec: CohortSpec, reading: Reading) -> tuple[list[Problem], list[Problem]]:
+    """Fill in ``sha256``; the problem of every image that cannot be used, and warnings of those that show nothing."""
     column = "+".join(spec.image.columns)
     here = frame.index[frame["path"] != ""]
     problems = []
@@ -249,7 +251,7 @@ def _check_files(frame: pd.DataFrame, spec: CohortSpec, reading: Reading) -> lis
         if item.fault is not None:
             row, image = frame.loc[index, ["row", "image"]]
             problems.append(item.fault.problem(f"'{image}'", int(row), column))
-    return problems
+    return problems, dim_warnings(list(frame.loc[here, "image"]), checked)
 
 
 def _leaks(frame: pd.DataFrame, spec: CohortSpec) -> list[Problem]:

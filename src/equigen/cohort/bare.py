@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from equigen.cohort.faults import ImageFault
 from equigen.cohort.images import SUFFIXES
+from equigen.cohort.opening import open_image
 from equigen.errors import InputError, Problem
 
 
@@ -37,8 +40,11 @@ def _columns(names: Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     return dict(names) if isinstance(names, Mapping) else {name: name for name in names}
 
 
-def folder_values(folder: Path, groups: list[str]) -> tuple[dict[str, Any], pd.DataFrame]:
-    """A cohort specification for a folder of images, and the table that it lacks.
+def folder_values(folder: Path, groups: list[str]) -> tuple[dict[str, Any], pd.DataFrame, list[Problem]]:
+    """A cohort specification for a folder of images, the table that it lacks, and what was passed over in it.
+
+    Images are files with one of ``SUFFIXES``, and files without a suffix (or with a number as in a UID) that begin as
+    DICOM, PNG, JPEG or TIFF do. Hidden and system folders, hidden files and linked folders are passed over.
 
     Raises:
         InputError: groups are asked of it, or it has no image.
@@ -47,10 +53,10 @@ def folder_values(folder: Path, groups: list[str]) -> tuple[dict[str, Any], pd.D
     if groups:
         problem = Problem(f"groups: {', '.join(groups)}", "give a table with these columns", file=str(folder))
         raise InputError("A folder of images has no groups.", [problem])
-    found = sorted(item.relative_to(folder).as_posix() for item in folder.rglob("*") if _is_image(item))
-    if not found:
+    images, remarks = _listing(folder)
+    if not images:
         problem = Problem("there is no image in it", f"it may hold {', '.join(SUFFIXES)}", file=str(folder))
-        raise InputError("The folder has no images.", [problem])
+        raise InputError("The folder has no images.", [problem, *remarks])
     values = {
         "name": _name(folder),
         "table": folder.name or ".",
@@ -58,12 +64,74 @@ def folder_values(folder: Path, groups: list[str]) -> tuple[dict[str, Any], pd.D
         "patient": None,
         "split": {"fractions": {"test": 1.0}},
     }
-    index = pd.RangeIndex(2, len(found) + 2, name="row")
-    return values, pd.DataFrame({"file": found}, index=index, dtype=object)
+    index = pd.RangeIndex(2, len(images) + 2, name="row")
+    return values, pd.DataFrame({"file": images}, index=index, dtype=object), remarks
+
+
+_SYSTEM = {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "lost+found", "#snapshot",
+           "system volume information", "__pycache__"}  # fmt: skip
+_OTHER = {".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".avif", ".heic", ".heif",
+          ".ico", ".tga", ".psd", ".svs", ".ndpi", ".nii", ".mha", ".mhd", ".nrrd", ".npy", ".pjpeg",
+          ".jif", ".apng", ".ima"}  # fmt: skip
+_STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*")
+
+
+def _listing(folder: Path) -> tuple[list[str], list[Problem]]:
+    """Paths of a folder's images relative to it, sorted, and a problem for every kind that was passed over."""
+    images, hidden, other, links = list[str](), list[str](), list[str](), list[str]()
+    for place, folders, files in os.walk(folder):
+        relative = Path(place).relative_to(folder)
+        unseen = any(part.startswith(".") or part.lower() in _SYSTEM for part in relative.parts)
+        links += [(relative / name).as_posix() for name in folders if (Path(place) / name).is_symlink()]
+        for name in files:
+            path = (relative / name).as_posix()
+            if unseen or name.startswith("."):
+                if Path(name).suffix.lower() in SUFFIXES:
+                    hidden.append(path)
+            elif _is_image(Path(place) / name):
+                images.append(path)
+            elif _may_be_image(Path(place) / name):
+                other.append(path)
+    remarks = [
+        _passed_over(hidden, "images in hidden or system folders, or hidden themselves,", "", folder),
+        _passed_over(other, "files that may be images", "convert them to PNG to have them read", folder),
+        _passed_over(links, "linked folders", "copy their images into the folder, or give a table", folder),
+    ]
+    return sorted(images), [item for item in remarks if item is not None]
+
+
+def _passed_over(paths: list[str], what: str, mend: str, folder: Path) -> Problem | None:
+    if not paths:
+        return None
+    ends = sorted({Path(path).suffix.lower() for path in paths if Path(path).suffix})
+    kinds = f" ({', '.join(ends[:8])})" if ends and "may be" in what else ""
+    examples = ", ".join(f"'{path}'" for path in sorted(paths)[:3])
+    message = f"{len(paths)} {what}{kinds} were passed over, such as {examples}"
+    return Problem(message, mend or "move them if they belong to the images", file=str(folder))
 
 
 def _is_image(item: Path) -> bool:
-    return item.suffix.lower() in SUFFIXES and not item.name.startswith(".") and item.is_file()
+    suffix = item.suffix.lower()
+    if suffix in SUFFIXES:
+        return item.is_file()
+    bare = (not suffix or suffix[1:].isdecimal()) and item.name.upper() != "DICOMDIR"
+    return bare and _begins_as_image(item)
+
+
+def _may_be_image(item: Path) -> bool:
+    """Whether a file that is not read looks like an image, by its name or how it begins."""
+    if item.name.upper() == "DICOMDIR":
+        return False
+    return item.suffix.lower() in _OTHER or item.name.lower().endswith(".nii.gz") or _begins_as_image(item)
+
+
+def _begins_as_image(item: Path) -> bool:
+    try:
+        with open_image(item) as handle:
+            head = handle.read(132)
+    except (ImageFault, OSError):
+        return False
+    return head[128:132] == b"DICM" or head.startswith(_STARTS)
 
 
 def _name(place: Path) -> str:

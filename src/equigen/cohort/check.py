@@ -9,15 +9,18 @@ from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from equigen.cohort.faults import ImageFault
-from equigen.cohort.images import decode
+from equigen.cohort.images import decode_values
 from equigen.cohort.opening import closed, open_image, reading_order, state_of
 from equigen.errors import Problem
 from equigen.progress import progress_bar
 
 BLOCK = 4096  # images that wait for a thread at a time
+DIM = 16  # levels of 255: 12 bits in a 16-bit file reach no further
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,7 @@ class Checked:
 
     sha256: str
     fault: ImageFault | None = None
+    dim: tuple[str, int | None] | None = None  # "nearly black" or "nearly constant", and the file's greatest value
 
 
 _seen: dict[tuple[str, int, int, bool], Checked] = {}  # (path, bytes, mtime, decoded) of this process
@@ -50,11 +54,41 @@ def _check(file: Path, decoded: bool) -> Checked:
     except ImageFault as fault:
         return Checked("", fault.with_traceback(None))
     try:
-        if decoded:
-            decode(file)
+        found = decode_values(file) if decoded else None
     except ImageFault as fault:
         return Checked(sha256, fault.with_traceback(None))
-    return Checked(sha256)
+    dim = _dimness(found.pixels) if found is not None else ""
+    return Checked(sha256, None, (dim, found.top) if dim and found is not None else None)
+
+
+def _dimness(pixels: NDArray[np.uint8]) -> str:
+    """The word for an image of which 98 % of the pixels show nothing: "nearly black" or "nearly constant", else ""."""
+    step = max(1, int((pixels.shape[0] * pixels.shape[1] / 65_536) ** 0.5))
+    part = pixels[::step, ::step]
+    shares = [np.cumsum(np.bincount(part[:, :, colour].ravel(), minlength=256)) for colour in range(3)]
+    low, high = ([int(np.searchsorted(share, share[-1] * cut)) for share in shares] for cut in (0.01, 0.99))
+    if max(high) <= DIM:
+        return "nearly black"
+    return "nearly constant" if all(b - a <= DIM for a, b in zip(low, high, strict=True)) else ""
+
+
+def dim_warnings(images: Sequence[str], checked: Sequence[Checked]) -> list[Problem]:
+    """A warning for every kind of image that shows nearly nothing once read: how many, why, and three of them."""
+    kinds: dict[tuple[str, bool], list[int]] = {}
+    for place, item in enumerate(checked):
+        if item.dim is not None:
+            kinds.setdefault((item.dim[0], item.dim[1] is not None), []).append(place)
+    problems = []
+    for (word, wide), places in sorted(kinds.items()):
+        names = ", ".join(f"'{images[place]}'" for place in places[:3])
+        verb = "image is" if len(places) == 1 else "images are"
+        message = f"{len(places)} of {len(images)} {verb} {word} once read, such as {names}"
+        if wide:
+            top = max(item.dim[1] or 0 for item in (checked[place] for place in places) if item.dim is not None)
+            message += f": 16-bit values are scaled by their full range, 0 to 65535, and these are at most {top}"
+        mend = "scale the values to the whole range, or save 8 bits" if wide else "check whether their export failed"
+        problems.append(Problem(message, mend))
+    return problems
 
 
 def check_images(paths: Sequence[str], decoded: bool = True, show: bool = True) -> list[Checked]:

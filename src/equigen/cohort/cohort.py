@@ -126,8 +126,9 @@ class Cohort:
         """
         place, reading = Path(table), Reading(quarantine, check_images, show_progress)
         if place.is_dir() and not is_dataset(place):
-            values, listing = folder_values(place, [*groups, *labels])
-            return cls._build(parse_spec(values, str(place)), place, reading, listing)
+            values, listing, remarks = folder_values(place, [*groups, *labels])
+            found = cls._build(parse_spec(values, str(place)), place, reading, listing)
+            return replace(found, warnings=[*remarks, *found.warnings])
         values = table_values(place, groups, labels, image, patient, str(root))
         return cls._build(parse_spec(values, str(place)), place.parent, reading)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import struct
-import zipfile
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from io import BytesIO
 from os import cpu_count
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,25 +16,27 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from equigen.cohort.dicom import decode_dicom, grey_to_rgb
-from equigen.cohort.faults import ImageFault
+from equigen.cohort.arrays import NPY_START, NPZ_KEY, ZIP_START, read_npy, read_npz
+from equigen.cohort.dicom import decode_dicom, grey_to_rgb, is_headless
+from equigen.cohort.faults import ImageFault, quiet_decoders
 from equigen.cohort.opening import open_image, reading_order
 from equigen.errors import InputError, Problem
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".npz", ".dcm", ".dicom")
-NPZ_KEY = "slo_fundus"
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-_BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    struct.error,
-    zlib.error,
-    zipfile.BadZipFile,
-    KeyError,
-    IndexError,
-)
+__all__ = ["NPZ_KEY", "SUFFIXES", "decode", "load_images", "read_image", "square"]
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".npz", ".dcm", ".dicom",
+)  # fmt: skip
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP")
+_PNG_START = b"\x89PNG\r\n\x1a\n"
+_BITS, _PHOTOMETRIC, _SAMPLES = 258, 262, 339  # TIFF tags
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """An image [H, W, 3] uint8, and the greatest value of its file where that holds 16-bit values."""
+
+    pixels: NDArray[np.uint8]
+    top: int | None = None
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
@@ -43,10 +46,12 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     ``equigen.cohort.opening`` for their paths.
 
     * EXIF orientation is applied; transparent parts are laid over black; palettes and CMYK become RGB.
-    * 16-bit grey is scaled by its full range (value / 257); float must lie in 0 to 1.
-    * NPZ: the array ``slo_fundus``, else the only array that looks like an image ([H, W] or [H, W, 3]).
+    * 16-bit grey is scaled by its full range (value / 257); float must lie in 0 to 1. TIFF: both byte orders, 12 bits,
+      WhiteIsZero inverted; signed 8- and 16-bit values are refused. A PNG whose checksums do not fit is refused.
+    * NPZ and NPY: the array ``slo_fundus``, else the only array that looks like an image ([H, W] or [H, W, 3]).
       uint8, uint16, bool, or float (0 to 1, or 0 to 255). Python objects are refused, never unpickled.
-    * DICOM: rescale, window (else percentiles), MONOCHROME1 inverted; identifying tags are never read.
+    * DICOM: modality and VOI look-up tables, rescale, window (else percentiles), MONOCHROME1 inverted, pixels made
+      square; identifying tags are never read.
 
     Raises:
         InputError: missing, not an image, truncated, several pages or frames, too many pixels to open safely.
@@ -60,19 +65,36 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 def decode(path: Path) -> NDArray[np.uint8]:
     """``read_image`` that raises ``ImageFault``, for callers who know the row."""
+    return decode_values(path).pixels
+
+
+def decode_values(path: Path) -> Decoded:
+    """``decode`` with what is known of the file's values."""
     limit = Image.MAX_IMAGE_PIXELS or 89_478_485
-    with open_image(path) as handle:
+    with open_image(path) as handle, quiet_decoders():
         head = handle.read(132)
         handle.seek(0)
+        if not head:
+            raise ImageFault("is empty (0 bytes)", "copy it again from its source, or leave the row out")
         if head[128:132] == b"DICM":
-            return decode_dicom(handle, limit)
-        if head[:4] == b"PK\x03\x04":
-            return _decode_npz(handle, limit)
-        return _decode_pillow(handle, limit)
+            return Decoded(decode_dicom(handle, limit))
+        if head[:4] == ZIP_START:
+            return _from_array(read_npz(handle, limit))
+        if head[:6] == NPY_START:
+            return _from_array(read_npy(handle, limit))
+        if is_headless(head):
+            raise ImageFault(
+                "is a DICOM data set without its file header (the preamble and 'DICM')",
+                "write it as a DICOM file with its header, or leave the row out",
+            )
+        return _decode_pillow(handle, limit, head[:8] == _PNG_START)
 
 
-def _decode_pillow(handle: BinaryIO, limit: int) -> NDArray[np.uint8]:
+def _decode_pillow(handle: BinaryIO, limit: int, png: bool) -> Decoded:
     try:
+        if png:
+            handle = BytesIO(handle.read())
+            _check_png(handle.getbuffer())
         with Image.open(handle, formats=_FORMATS) as image:
             if image.width * image.height > limit:
                 raise ImageFault(
@@ -81,36 +103,70 @@ def _decode_pillow(handle: BinaryIO, limit: int) -> NDArray[np.uint8]:
                 )
             if getattr(image, "n_frames", 1) != 1 and image.format != "MPO":
                 raise ImageFault("holds several pages or frames", "write one image a file")
+            bits, inverted = _tiff_values(image)
             image.load()
-            return _to_rgb(ImageOps.exif_transpose(image))
+            turned = ImageOps.exif_transpose(image)
+            return _to_rgb(turned, bits, inverted)
     except UnidentifiedImageError:
         raise ImageFault(
             "is not an image", "use PNG, JPEG, TIFF, BMP, WebP, NPZ or DICOM, or leave the row out"
         ) from None
     except Image.DecompressionBombError:
         raise ImageFault("has more pixels than is safe to open", "write a smaller image") from None
-    except _BROKEN as error:
+    except ImageFault:
+        raise
+    except Exception as error:  # decoders raise many kinds
         raise ImageFault(
             "is truncated or damaged", "copy it again from its source, or leave the row out"
         ) from error
 
 
-def _to_rgb(image: Image.Image) -> NDArray[np.uint8]:
+def _check_png(data: memoryview) -> None:
+    """Raise ValueError where a checksum of a PNG does not fit, which Pillow does not look at for pixels."""
+    place = 8
+    while place + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, place)
+        end = place + 8 + size
+        if end + 4 > len(data) or zlib.crc32(data[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+            raise ValueError("a chunk is damaged")
+        if data[place + 4 : place + 8] == b"IEND":
+            return
+        place = end + 4
+    raise ValueError("the end is missing")
+
+
+def _tiff_values(image: Image.Image) -> tuple[int, bool]:
+    """Bits of a grey TIFF's values (16 for any other file), and whether Pillow leaves it to us to invert them."""
+    if image.format != "TIFF":
+        return 16, False
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    bits, samples = tags.get(_BITS, (1,))[0], tags.get(_SAMPLES, (1,))[0]
+    if samples == 2 and bits <= 16:
+        raise ImageFault("holds signed values", "save 8- or 16-bit unsigned values")
+    wide = image.mode.startswith("I") or image.mode == "F"
+    return (bits if bits in {12, 16} else 16), wide and tags.get(_PHOTOMETRIC) == 0
+
+
+def _to_rgb(image: Image.Image, bits: int, inverted: bool) -> Decoded:
     """Pillow's modes to 8-bit RGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        return _from_array(np.asarray(image), wide_int=True)
+        found = _from_array(np.asarray(image), wide_int=True, bits=bits)
+        return Decoded(255 - found.pixels, found.top) if inverted else found
+    if image.mode == "LAB":
+        raise ImageFault("has colours that are not read (CIELAB)", "export it as RGB or grey")
     if image.has_transparency_data:
         over = image.convert("RGBA")
         black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        return np.asarray(Image.alpha_composite(black, over).convert("RGB"))
-    return np.asarray(image.convert("RGB"))
+        return Decoded(np.asarray(Image.alpha_composite(black, over).convert("RGB")))
+    return Decoded(np.asarray(image.convert("RGB")))
 
 
-def _from_array(values: NDArray[Any], wide_int: bool = False) -> NDArray[np.uint8]:
-    """A grey or colour array to 8-bit RGB: bool, uint8, uint16 (full range) or float."""
+def _from_array(values: NDArray[Any], wide_int: bool = False, bits: int = 16) -> Decoded:
+    """A grey or colour array to 8-bit RGB: bool, uint8, uint16 (full range of ``bits``) or float."""
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
-    kind = values.dtype
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    kind, top = values.dtype, None
     if wide_int and kind == np.int32 and values.size and values.min() >= 0 and values.max() <= 65535:
         values, kind = values.astype(np.uint16), np.dtype(np.uint16)  # Pillow's mode "I" for 16-bit files
     if kind == np.bool_:
@@ -118,12 +174,13 @@ def _from_array(values: NDArray[Any], wide_int: bool = False) -> NDArray[np.uint
     elif kind == np.uint8:
         eight = values
     elif kind == np.uint16:
-        eight = np.round(values / 257).astype(np.uint8)
+        top = int(values.max())
+        eight = np.round(values / (257 if bits == 16 else (2**bits - 1) / 255)).astype(np.uint8)
     elif kind.kind == "f":
         eight = _from_float(values.astype(np.float64), top=1.0 if wide_int else 255.0)
     else:
-        raise ImageFault(f"holds {kind} values", "save 8- or 16-bit unsigned values")
-    return grey_to_rgb(eight) if eight.ndim == 2 else np.ascontiguousarray(eight)
+        raise ImageFault(f"holds {str(kind)[:20]} values", "save 8- or 16-bit unsigned values")
+    return Decoded(grey_to_rgb(eight) if eight.ndim == 2 else np.ascontiguousarray(eight), top if bits == 16 else None)
 
 
 def _from_float(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
@@ -133,53 +190,6 @@ def _from_float(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
             f"holds values that are not finite or outside 0 to {top:g}", "save values of 0 to 1, or 8 bit"
         )
     return np.round(values * (255.0 if values.max() <= 1 else 1.0)).astype(np.uint8)
-
-
-def _decode_npz(handle: BinaryIO, limit: int) -> NDArray[np.uint8]:
-    """The image in an NPZ, chosen by the arrays' headers, so that nothing else in it is loaded."""
-    try:
-        with zipfile.ZipFile(handle) as archive:
-            headers = {name.removesuffix(".npy"): _npy_header(archive, name) for name in archive.namelist()}
-            key = _choose(headers)
-            shape, dtype = headers[key]
-            if dtype.hasobject:
-                raise ImageFault(
-                    f"holds Python objects under '{key}'",
-                    "save a plain number array; objects are never unpickled",
-                )
-            if int(np.prod(shape)) > 4 * limit:
-                raise ImageFault("has more pixels than is safe to open", "write a smaller image")
-            with archive.open(f"{key}.npy") as member:
-                values = np.lib.format.read_array(member, allow_pickle=False)
-    except _BROKEN as error:
-        raise ImageFault(
-            "is truncated or no NPZ of arrays", "save it again with numpy.savez_compressed"
-        ) from error
-    return _from_array(values)
-
-
-def _npy_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    with archive.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = (
-            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        )
-        shape, _, dtype = read(member)
-    return shape, dtype
-
-
-def _choose(headers: dict[str, tuple[tuple[int, ...], np.dtype[Any]]]) -> str:
-    """The key of the image: ``slo_fundus``, else the sole array of image shape."""
-    if NPZ_KEY in headers:
-        return NPZ_KEY
-    pictures = [
-        key for key, (shape, _) in headers.items()
-        if len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3})
-    ]  # fmt: skip
-    if len(pictures) != 1:
-        found = ", ".join(sorted(pictures)) or "none"
-        raise ImageFault(f"holds not exactly one image array (found: {found})", f"name the image '{NPZ_KEY}'")
-    return pictures[0]
 
 
 def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import pandas as pd
 
@@ -14,7 +14,7 @@ from equigen.cohort.arrow import image_columns, is_dataset, open_dataset
 from equigen.cohort.locate_shards import Members
 from equigen.cohort.shards import leads_out
 from equigen.cohort.spec import CohortSpec, ImageRole, nearest
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, readable
 
 FOLDER = "@folder"  # a column that every table has: the entry of image.folders in which the image was found
 
@@ -44,7 +44,8 @@ def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool 
     else:
         root = (base / role.root).resolve()
         _check_folders(root, role)
-        find = partial(_find, root, role.folders) if role.shards is None else Members(root, role.shards, show).find
+        given = Path(os.path.abspath(base / role.root))  # noqa: PTH100 (links stay)
+        find = partial(_find, root, given, role) if role.shards is None else Members(root, role.shards, show).find
     located = Located(root)
     column = "+".join(role.columns)
     for row, name in zip(table.index, _names(table, role), strict=True):
@@ -62,6 +63,9 @@ def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool 
 
 
 def _check_folders(root: Path, role: ImageRole) -> None:
+    if readable(str(root)) != str(root):
+        problem = Problem("the folder's name is no UTF-8 text", "rename it", file=str(root))
+        raise InputError("The images' folder cannot be used.", [problem])
     lacking = [folder for folder in role.folders if not (root / folder).is_dir()]
     if lacking:
         problems = [
@@ -115,28 +119,73 @@ def _prefix(folder: str) -> str:
     return "" if text == "." else text + "/"
 
 
-def _find(root: Path, folders: list[str], name: str) -> str | tuple[str, str]:
-    """The path relative to the root, or (message, mend)."""
+def _find(root: Path, given: Path, role: ImageRole, name: str) -> str | tuple[str, str]:
+    """The path relative to the root, or (message, mend); ``given`` is the root before links are followed."""
     if not name:
         return "the cell is empty", "name the image, or leave the row out"
+    if (text := readable(name)) != name:
+        return f"the file name '{text}' is no UTF-8 text", "rename the file, or leave the row out"
+    found = _below(root, given, role, name)
+    if isinstance(found, tuple) and "\\" in name:
+        plain = _below(root, given, role, name.replace("\\", "/"))
+        if isinstance(plain, str):
+            return plain
+        if PureWindowsPath(name).anchor:
+            return f"the path '{name}' is a Windows path with a drive", "give paths below image.root, with '/'"
+        return plain if leads_out(name.replace("\\", "/")) else (f"{found[0]}; it has backslashes", found[1])
+    return found
+
+
+def _below(root: Path, given: Path, role: ImageRole, name: str) -> str | tuple[str, str]:
     pure = PurePosixPath(name)
+    if pure.is_absolute() and ".." not in pure.parts and "\0" not in name:
+        for base in (root, given):
+            if pure.is_relative_to(base):
+                return _below(root, given, role.model_copy(update={"folders": ["."]}), str(pure.relative_to(base)))
+        return f"the path '{name}' is absolute and leads out of the image root", "give paths below image.root"
     if leads_out(name):
         return f"the path '{name}' leads out of the image root", "give paths below image.root, without '..'"
-    for folder in folders:
+    strange = ""
+    for folder in role.folders:
         relative = (PurePosixPath(folder) / pure).as_posix()
         full = os.path.join(root, relative)  # noqa: PTH118 (a Path per row doubles the time)
         if os.path.isfile(full):  # noqa: PTH113
-            real = os.path.realpath(full)
-            if os.path.commonpath([real, str(root)]) != str(root):
-                return (
-                    f"'{relative}' is a link that leads out of the image root",
-                    "copy the file below image.root",
-                )
-            return relative
+            return _link_fault(root, relative, full, role.links) or relative
+        if os.path.lexists(full):
+            strange = relative
+    if strange:
+        kind = "a folder" if (root / strange).is_dir() else "no ordinary file (a pipe, a device or a broken link)"
+        return f"'{strange}' is {kind}", "name an image file, or leave the row out"
     return (
         f"there is no image '{name}' below {root}",
         "check image.root and image.suffix, or leave the row out",
     )
+
+
+def _link_fault(root: Path, relative: str, full: str, links: bool) -> tuple[str, str] | None:
+    """(message, mend) where a link leads a path out of the root, or out of the folder that the user linked."""
+    real = os.path.realpath(full)
+    if _inside(real, str(root)):
+        return None
+    parts = PurePosixPath(relative).parts
+    places = [os.path.join(root, *parts[: count + 1]) for count in range(len(parts) - 1)]  # noqa: PTH118
+    linked = next((place for place in places if os.path.islink(place)), None)  # noqa: PTH114
+    if linked is None:
+        return f"'{relative}' is a link that leads out of the image root", "copy the file below image.root"
+    target = os.path.realpath(linked)
+    folder = Path(linked).relative_to(root).as_posix()
+    if not links:
+        return (
+            f"'{relative}' lies in '{folder}', a folder that is a link that leads out of the image root",
+            "set image.links: true if you laid the link, or copy the folder below image.root",
+        )
+    if not _inside(real, target):
+        return f"'{relative}' is a link that leads out of the linked folder '{folder}'", "copy the file into it"
+    return None
+
+
+def _inside(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def _named_twice(table: pd.DataFrame, images: list[str], column: str) -> list[Problem]:

@@ -44,6 +44,13 @@ class Members:
         if number is not None and open_shard(self.files[number]).find(member) is not None:
             return f"{self.shards[number]}/{member}"
         place = self.places.get(name)
+        if place is None and "\\" in name:
+            plain = self.find(name.replace("\\", "/"))
+            return plain if isinstance(plain, str) else (f"{plain[0]}; the cell has backslashes", plain[1])
+        return self._path(name, place)
+
+    def _path(self, name: str, place: int | None) -> str | tuple[str, str]:
+        """The path of a member in its shard, or what is wrong."""
         if place == SEVERAL:
             return f"several shards have a member '{name}'", f"put the shard in front: {self.shards[0]}/{name}"
         if place is None:

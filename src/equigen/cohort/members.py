@@ -7,15 +7,14 @@ the same shard or folder (the WebDataset convention).
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from equigen.cohort.faults import ImageFault
+from equigen.cohort.arrays import read_value
+from equigen.cohort.faults import ImageFault, quiet_decoders
 from equigen.cohort.opening import open_image
 from equigen.errors import Problem
 
@@ -60,20 +59,20 @@ def _npz_values(path: str, keys: list[str]) -> list[Cell]:
 def _npz_value(path: str, key: str) -> Cell:
     name = Path(path).name
     try:
-        with open_image(Path(path)) as handle, np.load(handle, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        with open_image(Path(path)) as handle, quiet_decoders():
+            if handle.read(2) != b"PK":
                 return f"'{name}' is no NPZ", "take the column from the table instead"
-            if key not in archive.files:
-                return f"'{name}' has no '{key}'", f"it has: {', '.join(archive.files[:12])}"
-            value = archive[key]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
-        return (
-            f"'{key}' in '{name}' is no single plain value",
-            "save numbers or text; objects are never unpickled",
-        )
-    if value.size != 1:
-        return f"'{key}' in '{name}' is no single plain value", "save one number or text"
-    return str(value.reshape(-1)[0])
+            handle.seek(0)
+            value = read_value(handle, key)
+    except KeyError as error:
+        return f"'{name}' has no '{key}'", f"it has: {', '.join(error.args[0][:12])}"
+    except OSError as error:
+        return f"'{name}' cannot be read: {error.strerror}", "copy it again from its source"
+    except ImageFault as fault:
+        return f"'{name}' {fault.message}, so its '{key}' is not read", fault.mend
+    if value is None:
+        return f"'{key}' in '{name}' is no single plain value", "save one number or text; objects are never unpickled"
+    return str(value)
 
 
 def _json_values(path: str, keys: list[str]) -> list[Cell]:

@@ -7,6 +7,7 @@ goes through the dataset's folder and the image's column (``scans/image/17``).
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -24,7 +25,15 @@ def open_image(path: Path) -> BinaryIO:
     Raises InputError naming a shard or a dataset that cannot be read as a whole.
     """
     try:
-        return path.open("rb")
+        handle = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (Path.open takes no opener)
+        if stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
+            return handle
+        handle.close()
+        raise ImageFault("is no ordinary file (a pipe or a device)", "name an image file, or leave the row out")
+    except ValueError as error:  # a null byte
+        raise ImageFault("has a name that no file can have", "mend the cell") from error
+    except IsADirectoryError as error:
+        raise ImageFault("is a folder", "name an image file, or leave the row out") from error
     except (NotADirectoryError, FileNotFoundError) as error:
         found = _member(path) or _row(path)
         if found is None:
@@ -32,6 +41,11 @@ def open_image(path: Path) -> BinaryIO:
         return found
     except OSError as error:
         raise closed(error) from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for somebody to write into a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def closed(error: OSError) -> ImageFault:
@@ -82,11 +96,11 @@ def _row(path: Path) -> BinaryIO | None:
 def state_of(path: Path) -> tuple[int, int]:
     """(bytes, time of change) of the file that an image is in; raises OSError where there is none."""
     try:
-        stat = path.stat()
+        state = path.stat()
     except (NotADirectoryError, FileNotFoundError):
         found = split_member(str(path))
-        stat = (found[0] if found is not None else path.parent.parent / STATE).stat()
-    return stat.st_size, stat.st_mtime_ns
+        state = (found[0] if found is not None else path.parent.parent / STATE).stat()
+    return state.st_size, state.st_mtime_ns
 
 
 def reading_order(paths: Sequence[str]) -> list[int]:

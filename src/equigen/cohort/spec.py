@@ -86,6 +86,9 @@ class ImageRole(_Strict):
     cell with ``suffix`` names a member (``000123.jpg``); where several shards have one of that name, with its shard in
     front (``000007.tar/000123.jpg``). Images in a folder that the library ``datasets`` saved: ``table`` names the
     folder, its plain columns are the table, and ``column`` is a column of images; nothing else is given here.
+
+    ``root`` may be a link. A folder below it that is a link out of it is refused, unless ``links`` says that you laid
+    it there.
     """
 
     column: Text | None = None
@@ -94,6 +97,7 @@ class ImageRole(_Strict):
     folders: list[Text] = Field(default=["."], min_length=1)
     suffix: Text = ""
     shards: Text | None = None
+    links: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> ImageRole:

@@ -294,7 +294,8 @@ def _sources(real: Source, generated: Mapping[str, Source], train: Source | None
     reserved = [name for name in generated if name in {"real", "train"}]
     if not generated or reserved:
         problem = Problem(f"sets: {', '.join(generated) or 'none'}", "give one or more, none named real or train")
-        raise InputError("There is nothing to evaluate.", [problem])
+        title = "A generated set cannot be called real or train." if reserved else "There is nothing to evaluate."
+        raise InputError(title, [problem])
     check_unseen_sets(real, generated)
     sides = {"real": image_set(real, "real"), **{name: image_set(source, name if len(generated) > 1 else "generated")
                                                  for name, source in generated.items()}}
