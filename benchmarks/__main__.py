@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import cost, demo, finetune, generation, latents, learning, loop, quality, scale, validity
+from benchmarks import cost, demo, fairness, finetune, generation, latents, learning, loop, quality, scale, validity
 from equigen import __version__
 from equigen.files import write_json
 
 BENCHMARKS = {"loop": loop.measure, "cost": cost.measure, "latents": latents.measure, "demo": demo.measure,
-              "quality": quality.measure, "validity": validity.measure,
+              "quality": quality.measure, "validity": validity.measure, "fairness": fairness.measure_all,
               "finetune": finetune.measure, "generation": generation.measure, "scale": scale.measure,
               "learning": learning.measure}
 RESULTS = Path(__file__).parent / "results"

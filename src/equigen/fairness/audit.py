@@ -9,8 +9,9 @@ from typing import Any
 import pandas as pd
 
 from equigen.errors import InputError, Problem
-from equigen.fairness.cells import Cell, evaluate, macro
+from equigen.fairness.cells import CASES, Cell, Least, evaluate, macro
 from equigen.fairness.draws import Draws, draw
+from equigen.fairness.mix import Mix
 from equigen.fairness.rows import COLUMNS, Series, adjust, row_of, series_of
 from equigen.fairness.table import Columns, read_predictions
 from equigen.fairness.thresholds import Threshold, task_threshold
@@ -30,6 +31,8 @@ def audit(
     permutations: int = 500,
     baseline: str | None = "real",
     min_patients: int = 30,
+    min_cases: int | None = None,
+    standardise: str | None = None,
     threshold: float | None = None,
     target_sensitivity: float | None = None,
     seed: int = 0,
@@ -43,14 +46,16 @@ def audit(
     averaged over them in every replicate. Labels with several tasks also get ``<label>:macro``, their mean
     AUC.
 
-    Statistics (METHODS section 6). Intervals: 95 % percentile, patients resampled whole; thresholds are held.
-    ``null_low`` and ``null_high``: the middle 95 % of what chance gives when group labels are permuted
-    between patients. ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the attributes
-    within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster bootstrap
-    on the same patients; absent where recipes were not run on the same rows. A cell with fewer than
-    ``min_patients`` patients, or without the classes a metric needs, has no estimate and says "too small"
-    in ``note``, where replicates without a value are counted as well. The bootstrap interval of a gap leans
-    upwards (a maximum of noisy values does): read it beside the null band.
+    Statistics (METHODS section 6). Patients are resampled whole; thresholds are held. Intervals (95 %) of a metric
+    over everything and in a group are Wilson's with the effective number that the bootstrap gives
+    (``equigen.statistics.share_interval``); those of ece, gaps, worst and es are percentiles. ``null_low`` and
+    ``null_high``: the middle 95 % of what chance gives if all groups had one value and each its own noise
+    (``equigen.fairness.chance``). ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the
+    attributes within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster
+    bootstrap on the same patients; absent where recipes were not run on the same rows. A cell with fewer than
+    ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no estimate
+    and says "too small" in ``note``, where replicates without a value are counted as well; it enters no gap. The
+    interval of a gap leans upwards (a maximum of noisy values does), which its note says.
 
     Args:
         predictions: table, or path of a csv, tsv or parquet file. Only truth, score and patient are needed;
@@ -62,9 +67,13 @@ def audit(
         patient: column of the unit of resampling.
         site: column of the site, or None; the default name may be absent.
         replicates: bootstrap replicates.
-        permutations: permutations of the group labels.
+        permutations: draws of what chance gives; without replicates there are none.
         baseline: the recipe that others are compared with, or None.
         min_patients: patients below which a cell is too small to show.
+        min_cases: patients with the condition (sensitivity), without it (specificity) or of each class (AUC, PR AUC,
+            balanced accuracy) below which a cell is too small; None takes 10, or ``min_patients`` if that is lower.
+        standardise: "truth" or a column of traits: each group is weighted so that its strata have the shares they
+            have over all groups (direct standardisation), which takes differences in prevalence or case mix out.
         threshold: a fixed operating point, instead of one chosen on the rows with split ``val``.
         target_sensitivity: choose the threshold for this sensitivity on validation, instead of for balanced
             accuracy.
@@ -75,7 +84,8 @@ def audit(
 
     """
     _check_settings(replicates, permutations, threshold, target_sensitivity)
-    table, names = read_predictions(predictions, groups, Columns(truth, score, patient, site))
+    least = Least(min_patients, min(CASES, min_patients) if min_cases is None else min_cases)
+    table, names, mix = _read(predictions, groups, Columns(truth, score, patient, site), standardise)
     limits = _thresholds(table, threshold, target_sensitivity)
     test = table[table["split"] == "test"]
     levels = {name: sorted(test[f"attr.{name}"].dropna().unique()) for name in names}
@@ -88,12 +98,27 @@ def audit(
             continue
         start = len(rows)
         draws = draw(part, levels, replicates=replicates, permutations=permutations, seed=seed)
-        for task, cells in _cells(part, draws, limits, min_patients):
-            rows += _rows(task, domain, cells, baseline, min_patients)
+        for task, cells in _cells(part, draws, limits, least, mix):
+            rows += _rows(task, domain, cells, baseline, least)
         done[units] = rows[start:]
     table = adjust(pd.DataFrame(rows, columns=COLUMNS))
     numbers = COLUMNS[8:14] + COLUMNS[15:18]
     return table.astype(dict.fromkeys(numbers, float)).reset_index(drop=True)
+
+
+def _read(
+    predictions: pd.DataFrame | str | Path, groups: list[str] | None, columns: Columns, standardise: str | None
+) -> tuple[pd.DataFrame, list[str], Mix | None]:
+    """The predictions, the attributes to compare, and the case mix to weight to."""
+    if standardise is None or standardise in ("truth", columns.truth):
+        table, names = read_predictions(predictions, groups, columns)
+        return table, names, None if standardise is None else Mix("truth", "truth", ["0", "1"])
+    control = standardise.removeprefix("attr.")
+    asked = read_predictions(predictions, None, columns)[1] if groups is None else groups
+    asked = [name.removeprefix("attr.") for name in asked]
+    table, _ = read_predictions(predictions, [*(name for name in asked if name != control), control], columns)
+    levels = sorted(table.loc[table["split"] == "test", f"attr.{control}"].dropna().unique())
+    return table, [name for name in asked if name != control], Mix(control, f"attr.{control}", levels)
 
 
 def _check_settings(
@@ -133,7 +158,11 @@ def _domains(test: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _cells(
-    part: pd.DataFrame, draws: Draws, limits: dict[tuple[str, int, str], Threshold], least: int
+    part: pd.DataFrame,
+    draws: Draws,
+    limits: dict[tuple[str, int, str], Threshold],
+    least: Least,
+    mix: Mix | None,
 ) -> Iterator[tuple[str, dict[str, Cell]]]:
     """Cells of every recipe, task by task, with the macro mean after the tasks of one label."""
     labels: dict[str, list[str]] = {}
@@ -143,18 +172,22 @@ def _cells(
         made: dict[str, dict[str, Cell]] = {}
         for task in tasks:
             cells = {
-                str(recipe): _cell(rows, draws, limits, least)
+                str(recipe): _cell(rows, draws, limits, least, mix)
                 for recipe, rows in part[part["task"] == task].groupby("recipe")
             }
             yield task, cells
             for recipe, cell in cells.items():
                 made.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: cell})
         if sum(not task.endswith(HIGH_RISK) for task in tasks) > 1:
-            yield f"{label}:macro", {recipe: macro(cells) for recipe, cells in made.items() if cells}
+            yield f"{label}:macro", {recipe: macro(cells, draws) for recipe, cells in made.items() if cells}
 
 
 def _cell(
-    rows: pd.DataFrame, draws: Draws, limits: dict[tuple[str, int, str], Threshold], least: int
+    rows: pd.DataFrame,
+    draws: Draws,
+    limits: dict[tuple[str, int, str], Threshold],
+    least: Least,
+    mix: Mix | None,
 ) -> Cell:
     """One recipe and task, its seeds together; high-risk tasks name their sensitivity."""
     recipe, task = str(rows["recipe"].iloc[0]), str(rows["task"].iloc[0])
@@ -167,22 +200,21 @@ def _cell(
             column="seed",
         )
         raise InputError("The predictions table cannot be audited.", [problem])
-    cell = evaluate(runs, draws, min_patients=least)
+    cell = evaluate(runs, draws, least, mix)
     if task.endswith(HIGH_RISK):
-        for measured in [
-            cell.overall,
-            *[part for frame in cell.frames for part in (frame.groups, frame.null)],
-        ]:
-            measured["high_risk_sensitivity"] = measured["sensitivity"]
+        parts: list[dict[str, Any]] = [cell.overall, cell.resting]
+        parts += [part for frame in cell.frames for part in (frame.groups, frame.null, frame.resting)]
+        for part in parts:
+            part["high_risk_sensitivity"] = part["sensitivity"]
     return cell
 
 
 def _rows(
-    task: str, domain: str, cells: dict[str, Cell], baseline: str | None, least: int
+    task: str, domain: str, cells: dict[str, Cell], baseline: str | None, least: Least
 ) -> list[dict[str, Any]]:
     """Rows of one task in one domain, the recipes side by side."""
     made: list[dict[str, Any]] = []
-    series = {recipe: series_of(cell, min_patients=least) for recipe, cell in cells.items()}
+    series = {recipe: series_of(cell, least) for recipe, cell in cells.items()}
     for recipe, items in series.items():
         to = baseline if baseline in cells and recipe != baseline else None
         paired = to is not None and cells[to].key == cells[recipe].key
