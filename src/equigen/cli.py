@@ -207,7 +207,13 @@ def audit(
     score: Annotated[str, typer.Option(help="Column of the probability of 1.")] = "probability",
     patient: Annotated[str, typer.Option(help="Column of the patient.")] = "patient",
     site: Annotated[str, typer.Option(help="Column of the site; may be absent.")] = "site",
-    replicates: Annotated[int, typer.Option(help="Bootstrap replicates and permutations.")] = 500,
+    replicates: Annotated[int, typer.Option(help="Bootstrap replicates, and draws of what chance gives.")] = 500,
+    min_cases: Annotated[
+        int, typer.Option(help="Patients of a class below which what divides by them is too small.")
+    ] = 10,
+    standardise: Annotated[
+        str | None, typer.Option(help="'truth' or a column: weight every group to a common mix of it.")
+    ] = None,
 ) -> None:
     """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives."""
     from equigen.fairness import audit as measure
@@ -222,6 +228,8 @@ def audit(
         site=site,
         replicates=replicates,
         permutations=replicates,
+        min_cases=min_cases,
+        standardise=standardise,
     )
     write_parquet(out / "fairness.parquet", table)
     columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high note"
