@@ -14,6 +14,7 @@ import torch
 from benchmarks import (
     cost,
     demo,
+    fairness,
     finetune,
     generation,
     hostile,
@@ -30,6 +31,7 @@ from equigen.files import write_json
 
 BENCHMARKS = {"loop": loop.measure, "cost": cost.measure, "latents": latents.measure, "demo": demo.measure,
               "quality": quality.measure, "validity": validity.measure, "validity-groups": validity_groups.measure,
+              "fairness": fairness.measure_all,
               "finetune": finetune.measure, "generation": generation.measure, "scale": scale.measure,
               "learning": learning.measure, "hostile": hostile.measure}
 RESULTS = Path(__file__).parent / "results"

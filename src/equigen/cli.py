@@ -225,7 +225,13 @@ def audit(
             "Repeat it for another column.",
         ),
     ] = None,
-    replicates: Annotated[int, typer.Option(help="Bootstrap replicates and permutations.")] = 500,
+    replicates: Annotated[int, typer.Option(help="Bootstrap replicates, and draws of what chance gives.")] = 500,
+    min_cases: Annotated[
+        int, typer.Option(help="Patients of a class below which what divides by them is too small.")
+    ] = 10,
+    standardise: Annotated[
+        str | None, typer.Option(help="'truth' or a column: weight every group to a common mix of it.")
+    ] = None,
 ) -> None:
     """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives."""
     from equigen.fairness import audit as measure
@@ -243,6 +249,8 @@ def audit(
         only=strata(only),
         replicates=replicates,
         permutations=replicates,
+        min_cases=min_cases,
+        standardise=standardise,
     )
     write_parquet(out / "fairness.parquet", table)
     columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high note"

@@ -129,7 +129,7 @@ def _check_png(data: memoryview) -> None:
         end = place + 8 + size
         if end + 4 > len(data) or zlib.crc32(data[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise ValueError("a chunk is damaged")
-        if data[place + 4 : place + 8] == b"IEND":
+        if bytes(data[place + 4 : place + 8]) == b"IEND":
             return
         place = end + 4
     raise ValueError("the end is missing")

@@ -59,7 +59,7 @@ def read_table(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     or raw bytes is left out. What a reader should know of (blank rows, columns without a name) is in ``table_notes``.
 
     Raises:
-        InputError: no such file, unknown kind of file, an encoding other than UTF-8 (or UTF-16 with its mark), damage,
+        InputError: no such file, unknown kind of file, an encoding other than UTF-8, damage,
             a column twice, rows with too many or too few cells; with file, row and column where there are ones.
 
     """

@@ -17,6 +17,7 @@ from equigen.errors import InputError, Problem
 
 PARQUET = b"PAR1"
 SMALLEST_LIMIT, LARGEST_LIMIT, EXPANSION = 2**26, 2**30, 200  # bytes, bytes, times the compressed size
+PACKED = {".gz", ".bz2", ".xz", ".zip"}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SAVE_UTF8 = "save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
 _ENCODINGS = (  # (first bytes, encoding); the longer ones first, since UTF-32 begins like UTF-16
@@ -44,10 +45,10 @@ def refusal(file: str | None, message: str, mend: str, row: int | None = None, c
 
 
 def file_bytes(file: Path) -> bytes:
-    """The bytes of a table's file, decompressed when its content (not its name) is gzip, bzip2, xz or a zip.
+    """The bytes of a table's file, decompressed when its content is gzip, bzip2, xz or a zip.
 
     Raises:
-        InputError: it cannot be opened, is damaged, or grows beyond the limit: ``EXPANSION`` times its compressed size,
+        InputError: it cannot be opened, is compressed under a name that does not say so, is damaged, or grows beyond the limit: ``EXPANSION`` times its compressed size,
             at least ``SMALLEST_LIMIT`` and at most ``LARGEST_LIMIT`` bytes.
 
     """
@@ -61,6 +62,9 @@ def file_bytes(file: Path) -> bytes:
         plain = _decompressed(data, limit, str(file))
     except DAMAGE as error:
         raise refusal(str(file), f"is compressed and damaged ({error})", "compress the table again") from error
+    if plain is not data and file.suffix.lower() not in PACKED:
+        mend = "decompress it, or let its name end in .gz, .bz2, .xz or .zip"
+        raise refusal(str(file), "is compressed, which its name does not say", mend)
     if plain is not data and len(plain) > limit:
         raise refusal(str(file), f"is larger than {limit} bytes when decompressed", "give it decompressed")
     for start, what in _REFUSED:
@@ -106,18 +110,20 @@ def _joined(data: bytes, decompressor: Any, limit: int) -> bytes:
 
 
 def decoded(data: bytes, file: str) -> str:
-    """Text of a table: UTF-8 with or without a byte order mark, UTF-16 and UTF-32 with one.
+    """Text of a table: UTF-8 with or without a byte order mark.
 
     Raises:
         InputError: any other encoding, with the row of the first byte that is no UTF-8; bytes that are no text.
 
     """
     encoding = next((name for start, name in _ENCODINGS if data.startswith(start)), "utf-8")
+    if not encoding.startswith("utf-8"):
+        raise refusal(file, f"is {encoding.upper()} text, not UTF-8", SAVE_UTF8)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         row = data.count(b"\n", 0, error.start) + 1
-        raise refusal(file, f"is not {encoding.removesuffix('-sig').upper()} text", SAVE_UTF8, row=row) from error
+        raise refusal(file, f"is not UTF-8 text", SAVE_UTF8, row=row) from error
     at = text.find("\0")
     if at >= 0:
         raise refusal(file, "holds the character NUL, so it is no text", SAVE_UTF8, row=text.count("\n", 0, at) + 1)

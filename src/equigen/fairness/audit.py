@@ -11,10 +11,11 @@ import pandas as pd
 
 from equigen.cohort.spec import nearest
 from equigen.errors import InputError, Problem
-from equigen.fairness.cells import Cell, evaluate, macro
+from equigen.fairness.cells import CASES, Cell, Least, evaluate, macro
 from equigen.fairness.draws import Draws, draw
+from equigen.fairness.mix import Mix
 from equigen.fairness.rows import COLUMNS, Series, adjust, row_of, series_of
-from equigen.fairness.table import Columns, read_predictions
+from equigen.fairness.table import Columns, Predictions, read_predictions
 from equigen.fairness.thresholds import Threshold, task_threshold
 
 HIGH_RISK = ":high_risk"
@@ -46,6 +47,8 @@ def audit(
     permutations: int = 500,
     baseline: str | None = DEFAULT_BASELINE,
     min_patients: int = 30,
+    min_cases: int | None = None,
+    standardise: str | None = None,
     threshold: float | None = None,
     target_sensitivity: float | None = None,
     seed: int = 0,
@@ -59,14 +62,16 @@ def audit(
     averaged over them in every replicate. Labels with several tasks also get ``<label>:macro``, their mean
     AUC.
 
-    Statistics (METHODS section 6). Intervals: 95 % percentile, patients resampled whole; thresholds are held.
-    ``null_low`` and ``null_high``: the middle 95 % of what chance gives when group labels are permuted
-    between patients. ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the attributes
-    within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster bootstrap
-    on the same rows; ``note`` says so where one recipe has rows that the other has not. A cell with fewer than
-    ``min_patients`` patients, or without the classes a metric needs, has no estimate and says "too small"
-    in ``note``, where replicates without a value are counted as well. The bootstrap interval of a gap leans
-    upwards (a maximum of noisy values does): read it beside the null band.
+    Statistics (METHODS section 6). Patients are resampled whole; thresholds are held. Intervals (95 %) of a metric
+    over everything and in a group are Wilson's with the effective number that the bootstrap gives
+    (``equigen.statistics.share_interval``); those of ece, gaps, worst and es are percentiles. ``null_low`` and
+    ``null_high``: the middle 95 % of what chance gives if all groups had one value and each its own noise
+    (``equigen.fairness.chance``). ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the
+    attributes within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster
+    bootstrap on the same rows; ``note`` says so where one recipe has rows that the other has not. A cell with fewer
+    than ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no estimate
+    and says "too small" in ``note``, where replicates without a value are counted as well; it enters no gap. The
+    interval of a gap leans upwards (a maximum of noisy values does), which its note says.
 
     Args:
         predictions: table, or path of a csv, tsv or parquet file. Only truth, score and patient are needed;
@@ -81,9 +86,13 @@ def audit(
         unknown: words that mean "not known" in a group, besides ``equigen.cohort.unknown.UNKNOWN_WORDS``.
         only: column to levels: rows with another level are left out.
         replicates: bootstrap replicates.
-        permutations: permutations of the group labels.
+        permutations: draws of what chance gives; without replicates there are none.
         baseline: the recipe that others are compared with, or None.
         min_patients: patients below which a cell is too small to show.
+        min_cases: patients with the condition (sensitivity), without it (specificity) or of each class (AUC, PR AUC,
+            balanced accuracy) below which a cell is too small; None takes 10, or ``min_patients`` if that is lower.
+        standardise: "truth" or a column of traits: each group is weighted so that its strata have the shares they
+            have over all groups (direct standardisation), which takes differences in prevalence or case mix out.
         threshold: a fixed operating point, instead of one chosen on the rows with split ``val``.
         target_sensitivity: choose the threshold for this sensitivity on validation, instead of for balanced
             accuracy.
@@ -98,9 +107,10 @@ def audit(
 
     """
     _check_settings(replicates, permutations, threshold, target_sensitivity)
+    least = Least(min_patients, min(CASES, min_patients) if min_cases is None else min_cases)
     columns = Columns(truth, score, patient, site, positive)
-    known = read_predictions(predictions, groups, columns, unknown=unknown, only=only)
-    table, names = known.table, known.names
+    known, names, mix = _read(predictions, groups, columns, standardise, unknown=unknown, only=only)
+    table = known.table
     test = table[table["split"] == "test"]
     notes = known.notes + _check_runs(table, test, baseline)
     limits = _thresholds(table, threshold, target_sensitivity)
@@ -115,8 +125,8 @@ def audit(
             continue
         start = len(rows)
         draws = draw(part, levels, replicates=replicates, permutations=permutations, seed=seed)
-        for task, cells, pairs in _cells(part, draws, limits, min_patients, reference):
-            rows += _rows(task, domain, cells, pairs, reference, min_patients)
+        for task, cells, pairs in _cells(part, draws, limits, least, mix, reference):
+            rows += _rows(task, domain, cells, pairs, reference, least)
         done[units] = rows[start:]
     table = adjust(pd.DataFrame(rows, columns=COLUMNS))
     numbers = COLUMNS[8:14] + COLUMNS[15:18]
@@ -125,6 +135,25 @@ def audit(
     table.loc[everything, "note"] = ["; ".join([note, *notes]).removeprefix("; ") for note in table["note"][everything]]
     table.attrs["notes"] = notes
     return table
+
+
+def _read(
+    predictions: pd.DataFrame | str | Path,
+    groups: Sequence[str] | None,
+    columns: Columns,
+    standardise: str | None,
+    **rest: Any,
+) -> tuple[Predictions, list[str], Mix | None]:
+    """The predictions, the attributes to compare, and the case mix to weight to."""
+    if standardise is None or standardise in ("truth", columns.truth):
+        known = read_predictions(predictions, groups, columns, **rest)
+        return known, known.names, None if standardise is None else Mix("truth", "truth", ["0", "1"])
+    control = standardise.removeprefix("attr.")
+    asked = read_predictions(predictions, None, columns, **rest).names if groups is None else groups
+    asked = [name.removeprefix("attr.") for name in asked if name.removeprefix("attr.") != control]
+    known = read_predictions(predictions, [*asked, control], columns, **rest)
+    levels = sorted(known.table.loc[known.table["split"] == "test", f"attr.{control}"].dropna().unique())
+    return known, asked, Mix(control, f"attr.{control}", levels)
 
 
 def _check_settings(
@@ -188,7 +217,7 @@ def _domains(test: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 
 def _cells(
-    part: pd.DataFrame, draws: Draws, limits: Limits, least: int, baseline: str | None
+    part: pd.DataFrame, draws: Draws, limits: Limits, least: Least, mix: Mix | None, baseline: str | None
 ) -> Iterator[tuple[str, dict[str, Cell], dict[str, Pair]]]:
     """Cells of every recipe and its pair with the baseline, task by task; the macro mean after one label's tasks."""
     labels: dict[str, list[str]] = {}
@@ -199,17 +228,17 @@ def _cells(
         paired: dict[str, dict[str, Pair]] = {}
         for task in tasks:
             rows = {str(recipe): rows for recipe, rows in part[part["task"] == task].groupby("recipe")}
-            cells = {recipe: _cell(own, draws, limits, least) for recipe, own in rows.items()}
-            pairs = _pairs(rows, cells, draws, limits, least, baseline)
+            cells = {recipe: _cell(own, draws, limits, least, mix) for recipe, own in rows.items()}
+            pairs = _pairs(rows, cells, draws, limits, least, mix=mix, baseline=baseline)
             yield task, cells, pairs
             for recipe, cell in cells.items():
                 made.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: cell})
             for recipe, pair in pairs.items():
                 paired.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: pair})
         if sum(not task.endswith(HIGH_RISK) for task in tasks) > 1:
-            means = {recipe: macro(cells) for recipe, cells in made.items() if cells}
+            means = {recipe: macro(cells, draws) for recipe, cells in made.items() if cells}
             shared = {
-                recipe: _macro_pair(pairs, made[recipe], made[str(baseline)])
+                recipe: _macro_pair(pairs, made[recipe], made[str(baseline)], draws)
                 for recipe, pairs in paired.items()
                 if pairs
             }
@@ -221,12 +250,14 @@ def _pairs(
     cells: dict[str, Cell],
     draws: Draws,
     limits: Limits,
-    least: int,
+    least: Least,
+    *,
+    mix: Mix | None,
     baseline: str | None,
 ) -> dict[str, Pair]:
     """For each recipe that shares rows with the baseline, both measured on the shared rows of one task."""
     pairs: dict[str, Pair] = {}
-    bare = replace(draws, attributes=[replace(item, permuted=item.permuted[:, :0]) for item in draws.attributes])
+    bare = replace(draws, chance=0)
     for recipe, cell in cells.items():
         if baseline is None or baseline not in cells or recipe == baseline:
             continue
@@ -238,55 +269,54 @@ def _pairs(
         inside = [side[mine.isin(others)] for side, mine, others in zip(sides, units, units[::-1], strict=True)]
         if not inside[0].empty:
             note = f"difference on the {inside[0]['unit'].nunique():,} rows shared with {baseline}, "
-            note += f"of {cell.n:,} and {cells[baseline].n:,}"
-            own, other = (_cell(side, bare, limits, least) for side in inside)
+            note += f"of {cell.sizes.n:,} and {cells[baseline].sizes.n:,}"
+            own, other = (_cell(side, bare, limits, least, mix) for side in inside)
             pairs[recipe] = Pair(own, other, note)
     return pairs
 
 
-def _macro_pair(pairs: dict[str, Pair], own: dict[str, Cell], other: dict[str, Cell]) -> Pair:
+def _macro_pair(pairs: dict[str, Pair], own: dict[str, Cell], other: dict[str, Cell], draws: Draws) -> Pair:
     """The mean over the tasks that a recipe shares with the baseline, on the rows that they share."""
     every = own.keys() | other.keys()
     notes = [f"difference over {len(pairs)} of {len(every)} tasks"] if len(pairs) < len(every) else []
     if any(pair.note for pair in pairs.values()):
         notes.append("difference on shared rows alone")
     return Pair(
-        macro({task: pair.own for task, pair in pairs.items()}),
-        macro({task: pair.baseline for task, pair in pairs.items()}),
+        macro({task: pair.own for task, pair in pairs.items()}, draws),
+        macro({task: pair.baseline for task, pair in pairs.items()}, draws),
         "; ".join(notes),
     )
 
 
-def _cell(rows: pd.DataFrame, draws: Draws, limits: Limits, least: int) -> Cell:
+def _cell(rows: pd.DataFrame, draws: Draws, limits: Limits, least: Least, mix: Mix | None) -> Cell:
     """One recipe and task, its seeds together; high-risk tasks name their sensitivity."""
     recipe, task = str(rows["recipe"].iloc[0]), str(rows["task"].iloc[0])
     runs = [(run, limits[recipe, seed, task]) for seed, run in rows.groupby("seed")]
-    cell = evaluate(runs, draws, min_patients=least)
+    cell = evaluate(runs, draws, least, mix)
     if task.endswith(HIGH_RISK):
-        for measured in [
-            cell.overall,
-            *[part for frame in cell.frames for part in (frame.groups, frame.null)],
-        ]:
-            measured["high_risk_sensitivity"] = measured["sensitivity"]
+        parts: list[dict[str, Any]] = [cell.overall, cell.resting]
+        parts += [part for frame in cell.frames for part in (frame.groups, frame.null, frame.resting)]
+        for part in parts:
+            part["high_risk_sensitivity"] = part["sensitivity"]
     return cell
 
 
 def _rows(
-    task: str, domain: str, cells: dict[str, Cell], pairs: dict[str, Pair], baseline: str | None, least: int
+    task: str, domain: str, cells: dict[str, Cell], pairs: dict[str, Pair], baseline: str | None, least: Least
 ) -> list[dict[str, Any]]:
     """Rows of one task in one domain, the recipes side by side."""
     made: list[dict[str, Any]] = []
     for recipe, cell in cells.items():
         head = {"recipe": recipe, "task": task, "domain": domain}
         pair = pairs.get(recipe)
-        items = series_of(cell, min_patients=least)
+        items = series_of(cell, least)
         if pair is None:
             alone = baseline is not None and recipe != baseline
             note = f"no row is shared with {baseline}" if alone else ""
             made += [head | row_of(_noted(item, note), None, None) for item in items]
             continue
-        own = {_name(item): item for item in series_of(pair.own, min_patients=least)}
-        other = {_name(item): item for item in series_of(pair.baseline, min_patients=least)}
+        own = {_name(item): item for item in series_of(pair.own, least)}
+        other = {_name(item): item for item in series_of(pair.baseline, least)}
         for item in items:
             shared = own.get(_name(item)), other.get(_name(item))
             made.append(head | row_of(_noted(item, pair.note), shared[1], baseline, shared[0]))

@@ -3,106 +3,192 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.fairness.draws import Attribute, Draws, permuted_members
-from equigen.fairness.metrics import measure
+from equigen.fairness.chance import equal_calibration, equal_values, steadied
+from equigen.fairness.draws import Attribute, Draws
+from equigen.fairness.metrics import BINS, RESTS_ON, calibration_parts, measure
+from equigen.fairness.mix import Mix, standardised
 from equigen.fairness.thresholds import Threshold
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 Measured = dict[str, Floats]
+Runs = Sequence[tuple[pd.DataFrame, Threshold]]
+CASES = 10  # patients with the condition, and without it, below which a metric that divides by them is too small
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Rows and patients of one set, and its patients with a positive and with a negative row."""
+
+    n: int
+    patients: int
+    positives: int
+    negatives: int
+
+    def resting(self, metric: str) -> int:
+        """Patients that a metric rests on: with both classes, those of the rarer one."""
+        both = min(self.positives, self.negatives)
+        counts = {"both": both, "positives": self.positives, "negatives": self.negatives}
+        return counts[RESTS_ON[metric]] if metric in RESTS_ON else self.patients
+
+
+@dataclass(frozen=True)
+class Least:
+    """Patients, and patients of a class, below which there is no number."""
+
+    patients: int
+    cases: int
+
+    def missing(self, metric: str, sizes: Sizes) -> str:
+        """Why a metric of a set of these sizes is not shown; empty where it is."""
+        if sizes.patients < self.patients:
+            return f"too small: {sizes.patients} patients, at least {self.patients} are needed"
+        count = sizes.resting(metric)
+        if metric not in RESTS_ON or count >= max(1, self.cases):
+            return ""
+        if count == 0:
+            return "too small: one class only"
+        positive = RESTS_ON[metric] == "positives" or (RESTS_ON[metric] == "both" and sizes.positives == count)
+        return f"too small: {count} patients {'with' if positive else 'without'} the condition, {self.cases} are needed"
 
 
 @dataclass(frozen=True)
 class Frame:
     """One attribute in a cell: ``groups`` are [G, 1 + R] (column 0 the estimate), ``null`` [G, B].
 
-    ``overall`` is the metric over all rows, [1 + R]. ``large`` says which groups have enough patients.
+    ``overall`` is the metric over all rows, [1 + R]. ``sizes`` are the groups', ``resting`` the patients that a
+    metric rests on in each group, [G].
     """
 
     attribute: str
     levels: list[str]
-    n: list[int]
-    n_patients: list[int]
-    large: list[bool]
+    sizes: list[Sizes]
     unknown: int
     overall: Measured
     groups: Measured
     null: Measured
+    resting: dict[str, Codes]
     note: str = ""
+    standardised: bool = False
+    absent: str = ""  # what a group without a value lacks when it has enough patients and cases
 
 
 @dataclass(frozen=True)
 class Cell:
     """Metrics over all rows, [1 + R] each, and one frame for each attribute."""
 
-    n: int
-    n_patients: int
-    large: bool
+    sizes: Sizes
     key: tuple[str, ...]  # units and truth: cells with equal keys are compared as pairs
     overall: Measured
+    resting: dict[str, int]
     frames: list[Frame]
     note: str = ""
 
 
-def evaluate(runs: Sequence[tuple[pd.DataFrame, Threshold]], draws: Draws, *, min_patients: int) -> Cell:
+def evaluate(runs: Runs, draws: Draws, least: Least, mix: Mix | None = None) -> Cell:
     """Measure the runs (training seeds) of one recipe on one task, averaged over runs in every replicate.
 
     Args:
         runs: for each seed its rows (unit, truth, probability) in this domain, and its threshold.
         draws: the domain's draws.
-        min_patients: groups with fewer patients are not large.
+        least: sizes below which a metric has no value.
+        mix: the case mix that groups are weighted to, or None.
 
     """
     table = runs[0][0]
     rows = draws.rows_of(table["unit"])
-    n_patients = len(np.unique(draws.patients[rows]))
+    sizes = _sizes(draws.patients[rows], table["truth"].to_numpy())
     overall = _mean([_bootstrap(run, threshold, draws, None) for run, threshold in runs])
-    frames = [_frame(attribute, runs, draws, overall, min_patients) for attribute in draws.attributes]
+    overall = _shown(overall, sizes, least, draws, "*", "*")
+    frames = [_frame(attribute, runs, draws, overall, least, mix) for attribute in draws.attributes]
     notes = [f"mean of {len(runs)} seeds"] if len(runs) > 1 else []
     notes += sorted({threshold.note for _, threshold in runs} - {""})
     key = (*table["unit"], *table["truth"].astype(str))
-    return Cell(len(table), n_patients, n_patients >= min_patients, key, overall, frames, "; ".join(notes))
+    resting = {metric: sizes.resting(metric) for metric in overall}
+    return Cell(sizes, key, overall, resting, frames, "; ".join(notes))
+
+
+def _sizes(patients: Codes, truth: NDArray[np.int64]) -> Sizes:
+    """Sizes of a set of rows."""
+    counts = [len(np.unique(part)) for part in (patients, patients[truth == 1], patients[truth == 0])]
+    return Sizes(len(patients), *counts)
+
+
+def _shown(values: Measured, sizes: Sizes, least: Least, draws: Draws, *names: str) -> Measured:
+    """Values of the metrics that a set is large enough for, NaN for the others; collapsed replicates drawn anew."""
+    shown = {}
+    for metric, series in values.items():
+        if least.missing(metric, sizes):
+            shown[metric] = np.full_like(series, np.nan)
+        elif metric == "ece":
+            shown[metric] = series
+        else:
+            shown[metric] = steadied(series, sizes.resting(metric), draws.stream("steadied", *names, metric))
+    return shown
 
 
 def _frame(
-    attribute: Attribute,
-    runs: Sequence[tuple[pd.DataFrame, Threshold]],
-    draws: Draws,
-    overall: Measured,
-    least: int,
+    attribute: Attribute, runs: Runs, draws: Draws, overall: Measured, least: Least, mix: Mix | None
 ) -> Frame:
     """All groups of one attribute."""
-    rows = draws.rows_of(runs[0][0]["unit"])
-    codes, patients = attribute.codes[rows], draws.patients[rows]
-    every = range(len(attribute.levels))
-    n = [int((codes == group).sum()) for group in every]
-    n_patients = [len(np.unique(patients[codes == group])) for group in every]
-    large = [count >= least for count in n_patients]
-    groups, null = [], []
-    for group in every:
-        if large[group]:
-            groups.append(_mean([_bootstrap(run, limit, draws, (attribute, group)) for run, limit in runs]))
-            null.append(_mean([_null(run, limit, draws, attribute, group) for run, limit in runs]))
+    table = runs[0][0]
+    rows = draws.rows_of(table["unit"])
+    codes, patients, truth = attribute.codes[rows], draws.patients[rows], table["truth"].to_numpy()
+    target = None if mix is None else mix.target(table, codes >= 0)
+    sizes, groups = [], []
+    for group, level in enumerate(attribute.levels):
+        inside = codes == group
+        sizes.append(_sizes(patients[inside], truth[inside]))
+        if sizes[-1].patients >= least.patients:
+            weighted = None if mix is None or target is None else mix.of(table, inside, target)
+            found = _mean([_bootstrap(run, limit, draws, inside, weighted) for run, limit in runs])
+            groups.append(_shown(found, sizes[-1], least, draws, attribute.name, level))
         else:
             groups.append({name: np.full(len(values), np.nan) for name, values in overall.items()})
-            null.append({name: np.full(attribute.permuted.shape[1], np.nan) for name in overall})
-    return Frame(
-        attribute.name,
-        attribute.levels,
-        n,
-        n_patients,
-        large,
-        int((codes < 0).sum()),
-        overall,
-        _stack(groups, overall),
-        _stack(null, overall),
-    )
+    stacked = _stack(groups, overall)
+    resting = {metric: np.array([size.resting(metric) for size in sizes], dtype=np.int64) for metric in overall}
+    null = {metric: _null(stacked[metric], resting[metric], draws, attribute, metric) for metric in overall}
+    if attribute.levels:
+        large = [bool(np.isfinite(value)) for value in stacked["ece"][:, 0]]
+        errors = [_calibration_null(run, codes, large, draws, mix, target) for run, _ in runs]
+        null["ece"] = np.mean(errors, axis=0)
+    unknown = int((codes < 0).sum())
+    whole = Frame(attribute.name, attribute.levels, sizes, unknown, overall, stacked, null, resting)
+    if mix is None:
+        return whole
+    return replace(whole, note=mix.note(table), standardised=True, absent=f"a stratum of {mix.name} has no row")
+
+
+def _null(values: Floats, resting: Codes, draws: Draws, attribute: Attribute, metric: str) -> Floats:
+    """Groups' values if all were equal, [G, B]; none where nothing was resampled."""
+    count = draws.chance if values.ndim == 2 and values.shape[1] > 2 else 0
+    return equal_values(values, resting, count, draws.stream("chance", attribute.name, metric), mixed=attribute.mixed)
+
+
+def _calibration_null(
+    run: pd.DataFrame, codes: Codes, large: list[bool], draws: Draws, mix: Mix | None, target: Floats | None
+) -> Floats:
+    """Groups' calibration errors if all had the same recalibration curve, [G, B]."""
+    rows = draws.rows_of(run["unit"])
+    truth, score = run["truth"].to_numpy(), run["probability"].to_numpy()
+    width = draws.multiplicity.shape[1]
+    surprise, shares = np.full((len(large), BINS, width), np.nan), np.zeros((len(large), BINS))
+    for group in np.flatnonzero(large):
+        inside = codes == group
+        weighted = None if mix is None or target is None else mix.of(run, inside, target)
+        y, p = truth[inside], score[inside]
+        shares[group] = calibration_parts(y, p, _weights(np.ones((len(y), 1)), weighted))[1]
+        for block, weights in draws.bootstrap(rows[inside]):
+            surprise[group][:, block] = calibration_parts(y, p, _weights(weights, weighted))[0]
+    counts = [(int((codes == g).sum()), len(np.unique(draws.patients[rows][codes == g]))) for g in range(len(large))]
+    n, patients = np.array(counts, dtype=np.int64).T
+    return equal_calibration(surprise, shares, n, patients, draws.chance if width > 2 else 0)
 
 
 def _stack(parts: list[Measured], names: Measured) -> Measured:
@@ -129,31 +215,29 @@ def _joined(blocks: Iterator[Measured]) -> Measured:
 
 
 def _bootstrap(
-    run: pd.DataFrame, limit: Threshold, draws: Draws, group: tuple[Attribute, int] | None
+    run: pd.DataFrame,
+    limit: Threshold,
+    draws: Draws,
+    inside: NDArray[np.bool_] | None,
+    weighted: tuple[Codes, Floats] | None = None,
 ) -> Measured:
-    """Estimate and bootstrap replicates over all rows, or over one group's."""
+    """Estimate and bootstrap replicates over all rows, or over those of one group."""
     rows = draws.rows_of(run["unit"])
-    chosen = np.ones(len(rows), dtype=bool) if group is None else group[0].codes[rows] == group[1]
+    chosen = np.ones(len(rows), dtype=bool) if inside is None else inside
     truth, score = run["truth"].to_numpy()[chosen], run["probability"].to_numpy()[chosen]
     return _joined(
-        measure(truth, score, weights, threshold=limit.value) for _, weights in draws.bootstrap(rows[chosen])
+        measure(truth, score, _weights(weights, weighted), threshold=limit.value)
+        for _, weights in draws.bootstrap(rows[chosen])
     )
 
 
-def _null(run: pd.DataFrame, limit: Threshold, draws: Draws, attribute: Attribute, group: int) -> Measured:
-    """A group's metrics when group labels are permuted, [B] each."""
-    if attribute.permuted.shape[1] == 0:
-        return dict.fromkeys(measure(np.zeros(1), np.zeros(1)), np.empty(0))
-    permuted = attribute.permuted[draws.rows_of(run["unit"])]
-    truth, score = run["truth"].to_numpy(), run["probability"].to_numpy()
-    return _joined(
-        measure(truth, score, members, threshold=limit.value)
-        for _, members in permuted_members(permuted, group)
-    )
+def _weights(weights: Floats, weighted: tuple[Codes, Floats] | None) -> Floats:
+    """Weights [N, R] after weighting to a case mix, in every replicate anew."""
+    return weights if weighted is None else standardised(weights, *weighted)
 
 
-def macro(cells: dict[str, Cell], metric: str = "auc") -> Cell:
-    """Mean of one metric over tasks, in every replicate and permutation.
+def macro(cells: dict[str, Cell], draws: Draws, metric: str = "auc") -> Cell:
+    """Mean of one metric over tasks, in every replicate.
 
     Over everything it takes the tasks that have a value there. For an attribute it takes only those with a
     value in every large group, so that groups are compared over the same tasks; ``note`` names what is left
@@ -161,36 +245,42 @@ def macro(cells: dict[str, Cell], metric: str = "auc") -> Cell:
     """
     first = next(iter(cells.values()))
     used = [task for task, cell in cells.items() if np.isfinite(cell.overall[metric][0])]
-    frames = [_macro_frame(cells, used, index, metric) for index in range(len(first.frames))]
-    n, n_patients = max(cell.n for cell in cells.values()), max(cell.n_patients for cell in cells.values())
+    frames = [_macro_frame(cells, used, index, metric, draws) for index in range(len(first.frames))]
+    sizes = _largest([cell.sizes for cell in cells.values()])
     key = tuple(part for task in sorted(cells) for part in (task, *cells[task].key))
     overall = {metric: _average([cells[task].overall[metric] for task in used], first.overall[metric])}
-    return Cell(n, n_patients, first.large, key, overall, frames, _tasks_note(used, list(cells)))
+    resting = {metric: min([cells[task].resting[metric] for task in used], default=0)}
+    return Cell(sizes, key, overall, resting, frames, _tasks_note(used, list(cells)))
 
 
-def _macro_frame(cells: dict[str, Cell], tasks: list[str], index: int, metric: str) -> Frame:
+def _macro_frame(cells: dict[str, Cell], tasks: list[str], index: int, metric: str, draws: Draws) -> Frame:
     """The mean over tasks of one attribute's frame."""
     frames = {task: cell.frames[index] for task, cell in cells.items()}
-    first = next(iter(frames.values()))
-    large = np.array(first.large, dtype=bool)
+    first, attribute = next(iter(frames.values())), draws.attributes[index]
+    large = np.any([np.isfinite(frame.groups["accuracy"][:, 0]) for frame in frames.values()], axis=0)
     used = [task for task in tasks if np.isfinite(frames[task].groups[metric][large, 0]).all()]
+    groups = _average([frames[task].groups[metric] for task in used], first.groups[metric])
+    counts = [frames[task].resting[metric] for task in used]
+    resting = np.min(counts, axis=0) if counts else first.resting[metric]
     return Frame(
         first.attribute,
         first.levels,
-        _largest(frame.n for frame in frames.values()),
-        _largest(frame.n_patients for frame in frames.values()),
-        first.large,
+        [_largest(list(sizes)) for sizes in zip(*(frame.sizes for frame in frames.values()), strict=True)],
         max(frame.unknown for frame in frames.values()),
         {metric: _average([frames[task].overall[metric] for task in used], first.overall[metric])},
-        {metric: _average([frames[task].groups[metric] for task in used], first.groups[metric])},
-        {metric: _average([frames[task].null[metric] for task in used], first.null[metric])},
-        _tasks_note(used, list(cells)),
+        {metric: groups},
+        {metric: _null(groups, resting, draws, attribute, metric)},
+        {metric: resting},
+        "; ".join(note for note in (first.note, _tasks_note(used, list(cells))) if note),
+        first.standardised,
+        first.absent,
     )
 
 
-def _largest(lists: Iterator[list[int]]) -> list[int]:
-    """Elementwise maximum over tasks, whose known rows may differ."""
-    return [max(values) for values in zip(*lists, strict=True)]
+def _largest(sizes: list[Sizes]) -> Sizes:
+    """Largest sizes over tasks, whose known rows may differ."""
+    names = ("n", "patients", "positives", "negatives")
+    return Sizes(*(max(getattr(size, name) for size in sizes) for name in names))
 
 
 def _average(parts: list[Floats], like: Floats) -> Floats:

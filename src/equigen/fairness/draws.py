@@ -1,4 +1,4 @@
-"""The draws that every recipe and task of one domain shares: patients resampled, group labels permuted.
+"""The draws that every recipe and task of one domain shares: patients resampled.
 
 Sharing them is what makes differences paired, and what makes a mean over tasks a mean of one draw.
 """
@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_bootstrap, permute_groups
+from equigen.statistics import patient_bootstrap
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -22,25 +22,32 @@ CELLS = 4_000_000  # weights held at once: more rows mean fewer replicates at a 
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute over the units of a domain: levels, their codes (-1 unknown) and the permuted codes."""
+    """One attribute over the units of a domain: levels, their codes (-1 unknown), and whether patients mix groups."""
 
     name: str
     levels: list[str]
     codes: Codes  # [U]
-    permuted: NDArray[np.int16]  # [U, B]
+    mixed: bool
 
 
 @dataclass(frozen=True)
 class Draws:
     """Units of one domain with their patients, how often each replicate draws a patient, and the attributes.
 
-    ``multiplicity`` is [P, 1 + R]; column 0 is all ones, the data as they are.
+    ``multiplicity`` is [P, 1 + R]; column 0 is all ones, the data as they are. ``chance`` counts the draws of what
+    chance gives; ``stream`` is their source.
     """
 
     units: pd.Index
     patients: Codes  # [U]
     multiplicity: NDArray[np.int16]
     attributes: list[Attribute]
+    chance: int
+    seed: int
+
+    def stream(self, *names: str) -> np.random.Generator:
+        """Generator of one purpose, the same for every recipe: what is paired stays paired."""
+        return numpy_generator(self.seed, "/".join(("fairness", *names)))
 
     def rows_of(self, units: pd.Series) -> Codes:
         """Position of each unit, [N]."""
@@ -60,19 +67,12 @@ def _blocks(rows: int, replicates: int) -> Iterator[slice]:
         yield slice(start, min(replicates, start + step))
 
 
-def permuted_members(permuted: NDArray[np.int16], group: int) -> Iterator[tuple[slice, Floats]]:
-    """Membership [N, b] of one group under each permutation, block by block."""
-    for block in _blocks(*permuted.shape):
-        yield block, (permuted[:, block] == group).astype(np.float64)
-
-
 def draw(
     table: pd.DataFrame, levels: dict[str, list[str]], *, replicates: int, permutations: int, seed: int
 ) -> Draws:
     """Draws for the units of ``table`` (columns unit, patient, attr.<name>), which holds one domain.
 
-    Patients are drawn with replacement, as many as there are. Labels of each attribute are permuted between
-    patients, each patient's rows moved whole (``equigen.statistics.permute_groups``).
+    Patients are drawn with replacement, as many as there are.
     """
     units = table.drop_duplicates("unit").sort_values("unit")
     patients = np.unique(units["patient"].to_numpy().astype(str), return_inverse=True)[1].astype(np.int64)
@@ -81,20 +81,13 @@ def draw(
     drawn = patient_bootstrap(np.arange(count), replicates, numpy_generator(seed, "fairness/bootstrap"))
     for column, rows in enumerate(drawn, start=1):
         multiplicity[:, column] = np.bincount(rows, minlength=count)
-    attributes = [
-        _attribute(name, known, units[f"attr.{name}"], patients, permutations=permutations, seed=seed)
-        for name, known in levels.items()
-    ]
-    return Draws(pd.Index(units["unit"]), patients, multiplicity, attributes)
+    attributes = [_attribute(name, known, units[f"attr.{name}"], patients) for name, known in levels.items()]
+    return Draws(pd.Index(units["unit"]), patients, multiplicity, attributes, permutations, seed)
 
 
-def _attribute(
-    name: str, levels: list[str], values: pd.Series, patients: Codes, *, permutations: int, seed: int
-) -> Attribute:
-    """Codes and permuted codes of one attribute."""
+def _attribute(name: str, levels: list[str], values: pd.Series, patients: Codes) -> Attribute:
+    """Codes of one attribute."""
     codes = pd.Index(levels, dtype=object).get_indexer(pd.Index(values)).astype(np.int64)
-    rng = numpy_generator(seed, f"fairness/permutation/{name}")
-    permuted = np.empty((len(codes), permutations), dtype=np.int16)
-    for column in range(permutations):
-        permuted[:, column] = permute_groups(codes, patients, rng)
-    return Attribute(name, levels, codes, permuted)
+    known = codes >= 0
+    pairs = np.unique(np.column_stack([patients[known], codes[known]]), axis=0)
+    return Attribute(name, levels, codes, mixed=len(np.unique(pairs[:, 0])) < len(pairs))

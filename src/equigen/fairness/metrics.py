@@ -30,6 +30,17 @@ HIGHER_IS_BETTER = {
 }
 
 
+RESTS_ON = {  # whose number of patients decides how sure a metric is; the others rest on all patients
+    "auc": "both",
+    "pr_auc": "both",
+    "balanced_accuracy": "both",
+    "sensitivity": "positives",
+    "high_risk_sensitivity": "positives",
+    "specificity": "negatives",
+}
+FOLLOWS_PREVALENCE = {"pr_auc", "accuracy", "brier", "ece", "dpd"}  # groups of unequal prevalence differ in these
+
+
 def _columns(truth: NDArray[Any], weights: NDArray[Any] | None) -> tuple[Floats, bool]:
     """Weights as [N, R] float64, and whether the caller gave one weighting only."""
     if weights is None:
@@ -99,6 +110,18 @@ def _sums(truth: NDArray[Any], score: NDArray[Any], weights: Floats, threshold: 
         "specificity": specificity,
         "selection_rate": _divide(flagged, total),
     }
+
+
+def calibration_parts(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]) -> tuple[Floats, Floats]:
+    """Sum of truth less probability in each bin over all weight, [BINS, R]; share of the first column's weight, [BINS].
+
+    The expected calibration error is the sum of the first's absolute values. Weights are [N, R].
+    """
+    y, p = np.asarray(truth, dtype=np.float64), np.asarray(score, dtype=np.float64)
+    inside = np.minimum((p * BINS).astype(np.int64), BINS - 1)[:, None] == np.arange(BINS)
+    sums, total = (inside * (y - p)[:, None]).T @ weights, weights.sum(axis=0)
+    shares: Floats = inside.T @ weights[:, 0] / total[0]
+    return _divide(sums, np.broadcast_to(total, sums.shape)), shares
 
 
 def measure(

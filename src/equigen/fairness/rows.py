@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.fairness.cells import Cell, Frame
-from equigen.fairness.metrics import HIGHER_IS_BETTER
-from equigen.statistics import holm, p_value, percentile_interval
+from equigen.fairness.cells import Cell, Frame, Least
+from equigen.fairness.chance import effective_numbers
+from equigen.fairness.metrics import FOLLOWS_PREVALENCE, HIGHER_IS_BETTER
+from equigen.statistics import holm, p_value, percentile_interval, share_interval
 
 Floats = NDArray[np.float64]
 COLUMNS = [
@@ -35,12 +36,20 @@ COLUMNS = [
     "difference_high",
     "note",
 ]
+LEANS = "the interval of a largest less a smallest never holds 0: read the gap beside the chance band"
+MIXES = {  # what else than the classifier a gap can come from
+    True: "follows prevalence: part of the gap may come from unequal prevalence",
+    False: "part of the gap may be case mix",
+}
 ENOUGH = 0.5  # share of replicates that must have a value before an interval or a null band is shown
 
 
 @dataclass(frozen=True)
 class Series:
-    """What becomes one row: values [1 + R] with the estimate first, null values [B] or None, and notes."""
+    """What becomes one row: values [1 + R] with the estimate first, null values [B] or None, and notes.
+
+    ``resting``: the patients the metric rests on, where its interval is that of a share; None for percentiles.
+    """
 
     metric: str
     attribute: str
@@ -50,15 +59,16 @@ class Series:
     values: Floats
     null: Floats | None = None
     tested: bool = False
+    resting: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def series_of(cell: Cell, *, min_patients: int) -> list[Series]:
+def series_of(cell: Cell, least: Least) -> list[Series]:
     """Every row a cell gives: overall, groups, and gap, worst and equity-scaled value of each attribute."""
-    made = [_overall(cell, metric, min_patients) for metric in cell.overall if metric in HIGHER_IS_BETTER]
+    made = [_overall(cell, metric, least) for metric in cell.overall if metric in HIGHER_IS_BETTER]
     for frame in cell.frames:
         for metric in (name for name in frame.groups if name in HIGHER_IS_BETTER):
-            made += _groups(frame, metric, min_patients) + _derived(frame, metric)
+            made += _groups(frame, metric, least) + _derived(frame, metric)
         if "selection_rate" in frame.groups:
             made += [
                 _between(frame, "dpd", ("selection_rate",)),
@@ -67,28 +77,31 @@ def series_of(cell: Cell, *, min_patients: int) -> list[Series]:
     return [replace(item, notes=[note for note in [*item.notes, cell.note] if note]) for item in made]
 
 
-def _overall(cell: Cell, metric: str, least: int) -> Series:
+def _resting(metric: str, patients: int) -> int | None:
+    """Patients of an interval of a share; a calibration error is no share."""
+    return None if metric == "ece" or patients < 2 else patients
+
+
+def _overall(cell: Cell, metric: str, least: Least) -> Series:
     """The row over all groups."""
-    values, notes = _shown(cell.overall[metric], cell.large, cell.n_patients, least)
-    return Series(metric, "*", "*", cell.n, cell.n_patients, values, notes=notes)
+    values, notes, sizes = cell.overall[metric], [], cell.sizes
+    if not np.isfinite(values[0]):
+        notes = [least.missing(metric, sizes) or "too small: one class only"]
+    resting = _resting(metric, cell.resting[metric])
+    return Series(metric, "*", "*", sizes.n, sizes.patients, values, resting=resting, notes=notes)
 
 
-def _shown(values: Floats, large: bool, patients: int, least: int) -> tuple[Floats, list[str]]:
-    """Values of a cell that is large enough, or none and the reason."""
-    if not large:
-        return np.full_like(values, np.nan), [f"too small: {patients} patients, at least {least} are needed"]
-    return values, [] if np.isfinite(values[0]) else ["too small: one class only"]
-
-
-def _groups(frame: Frame, metric: str, least: int) -> list[Series]:
+def _groups(frame: Frame, metric: str, least: Least) -> list[Series]:
     """One row for each level."""
     made = []
     for index, level in enumerate(frame.levels):
-        values, notes = _shown(
-            frame.groups[metric][index], frame.large[index], frame.n_patients[index], least
-        )
-        counts = frame.n[index], frame.n_patients[index]
-        made.append(Series(metric, frame.attribute, level, *counts, values, notes=[*notes, frame.note]))
+        values, sizes = frame.groups[metric][index], frame.sizes[index]
+        notes = []
+        if not np.isfinite(values[0]):
+            notes = [least.missing(metric, sizes) or f"too small: {frame.absent or 'one class only'}"]
+        resting = _resting(metric, int(frame.resting[metric][index]))
+        head = (metric, frame.attribute, level, sizes.n, sizes.patients)
+        made.append(Series(*head, values, resting=resting, notes=[*notes, frame.note]))
     return made
 
 
@@ -108,7 +121,7 @@ def _spread(values: Floats) -> Floats:
 
 def _counts(frame: Frame, used: NDArray[np.int64]) -> tuple[int, int]:
     """Rows and patients in the groups compared; a patient with rows in two groups counts in each."""
-    return sum(frame.n[index] for index in used), sum(frame.n_patients[index] for index in used)
+    return sum(frame.sizes[index].n for index in used), sum(frame.sizes[index].patients for index in used)
 
 
 def _nothing(frame: Frame, metric: str, group: str, used: NDArray[np.int64]) -> Series:
@@ -136,7 +149,7 @@ def _derived(frame: Frame, metric: str) -> list[Series]:
     named = frame.levels[used[(np.argmin if HIGHER_IS_BETTER[metric] else np.argmax)(values[:, 0])]]
     head, counts = (metric, frame.attribute), _counts(frame, used)
     made = [
-        Series(*head, "gap", *counts, _spread(values), _spread(null), tested=True, notes=notes),
+        Series(*head, "gap", *counts, _spread(values), _spread(null), tested=True, notes=_warned(metric, frame, notes)),
         Series(
             *head,
             "worst",
@@ -147,12 +160,23 @@ def _derived(frame: Frame, metric: str) -> list[Series]:
         ),
     ]
     if metric == "auc":
-        scaled, chance = (
-            _equity_scaled(frame.overall[metric], values),
-            _equity_scaled(frame.overall[metric][:1], null),
-        )
+        scaled = _equity_scaled(frame.overall[metric], values)
+        chance = _equity_scaled(_overall_by_chance(frame, metric, used), null)
         made.append(Series(*head, "es", *counts, scaled, chance, notes=notes))
     return made
+
+
+def _warned(metric: str, frame: Frame, notes: list[str]) -> list[str]:
+    """Notes of a gap with what it must not be taken for; sensitivity and specificity do not follow prevalence."""
+    return [*notes, LEANS, "" if frame.standardised else MIXES[metric in FOLLOWS_PREVALENCE]]
+
+
+def _overall_by_chance(frame: Frame, metric: str, used: NDArray[np.int64]) -> Floats:
+    """The metric over all groups, moved in each draw by what the groups, weighted by their rows, move, [B]."""
+    null, rows = frame.null[metric][used], np.array([frame.sizes[index].n for index in used], dtype=np.float64)
+    if null.shape[1] == 0:
+        return np.zeros(0)
+    return np.asarray(frame.overall[metric][0] + (rows / rows.sum()) @ (null - null.mean(axis=1, keepdims=True)))
 
 
 def _equity_scaled(overall: Floats, groups: Floats) -> Floats:
@@ -167,7 +191,8 @@ def _between(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
         return _nothing(frame, name, "gap", used)
     values = np.max([_spread(frame.groups[metric][used]) for metric in metrics], axis=0)
     null = np.max([_spread(frame.null[metric][used]) for metric in metrics], axis=0)
-    return Series(name, frame.attribute, "gap", *_counts(frame, used), values, null, tested=True, notes=notes)
+    counts, warned = _counts(frame, used), _warned(name, frame, notes)
+    return Series(name, frame.attribute, "gap", *counts, values, null, tested=True, notes=warned)
 
 
 def row_of(series: Series, other: Series | None, to: str | None, shared: Series | None = None) -> dict[str, Any]:
@@ -177,9 +202,12 @@ def row_of(series: Series, other: Series | None, to: str | None, shared: Series 
     """
     estimate, notes = series.values[0], list(series.notes)
     low, high = _interval(series.values[1:], np.isfinite(estimate), "replicates", notes)
+    if low is not None and series.resting is not None:
+        number = float(effective_numbers(series.values[None, :], np.array([series.resting]))[0])
+        low, high = share_interval(float(estimate), number, series.resting - 1.0)
     null_low, null_high, chance = None, None, None
     if series.null is not None and np.isfinite(estimate):
-        null_low, null_high = _interval(series.null, True, "permutations", notes)
+        null_low, null_high = _interval(series.null, True, "draws of chance", notes)
         valid = series.null[np.isfinite(series.null)]
         chance = p_value(float(estimate), valid) if series.tested and null_low is not None else None
     row = dict(

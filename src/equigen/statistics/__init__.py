@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from equigen.statistics.equity import equity_scaled, gap
-from equigen.statistics.intervals import interval_error, percentile_interval, wilson_interval
+from equigen.statistics.intervals import interval_error, percentile_interval, share_interval, wilson_interval
 from equigen.statistics.resampling import (
     patient_bootstrap,
     patient_codes,
@@ -26,6 +26,7 @@ __all__ = [
     "percentile_interval",
     "permute_groups",
     "seeds_and_patients",
+    "share_interval",
     "split_halves",
     "subsample",
     "two_sided_p_value",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from equigen.errors import InputError, Problem
 
@@ -93,3 +93,35 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     centre, half = successes + z * z / 2, z * np.sqrt(successes * (n - successes) / n + z * z / 4)
     low, high = (centre - half) / (n + z * z), (centre + half) / (n + z * z)
     return 0.0 if successes == 0 else float(low), 1.0 if successes == n else float(high)
+
+
+def share_interval(value: float, number: float, df: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a value in [0, 1] that varies as the share of successes in ``number`` cases does.
+
+        (n M + t²/2 ± t sqrt(n M (1 - M) + t²/4)) / (n + t²)
+
+    For a sensitivity without clusters n is the number of positives. For other metrics in [0, 1], and with several
+    rows a patient, it is the effective number M (1 - M) / v, v the variance over resampled patients; an AUC's
+    interval in this form holds its coverage near 1, where symmetric ones do not (Kottas et al., Statistical Methods
+    in Medical Research 23, 2014). t is Student's quantile, for a variance that is estimated.
+
+    Args:
+        value: M.
+        number: n, above 0, not necessarily whole.
+        df: degrees of freedom of the variance, above 0; infinite gives Wilson's own z.
+        level: coverage aimed at, between 0 and 1.
+
+    Raises:
+        InputError: a value outside [0, 1], no case, no degrees of freedom, or a level outside (0, 1).
+
+    >>> tuple(round(end, 4) for end in share_interval(0.0, 10.0, np.inf))
+    (0.0, 0.2775)
+
+    """
+    if not (0 <= value <= 1 and number > 0 and df > 0 and 0 < level < 1):
+        problem = Problem(f"{value} of {number} cases, {df} degrees of freedom, level {level}", "check these values")
+        raise InputError("Cannot compute an interval of a share.", [problem])
+    t = float(ndtri((1 + level) / 2)) if np.isinf(df) else float(stdtrit(df, (1 + level) / 2))
+    centre, half = number * value + t * t / 2, t * np.sqrt(number * value * (1 - value) + t * t / 4)
+    low, high = (centre - half) / (number + t * t), (centre + half) / (number + t * t)
+    return 0.0 if value == 0 else float(low), 1.0 if value == 1 else float(high)
