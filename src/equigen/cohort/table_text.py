@@ -48,8 +48,8 @@ def file_bytes(file: Path) -> bytes:
     """The bytes of a table's file, decompressed when its content is gzip, bzip2, xz or a zip.
 
     Raises:
-        InputError: it cannot be opened, is compressed under a name that does not say so, is damaged, or grows beyond the limit: ``EXPANSION`` times its compressed size,
-            at least ``SMALLEST_LIMIT`` and at most ``LARGEST_LIMIT`` bytes.
+        InputError: it cannot be opened, is compressed under a name that does not say so, is damaged, or grows beyond the
+            limit: ``EXPANSION`` times its compressed size, at least ``SMALLEST_LIMIT`` and at most ``LARGEST_LIMIT`` bytes.
 
     """
     try:
@@ -123,7 +123,7 @@ def decoded(data: bytes, file: str) -> str:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         row = data.count(b"\n", 0, error.start) + 1
-        raise refusal(file, f"is not UTF-8 text", SAVE_UTF8, row=row) from error
+        raise refusal(file, "is not UTF-8 text", SAVE_UTF8, row=row) from error
     at = text.find("\0")
     if at >= 0:
         raise refusal(file, "holds the character NUL, so it is no text", SAVE_UTF8, row=text.count("\n", 0, at) + 1)

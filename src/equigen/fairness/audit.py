@@ -69,8 +69,8 @@ def audit(
     (``equigen.fairness.chance``). ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the
     attributes within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster
     bootstrap on the same rows; ``note`` says so where one recipe has rows that the other has not. A cell with fewer
-    than ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no estimate
-    and says "too small" in ``note``, where replicates without a value are counted as well; it enters no gap. The
+    than ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no
+    estimate and says "too small" in ``note``, where replicates without a value are counted as well; it enters no gap. The
     interval of a gap leans upwards (a maximum of noisy values does), which its note says.
 
     Args:
