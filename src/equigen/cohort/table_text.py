@@ -48,8 +48,9 @@ def file_bytes(file: Path) -> bytes:
     """The bytes of a table's file, decompressed when its content is gzip, bzip2, xz or a zip.
 
     Raises:
-        InputError: it cannot be opened, is compressed under a name that does not say so, is damaged, or grows beyond the
-            limit: ``EXPANSION`` times its compressed size, at least ``SMALLEST_LIMIT`` and at most ``LARGEST_LIMIT`` bytes.
+        InputError: it cannot be opened, is compressed under a name that does not say so, is damaged, or grows
+            beyond the limit: ``EXPANSION`` times its compressed size, at least ``SMALLEST_LIMIT`` and at most
+            ``LARGEST_LIMIT`` bytes.
 
     """
     try:

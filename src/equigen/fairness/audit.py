@@ -70,8 +70,8 @@ def audit(
     attributes within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster
     bootstrap on the same rows; ``note`` says so where one recipe has rows that the other has not. A cell with fewer
     than ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no
-    estimate and says "too small" in ``note``, where replicates without a value are counted as well; it enters no gap. The
-    interval of a gap leans upwards (a maximum of noisy values does), which its note says.
+    estimate and says "too small" in ``note``, where replicates without a value are counted as well; it enters no
+    gap. The interval of a gap leans upwards (a maximum of noisy values does), which its note says.
 
     Args:
         predictions: table, or path of a csv, tsv or parquet file. Only truth, score and patient are needed;
