@@ -27,6 +27,7 @@ def held(folder: str | Path) -> Iterator[None]:
     left behind. Where a file system has no locks, a sentence says so and work goes on.
     """
     place = Path(folder)
+    fresh = not place.exists()
     place.mkdir(parents=True, exist_ok=True)
     handle = os.open(place / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
@@ -43,6 +44,11 @@ def held(folder: str | Path) -> Iterator[None]:
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(owner).encode(), 0)
         yield
+    except InputError:
+        if fresh and [item.name for item in place.iterdir()] == [NAME]:  # refused before any work: leave nothing
+            (place / NAME).unlink()
+            place.rmdir()
+        raise
     finally:
         os.close(handle)  # the file stays: were it removed, two processes could hold two files of one name
 

@@ -237,7 +237,7 @@ def test_diagnose_on_real_and_on_real_and_synthetic(phantom_folder, finished_set
 def test_run_and_demo_pass_their_options_on(tmp_path, monkeypatch):
     seen = []
 
-    def fake(path, out, overrides):
+    def fake(path, out, overrides, **rest):
         seen.append((path.name, out, overrides))
         return tmp_path / "index.html"
 

@@ -164,11 +164,15 @@ def _file_hashes(images: ImageSet) -> list[str]:
 
 
 def same_files_remark(one: ImageSet, two: ImageSet, what: str, whose: str) -> str:
-    """How many files of one side are byte for byte those of the other, with examples; "" where none or no files."""
+    """How many files of one side are byte for byte those of the other, with examples; "" where none or no files.
+
+    Examples are rows, counted as spreadsheets do, since the note goes into reports and a file name could be a person's.
+    """
     if one.pixels is not None or two.pixels is not None:
         return ""
     first, second = (
-        pd.DataFrame({"path": side.frame["path"], "sha256": _file_hashes(side)}) for side in (one, two)
+        pd.DataFrame({"path": [f"row {row + 2}" for row in range(len(side))], "sha256": _file_hashes(side)})
+        for side in (one, two)
     )
     return same_files_note(first, second, what, whose)
 
