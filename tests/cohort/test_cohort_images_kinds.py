@@ -57,7 +57,8 @@ def test_hidden_copies_are_passed_over_and_dark_images_told(tmp_path):
 def table_of(folder, names):
     lines = ["file,patient", *(f"{name},p{row}" for row, name in enumerate(names))]
     (folder / "t.csv").write_text("\n".join(lines) + "\n")
-    return {"name": "x", "table": "t.csv", "image": {"column": "file", "root": "root"}, "patient": "patient"}
+    return {"name": "x", "table": "t.csv", "image": {"column": "file", "root": "root"}, "patient": "patient",
+            "split": {"fractions": {"test": 1.0}}}  # fmt: skip
 
 
 def test_linked_folders_work_when_the_user_says_so(tmp_path):
