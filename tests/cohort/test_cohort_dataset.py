@@ -91,7 +91,7 @@ def test_rows_without_an_image_or_with_a_damaged_one(tree):
     values["scan"][1], values["scan"][2] = None, {"bytes": b"\x89PNG\r\n\x1a\n cut", "path": None}
     text = str(saved(tree, values).refused())
     assert "row 3, column 'scan': there is no image" in text
-    assert "row 4, column 'scan': the image 'scan/2' is not an image" in text
+    assert "row 4, column 'scan': the image 'scan/2' is truncated or damaged" in text
     assert len(tree.read(quarantine=True)) == 4
 
 

@@ -52,3 +52,56 @@ def test_hidden_copies_are_passed_over_and_dark_images_told(tmp_path):
     told = " ".join(item.message for item in cohort.warnings)
     assert len(cohort) == 1 and "2 images in hidden" in told and "1 of 1 image is nearly black" in told
     assert "at most 4080" in told
+
+
+def table_of(folder, names):
+    lines = ["file,patient", *(f"{name},p{row}" for row, name in enumerate(names))]
+    (folder / "t.csv").write_text("\n".join(lines) + "\n")
+    return {"name": "x", "table": "t.csv", "image": {"column": "file", "root": "root"}, "patient": "patient",
+            "split": {"fractions": {"test": 1.0}}}  # fmt: skip
+
+
+def test_linked_folders_work_when_the_user_says_so(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "root").mkdir()
+    for number in range(30):
+        values = np.random.default_rng(number).integers(0, 256, (8, 8), dtype=np.uint8)
+        Image.fromarray(values).save(tmp_path / f"out/{number}.png")
+    (tmp_path / "out/0.png").rename(tmp_path / "secret.png")
+    (tmp_path / "out/0.png").symlink_to(tmp_path / "secret.png")
+    (tmp_path / "root/sub").symlink_to(tmp_path / "out")
+    spec = table_of(tmp_path, [f"sub/{number}.png" for number in range(30)])
+    with pytest.raises(InputError, match="a folder that is a link") as caught:
+        Cohort.from_spec(spec, tmp_path, show_progress=False)
+    assert len(caught.value.problems) == 30 and "and 27 more rows like these" in str(caught.value)
+    spec["image"]["links"] = True
+    with pytest.raises(InputError, match="out of the linked folder 'sub'") as caught:
+        Cohort.from_spec(spec, tmp_path, show_progress=False)
+    assert [item.row for item in caught.value.problems] == [2]
+
+
+def test_paths_of_another_system_and_absolute_ones(tmp_path):
+    (tmp_path / "root/a").mkdir(parents=True)
+    for name in "12":
+        Image.fromarray(GREY + int(name)).save(tmp_path / f"root/a/{name}.png")
+    good = ["a\\1.png", str(tmp_path / "root/a/2.png")]
+    assert len(Cohort.from_spec(table_of(tmp_path, good), tmp_path, show_progress=False)) == 2
+    with pytest.raises(InputError) as caught:
+        Cohort.from_spec(table_of(tmp_path, ["C:\\a\\1.png", "..\\1.png"]), tmp_path, show_progress=False)
+    assert "Windows path with a drive" in str(caught.value) and "leads out of the image root" in str(caught.value)
+
+
+def test_names_that_are_no_utf8_are_left_out_by_name(tmp_path):
+    Image.fromarray(GREY).save(tmp_path / "a.png")
+    os.link(tmp_path / "a.png", os.fsencode(tmp_path) + b"/caf\xe9.png")
+    cohort = Cohort.from_table(tmp_path, quarantine=True, show_progress=False)
+    assert len(cohort) == 1 and "is no UTF-8 text" in str(cohort.quarantined[0])
+    assert len(Cohort.load(cohort.save(tmp_path / "saved"))) == 1
+
+
+@pytest.mark.parametrize(
+    "tags", [{"WindowWidth": 0, "WindowCenter": 5}, {"WindowCenter": 5}, {"RescaleSlope": 0}, {"PixelSpacing": [0, 1]}]
+)
+def test_numbers_that_mean_nothing_are_refused(tmp_path, tags):
+    with pytest.raises(InputError, match=next(iter(tags))):
+        read_image(dicom(tmp_path / "a.dcm", CT, **tags))

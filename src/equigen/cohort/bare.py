@@ -70,7 +70,7 @@ def folder_values(folder: Path, groups: list[str]) -> tuple[dict[str, Any], pd.D
 
 _SYSTEM = {"__macosx", "@eadir", "#recycle", "@recycle", "$recycle.bin", "recycler", "lost+found", "#snapshot",
            "system volume information", "__pycache__"}  # fmt: skip
-_OTHER = {".gif", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".avif", ".heic", ".heif",
+_OTHER = {".jp2", ".j2k", ".jpx", ".jpf", ".jxl", ".avif", ".heic", ".heif",
           ".ico", ".tga", ".psd", ".svs", ".ndpi", ".nii", ".mha", ".mhd", ".nrrd", ".npy", ".pjpeg",
           ".jif", ".apng", ".ima"}  # fmt: skip
 _STARTS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*")

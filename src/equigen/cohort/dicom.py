@@ -100,8 +100,8 @@ def _inflated(file: BinaryIO, max_pixels: int) -> BinaryIO:
     engine, packed = zlib.decompressobj(-zlib.MAX_WBITS), file.read()
     data = engine.decompress(packed, _START)
     plain = head[:end].replace(
-        DeflatedExplicitVRLittleEndian.encode().ljust(len(DeflatedExplicitVRLittleEndian) + 1, b"\0"),
-        ExplicitVRLittleEndian.encode().ljust(len(DeflatedExplicitVRLittleEndian) + 1, b"\0"),
+        DeflatedExplicitVRLittleEndian.encode(),
+        ExplicitVRLittleEndian.encode().ljust(len(DeflatedExplicitVRLittleEndian), b"\0"),
     )
     start = pydicom.dcmread(io.BytesIO(plain + data), stop_before_pixels=True, specific_tags=_TAGS[:-9])
     pixels = int(start.Rows) * int(start.Columns) * int(start.get("NumberOfFrames") or 1)

@@ -25,8 +25,9 @@ from equigen.errors import InputError, Problem
 __all__ = ["NPZ_KEY", "SUFFIXES", "decode", "load_images", "read_image", "square"]
 SUFFIXES = (
     ".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".tif", ".tiff", ".bmp", ".dib", ".webp", ".npz", ".dcm", ".dicom",
+    ".gif", ".ppm", ".pgm", ".pbm", ".pnm",
 )  # fmt: skip
-_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP")
+_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "DIB", "WEBP", "GIF", "PPM")
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _BITS, _PHOTOMETRIC, _SAMPLES = 258, 262, 339  # TIFF tags
 
@@ -40,7 +41,7 @@ class Decoded:
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read PNG, JPEG, TIFF, BMP, WebP, NPZ or DICOM as 8-bit RGB, [H, W, 3].
+    """Read PNG, JPEG, TIFF, BMP, WebP, GIF, PPM, NPZ, NPY or DICOM as 8-bit RGB, [H, W, 3].
 
     The content decides what it is, not the suffix. The image may lie in a tar shard or in a row of a saved dataset; see
     ``equigen.cohort.opening`` for their paths.

@@ -22,7 +22,8 @@ from equigen.progress import progress_bar
 
 SHARD = 2048  # images a shard
 SHEET, TABLE, SPEC = "pack.json", "table.parquet", "cohort.yaml"
-_STARTS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"II*\0": "tif", b"MM\0*": "tif", b"BM": "bmp", b"PK": "npz"}
+_STARTS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"II*\0": "tif", b"MM\0*": "tif", b"BM": "bmp", b"PK": "npz",
+           b"\x93NUMPY": "npy", b"GIF8": "gif", **{f"P{kind}".encode(): "ppm" for kind in range(1, 7)}}  # fmt: skip
 
 
 def pack(cohort: Cohort, out: str | Path, images: int = SHARD, show: bool = True) -> Path:
