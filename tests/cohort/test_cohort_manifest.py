@@ -200,3 +200,23 @@ def test_what_is_no_hash_is_refused(text):
     with pytest.raises(InputError, match="is no SHA-256"):
         image_list.digests_of(pa.array(["0" * 64, text], pa.string()))
 
+
+
+def test_a_flipped_bit_anywhere_in_the_tables_pages_is_told(made):
+    place = made[1] / "cohort.parquet"
+    whole = place.read_bytes()
+    end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for byte in np.linspace(4, end - 1, 40).astype(int):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1
+        place.write_bytes(damaged)
+        try:
+            found = Manifest.load(made[1])
+            values = found.patients(), found.images().hash
+        except InputError as error:
+            assert error.problems[0].file == str(place)
+            continue
+        place.write_bytes(whole)  # a bit without a meaning, or of a column that is not read
+        right = Manifest.load(made[1])
+        assert found.frame.equals(right.frame)
+        assert np.array_equal(values[0], right.patients()) and values[1] == right.images().hash

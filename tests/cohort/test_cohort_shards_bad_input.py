@@ -149,3 +149,19 @@ def test_a_member_of_negative_size_is_refused_and_not_read_for_ever(tmp_path):
 def test_shards_and_folders_do_not_go_together(pair):
     pair[1].spec["image"]["folders"] = ["shards"]
     assert "give either 'folders' or 'shards'" in str(pair[1].refused())
+
+
+def test_a_flipped_bit_in_the_pages_of_an_index_never_gives_another_place(tmp_path):
+    path = write_tar(tmp_path / "t.tar", [(f"{number}.png", b"x" * number) for number in range(1, 6)])
+    right = shards.open_shard(path)
+    index = path.with_name(".t.tar.index.parquet")
+    whole = index.read_bytes()
+    end = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for byte in range(4, end, 3):
+        damaged = bytearray(whole)
+        damaged[byte] ^= 1
+        index.write_bytes(damaged)
+        shards._opened.clear()
+        found = shards.open_shard(path)
+        assert found.names.to_pylist() == right.names.to_pylist()
+        assert found.offsets.tolist() == right.offsets.tolist() and found.sizes.tolist() == right.sizes.tolist()

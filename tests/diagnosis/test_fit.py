@@ -7,14 +7,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch.nn import functional
 
 from equigen.diagnosis import Augmentation, Classifier, FitSettings, SmallResNet
 from equigen.diagnosis import fit as module
 from equigen.diagnosis.augment import augment
+from equigen.diagnosis.checkpoint import State
 from equigen.diagnosis.fit import Pool, class_weights, fit, learning_rate, loss, macro_auc
 from equigen.diagnosis.networks import Card
 from equigen.diagnosis.recipes import parse_recipe
+from equigen.errors import InputError
 from equigen.seeds import torch_generator
 
 NAN = float("nan")
@@ -94,6 +98,44 @@ def test_network_by_its_seed_alone_and_round_trip(tmp_path):
     loaded = Classifier.load(tmp_path)
     assert np.array_equal(loaded.predict(images, batch=7), found) and loaded.card == classifier.card
     assert classifier.predict(images[:0]).shape == (0, 3)
+
+
+@pytest.mark.parametrize("harm", ["pickle", "nan", "shape", "absent"])
+def test_a_classifier_or_checkpoint_that_is_not_whole_is_named(tmp_path, harm):
+    network = SmallResNet(3, 8, 0)
+    Classifier(network, Card("dx", "multiclass", ["a", "b", "c"], 16, 8)).save(tmp_path)
+    optimizer = torch.optim.AdamW(network.parameters())
+    for parameter in network.parameters():
+        optimizer.state[parameter] = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        optimizer.state[parameter]["step"] = torch.zeros(())
+    best = {name: value.clone() for name, value in network.state_dict().items()}
+    state = State(network, SmallResNet(3, 8, 1), optimizer, best, None, 7)
+    path = tmp_path / "checkpoint.safetensors"
+    state.save(path, "key")
+    state.step = 0
+    state.resume(path, "key")
+    assert state.step == 7
+    for file, prefix in ((tmp_path / "model.safetensors", ""), (path, "best/")):
+        with safe_open(file, framework="pt") as handle:
+            facts, names = handle.metadata(), [*handle.keys()]
+            tensors = {name: handle.get_tensor(name).clone() for name in names}  # the file is written over
+        name = prefix + "head.bias"
+        assert name in tensors
+        if harm == "absent":
+            del tensors[name]
+        else:
+            tensors[name] = torch.full_like(tensors[name], torch.nan) if harm == "nan" else torch.zeros(1)
+        if harm == "pickle":
+            torch.save(tensors, file)
+        else:
+            save_file(tensors, file, metadata=facts)
+    state.step = 0
+    with pytest.raises(InputError, match="A checkpoint is damaged") as error:
+        state.resume(path, "key")
+    assert error.value.problems[0].file == str(path) and state.step == 0
+    with pytest.raises(InputError, match="classifier cannot be used") as error:
+        Classifier.load(tmp_path)
+    assert error.value.problems[0].file == str(tmp_path)
 
 
 class Stop(Exception):

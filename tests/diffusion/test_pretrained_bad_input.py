@@ -134,8 +134,44 @@ def test_weights_that_cannot_be_read(copied, part, harm):
     if harm != "cut":
         file.unlink()
     error, problem = refused(folder)
-    assert error.title == "The pretrained pipeline is damaged." and problem.file == str(folder / part)
+    title = "This pipeline cannot be opened." if harm == "pickle" else "The pretrained pipeline is damaged."
+    assert error.title == title and problem.file == str(folder / part)
     assert ".safetensors alone" in problem.mend
+
+
+def test_pickles_and_code_of_several_parts_are_named_together(copied):
+    folder = copied("sd")
+    for part in ("unet", "vae"):
+        file = next((folder / part).glob("*.safetensors"))
+        file.rename(file.with_suffix(".ckpt"))
+    rewritten(folder / "text_encoder" / "config.json", auto_map={"AutoModel": "mine.Mine"})
+    rewritten(folder / "model_index.json", extra=["mine", "Extra"])
+    error, _ = refused(folder)
+    assert [problem.file.removeprefix(f"{folder}/") for problem in error.problems] == [
+        "model_index.json", "text_encoder/config.json", "vae", "unet",
+    ]  # fmt: skip
+
+
+def test_pickles_beside_the_weights_are_never_opened(copied, monkeypatch):
+    folder = copied("sd")
+    for part, name in (("unet", "diffusion_pytorch_model.bin"), ("text_encoder", "pytorch_model.bin")):
+        (folder / part / name).write_bytes(b"no pickle at all")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
+    assert open_pretrained(folder).hash
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+@pytest.mark.parametrize("harm", ["nan", "shape"])
+def test_weights_without_a_value_or_of_another_shape(copied, part, harm):
+    folder = copied("sd")
+    file = next((folder / part).glob("*.safetensors"))
+    state = load_file(file)
+    name = sorted(name for name in state if name.endswith("bias"))[0]
+    value = torch.full_like(state[name], torch.nan) if harm == "nan" else torch.zeros(len(state[name]) + 1)
+    save_file({**state, name: value}, file, {"format": "pt"})
+    error, problem = refused(folder)
+    assert error.title == "The pretrained pipeline is damaged." and problem.file == str(folder / part)
+    assert harm == "shape" or f"weight {name} holds NaN or infinity" in problem.message
 
 
 def test_a_network_for_another_task(copied):

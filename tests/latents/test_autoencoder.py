@@ -153,7 +153,30 @@ def test_missing_and_pickled_weights(kl_folder):
     weights = kl_folder / "diffusion_pytorch_model.safetensors"
     torch.save(load_file(weights), kl_folder / "diffusion_pytorch_model.bin")
     weights.unlink()
-    assert "safe_serialization=True" in refused(kl_folder, "damaged").mend  # the pickle beside it is not opened
+    assert "safe_serialization=True" in refused(kl_folder, "only weights are pickles").mend
+
+
+def test_a_pickle_beside_the_weights_is_never_opened(kl_folder, monkeypatch):
+    (kl_folder / "diffusion_pytorch_model.bin").write_bytes(b"no pickle at all")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
+    load_autoencoder(kl_folder)
+
+
+def test_weights_of_another_shape_or_without_a_value(kl_folder):
+    weights = kl_folder / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    name = "decoder.conv_in.bias"
+    save_file({**tensors, name: torch.full_like(tensors[name], torch.inf)}, weights, metadata={"format": "pt"})
+    assert f"weight {name} holds NaN or infinity" in refused(kl_folder, "damaged").message
+    save_file({**tensors, name: torch.zeros(len(tensors[name]) + 1)}, weights, metadata={"format": "pt"})
+    assert name in refused(kl_folder, "damaged").message
+
+
+def test_an_autoencoder_that_asks_for_code(kl_folder):
+    config = json.loads((kl_folder / "config.json").read_text())
+    (kl_folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "mine.Mine"}}))
+    problem = refused(kl_folder, "cannot be used")
+    assert "auto_map" in problem.message and problem.file == str(kl_folder / "config.json")
 
 
 def test_truncated_weights(kl_folder):

@@ -314,6 +314,30 @@ def test_weights_that_transformers_would_fill_with_noise_are_an_error(dino, capf
         load_encoder(f"dinov2:{folder}")
 
 
+def test_folders_that_only_hold_pickles_ask_for_code_or_hold_no_numbers(dino, monkeypatch):
+    _, folder = dino
+    weights = folder / "model.safetensors"
+    state, config = load_file(weights), json.loads((folder / "config.json").read_text())
+
+    def refused(message):
+        with pytest.raises(InputError, match=message) as error:
+            load_encoder(f"dinov2:{folder}")
+        assert "efficientnet-lite0" in error.value.problems[0].mend
+
+    save_file({**state, "layernorm.bias": torch.full_like(state["layernorm.bias"], torch.nan)}, weights,
+              metadata={"format": "pt"})
+    refused(r"layernorm\.bias holds NaN")
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "mine.Mine"}}))
+    refused("'auto_map' asks for code")
+    (folder / "config.json").write_text(json.dumps(config))
+    weights.unlink()
+    torch.save(state, folder / "pytorch_model.bin")
+    refused(r"only weights are pickles \(pytorch_model\.bin\)")
+    save_file(state, weights, metadata={"format": "pt"})
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("a pickle was opened"))
+    load_encoder(f"dinov2:{folder}")
+
+
 def test_another_kind_of_model_is_refused(tmp_path):
     config = ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1])
     ResNetModel(config).save_pretrained(tmp_path / "resnet")

@@ -66,3 +66,13 @@ def test_seeds_that_cannot_be_held_are_named_with_their_row(tmp_path, seed):
     file.write_text(f"label.dx,seed,guidance,steps\na,3,2,2\n\na,{seed},2,2\n")
     with pytest.raises(InputError, match="row 4, column 'seed'"):
         read_plan(file)
+
+
+@pytest.mark.parametrize("kind", ["attr.sex", "label.dx"])
+def test_every_word_for_unknown_is_one_but_none_which_may_be_a_level(tmp_path, kind):
+    cells = ["unknown", "Unknown", " NA ", "N/A", "nan", "null", "?", "missing", "Not Reported"]
+    lines = "".join(f"{cell},{cell},{number},2,4\n" for number, cell in enumerate([*cells, "none", "male"]))
+    (tmp_path / "p.csv").write_text(f"{kind},prompt,seed,guidance,steps\n{lines}")
+    found = read_plan(tmp_path / "p.csv")
+    assert found[kind].tolist() == [None] * len(cells) + ["none", "male"]
+    assert found["prompt"].tolist() == [*(cell.strip() for cell in cells), "none", "male"]

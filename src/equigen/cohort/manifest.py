@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.saved import TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
 from equigen.cohort.spec import SPLITS, CohortSpec, nearest
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes, hash_value
+from equigen.files import MAX_CELLS, UNREADABLE, hash_bytes, hash_value
 
 BLOCK = 16_384  # rows that are read at a time
 BUFFER = 2**20  # bytes; without it a whole column of a row group is held
@@ -95,8 +96,9 @@ class Manifest:
 
     def patients(self) -> NDArray[np.int32]:
         """The patient of each image as a number in the order of first appearance in the table, [N]."""
-        names = _open(self.table, ["patient"]).read(["patient"]).column(0)
-        codes: NDArray[np.int32] = names.combine_chunks().dictionary_encode().indices.to_numpy()
+        with _whole(self.table):
+            names = _open(self.table, ["patient"]).read(["patient"]).column(0)
+            codes: NDArray[np.int32] = names.combine_chunks().dictionary_encode().indices.to_numpy()
         return codes[self.places]
 
     def images(self) -> ImageList:
@@ -117,21 +119,40 @@ class Manifest:
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
         """Columns of the table at this manifest's rows, block by block."""
         low = 0
-        for batch in _open(self.table, columns).iter_batches(BLOCK, columns=columns):
-            first, last = np.searchsorted(self.places, [low, low + len(batch)])
-            yield batch.take(pa.array(self.places[first:last] - low))
-            low += len(batch)
+        with _whole(self.table):
+            for batch in _open(self.table, columns).iter_batches(BLOCK, columns=columns):
+                first, last = np.searchsorted(self.places, [low, low + len(batch)])
+                yield batch.take(pa.array(self.places[first:last] - low))
+                low += len(batch)
+
+
+@contextmanager
+def _whole(file: Path) -> Iterator[None]:
+    """Turn what pyarrow raises on a damaged table into an ``InputError`` that names the file."""
+    try:
+        yield
+    except UNREADABLE as error:
+        reason = str(error).strip().partition("\n")[0][:200]
+        problem = Problem(f"is no readable Parquet file ({reason})", "run the cohort stage again", file=str(file))
+        raise InputError("The saved cohort is damaged.", [problem]) from error
 
 
 def _open(file: Path, columns: Iterable[str], dictionaries: Iterable[str] = ()) -> pq.ParquetFile:
-    """A Parquet file that has all the columns asked for."""
-    try:
-        names = pq.read_schema(file).names
-        _check_columns(file, columns, names)
-        return pq.ParquetFile(file, read_dictionary=list(dictionaries), buffer_size=BUFFER, pre_buffer=False)
-    except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors or OSErrors
-        problem = Problem(f"is no readable Parquet file ({error})", "run the cohort stage again", file=str(file))
-        raise InputError("The saved cohort is damaged.", [problem]) from error
+    """A Parquet file that has all the columns asked for, of which every page's checksum is verified."""
+    with _whole(file):
+        stated = pq.read_metadata(file)
+        names = stated.schema.to_arrow_schema().names
+        if stated.num_rows > MAX_CELLS:
+            raise ValueError(f"{stated.num_rows} rows are more than can be read")
+    _check_columns(file, columns, names)
+    with _whole(file):
+        return pq.ParquetFile(
+            file,
+            read_dictionary=list(dictionaries),
+            buffer_size=BUFFER,
+            pre_buffer=False,
+            page_checksum_verification=True,
+        )
 
 
 def _check_columns(file: Path, columns: Iterable[str], names: list[str]) -> None:
@@ -148,23 +169,24 @@ def _read(file: Path, levels: dict[str, list[str]], found: list[str]) -> pd.Data
     """The frame: columns with known ``levels``, and those whose levels are ``found`` in the order of rows."""
     categories = {**levels, **{name: [] for name in found}}
     source = _open(file, ["row", *categories], categories)
-    count, low = source.metadata.num_rows, 0
-    rows = np.empty(count, dtype=np.int64)
-    codes = {name: np.empty(count, dtype=np.int32 if name in found else np.int16) for name in categories}
-    known = {name: {level: code for code, level in enumerate(values)} for name, values in categories.items()}
-    for batch in source.iter_batches(BLOCK, columns=["row", *categories]):
-        here = slice(low, low + len(batch))
-        rows[here] = batch.column("row").to_numpy()
+    with _whole(file):
+        count, low = source.metadata.num_rows, 0
+        rows = np.empty(count, dtype=np.int64)
+        codes = {name: np.empty(count, dtype=np.int32 if name in found else np.int16) for name in categories}
+        known = {name: {level: code for code, level in enumerate(values)} for name, values in categories.items()}
+        for batch in source.iter_batches(BLOCK, columns=["row", *categories]):
+            here = slice(low, low + len(batch))
+            rows[here] = batch.column("row").to_numpy()
+            for name in categories:
+                codes[name][here] = _codes(batch.column(name), known[name], name, grows=name in found)
+            low += len(batch)
+        made: dict[str, object] = {"row": rows}
         for name in categories:
-            codes[name][here] = _codes(batch.column(name), known[name], name, grows=name in found)
-        low += len(batch)
-    made: dict[str, object] = {"row": rows}
-    for name in categories:
-        words = pd.Index([*known[name]], dtype=object)
-        made[name] = pd.Categorical.from_codes(codes.pop(name), categories=words)
-    if "prompt" in source.schema_arrow.names:
-        made["prompt"] = pd.Series(source.read(["prompt"]).column(0).to_pandas(types_mapper=pd.ArrowDtype))
-    return pd.DataFrame(made, copy=False)
+            words = pd.Index([*known[name]], dtype=object)
+            made[name] = pd.Categorical.from_codes(codes.pop(name), categories=words)
+        if "prompt" in source.schema_arrow.names:
+            made["prompt"] = pd.Series(source.read(["prompt"]).column(0).to_pandas(types_mapper=pd.ArrowDtype))
+        return pd.DataFrame(made, copy=False)
 
 
 def _codes(cells: pa.Array, known: dict[str, int], column: str, grows: bool) -> NDArray[np.int32]:

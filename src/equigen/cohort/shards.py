@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from equigen.cohort.faults import ImageFault
 from equigen.errors import InputError, Problem
-from equigen.files import replacing
+from equigen.files import UNREADABLE, replacing
 
 BLOCK = 512  # a tar's unit, bytes
 _STATE = b"equigen.shard"
+_TYPES = [pa.string(), pa.int64(), pa.int64()]  # of an index's columns: name, offset, size
 State = tuple[int, int]  # a file's bytes, and when it was changed, in ns
 
 
@@ -118,13 +119,15 @@ def _read_index(shard: Path, state: State) -> Shard | None:
     """The index on disk, unless there is none, it is damaged, or the shard was changed since."""
     for file in _index_files(shard):
         try:
-            table = pq.read_table(file)
+            table = pq.read_table(file, page_checksum_verification=True)
             if json.loads((table.schema.metadata or {})[_STATE]) != list(state):
                 continue
+            if table.schema.types != _TYPES:
+                continue
             columns = [table.column(name).combine_chunks() for name in ("name", "offset", "size")]
-        except (OSError, ValueError, KeyError):  # pyarrow's errors are ValueErrors or OSErrors
+            return Shard(shard, state, columns[0], *(column.to_numpy() for column in columns[1:]))
+        except UNREADABLE:
             continue
-        return Shard(shard, state, columns[0], *(column.to_numpy() for column in columns[1:]))
     return None
 
 
@@ -140,10 +143,11 @@ def _build_index(shard: Path, state: State) -> Shard:
     offsets, sizes = (np.array([member[part] for member in members], dtype=np.int64) for part in (1, 2))
     found = Shard(shard, state, pa.array(names, pa.string()), offsets, sizes)
     table = pa.table({"name": found.names, "offset": offsets, "size": sizes})
+    table = table.replace_schema_metadata({_STATE: json.dumps(state)})
     for file in _index_files(shard):
         try:
             with replacing(file) as temporary:
-                pq.write_table(table.replace_schema_metadata({_STATE: json.dumps(state)}), temporary)
+                pq.write_table(table, temporary, write_page_checksum=True)
             break
         except PermissionError:
             continue

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from equigen.diagnosis.networks import SmallResNet
+from equigen.errors import InputError, Problem
 from equigen.files import replacing
+from equigen.model_files import weight_fault
 
 
 @dataclass
@@ -50,21 +52,36 @@ class State:
             )
 
     def resume(self, path: Path, key: str) -> None:
-        """Go on from a checkpoint of the same key; without one the state stays as it is."""
+        """Go on from a checkpoint of the same key; without one the state stays as it is.
+
+        Raises InputError where the file is no safetensors file of this state: a pickle, a damaged file, tensors that
+        are missing, misshapen, NaN or infinite. The state is unchanged then, but for moments that are zero.
+        """
         if not path.exists():
             return
-        with safe_open(path, framework="pt") as handle:
-            facts = handle.metadata()
-            if facts["key"] != key:
-                return
-            for parameter in self.network.parameters():
-                self.optimizer.state[parameter] = {
-                    "step": torch.zeros(()),
-                    "exp_avg": torch.zeros_like(parameter),
-                    "exp_avg_sq": torch.zeros_like(parameter),
-                }
-            with torch.no_grad():
+        try:
+            with safe_open(path, framework="pt") as handle:
+                facts = handle.metadata() or {}
+                if facts["key"] != key:
+                    return
+                step, score = int(facts["step"]), float(facts["best_score"]) if facts["best_score"] else None
+                for parameter in self.network.parameters():
+                    self.optimizer.state[parameter] = {
+                        "step": torch.zeros(()),
+                        "exp_avg": torch.zeros_like(parameter),
+                        "exp_avg_sq": torch.zeros_like(parameter),
+                    }
+                values = {name: handle.get_tensor(name) for name, _ in self.tensors()}
                 for name, value in self.tensors():
-                    value.copy_(handle.get_tensor(name))
-        self.step = int(facts["step"])
-        self.best_score = float(facts["best_score"]) if facts["best_score"] else None
+                    if values[name].shape != value.shape:
+                        raise ValueError(f"{name} is {list(values[name].shape)}, not {list(value.shape)}")
+                odd = weight_fault(values)
+                if odd is not None:
+                    raise ValueError(odd)
+        except (SafetensorError, KeyError, ValueError, OSError, RuntimeError) as error:
+            problem = Problem(f"is no whole checkpoint ({error})", "delete it to start afresh", file=str(path))
+            raise InputError("A checkpoint is damaged.", [problem]) from error
+        with torch.no_grad():
+            for name, value in self.tensors():
+                value.copy_(values[name])
+        self.step, self.best_score = step, score

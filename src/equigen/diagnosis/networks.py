@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from equigen.errors import InputError, Problem
 from equigen.files import read_json, replacing, write_json
+from equigen.model_files import weight_fault
 from equigen.seeds import torch_generator
 
 NORM_GROUPS = 8
@@ -137,10 +140,22 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: str | Path) -> Classifier:
-        """Read what ``save`` wrote."""
-        card = Card(**read_json(Path(folder) / CARD))
-        network = SmallResNet(len(card.outputs), card.width)
-        network.load_state_dict(load_file(Path(folder) / WEIGHTS))
+        """Read what ``save`` wrote.
+
+        Raises InputError where a file is missing or damaged, or a weight is misshapen, NaN or infinite.
+        """
+        try:
+            card = Card(**read_json(Path(folder) / CARD))
+            network = SmallResNet(len(card.outputs), card.width)
+            network.load_state_dict(load_file(Path(folder) / WEIGHTS))
+            odd = weight_fault(network.state_dict())
+            if odd is not None:
+                raise ValueError(odd)
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            message = f"is no whole classifier ({reason})"
+            problem = Problem(message, "train it again, or copy it again", file=str(folder))
+            raise InputError("The classifier cannot be used.", [problem]) from error
         return cls(network.eval(), card)
 
 

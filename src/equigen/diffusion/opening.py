@@ -17,6 +17,7 @@ from equigen.diffusion.pretrained import open_pretrained
 from equigen.diffusion.text_generator import TextGenerator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, read_json
+from equigen.model_files import folder_problems
 from equigen.progress import quiet
 
 PROVENANCE = "equigen.json"  # keys kind (full, lora or tokens), base (of LoRA) and size (of the images, in pixels)
@@ -97,9 +98,12 @@ def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: 
     if not hasattr(pipeline, "load_lora_weights"):
         problem = Problem(f"{type(pipeline).__name__} takes none in diffusers", "train it in full", file=str(path))
         raise InputError("LoRA weights cannot be used with this model.", [problem])
+    problems = folder_problems(path)
+    if problems:
+        raise InputError("LoRA weights cannot be used.", problems)
     try:
         with quiet(logging):
-            pipeline.load_lora_weights(str(path))
+            pipeline.load_lora_weights(str(path), use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         problem = Problem(str(error), "copy the whole folder, or train again", file=str(path))
         raise InputError("The LoRA weights are damaged, or of another model.", [problem]) from error

@@ -23,6 +23,7 @@ from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
 from equigen.latents.autoencoder import Autoencoder, weight_hash
+from equigen.model_files import folder_problems, weight_fault
 from equigen.progress import quiet
 
 Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
@@ -195,6 +196,10 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
             file=str(path),
         )
         raise InputError("There is no generator here.", [problem])
+    parts = ("tokens", "unet", "vae")
+    problems = [*folder_problems(path, weights=False), *(one for name in parts for one in folder_problems(path / name))]
+    if problems:
+        raise InputError("The generator cannot be opened.", problems)
     try:
         with quiet(logging):
             pipeline: EquigenPipeline = EquigenPipeline.from_pretrained(
@@ -204,10 +209,9 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
         mend = "copy the whole folder, or delete its training.json and run `equigen train` again"
         raise InputError("The generator is damaged.", [Problem(str(error), mend, file=str(path))]) from error
     pipeline.set_progress_bar_config(disable=True)
-    for part in ("unet", "tokens"):
-        state = getattr(pipeline, part).state_dict()
-        odd = next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
+    for part in parts:
+        odd = weight_fault(getattr(pipeline, part).state_dict())
         if odd is not None:
-            problem = Problem(f"weight {odd} holds NaN or infinity", "train again", file=str(path / part))
+            problem = Problem(odd, "train again", file=str(path / part))
             raise InputError("The generator is damaged.", [problem])
     return pipeline.to(device or best_device())  # type: ignore[no-any-return]

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from equigen.errors import InputError, Problem
+from equigen.model_files import folder_problems, weight_fault
 from equigen.progress import quiet
 
 MINILM = "minilm"
@@ -59,10 +60,14 @@ def open_text_encoder(source: str | Path = MINILM, length: int | None = None) ->
     if not (folder / "config.json").is_file():
         mend = "give 'minilm', or a folder that transformers' save_pretrained wrote"
         raise InputError("There is no text encoder.", [Problem("holds no config.json", mend, file=str(folder))])
+    problems = folder_problems(folder)
+    if problems:
+        raise InputError("The text encoder cannot be used.", problems)
+    plain = {"local_files_only": True, "trust_remote_code": False}
     try:
         with quiet(logging):
-            config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True)
-            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
+            config = transformers.AutoConfig.from_pretrained(str(folder), **plain)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **plain)
             network, told = _kind(config, folder).from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
@@ -70,6 +75,9 @@ def open_text_encoder(source: str | Path = MINILM, length: int | None = None) ->
         reason = str(error).strip().partition("\n")[0]
         raise _unusable(f"cannot be opened ({reason})", WHOLE, folder) from error
     _check_whole(network, sorted(told["missing_keys"]), folder)
+    odd = weight_fault(network.state_dict())
+    if odd is not None:
+        raise _unusable(odd, WHOLE, folder)
     tokenizer.model_max_length = _length(tokenizer, network.config, length, folder)
     if not type(network).__name__.startswith("CLIP"):
         network.config.use_attention_mask = True  # plain pipelines look for this word

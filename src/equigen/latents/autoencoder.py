@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, naming_full_disk
+from equigen.model_files import folder_problems, weight_fault
 from equigen.progress import quiet
 
 CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -159,6 +160,9 @@ def load_autoencoder(path: str | Path = SHIPPED, device: str | torch.device = "c
         raise InputError("This kind of autoencoder is not supported.", [problem])
     if str(path) == SHIPPED:
         _check_shipped(folder)
+    problems = folder_problems(folder)
+    if problems:
+        raise InputError("The autoencoder cannot be used.", problems)
     return Autoencoder(_open(CLASSES[kind], folder).to(device))
 
 
@@ -186,16 +190,18 @@ def _open(kind: Any, folder: Path) -> Any:
                 low_cpu_mem_usage=False,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         problem = Problem(f"its weights cannot be read ({error})", mend, file=str(folder))
         raise InputError("The autoencoder is damaged.", [problem]) from error
-    odd = next((name for name, value in network.state_dict().items() if not bool(value.isfinite().all())), None)
+    lacking = [
+        Problem(f"{len(names)} weights are {fault}, {names[0]} for one", mend, file=str(folder))
+        for key, fault in (("missing_keys", "missing"), ("mismatched_keys", "of another shape"))
+        if (names := sorted(str(name) for name in told.get(key, ())))
+    ]
+    if lacking:
+        raise InputError("The autoencoder is damaged.", lacking)
+    odd = weight_fault(network.state_dict())
     if odd is not None:
-        problem = Problem(f"weight {odd} holds NaN or infinity", mend, file=str(folder))
-        raise InputError("The autoencoder is damaged.", [problem])
-    if told["missing_keys"]:
-        names = sorted(told["missing_keys"])
-        problem = Problem(f"{len(names)} weights are missing, {names[0]} for one", mend, file=str(folder))
-        raise InputError("The autoencoder is damaged.", [problem])
+        raise InputError("The autoencoder is damaged.", [Problem(odd, mend, file=str(folder))])
     network.register_to_config(_name_or_path="")  # where it lay here is nothing to write into a generator's folder
     return network

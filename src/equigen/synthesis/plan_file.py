@@ -12,12 +12,14 @@ import pandas as pd
 
 from equigen.cohort.table import read_table, table_suffix
 from equigen.cohort.table_values import text_cells
+from equigen.cohort.unknown import UNKNOWN_WORDS, means_unknown, unknown_words
 from equigen.errors import InputError, Problem
 from equigen.files import read_parquet, write_parquet, write_text
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 KINDS = (*SEPARATORS, ".parquet")
 UNKNOWN = "unknown"  # of a label or attribute; in a csv an empty label would mean that nothing is found
+ABSENT = unknown_words(UNKNOWN_WORDS) - {"none"}  # "none" may be a level; where it is none, `generate` refuses it
 NUMBERS = {"guidance": float, "guidance_low": float, "guidance_high": float, "steps": int, "seed": int, "pair": int}
 LARGEST = 2**63 - 1
 WHOLE = "is no whole number"
@@ -39,7 +41,8 @@ def write_plan(path: str | Path, rows: pd.DataFrame) -> Path:
 def read_plan(path: str | Path) -> pd.DataFrame:
     """Read a plan that ``write_plan`` wrote, or somebody by hand; what is in the columns is for ``generate`` to check.
 
-    In csv and tsv an empty cell is none, but of a label: there it is an image without a finding. Raises InputError for
+    In csv and tsv an empty cell is none, but of a label: there it is an image without a finding. In a label or
+    attribute every word of ``equigen.cohort.unknown`` but "none" means "not known". Raises InputError for
     a file that is not there or cannot be read, and for numbers that are none, with row and column.
     """
     file = _named(Path(path), table_suffix(path))
@@ -87,12 +90,19 @@ def _typed(frame: pd.DataFrame, file: Path) -> pd.DataFrame:
             made[str(name)], wrong = _numbers(str(name), cells, frame.index)
             problems += [replace(problem, file=str(file)) for problem in wrong]
         else:
-            label = str(name).startswith("label.")
-            none = {UNKNOWN} if label else {UNKNOWN, ""} if str(name).startswith("attr.") else {""}
-            made[str(name)] = pd.Series([None if cell in none else cell for cell in cells], dtype=object)
+            made[str(name)] = pd.Series([_word(str(name), cell) for cell in cells], dtype=object)
     if problems:
         raise InputError("The plan cannot be read.", problems)
     return pd.DataFrame(made)
+
+
+def _word(column: str, cell: str) -> str | None:
+    """A cell's text; None for one that means "not known" in a condition, and for an empty one elsewhere."""
+    if not column.startswith(("label.", "attr.")):
+        return cell or None
+    if column.startswith("label.") and cell == "":
+        return cell
+    return None if means_unknown(cell, ABSENT) else cell
 
 
 def _numbers(name: str, cells: Sequence[str], rows: Iterable[int]) -> tuple[pd.Series, list[Problem]]:

@@ -22,6 +22,7 @@ from equigen.diffusion.pretrained.sd3 import StableDiffusion3
 from equigen.diffusion.pretrained.sdxl import StableDiffusionXL
 from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.errors import InputError, Problem
+from equigen.model_files import CONVERT, folder_problems, weight_fault
 from equigen.progress import quiet
 
 _ALL: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, PixArt)
@@ -49,11 +50,12 @@ def open_pretrained(
         variant: a file name's middle, ``fp16`` for ``model.fp16.safetensors``.
 
     Stable Diffusion's safety checker is left out: it judges photographs of people and would blacken images.
-    Weights are read from safetensors only, and no code that comes with a model is run.
+    Weights are read from safetensors only, pickles beside them are never opened, and no code that comes with a model
+    is run.
 
     Raises:
-        InputError: nothing there, another kind of pipeline, files of another form, missing or misshapen weights; it
-            names the file and the mend.
+        InputError: nothing there, another kind of pipeline, pickles instead of safetensors, references to code, weights
+            that are missing, misshapen, NaN or infinite; it names the file and the mend.
 
     """
     folder = pipeline_folder(place, variant)
@@ -63,6 +65,7 @@ def open_pretrained(
         found = f"holds a {kind}" if isinstance(kind, str) else "asks for code of its own"
         problem = Problem(found, f"use one of {', '.join(FAMILIES)}", file=str(folder / INDEX))
         raise InputError("This kind of pipeline is not supported.", [problem])
+    _check_files(folder, FAMILIES[kind])
     with quiet(diffusers_logging), quiet(transformers_logging):
         parts = _parts(folder, FAMILIES[kind], index, dtype, variant)
         pipeline = _assembled(folder, kind, parts)
@@ -124,6 +127,19 @@ def _index_of(folder: Path) -> dict[str, Any]:
         return dict(index)
     except (ValueError, TypeError) as error:
         raise _damaged(f"is no JSON mapping ({error})", file) from error
+
+
+def _check_files(folder: Path, family: type[Family]) -> None:
+    """Refuse pickles that are a part's only weights, and references to code, all of them together."""
+    weighted = (*family.encoders, "vae", family.network)
+    plain = (*(_tokenizer_of(name) for name in family.encoders), "scheduler")
+    problems = [
+        *folder_problems(folder, weights=False),
+        *(problem for name in plain for problem in folder_problems(folder / name, weights=False)),
+        *(problem for name in weighted for problem in folder_problems(folder / name)),
+    ]
+    if problems:
+        raise InputError("This pipeline cannot be opened.", problems)
 
 
 def _parts(
@@ -194,6 +210,9 @@ def _network(kind: Any, folder: Path, variant: str | None, **precision: Any) -> 
     lacking = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in told.get(key, ()))
     if lacking:
         raise _damaged(f"{len(lacking)} weights are missing or of another shape, {lacking[0]} for one", folder)
+    odd = weight_fault(network.state_dict())
+    if odd is not None:
+        raise _damaged(odd, folder)
     return network
 
 
@@ -201,7 +220,9 @@ def _assembled(folder: Path, kind: str, parts: dict[str, Any]) -> Any:
     """The pipeline of its class, with its own settings from the folder."""
     absent = FAMILIES[kind].absent
     try:
-        return getattr(diffusers, kind).from_pretrained(str(folder), local_files_only=True, **parts, **absent)
+        return getattr(diffusers, kind).from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, **parts, **absent
+        )
     except FAULTS as error:
         raise _damaged(f"its parts do not make a pipeline ({_first_line(error)})", folder) from error
 
@@ -238,5 +259,5 @@ def _first_line(error: BaseException) -> str:
 
 
 def _damaged(found: str, file: Path) -> InputError:
-    mend = "copy the whole folder again; weights are read from .safetensors alone: save_pretrained writes them so"
+    mend = f"copy the whole folder again; {CONVERT}"
     return InputError("The pretrained pipeline is damaged.", [Problem(found, mend, file=str(file))])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import torch
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
+from equigen.model_files import folder_problems, weight_fault
 from equigen.progress import quiet
 from equigen.quality.encoders.base import Bicubic, NetworkEncoder, Outputs
-from equigen.quality.encoders.weights import state_hash, unusable
+from equigen.quality.encoders.weights import OFFLINE, state_hash, unusable
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -139,9 +141,12 @@ def model_config(folder: Path, source: str, encoder: str, kinds: tuple[str, ...]
     """The model's configuration, of one of these kinds."""
     from transformers import AutoConfig
 
+    problems = [replace(problem, mend=f"{problem.mend}; {OFFLINE}") for problem in folder_problems(folder)]
+    if problems:
+        raise InputError(f"The encoder {encoder} cannot be used.", problems)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise unusable(encoder, "no config.json that transformers can read", "give a folder that has one",
                        source) from error
     if config.model_type not in kinds:
@@ -160,15 +165,23 @@ def load_whole(kind: Any, config: Any, folder: Path, source: str, encoder: str) 
     try:
         with quiet(logging):  # its report of the weights is read here instead of printed
             network, told = kind.from_pretrained(
-                folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
+                folder,
+                config=config,
+                local_files_only=True,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise unusable(encoder, f"the weights cannot be read: {reason}", "copy the folder again", source) from error
     lacking = sorted(str(key) for key in (*told["missing_keys"], *told["mismatched_keys"]))
     if lacking:
         raise unusable(encoder, f"{len(lacking)} weights are missing or of another shape, such as {lacking[0]}",
                        "copy the folder again", source)
+    odd = weight_fault(network.state_dict())
+    if odd is not None:
+        raise unusable(encoder, odd, "copy the folder again", source)
     return network, state_hash(network.state_dict().items(), repr(network))
 
 

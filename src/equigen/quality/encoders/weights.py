@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from equigen.errors import InputError, Problem
+from equigen.model_files import weight_fault
 
 OFFLINE = "efficientnet-lite0 needs no file and no network"
 SHOWN = 5  # keys named in one message
@@ -76,7 +77,8 @@ def load_strict(
     ``known`` turns a name of the network into the one that the file has for it.
 
     Raises:
-        InputError: with the missing, the unknown and the misshapen keys of the file.
+        InputError: with the missing, the unknown and the misshapen keys of the file, or a weight that is NaN or
+            infinite.
 
     """
     own = network.state_dict()
@@ -90,6 +92,9 @@ def load_strict(
     if told:
         raise unusable(encoder, f"these are not its weights; keys {'; '.join(told)}",
                        "give the whole state_dict of this network", path)
+    odd = weight_fault(state)
+    if odd is not None:
+        raise unusable(encoder, odd, "copy the file again", path)
     network.load_state_dict({key: state.get(name, own[key]) for name, key in names.items()})
 
 
