@@ -10,6 +10,7 @@ import typer
 from equigen.cli_calibrate import GUIDANCE_HELP, guidance_number, with_guidance
 from equigen.cli_inputs import open_cohort, say, two_numbers
 from equigen.errors import InputError, Problem
+from equigen.processes import leads
 
 ASKED, SAMPLER, MANY = "What is asked for", "How it is sampled", "Many devices and memory"
 POLICIES = "match (the default), balanced, uniform, complement or counterfactual."
@@ -124,6 +125,7 @@ def generate(
     On two GPUs: `torchrun --nproc-per-node 2 -m equigen generate ...`; in a job array: `... --shard 1/4`. However the
     work is shared, the images are the same.
     """
+    from equigen.cohort import carry_trained_on
     from equigen.diffusion import EquigenPipeline, open_any_generator
     from equigen.synthesis import generate as make_images
     from equigen.synthesis import read_plan
@@ -142,6 +144,8 @@ def generate(
         rows = with_guidance(rows, generator, pipeline.hash, guidance)
     made = make_images(pipeline, rows, out, batch=batch, chunk=chunk, shard=part)
     table = made.folder / "synthetic.parquet"
+    if leads() and table.is_file():
+        carry_trained_on(generator, made.folder)
     say(table if table.is_file() else f"{made.folder}: part {shard} is made; the last part writes {table.name}")
 
 

@@ -19,10 +19,12 @@ from typing import Any, Literal
 from PIL import Image
 
 from equigen.errors import InputError
-from equigen.files import hash_file, read_parquet
+from equigen.files import hash_file, hash_value, read_json, read_parquet, write_json
 
 Record = dict[str, dict[str, Any]]                  # relative path -> {size, mtime_ns, sha256}
 TABLES = (".parquet", ".json", ".csv", ".html", ".yaml", ".md")  # files whose content is hashed at every look
+STAMP, BEGUN = "stage.json", "begun.json"
+OWN = (STAMP, BEGUN)  # records of a stage, which are not recorded themselves
 TEXTS = (".csv", ".html", ".yaml", ".md", ".txt", ".svg")
 PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")   # temporary names of ``files.replacing`` and of latent stores
 
@@ -42,6 +44,19 @@ def record_of(folder: Path, skip: tuple[str, ...] = ()) -> Record:
     ``skip``: names of files in the folder itself that are left out. Temporary files are left out too.
     """
     return {name: _entry(folder / name) for name in sorted(_names(folder)) if name not in skip}
+
+
+def renew(folder: Path) -> None:
+    """Record a finished stage's files anew after a command of ours changed them; nothing without a stamp."""
+    file = folder / STAMP
+    if not file.is_file():
+        return
+    stamp = read_json(file)
+    if not isinstance(stamp, dict) or "files" not in stamp:
+        return
+    content = {key: value for key, value in stamp.items() if key != "seal"}
+    content["files"] = record_of(folder, OWN)
+    write_json(file, {**content, "seal": hash_value(content)})
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -46,11 +46,13 @@ def wide(phantom_folder, tmp_path):
 def test_calibrate_writes_tables_page_and_the_generators_calibration(generator, wide, painted, tmp_path):
     words = ("--attribute", "sex", "--budget", 64, "--images", 8, "--steps", 1, "--min-patients", 4, "--out", tmp_path)
     more = ("--encoder", "efficientnet-lite0@32", "--confirm-images", 16, "--replicates", 20)
+    (generator.folder / "trained_on.parquet").rename(tmp_path / "seen")  # this cohort is split anew, its patients too
     try:
         done = call(generator.folder, wide, *words, *more)
         assert done.exit_code == 0, done.output
         assert (generator.folder / "calibration.json").is_file()
     finally:
+        (tmp_path / "seen").rename(generator.folder / "trained_on.parquet")
         (generator.folder / "calibration.json").unlink(missing_ok=True)
     assert done.stdout.strip().endswith(str(tmp_path / "report" / "index.html"))
     assert set(pd.read_parquet(tmp_path / "gain.parquet")["set"]) == {"default", "common", "group"}

@@ -16,7 +16,7 @@ def slow(handle):
     print("writing", flush=True)
     time.sleep(60)
 equigen.files.os.fsync = slow
-equigen.cli.open_cohort = lambda path, quarantine: equigen.files.write_text(path, "half of something")
+equigen.cli.open_cohort = lambda path, *rest, **more: equigen.files.write_text(path, "half of something")
 equigen.cli.main()
 """
 

@@ -105,17 +105,20 @@ def test_groups_of_few_images_are_unknown_and_do_not_steer(groups):
 
 def test_it_learns_which_group_needs_weight(groups, probe_of):
     """A made-up training: the more sigma the old have over the rest, the smaller their gap; losses fall."""
-    mechanism = CorrectedPerturbation(groups, 0, window_images=100, delay_images=0)
-    gaps = []
-    for window in range(1, 13):
-        lever = float(mechanism.sigma[4] - mechanism.sigma[2:4].mean())
-        scale = 1 / window
-        gaps.append(1.2 - lever)
-        mechanism.observe_probe(probe_of((scale, scale), (0.0, 0.0, scale * gaps[-1])), 100 * window)
-    assert len(mechanism.rewards) == 12
-    assert mechanism.fallbacks == 0
-    assert float(mechanism.sigma[4] - mechanism.sigma[2:4].mean()) > 0.7  # a uniform sigma: 1 time in 50
-    assert gaps[-1] < gaps[0] * 2 / 3
+    levers = []
+    for seed in range(3):  # the maximiser's rounding, and so one seed's path, differs between processors
+        mechanism = CorrectedPerturbation(groups, seed, window_images=100, delay_images=0)
+        gaps = []
+        for window in range(1, 13):
+            lever = float(mechanism.sigma[4] - mechanism.sigma[2:4].mean())
+            scale = 1 / window
+            gaps.append(1.2 - lever)
+            mechanism.observe_probe(probe_of((scale, scale), (0.0, 0.0, scale * gaps[-1])), 100 * window)
+        assert len(mechanism.rewards) == 12
+        assert mechanism.fallbacks == 0
+        levers.append(float(mechanism.sigma[4] - mechanism.sigma[2:4].mean()))
+        assert gaps[-1] < gaps[0] * 2 / 3
+    assert sum(levers) / 3 > 0.7  # of one uniform sigma: 1 time in 50
 
 
 def test_sigma_stays_within_its_bounds(groups, probe_of):

@@ -174,7 +174,7 @@ def test_other_rules_screen_again_and_change_what_is_measured(copied, quick):
     made = SyntheticSet(copied.out / "synthetic/none-match")
     before = made_by(made)
     copied.run({"screen.threshold": 0.999, "screen.tries": 0})
-    assert (~table(copied)["accepted"]).mean() > 0.5 and set(table(copied)["tries"]) == {1}
+    assert (~table(copied)["accepted"]).mean() >= 0.5 and set(table(copied)["tries"]) == {1}
     after = made_by(made)
     assert before[0] == after[0] and before[1] != after[1]
     assert isinstance(made_by(SyntheticSet(copied.out / "synthetic/none-flip")), str)

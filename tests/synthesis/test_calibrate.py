@@ -194,13 +194,15 @@ def test_without_images_to_confirm_on_there_is_no_gain(pipeline, sides, designed
 
 
 def test_it_is_saved_with_the_generator_whose_hash_stays(generator, sides, designed, tmp_path):
+    (generator.folder / "trained_on.parquet").rename(tmp_path / "seen")  # these sides are split anew, its patients too
     before = generator.pipeline().hash
     more = {"budget": 24 * 2 * 4, "objective": "gap", "gap_weight": 50.0}
-    found = run(generator, sides, tmp_path / "out", **more)
     try:
+        found = run(generator, sides, tmp_path / "out", **more)
         saved = load_calibration(generator.folder, generator.pipeline().hash)
     finally:
-        (generator.folder / "calibration.json").unlink()
+        (tmp_path / "seen").rename(generator.folder / "trained_on.parquet")
+        (generator.folder / "calibration.json").unlink(missing_ok=True)
     assert saved == found.guidance == load_calibration(tmp_path / "out") and saved.generator == before
     assert (saved.objective, saved.gap_weight, saved.split, saved.cohort_hash) == ("gap", 50, "val", sides[0].hash)
     rows = match_plan(sides[1], 10, seed=4)

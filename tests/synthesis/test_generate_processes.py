@@ -43,8 +43,9 @@ def alone(pipeline, phantom_cohort, tmp_path_factory):
 
 
 def whole(folder):
-    """Bytes of every file of a set, by name."""
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    """Bytes of every file of a set, by name, but for the digests of whom a generator's folder was trained on."""
+    files = [path for path in folder.rglob("*") if path.is_file() and path.name != "trained_on.parquet"]
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
 def told_by(place, processes):

@@ -14,11 +14,9 @@ from typing import Any
 
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json
-from equigen.integrity import Change, Record, changes, record_of
+from equigen.integrity import BEGUN, OWN, STAMP, Change, Record, changes, record_of
 from equigen.progress import console
 
-STAMP, BEGUN = "stage.json", "begun.json"
-OWN = (STAMP, BEGUN)
 Damaged = Callable[[Path, list[Change]], object]
 LISTED = 5  # files that one message names
 

@@ -15,6 +15,7 @@ from equigen.cohort.generated import read_generated
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_parquet, write_parquet
+from equigen.integrity import renew
 from equigen.quality.cells import Settings
 from equigen.quality.classifier import Classifier, check_held_out, read_images
 from equigen.quality.sources import ImageSet, image_set
@@ -120,6 +121,7 @@ def screen(
     table = _table(base, found, rule, held_out, real, settings)
     write_parquet(folder / TABLE, table)
     write_parquet(folder / SYNTHETIC, screened(base, found))
+    renew(folder)
     return Screening(folder, table, found)
 
 
