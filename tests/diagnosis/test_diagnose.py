@@ -132,7 +132,7 @@ def test_what_cannot_be_done_is_said_first(cohort, synthetic, tmp_path):
         diagnose(cohort, label="sik", **say)
     with pytest.raises(InputError, match="needs a synthetic set"):
         diagnose(cohort, ratios=[0, 1], **say)
-    with pytest.raises(InputError, match="there is no synthetic.parquet"):
+    with pytest.raises(InputError, match=r"there is no synthetic\.parquet"):
         diagnose(cohort, tmp_path / "absent", **say)
     with pytest.raises(InputError, match=r"label\.dx"):
         diagnose(cohort, synthetic, label="dx", **say)

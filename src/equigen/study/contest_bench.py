@@ -13,10 +13,11 @@ from equigen.cohort import Cohort
 from equigen.devices import best_device
 from equigen.diffusion import EquigenPipeline, open_generator
 from equigen.files import hash_value, read_json, write_json
+from equigen.integrity import BEGUN, STAMP
 from equigen.latents import Autoencoder, LatentCache, encode, encode_store, load_autoencoder
 from equigen.latents.store import store_place
 from equigen.latents.store_file import NAME, StoreFile
-from equigen.study.stages import BEGUN, STAMP, Stages, read_stamp
+from equigen.study.stages import Stages, read_stamp
 from equigen.study.starts import KINDS
 from equigen.training import TrainSettings, train
 from equigen.training.base import base_of, latent_scale, text_key

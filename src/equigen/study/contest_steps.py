@@ -12,12 +12,13 @@ import equigen
 from equigen.diffusion import open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json
+from equigen.integrity import STAMP
 from equigen.quality import load_encoder
 from equigen.quality.features import extract
 from equigen.quality.sources import image_set
 from equigen.study.contest_bench import RECORD, Bench, Step, encode_images, encoded, train_generator, trained
 from equigen.study.contest_places import Guidance, Places, snapshots
-from equigen.study.stages import STAMP, Stages
+from equigen.study.stages import Stages
 from equigen.synthesis import generate, plan
 from equigen.synthesis.calibrate import calibrate
 from equigen.synthesis.guidance import FILE as CALIBRATION
