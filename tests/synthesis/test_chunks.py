@@ -74,7 +74,7 @@ def test_what_rows_ask_reaches_the_generator_and_the_table(tmp_path):
     table = pd.read_parquet(made.folder / "synthetic.parquet")
     assert list(table) == [
         *("image", "seed", "generator", "label.dx", "attr.sex", "prompt", "guidance", "steps", "accepted", "reason"),
-        *("guidance_low", "solver", "negative", "pair", "changed"),
+        *("guidance_low", "solver", "negative", "pair", "changed", "sha256"),
     ]
     for name in ("guidance_low", "solver", "negative", "pair", "changed"):
         pd.testing.assert_series_equal(table[name], plan[name], check_dtype=False)

@@ -1,7 +1,9 @@
 """Images from plans: the same whatever the way, whole or absent, and never of two plans in one folder."""
 
 import errno
+import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +13,10 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from equigen.diagnosis.sources import read_source
 from equigen.errors import InputError
-from equigen.synthesis import generate, plan
+from equigen.quality.sources import image_set
+from equigen.synthesis import SyntheticSet, generate, plan
 from equigen.synthesis import generate as make  # the name of the function hides that of its file
 from equigen.synthesis.chunks import chunks
 
@@ -47,7 +51,7 @@ def test_the_table_has_the_contracts_columns_and_says_what_was_asked(whole, rows
     table = pd.read_parquet(whole.folder / "synthetic.parquet")
     assert list(table) == [
         *("image", "seed", "generator", "label.glaucoma", "attr.race", "attr.sex"),
-        *("prompt", "guidance", "steps", "accepted", "reason"),
+        *("prompt", "guidance", "steps", "accepted", "reason", "sha256"),
     ]
     assert list(table["image"]) == [f"images/{index:07d}.png" for index in range(ROWS)]
     for name in ("seed", "label.glaucoma", "attr.race", "attr.sex", "prompt", "guidance", "steps"):
@@ -55,6 +59,7 @@ def test_the_table_has_the_contracts_columns_and_says_what_was_asked(whole, rows
     assert set(table["generator"]) == {pipeline.hash} and table["accepted"].all() and set(table["reason"]) == {""}
     assert [os.path.relpath(path, whole.folder) for path in whole.frame["path"]] == list(table["image"])
     assert len(whole) == ROWS
+    assert list(table["sha256"]) == [hashlib.sha256(data).hexdigest() for data in pictures(whole.folder).values()]
 
 
 def test_images_are_lossless_and_differ(whole, pipeline, rows):
@@ -122,6 +127,54 @@ def test_an_image_that_is_not_whole_is_made_again(pipeline, rows, whole, tmp_pat
     else:
         victim.write_bytes(victim.read_bytes()[:-40] if content == "cut" else content)
     same(generate(pipeline, rows, tmp_path / "set", show=False), whole)
+
+
+@pytest.mark.parametrize("shards", [[None], [(0, 2), (1, 2)], [(1, 2), (0, 2)]])
+def test_a_valid_image_of_other_content_is_made_again(pipeline, rows, whole, tmp_path, capsys, shards):
+    """Rows 2 and 35 lie in the chunks of different jobs: none of them may take the other's damage for the original."""
+    folder = shutil.copytree(whole.folder, tmp_path / "set")
+    for row in (2, 35):
+        Image.new("RGB", (32, 32)).save(folder / f"images/{row:07d}.png")
+    for shard in shards:
+        made = generate(pipeline, rows, folder, shard=shard, show=False)
+    same(made, whole)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 images are not those of" in said and "0000002.png" in said
+
+
+def test_a_table_that_cannot_be_read_is_made_again(pipeline, rows, whole, tmp_path):
+    folder = shutil.copytree(whole.folder, tmp_path / "set")
+    (folder / "synthetic.parquet").write_bytes(b"")
+    same(generate(pipeline, rows, folder, show=False), whole)
+
+
+@pytest.mark.parametrize(("read", "title"), [
+    (lambda folder: image_set(folder, "generated"), "The generated images cannot be evaluated"),
+    (lambda folder: image_set(SyntheticSet(folder).frame, "generated"), "The generated images cannot be evaluated"),
+    (lambda folder: read_source(folder, ["glaucoma"]), "The synthetic set is damaged"),
+])  # fmt: skip
+def test_a_changed_image_is_named_where_the_set_is_used(whole, tmp_path, read, title):
+    folder = shutil.copytree(whole.folder, tmp_path / "set")
+    read(folder)
+    names = [f"images/{row:07d}.png" for row in (3, 5, 7, 9)]
+    for name in names:
+        Image.new("RGB", (32, 32)).save(folder / name)
+    with pytest.raises(InputError, match=title) as caught:
+        read(folder)
+    (problem,) = caught.value.problems
+    assert problem.message.startswith("4 images are not the ones that were generated")
+    assert all(name in problem.message for name in names[:3]) and names[3] not in problem.message
+    table = pd.read_parquet(folder / "synthetic.parquet").drop(columns="sha256")
+    table.to_parquet(folder / "synthetic.parquet", index=False)
+    read(folder)  # of another program: nothing is known of its images
+
+
+def test_a_missing_image_is_named_where_the_set_is_used(whole, tmp_path):
+    folder = shutil.copytree(whole.folder, tmp_path / "set")
+    (folder / "images/0000003.png").unlink()
+    for read in (lambda: image_set(folder, "generated"), lambda: read_source(folder, ["glaucoma"])):
+        with pytest.raises(InputError, match=r"1 images are missing: .*0000003\.png(.|\n)*generate"):
+            read()
 
 
 def test_done_means_nothing_is_made_or_written_again(pipeline, rows, tmp_path, monkeypatch):

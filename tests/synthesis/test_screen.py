@@ -14,6 +14,7 @@ from screen_world import Painter, asked, blue, luck, male, reader, real_cohort, 
 from equigen.cohort import load_images
 from equigen.diagnosis.sources import read_source
 from equigen.errors import InputError
+from equigen.files import hash_file
 from equigen.quality.sources import image_set
 from equigen.seeds import derive
 from equigen.synthesis import Screening, generate, plan, screen
@@ -308,6 +309,50 @@ def test_real_images_are_judged_once(made, tmp_path, held_out):
 def test_the_table_is_on_disk(done):
     kept = pd.read_parquet(done.folder / "screening.parquet")
     pd.testing.assert_frame_equal(kept, done.table)
+
+
+# Images that change
+
+
+@pytest.fixture
+def recorded(folder):
+    """A set whose table has the hash of each image, as ``generate`` writes it."""
+    frame = pd.read_parquet(folder / "synthetic.parquet")
+    hashes = [hash_file(folder / name) for name in frame["image"]]
+    frame.assign(sha256=hashes).to_parquet(folder / "synthetic.parquet", index=False)
+    return folder
+
+
+def test_the_table_has_the_hashes_of_the_first_and_the_last_draw(recorded):
+    before = pd.read_parquet(recorded / "synthetic.parquet")
+    frame = screen(recorded, half_wrong(), reader(), **FAST).synthetic.frame
+    assert list(frame["sha256"]) == [hash_file(path) for path in frame["path"]]
+    assert list(frame["first_sha256"]) == list(before["sha256"]) and (frame["sha256"] != frame["first_sha256"]).any()
+    pd.testing.assert_frame_equal(rounds.first_drawn(frame.drop(columns="path")), before)
+
+
+def test_a_changed_image_that_was_drawn_again_is_told_and_screening_makes_it_again(recorded):
+    first = screen(recorded, half_wrong(), reader(), **FAST)
+    before, frame = files(recorded), first.synthetic.frame
+    victim = frame["image"][frame["accepted"] & (frame["tries"] == 2)].iloc[0]
+    Image.new("RGB", (8, 8)).save(recorded / victim)
+    with pytest.raises(InputError, match=f"1 images are not the ones that were generated.*{victim}"):
+        image_set(recorded, "generated")
+    screen(recorded, half_wrong(), reader(), **FAST)
+    assert files(recorded) == before
+    image_set(recorded, "generated")
+
+
+def test_a_changed_first_image_is_not_screened(recorded):
+    Image.new("RGB", (8, 8)).save(recorded / "images/0000007.png")
+    with pytest.raises(InputError, match=r"1 images are not the ones that were generated.*0000007\.png"):
+        screen(recorded, half_wrong(), reader(), **FAST)
+
+
+def test_an_edit_that_the_user_of_a_study_accepts_is_taken(recorded):
+    Image.new("RGB", (8, 8)).save(recorded / "images/0000007.png")
+    (recorded / "stage.json").write_text('{"accepted": ["images/0000007.png"]}')
+    assert len(image_set(recorded, "generated")) == N
 
 
 # Who uses a screened set

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,17 @@ from numpy.typing import NDArray
 from equigen.cohort.shards import leads_out
 from equigen.cohort.unknown import means_unknown, unknown_words
 from equigen.errors import InputError, Problem
-from equigen.files import read_parquet
+from equigen.files import hash_file, read_json, read_parquet
 
 GENERATED_TABLE = "synthetic.parquet"
+STAMP = "stage.json"  # of a stage of a study
 HEADER = 2  # the number of the first row of a table, as spreadsheets count
+SHA256 = re.compile("[0-9a-f]{64}")
 PATHS = ("image", "first_image")
+REPAIR = (
+    "run the command that made the set again (generate; screen for images below screening/; a study with --verify): "
+    "it makes them anew"
+)
 YES, NO = frozenset({"true", "t", "yes", "y", "1", "1.0"}), frozenset({"false", "f", "no", "n", "0", "0.0"})
 
 
@@ -25,7 +33,7 @@ def read_generated(folder: Path, title: str) -> pd.DataFrame:
     """The table of the set in ``folder``, every path in it below the folder and ``accepted`` True or False.
 
     The table says which files are read, so a path that leads out of the folder is refused: an absolute one, one with
-    ``..``, or one through a link. That a file is there is not looked at.
+    ``..``, or one through a link. The images themselves are not looked at (``check_images``).
 
     Args:
         folder: of the set.
@@ -48,12 +56,60 @@ def read_generated(folder: Path, title: str) -> pd.DataFrame:
     flags, strange = accepted_flags(frame, str(file))
     if problems or strange:
         raise InputError(title, [*problems, *strange])
+    if "sha256" in frame:
+        frame = frame.assign(sha256=frame["sha256"].where(~frame["image"].isin(_edited(folder)), None))
     return frame.assign(accepted=flags) if "accepted" in frame else frame
+
+
+def _edited(folder: Path) -> list[str]:
+    """Files of a set in a study's run folder that its user edited and accepts: the table's hashes are not theirs."""
+    stamp = folder / STAMP
+    try:
+        return list(read_json(stamp).get("accepted", [])) if stamp.is_file() else []
+    except (ValueError, AttributeError, TypeError):  # damaged, which the study tells
+        return []
 
 
 def with_paths(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The table with ``path``, where each image lies now."""
     return frame.assign(path=pd.Series([str(folder / name) for name in frame["image"]], frame.index, dtype=object))
+
+
+def image_problems(paths: Iterable[Any], hashes: Iterable[Any], file: str | None = None) -> list[Problem]:
+    """A problem for the images that are missing, and one for those whose SHA-256 is not the recorded one.
+
+    Args:
+        paths: of the images.
+        hashes: the recorded SHA-256 of each; an image whose cell is none is not looked at.
+        file: that the problems are of.
+
+    """
+    missing, changed = list[str](), list[str]()
+    for path, recorded in zip(paths, hashes, strict=True):
+        if not isinstance(recorded, str) or not SHA256.fullmatch(recorded):
+            continue
+        if not Path(path).is_file():
+            missing.append(str(path))
+        elif hash_file(path) != recorded:
+            changed.append(str(path))
+    cases = ((missing, "missing"), (changed, "not the ones that were generated: their SHA-256 has changed"))
+    return [
+        Problem(f"{len(names)} images are {fault}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
+                REPAIR, column="sha256", file=file)
+        for names, fault in cases if names
+    ]  # fmt: skip
+
+
+def check_images(frame: pd.DataFrame, folder: Path, title: str) -> None:
+    """Hash the images of a set's rows; InputError that names those that are missing or not the recorded ones.
+
+    A table without the column ``sha256``, of another program or an earlier version, is taken as it is.
+    """
+    if "sha256" in frame:
+        paths = [folder / name for name in frame["image"]]
+        problems = image_problems(paths, frame["sha256"], str(folder / GENERATED_TABLE))
+        if problems:
+            raise InputError(title, problems)
 
 
 def accepted_flags(frame: pd.DataFrame, file: str | None = None) -> tuple[NDArray[np.bool_], list[Problem]]:

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, load_images
-from equigen.cohort.generated import GENERATED_TABLE, accepted_flags, read_generated, refused_remark
+from equigen.cohort.generated import GENERATED_TABLE, accepted_flags, check_images, read_generated, refused_remark
 from equigen.diagnosis.fit import FitSettings, Pool
 from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe
 from equigen.diagnosis.targets import encode
@@ -49,7 +49,10 @@ def synthetic_folders(synthetic: Folders | None) -> dict[str, Path]:
 
 
 def read_source(folder: Path, labels: Iterable[str]) -> Source:
-    """A synthetic set's accepted rows; not screened (None) counts as accepted."""
+    """A synthetic set's accepted rows; not screened (None) counts as accepted.
+
+    Raises InputError where there is none, or where an image is not the one that the table records.
+    """
     path = folder / GENERATED_TABLE
     table = read_generated(folder, "There is no synthetic set that can be used.")
     problems = [
@@ -70,6 +73,7 @@ def read_source(folder: Path, labels: Iterable[str]) -> Source:
             "The synthetic set is empty.",
             [Problem("no accepted image", "generate more, or screen less", file=str(path))],
         )
+    check_images(table[accepted], folder, "The synthetic set is damaged.")
     return Source(table[accepted].reset_index(drop=True), folder, hash_file(path), refused_remark(accepted))
 
 

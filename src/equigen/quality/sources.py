@@ -12,7 +12,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort
-from equigen.cohort.generated import accepted_flags, read_generated, refused_remark, with_paths
+from equigen.cohort.generated import (
+    accepted_flags,
+    check_images,
+    image_problems,
+    read_generated,
+    refused_remark,
+    with_paths,
+)
 from equigen.cohort.opening import is_there
 from equigen.errors import InputError, Problem
 
@@ -73,7 +80,8 @@ def image_set(source: Source, side: str) -> ImageSet:
         side: "real" or "generated", for messages.
 
     Raises:
-        InputError: no image, no path column, or files that are not there, each named with its row.
+        InputError: no image, no path column, files that are not there, each named with its row, or
+            files that are not those whose ``sha256`` a table or a set records.
 
     """
     images = _form(source, side)
@@ -97,7 +105,7 @@ def _form(source: Source, side: str) -> ImageSet:
     if isinstance(source, ImageSet):
         return source
     if isinstance(source, pd.DataFrame):
-        return _accepted(source, side)
+        return _recorded(_accepted(source, side), side)
     if isinstance(source, str | PathLike):
         return _synthetic(Path(source), side)
     levels = {name: list(spec.levels) for name, spec in source.attributes.items()}
@@ -106,7 +114,20 @@ def _form(source: Source, side: str) -> ImageSet:
 
 def _synthetic(folder: Path, side: str) -> ImageSet:
     frame = read_generated(folder, f"The {side} images cannot be read.")
-    return _accepted(with_paths(frame, folder), side)
+    images = _accepted(with_paths(frame, folder), side)
+    check_images(images.frame, folder, f"The {side} images cannot be evaluated.")
+    return images
+
+
+def _recorded(images: ImageSet, side: str) -> ImageSet:
+    """The same images; InputError where a file is not the one that the table's column ``sha256`` records."""
+    frame = images.frame
+    if {"path", "sha256"} <= set(frame.columns):
+        here = [isinstance(path, str) and Path(path).is_file() for path in frame["path"]]
+        problems = image_problems(frame["path"][here], frame["sha256"][here])
+        if problems:
+            raise InputError(f"The {side} images cannot be evaluated.", problems)
+    return images
 
 
 def _accepted(frame: pd.DataFrame, side: str) -> ImageSet:

@@ -15,9 +15,10 @@ from equigen.cohort import carry_trained_on
 from equigen.cohort.generated import read_generated, with_paths
 from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json, write_json, write_parquet
+from equigen.files import hash_file, hash_value, read_json, read_parquet, write_json, write_parquet
+from equigen.integrity import is_readable
 from equigen.pngs import is_whole, write_png
-from equigen.progress import progress_bar
+from equigen.progress import console, progress_bar
 from equigen.synthesis.chunks import CHUNK, Batched, Images, Rows, device_kind, render
 from equigen.synthesis.shards import share_of, write_first
 from equigen.training import Run
@@ -66,7 +67,9 @@ def generate(
 
     Images pass through the network in fixed chunks of the plan, so the same row gives the same image whatever the
     batch, the order of work, or the number of processes. Images that are there are kept if they are whole PNGs of the
-    right size, and made again if not. ``generation.json`` says what the folder is for and in which chunks it is made.
+    right size and, in a set that was complete, the very files that its table records; and made again if not.
+    ``synthetic.parquet`` ends with the SHA-256 of each file. ``generation.json`` says what the folder is for and in
+    which chunks it is made.
 
     Args:
         generator: a folder or hub name (``open_any_generator``), a finished run, or an open generator.
@@ -97,6 +100,8 @@ def generate(
     work = Batched(made_by, _claim(folder, plan, Batched(made_by, chunk), fixed=chunk is not None))
     names = [f"images/{index:07d}.png" for index in range(len(plan))]
     own = share.of(work.cut(plan))
+    _clear_damage(folder, names)
+    share.wait()
     parts = [_missing(folder, names, rows, made_by.size) for rows in own]
     total, missing = sum(map(len, own)), sum(map(len, parts))
     if missing:
@@ -128,6 +133,34 @@ def opened(generator: str | Path | Run | Generator, device: str | None) -> Gener
 def _missing(folder: Path, names: list[str], rows: Rows, size: int) -> list[int]:
     """Rows whose image is not there, or not whole."""
     return [row for row in rows.tolist() if not is_whole(folder / names[row], size)]
+
+
+def _clear_damage(folder: Path, names: list[str]) -> None:
+    """Remove the images that are not those of the table, of every share, then the table; the set is incomplete then.
+
+    A table that cannot be read is removed too. Images are removed first: whoever finds no table finds none of them.
+    """
+    table = folder / TABLE
+    if not table.is_file():
+        return
+    if not is_readable(table):
+        console.print(f"[yellow]{table}: cannot be read; it is made again[/yellow]")
+        table.unlink(missing_ok=True)
+        return
+    frame = read_parquet(table)
+    prefix = "first_" if "first_sha256" in frame else ""
+    if not {f"{prefix}image", f"{prefix}sha256"} <= set(frame.columns):
+        return
+    recorded = dict(zip(frame[f"{prefix}image"], frame[f"{prefix}sha256"], strict=True))
+    harmed = [name for name in names
+              if (folder / name).is_file() and recorded.get(name) and hash_file(folder / name) != recorded[name]]
+    if harmed:
+        listed = ", ".join(harmed[:3]) + (", ..." if len(harmed) > 3 else "")
+        console.print(f"[yellow]{folder}: {len(harmed)} images are not those of {TABLE} and are made again: "
+                      f"{listed}[/yellow]")  # fmt: skip
+        for name in harmed:
+            (folder / name).unlink(missing_ok=True)
+        table.unlink(missing_ok=True)
 
 
 def _made(
@@ -252,4 +285,5 @@ def _finish(folder: Path, plan: pd.DataFrame, names: list[str], generator: str) 
     halved = [read_json(path)["chunk"] for path in folder.glob("smallest-chunk-*.json")]
     if halved:
         write_json(folder / CLAIM, {**read_json(folder / CLAIM), "smallest_chunk": min(halved)})
-    write_parquet(folder / TABLE, _record(plan, names, generator))
+    hashes = [hash_file(folder / name) for name in names]
+    write_parquet(folder / TABLE, _record(plan, names, generator).assign(sha256=hashes))

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import load_images
-from equigen.cohort.generated import accepted_flags, read_generated, with_paths
+from equigen.cohort.generated import accepted_flags, check_images, read_generated, with_paths
 from equigen.errors import InputError, Problem
 from equigen.synthesis.generate import SyntheticSet
 from equigen.synthesis.plan import PAIR
@@ -57,6 +57,7 @@ def read_pairs(synthetic: SyntheticSet | str | PathLike[str], plan: pd.DataFrame
     folder = Path(synthetic)
     frame = read_generated(folder, "There is no synthetic set that can be used.")
     frame = with_paths(_with_pairs(frame, plan, folder), folder)
+    check_images(frame, folder, "These pairs cannot be compared.")
     changed = sorted(set(frame["changed"].astype(str)))
     if len(changed) != 1 or f"attr.{changed[0]}" not in frame:
         problem = Problem(f"changed are: {', '.join(changed)}", "give a set in which one attribute is changed")

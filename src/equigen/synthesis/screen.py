@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from equigen.cohort import Cohort, read_image
-from equigen.cohort.generated import read_generated
+from equigen.cohort.generated import check_images, read_generated
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_parquet, write_parquet
@@ -35,8 +35,8 @@ class Screening:
     """What a screening did: its table (``screening.parquet``), and every image that was drawn with its verdict.
 
     ``draws``: ``row`` (position in ``synthetic.parquet``), ``draw`` (1 is the first), ``seed``, ``image``,
-    ``accepted``, ``reason``, and for each field ``ok.<field>`` (1, 0, NaN unchecked) and ``p.<field>`` (probability of
-    the asked level).
+    ``sha256`` (of its file), ``accepted``, ``reason``, and for each field ``ok.<field>`` (1, 0, NaN unchecked) and
+    ``p.<field>`` (probability of the asked level).
     """
 
     folder: Path
@@ -70,10 +70,11 @@ def screen(
     is the most probable one, which is the same bar for every level where the classifier treats levels alike
     (``fit_classifier`` does); with a threshold its probability must reach it. The k-th redraw of an image has the seed
     ``derive(first seed, "redraw", k)``. Into ``synthetic.parquet`` go ``image`` and ``seed`` of the last draw,
-    ``accepted``, ``reason``, ``tries`` (images drawn, the first included), ``first_image`` and ``first_seed``. Images
-    given up stay, not accepted; ``evaluate`` and ``diagnose`` leave them out. First images are never touched, and those
-    drawn again lie in ``screening/<screen>/images``, so the same set can be screened again by other rules.
-    Interrupted, the same call goes on to the same bits; done, it makes nothing again.
+    ``accepted``, ``reason``, ``tries`` (images drawn, the first included), ``first_image`` and ``first_seed``; where
+    the set has ``sha256``, that of the last draw and ``first_sha256``. Images given up stay, not accepted;
+    ``evaluate`` and ``diagnose`` leave them out. First images are never touched, and those drawn again lie in
+    ``screening/<screen>/images``, so the same set can be screened again by other rules. Interrupted, the same
+    call goes on to the same bits; done, it makes nothing again, but for images that are not those it judged.
 
     A screen can be unfair: ``screening.parquet`` (see ``screening_table``) says how it treats each group, beside how it
     treats real images of the group. Nothing is chosen by it: ``held_out`` changes no verdict.
@@ -134,7 +135,9 @@ def _base(folder: Path) -> pd.DataFrame:
         problems = [Problem("is missing", "give a set that generate made", column=name, file=str(path))
                     for name in lacking]  # fmt: skip
         raise InputError("This set cannot be screened.", problems)
-    return first_drawn(frame)
+    base = first_drawn(frame)
+    check_images(base, folder, "This set cannot be screened.")
+    return base
 
 
 def _redraw(generator: Generator) -> Redraw:

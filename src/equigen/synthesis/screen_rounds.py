@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import load_images
 from equigen.errors import InputError, Problem
-from equigen.files import read_parquet, write_parquet
+from equigen.files import hash_file, read_parquet, write_parquet
 from equigen.pngs import is_whole, write_png
 from equigen.progress import Bar, progress_bar
 from equigen.quality.classifier import Classifier, answers
@@ -68,12 +68,19 @@ class Rounds:
         path = self.place / f"draw-{draw}" / f"{rows[0]:07d}.parquet"
         names = [self._name(draw, row) for row in rows]
         kept = read_parquet(path) if path.is_file() else None
-        whole = kept is not None and all(is_whole(self.folder / name, self.size) for name in names)
-        if kept is None or not whole or list(kept["row"]) != list(rows):
+        if kept is None or not self._is_kept(kept, rows, names):
             kept = self._judged(draw, rows, names)
             write_parquet(path, kept)
         bar.advance(len(rows))
         return kept
+
+    def _is_kept(self, kept: pd.DataFrame, rows: NDArray[np.int64], names: list[str]) -> bool:
+        """Whether kept verdicts are those of these rows, and their images the files that were judged."""
+        if "sha256" not in kept or list(kept["row"]) != list(rows):
+            return False
+        paths = [self.folder / name for name in names]
+        return all(is_whole(path, self.size) and hash_file(path) == recorded
+                   for path, recorded in zip(paths, kept["sha256"], strict=True))  # fmt: skip
 
     def _judged(self, draw: int, rows: NDArray[np.int64], names: list[str]) -> pd.DataFrame:
         asked = self.base.iloc[rows].reset_index(drop=True)
@@ -83,7 +90,8 @@ class Rounds:
         else:
             images = load_images([self.folder / name for name in names], self.size)
         verdicts = self.rule.verdicts(answers(self.classifier, images), asked)
-        head = pd.DataFrame({"row": rows, "draw": draw, "seed": asked["seed"].astype("int64"), "image": names})
+        head = pd.DataFrame({"row": rows, "draw": draw, "seed": asked["seed"].astype("int64"), "image": names,
+                             "sha256": [hash_file(self.folder / name) for name in names]})  # fmt: skip
         return pd.concat([head, verdicts], axis=1)
 
     def _drawn(self, asked: pd.DataFrame, names: list[str]) -> Images:
@@ -115,6 +123,8 @@ def first_drawn(frame: pd.DataFrame) -> pd.DataFrame:
     if "first_seed" not in bare:
         return bare
     restored = bare.assign(image=bare["first_image"], seed=bare["first_seed"])
+    if "first_sha256" in restored:
+        restored = restored.assign(sha256=restored["first_sha256"]).drop(columns="first_sha256")
     return restored.drop(columns=["tries", "first_image", "first_seed"])
 
 
@@ -122,10 +132,13 @@ def screened(base: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
     """The set's table with the last draw of each row.
 
     ``image`` and ``seed`` are of that draw, ``tries`` counts the images that were drawn, ``first_image`` and
-    ``first_seed`` are what it began with. Rows given up keep their last image, are not ``accepted`` and have a
-    ``reason``.
+    ``first_seed`` are what it began with; a set with ``sha256`` has that of the last draw, and ``first_sha256``. Rows
+    given up keep their last image, are not ``accepted`` and have a ``reason``.
     """
     last = found.groupby("row", sort=True).tail(1).sort_values("row")
     changed = {name: last[name].to_numpy() for name in ("image", "seed", "accepted", "reason")}
     first = {"first_image": base["image"].to_numpy(), "first_seed": base["seed"].to_numpy()}
+    if "sha256" in base:
+        changed["sha256"] = last["sha256"].to_numpy()
+        first["first_sha256"] = base["sha256"].to_numpy()
     return base.assign(**changed, tries=last["draw"].to_numpy(), **first)
