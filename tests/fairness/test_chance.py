@@ -185,3 +185,16 @@ def test_no_resampling_no_band():
     found = audit(table, replicates=0, permutations=50, site=None)
     assert found[["null_low", "null_high", "p_value", "ci_low"]].isna().all(axis=None)
     assert np.isfinite(row_of(found, "auc", "gap")["estimate"])
+
+
+def test_a_calibration_error_has_no_interval_but_its_gap_has():
+    rng = np.random.default_rng(0)
+    score = rng.uniform(size=400)
+    table = pd.DataFrame({
+        "patient": [f"p{row}" for row in range(400)], "truth": (rng.uniform(size=400) < score).astype(int),
+        "probability": score, "sex": np.where(np.arange(400) % 2, "f", "m"),
+    })  # fmt: skip
+    rows = audit(table, ["sex"], replicates=50, permutations=50).query("metric == 'ece'").set_index("group")
+    assert rows.loc[["*", "f", "m", "worst"], "ci_low"].isna().all() and rows["estimate"].notna().all()
+    assert rows.loc[["*", "f"], "note"].str.contains("no interval").all()
+    assert np.isfinite(rows.loc["gap", "ci_high"])

@@ -36,6 +36,7 @@ COLUMNS = [
     "difference_high",
     "note",
 ]
+BIASED = "no interval: sampling noise alone makes a calibration error positive"
 LEANS = "the interval of a largest less a smallest never holds 0: read the gap beside the chance band"
 MIXES = {  # what else than the classifier a gap can come from
     True: "follows prevalence: part of the gap may come from unequal prevalence",
@@ -205,6 +206,9 @@ def row_of(series: Series, other: Series | None, to: str | None, shared: Series 
     if low is not None and series.resting is not None:
         number = float(effective_numbers(series.values[None, :], np.array([series.resting]))[0])
         low, high = share_interval(float(estimate), number, series.resting - 1.0)
+    if series.metric == "ece" and series.group != "gap" and low is not None:
+        low, high = None, None
+        notes.append(BIASED)
     null_low, null_high, chance = None, None, None
     if series.null is not None and np.isfinite(estimate):
         null_low, null_high = _interval(series.null, True, "draws of chance", notes)
