@@ -65,8 +65,8 @@ def audit(
     Statistics (METHODS section 6). Patients are resampled whole; thresholds are held. Intervals (95 %) of a metric
     over everything and in a group are Wilson's with the effective number that the bootstrap gives
     (``equigen.statistics.share_interval``); those of gaps, worst and es are percentiles, and ece has none.
-    ``null_low`` and ``null_high``: the middle 95 % of what chance gives if all groups had one value and each its own noise
-    (``equigen.fairness.chance``). ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the
+    ``null_low`` and ``null_high``: the middle 95 % of what chance gives if all groups had one value and each its own
+    noise (``equigen.fairness.chance``). ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the
     attributes within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster
     bootstrap on the same rows; ``note`` says so where one recipe has rows that the other has not. A cell with fewer
     than ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no
