@@ -7,15 +7,17 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
@@ -179,6 +181,16 @@ def hash_file(path: str | Path) -> str:
     """SHA-256 of a file's bytes, as 64 hexadecimal digits, read in blocks."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def hash_arrays(arrays: Mapping[str, NDArray[Any]], value: Any = None) -> str:
+    """SHA-256 of named arrays with their types and shapes, and of a JSON-like value; no array is copied."""
+    names = sorted(arrays)
+    stated = [[name, str(arrays[name].dtype), list(arrays[name].shape)] for name in names]
+    content = hashlib.sha256(hash_value([stated, value]).encode())
+    for name in names:
+        content.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
+    return content.hexdigest()
 
 
 def hash_value(value: Any) -> str:

@@ -1,10 +1,12 @@
 """Latents on disk: encoded once, found again, never mixed up."""
 
+import os
 from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from equigen.cohort import load_images
 from equigen.errors import InputError
@@ -98,16 +100,70 @@ def test_what_a_killed_process_leaves_is_no_shard(cohort, counted, tmp_path):
     assert counted.calls == [30]
 
 
-@pytest.mark.parametrize("keep", [0, 40, -10])
-def test_a_truncated_shard_is_named(cohort, counted, tmp_path, keep):
+def flipped(path, place):
+    """Flip one bit of a file and keep its size and time."""
+    data, old = bytearray(path.read_bytes()), path.stat()
+    data[place] ^= 4
+    path.write_bytes(data)
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+
+HARMS = {
+    "empty": lambda path: path.write_bytes(b""),
+    "in its header": lambda path: path.write_bytes(path.read_bytes()[:40]),
+    "at its end": lambda path: path.write_bytes(path.read_bytes()[:-10]),
+    "zeroed": lambda path: path.write_bytes(bytes(path.stat().st_size)),
+    "flipped": lambda path: flipped(path, -100),
+    "flipped header": lambda path: flipped(path, 20),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_a_damaged_shard_is_told_deleted_and_encoded_again(cohort, counted, tmp_path, small_shards, harm, capsys):
+    whole = encode(cohort, counted, tmp_path, 32, batch=8, show=False)
+    shard = shards(tmp_path, counted)[1]
+    before, seen = shard.read_bytes(), sum(counted.calls)
+    harm(shard)
+    capsys.readouterr()
+    assert torch.equal(encode(cohort, counted, tmp_path, 32, batch=8, show=False).values, whole.values)
+    assert sum(counted.calls) == seen + 8
+    text = "".join(capsys.readouterr().err.split())
+    assert shard.name in text and "isdamaged" in text
+    fresh = [path.read_bytes() for path in shards(tmp_path, counted)]
+    assert before in fresh and len(fresh) == 4
+
+
+def test_a_damaged_shard_is_told_to_who_reads_the_cache_alone(tmp_path):
+    LatentCache(tmp_path, "coder", 32).add(["a"], torch.ones(1, 1, 2, 2))
+    (shard,) = (tmp_path / "coder-32").glob("*")
+    flipped(shard, -1)
+    with pytest.raises(InputError, match="was damaged, and is deleted") as caught:
+        LatentCache(tmp_path, "coder", 32).read(["a"])
+    assert caught.value.problems[0].file == str(shard) and not shard.exists()
+
+
+def test_a_disk_that_damages_every_shard_ends_the_encoding(cohort, counted, tmp_path, monkeypatch):
+    plain = LatentCache.add
+
+    def add(self, names, latents):
+        plain(self, names, latents)
+        for path in self.folder.glob("*"):
+            flipped(path, -1)
+
+    monkeypatch.setattr(LatentCache, "add", add)
+    with pytest.raises(InputError, match="was damaged"):
+        encode(part(cohort, 0), counted, tmp_path, 32, show=False)
+    assert counted.calls == [1, 1, 1]
+
+
+def test_a_shard_of_an_earlier_version_has_no_hash_and_is_read(cohort, counted, tmp_path):
     whole = encode(cohort, counted, tmp_path, 32, show=False)
     (shard,) = shards(tmp_path, counted)
-    shard.write_bytes(shard.read_bytes()[:keep])
-    with pytest.raises(InputError, match="damaged") as caught:
-        encode(cohort, counted, tmp_path, 32, show=False)
-    assert caught.value.problems[0].file == str(shard) and "delete it" in caught.value.problems[0].mend
-    shard.unlink()  # the mend
+    with safe_open(shard, framework="pt") as handle:
+        old, values = handle.metadata(), handle.get_tensor("latents")
+    save_file({"latents": values}, shard, metadata={"images": old["images"]})
     assert torch.equal(encode(cohort, counted, tmp_path, 32, show=False).values, whole.values)
+    assert counted.calls == [30]
 
 
 def test_a_deleted_shard_does_not_cost_another(cohort, counted, tmp_path, small_shards):

@@ -265,6 +265,36 @@ def test_a_truncated_store_is_named(cohort, shipped, tmp_path, keep):
         LatentStore(tmp_path / "nothing")
 
 
+@pytest.mark.parametrize("tensor", ["latents", "moments"])
+def test_a_flipped_bit_of_a_store_is_named_when_its_row_is_read(cohort, shipped, tmp_path, tensor):
+    found = made(part(cohort, range(3)), shipped, tmp_path)
+    file, at = found.file.file, found.file._starts[tensor] + 5 + (2 * 12 * 16 if tensor == "latents" else 16 * 12)
+    whole = everything(found)
+    data = bytearray(file.read_bytes())
+    data[at] ^= 1
+    file.write_bytes(data)
+    damaged = LatentStore(file)
+    if tensor == "latents":
+        assert torch.equal(damaged[torch.tensor([0, 2])], whole[[0, 2]])
+    with pytest.raises(InputError, match=r"row 1 does not fit its checksum \(delete it and encode again"):
+        damaged.statistics() if tensor == "moments" else damaged[torch.tensor([1])]
+    if tensor == "latents":  # nor is it taken over by a store of more images
+        with pytest.raises(InputError, match="row 1 does not fit"):
+            made(cohort, shipped, tmp_path)
+    file.unlink()  # the mend
+    assert torch.equal(everything(made(part(cohort, range(3)), shipped, tmp_path)), whole)
+
+
+def test_a_store_of_an_earlier_version_has_no_checksums_and_is_read(cohort, shipped, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_file, "_SUMS", {})
+    old = made(part(cohort, range(3)), shipped, tmp_path / "old")
+    monkeypatch.undo()
+    found = LatentStore(old.file.file)
+    assert "sums" not in found.file._starts
+    assert torch.equal(everything(found), everything(made(part(cohort, range(3)), shipped, tmp_path / "new")))
+    assert len(found.statistics()[0]) == 12
+
+
 def test_a_store_that_is_cut_while_it_is_open_gives_no_made_up_numbers(cohort, shipped, tmp_path):
     found = made(part(cohort, range(3)), shipped, tmp_path)
     os.truncate(found.file.file, 500)

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 from quality_images import ColourEncoder, make_images
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from equigen.cohort import Cohort, pack
 from equigen.errors import InputError
@@ -133,20 +135,44 @@ def test_memory_does_not_grow_with_the_images_beyond_the_features(monkeypatch, t
         assert more - less < 3072 * 500  # a hash and a few numbers a row; its features would be 2 000 bytes
 
 
-def test_a_broken_or_foreign_cache_file_is_named_not_skipped(tmp_path):
+def flipped(data: bytes, place: int) -> bytes:
+    changed = bytearray(data)
+    changed[place] ^= 4
+    return bytes(changed)
+
+
+HARMS = {
+    "cut in its header": lambda data: data[:20], "cut": lambda data: data[:-1], "empty": lambda data: b"",
+    "zeroed": lambda data: bytes(len(data)), "flipped": lambda data: flipped(data, -2),
+    "flipped header": lambda data: flipped(data, 12), "no file of tensors": lambda data: b"a note to myself",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
+def test_a_damaged_cache_file_is_told_deleted_and_made_again(tmp_path, harm, capsys):
     images = make_images(4, 0)
-    extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    whole = extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
     file = next(tmp_path.rglob("*.safetensors"))
-    whole = file.read_bytes()
-    for broken in (whole[:20], whole[:-1], b""):
-        file.write_bytes(broken)
-        with pytest.raises(InputError, match="delete it") as error:
-            extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
-        assert error.value.problems[0].file == str(file)
-    file.unlink()
+    before = file.read_bytes()
+    file.write_bytes(harm(before))
+    capsys.readouterr()
     encoder = ColourEncoder()
-    extract(images, encoder, 8, cache_dir=tmp_path, show=False)
-    assert encoder.seen == 4
+    again = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    assert encoder.seen == 4 and np.array_equal(again.values, whole.values) and file.read_bytes() == before
+    text = "".join(capsys.readouterr().err.split())
+    assert file.name in text and "isdamaged" in text
+
+
+def test_a_cache_file_of_an_earlier_version_has_no_hash_and_is_read(tmp_path):
+    images, encoder = make_images(4, 0), ColourEncoder()
+    whole = extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    file = next(tmp_path.rglob("*.safetensors"))
+    with safe_open(file, framework="numpy") as shard:
+        stated, tensors = shard.metadata(), {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+    del tensors["sha256"]
+    save_file(tensors, file, metadata={"keys": stated["keys"]})
+    again = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    assert encoder.seen == 0 and np.array_equal(again.values, whole.values)
 
 
 class Lapsing(ColourEncoder):

@@ -10,17 +10,22 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.opening import reading_order
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, replacing
+from equigen.files import hash_arrays, hash_value, replacing
 from equigen.latents.autoencoder import Autoencoder
 from equigen.latents.fit import psnr
-from equigen.progress import progress_bar
+from equigen.progress import console, progress_bar
 
 SHARD = 2048  # images a shard
+ROUNDS = 3    # times that damaged shards are encoded again before the disk is given up
+
+
+class ShardError(InputError):
+    """A shard of latents was damaged, and is deleted: its images have to be encoded again."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,10 @@ class Latents:
 class LatentCache:
     """A folder of safetensors shards for one autoencoder and image size.
 
-    A shard holds ``latents`` [n, C, h, w] float16 and, in its header, the SHA-256 of each image. Shards are only ever
-    added, so an interrupted encoding goes on where it stopped and a grown cohort encodes its new images alone.
+    A shard holds ``latents`` [n, C, h, w] float16, the SHA-256 of each image in its header, and ``sha256`` [32] uint8
+    of all that, which is checked when it is read; shards of an earlier version have none. A damaged shard is told and
+    deleted. Shards are only ever added, so an interrupted encoding goes on where it stopped and a grown cohort
+    encodes its new images alone.
     """
 
     def __init__(self, folder: str | Path, autoencoder: str, size: int) -> None:
@@ -50,18 +57,29 @@ class LatentCache:
             self._index(shard)
 
     def _index(self, shard: Path) -> None:
-        """Remember which image lies where; a damaged shard is an error, since silence would hide lost work."""
+        """Remember which image lies where; a shard whose header is damaged is told and deleted."""
         try:
             with safe_open(str(shard), framework="pt") as handle:
-                hashes = json.loads((handle.metadata() or {})["images"])
-        except (SafetensorError, KeyError, ValueError, OSError) as error:
-            problem = Problem(
-                "is not a whole shard of latents",
-                "delete it; its images are then encoded again",
-                file=str(shard),
-            )
-            raise InputError("A cached file of latents is damaged.", [problem]) from error
+                hashes = list(json.loads((handle.metadata() or {})["images"]))
+                if len(hashes) != handle.get_slice("latents").get_shape()[0]:
+                    raise ValueError("it does not say of each latent which image it is of")
+        except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+            self._delete(shard, error)
+            return
         self.places.update({name: (shard, index) for index, name in enumerate(hashes)})
+
+    def _delete(self, shard: Path, error: Exception) -> None:
+        """Tell a damaged shard and delete it; InputError where that is not allowed."""
+        try:
+            if isinstance(error, PermissionError):
+                raise error
+            shard.unlink(missing_ok=True)
+        except OSError as refusal:
+            problem = Problem(f"cannot be read or deleted: {refusal.strerror}", "delete it; its images are then "
+                              "encoded again", file=str(shard))  # fmt: skip
+            raise InputError("A cached file of latents is damaged.", [problem]) from error
+        console.print(f"[yellow]{shard}: is damaged ({error}); it is deleted, its images are encoded again[/yellow]")
+        self.places = {name: place for name, place in self.places.items() if place[0] != shard}
 
     def add(self, hashes: Sequence[str], latents: torch.Tensor) -> None:
         """Write one more shard: [n, C, h, w] and the hash of each image. InputError when a latent is not finite.
@@ -75,18 +93,46 @@ class LatentCache:
         shard = self.folder / f"shard-{count:05d}-{hash_value(list(hashes))[:12]}.safetensors"
         with replacing(shard) as temporary:
             save_file(
-                {"latents": halves},
+                {"latents": halves, "sha256": torch.tensor(list(_content(hashes, halves)), dtype=torch.uint8)},
                 temporary,
                 metadata={"images": json.dumps(list(hashes))},
             )
         self._index(shard)
 
     def read(self, hashes: Sequence[str]) -> torch.Tensor:
-        """[N, C, h, w] float32 for images that are all in the cache, in the order asked for."""
+        """[N, C, h, w] float32 for images that are all in the cache, in the order asked for.
+
+        Raises ShardError, after all damaged shards were told and deleted, where there are any.
+        """
         shards: dict[Path, torch.Tensor] = {}
+        damaged = []
         for shard in sorted({self.places[name][0] for name in hashes}):
-            shards[shard] = load_file(shard)["latents"]
+            try:
+                shards[shard] = self._values(shard)
+            except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+                self._delete(shard, error)
+                problem = Problem("was damaged, and is deleted", "run the same command again: it is encoded again",
+                                  file=str(shard))  # fmt: skip
+                damaged.append(problem)
+        if damaged:
+            raise ShardError("Cached latents were damaged.", damaged)
         return torch.stack([shards[self.places[name][0]][self.places[name][1]] for name in hashes]).float()
+
+    @staticmethod
+    def _values(shard: Path) -> torch.Tensor:
+        """[n, C, h, w] float16 of one shard; ValueError where they are not those that were written."""
+        with safe_open(str(shard), framework="pt") as handle:
+            hashes = json.loads(handle.metadata()["images"])
+            values: torch.Tensor = handle.get_tensor("latents")
+            stated = handle.get_tensor("sha256") if "sha256" in set(handle.keys()) else None
+        if stated is not None and bytes(stated.tolist()) != _content(hashes, values):
+            raise ValueError("its content does not fit its hash")
+        return values
+
+
+def _content(hashes: Sequence[str], halves: torch.Tensor) -> bytes:
+    """32 bytes, SHA-256 of a shard: of the images' hashes and of the latents [n, C, h, w]."""
+    return bytes.fromhex(hash_arrays({"latents": halves.numpy()}, list(hashes)))
 
 
 def encode(
@@ -97,7 +143,7 @@ def encode(
     batch: int = 64,
     show: bool = True,
 ) -> Latents:
-    """Encode every image of a cohort once; images already in the cache are only read.
+    """Encode every image of a cohort once; images already in the cache are only read, and damaged shards made again.
 
     ``size``: side of the square images in pixels, a multiple of the autoencoder's factor. Raises InputError when it
     does not fit, or when an image cannot be read.
@@ -106,6 +152,20 @@ def encode(
     cache = LatentCache(folder, autoencoder.hash, size)
     hashes = list(cohort.frame["sha256"])
     first = dict(zip(reversed(hashes), reversed(list(cohort.frame["path"])), strict=True))
+    for left in reversed(range(ROUNDS)):
+        _fill(cache, first, autoencoder, size, batch, show)
+        try:
+            return Latents(cache.read(hashes), size, autoencoder.hash)
+        except ShardError:
+            if not left:
+                raise
+    raise AssertionError
+
+
+def _fill(
+    cache: LatentCache, first: dict[str, str], autoencoder: Autoencoder, size: int, batch: int, show: bool
+) -> None:
+    """Encode the images, by hash and path, that are not in the cache."""
     missing = [name for name in first if name not in cache.places]
     missing = [missing[place] for place in reading_order([first[name] for name in missing])]
     with progress_bar(
@@ -119,7 +179,6 @@ def encode(
                 parts.append(encode_halves(autoencoder, [first[name] for name in chunk], size))
                 bar.advance(len(chunk))
             cache.add(names, torch.cat(parts))
-    return Latents(cache.read(hashes), size, autoencoder.hash)
 
 
 def encode_halves(autoencoder: Autoencoder, paths: Sequence[str], size: int) -> torch.Tensor:

@@ -1,9 +1,10 @@
 """The file of a latent store: a safetensors file that is made at its full size and filled in place.
 
 It holds ``images`` [N, 32] uint8 (SHA-256 of each row's image), ``moments`` [N, C, 2] float64 (mean of each latent's
-channel and sum of squared deviations from it), ``latents`` [N, C, h, w] float16 and ``done`` [N] uint8. It is read and
-written at offsets, row by row: mapped into memory instead, its pages would count as the process's own, and a full disk
-would end the process.
+channel and sum of squared deviations from it), ``latents`` [N, C, h, w] float16, ``done`` [N] uint8 and ``sums`` [N,
+2] uint32: CRC-32 of each row's moments and of its latents, checked whenever they are read; 0 where none was written,
+and no such tensor in a store of an earlier version. It is read and written at offsets, row by row: mapped into memory
+instead, its pages would count as the process's own, and a full disk would end the process.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import math
 import os
 import shutil
 import weakref
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from uuid import uuid4
@@ -26,6 +28,7 @@ from equigen.files import naming_full_disk
 NAME = "latents.safetensors"
 LONGEST = 100_000_000  # bytes of a header, as safetensors itself allows
 _TYPES = {"images": ("U8", 1), "moments": ("F64", 8), "latents": ("F16", 2), "done": ("U8", 1)}
+_SUMS = {"sums": ("U32", 4)}
 
 
 def create(folder: Path, shape: tuple[int, ...], digests: NDArray[np.uint8], metadata: Mapping[str, str]) -> None:
@@ -36,9 +39,10 @@ def create(folder: Path, shape: tuple[int, ...], digests: NDArray[np.uint8], met
     """
     if (folder / NAME).is_file():
         return
-    shapes = {"images": digests.shape, "moments": (*shape[:2], 2), "latents": shape, "done": shape[:1]}
+    shapes = {"images": digests.shape, "moments": (*shape[:2], 2), "latents": shape, "done": shape[:1],
+              "sums": (shape[0], 2)}  # fmt: skip
     header, at = {"__metadata__": dict(metadata)}, 0
-    for name, (kind, width) in _TYPES.items():
+    for name, (kind, width) in {**_TYPES, **_SUMS}.items():
         end = at + width * math.prod(shapes[name])
         header[name] = {"dtype": kind, "shape": list(shapes[name]), "data_offsets": [at, end]}  # type: ignore[dict-item]
         at = end
@@ -54,8 +58,8 @@ def create(folder: Path, shape: tuple[int, ...], digests: NDArray[np.uint8], met
                 handle.truncate(8 + len(text) + at)
                 handle.flush()
                 os.fsync(handle.fileno())
-            if not folder.exists():
-                temporary.rename(folder)
+            if not (folder / NAME).is_file():
+                temporary.rename(folder)  # also in place of an empty one, whose file was deleted
         except OSError:
             if not (folder / NAME).is_file():  # another process was faster
                 raise
@@ -77,13 +81,14 @@ class StoreFile:
             length = int.from_bytes(os.pread(self._handle, 8, 0), "little")
             header = json.loads(os.pread(self._handle, min(length, LONGEST), 8))
             self.metadata: dict[str, str] = header["__metadata__"]
-            self._starts = {name: 8 + length + header[name]["data_offsets"][0] for name in _TYPES}
-            end = 8 + length + max(header[name]["data_offsets"][1] for name in _TYPES)
+            types = {**_TYPES, **(_SUMS if "sums" in header else {})}
+            self._starts = {name: 8 + length + header[name]["data_offsets"][0] for name in types}
+            end = 8 + length + max(header[name]["data_offsets"][1] for name in types)
             self.shape = tuple(int(side) for side in header["latents"]["shape"])
-            kinds = [header[name]["dtype"] for name in _TYPES]
+            kinds = [header[name]["dtype"] for name in types]
         except (ValueError, KeyError, TypeError) as error:
             raise self._refused("is no store of latents", "delete it and encode again") from error
-        whole = os.fstat(self._handle).st_size == end and kinds == [kind for kind, _ in _TYPES.values()]
+        whole = os.fstat(self._handle).st_size == end and kinds == [kind for kind, _ in types.values()]
         if not whole or len(self.shape) != 4:
             raise self._refused("is truncated or no store of latents", "delete it and encode again")
         self._row = 2 * math.prod(self.shape[1:])
@@ -101,8 +106,23 @@ class StoreFile:
 
     def moments(self, low: int, high: int) -> NDArray[np.float64]:
         """Mean and sum of squared deviations of each channel, [n, C, 2], of rows ``low`` up to ``high``."""
-        found = self._bytes("moments", low, high, 16 * self.shape[1])
+        width = 16 * self.shape[1]
+        found = self._bytes("moments", low, high, width)
+        sums = self._sums(low, high)[:, 0]
+        for place in np.flatnonzero(sums):
+            self._check(low + int(place), found[place * width : (place + 1) * width].data, int(sums[place]))
         return found.view(np.float64).reshape(high - low, self.shape[1], 2)
+
+    def _sums(self, low: int, high: int) -> NDArray[np.uint32]:
+        """CRC-32 of the moments and of the latents of rows ``low`` up to ``high``, [n, 2]; 0 where none is kept."""
+        if "sums" not in self._starts:
+            return np.zeros((high - low, 2), dtype=np.uint32)
+        return self._bytes("sums", low, high, 8).view(np.uint32).reshape(-1, 2)
+
+    def _check(self, row: int, data: memoryview, stated: int) -> None:
+        """Raise InputError where the bytes of a row are not those that were written."""
+        if zlib.crc32(data) != stated:
+            raise self._refused(f"is damaged: row {row} does not fit its checksum", "delete it and encode again")
 
     def _bytes(self, name: str, low: int, high: int, width: int) -> NDArray[np.uint8]:
         """``width`` bytes a row."""
@@ -124,6 +144,9 @@ class StoreFile:
         for place, row in enumerate(rows.tolist()):
             part = bytes_of[place * self._row : (place + 1) * self._row]
             self._read(part, self._starts["latents"] + row * self._row)
+            stated = int(self._sums(row, row + 1)[0, 1])
+            if stated:
+                self._check(row, part, stated)
         return found
 
     def write(self, rows: NDArray[np.int64], latent: NDArray[np.float16]) -> None:
@@ -131,9 +154,13 @@ class StoreFile:
         flat = latent.astype(np.float64).reshape(len(latent), -1)
         mean = flat.mean(axis=1)
         moments = np.stack([mean, np.square(flat - mean[:, None]).sum(axis=1)], axis=1)
+        parts = {"moments": moments.tobytes(), "latents": np.ascontiguousarray(latent).tobytes()}
+        sums = np.array([zlib.crc32(data) for data in parts.values()], dtype="<u4").tobytes()
         for row in rows.tolist():
-            self._write(moments.tobytes(), self._starts["moments"] + row * moments.nbytes)
-            self._write(np.ascontiguousarray(latent).tobytes(), self._starts["latents"] + row * self._row)
+            for name, data in parts.items():
+                self._write(data, self._starts[name] + row * len(data))
+            if "sums" in self._starts:
+                self._write(sums, self._starts["sums"] + row * len(sums))
 
     def mark(self, rows: NDArray[np.int64]) -> None:
         """Say that rows are filled, once they are safe on the disk."""

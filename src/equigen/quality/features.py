@@ -25,8 +25,8 @@ from equigen.cohort.faults import ImageFault
 from equigen.cohort.opening import open_image
 from equigen.cohort.persons import same_files_note
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes, hash_file, hash_value, write_bytes
-from equigen.progress import progress_bar
+from equigen.files import hash_arrays, hash_bytes, hash_file, hash_value, write_bytes
+from equigen.progress import console, progress_bar
 from equigen.quality.encoders import Encoder, identity
 from equigen.quality.sources import ImageSet
 
@@ -77,7 +77,7 @@ def extract(
     Memory is that of the features, of ``BLOCK`` images and of one cache file.
 
     Raises:
-        InputError: a cache file cannot be read, or the encoder gives NaN or the wrong shape.
+        InputError: a cache file can be neither read nor deleted, or the encoder gives NaN or the wrong shape.
 
     """
     keys = _keys(images, encoder, size)
@@ -178,29 +178,57 @@ def same_files_remark(one: ImageSet, two: ImageSet, what: str, whose: str) -> st
 
 
 def _cached(folder: Path, wanted: dict[str, int]) -> Iterator[tuple[Rows, Pair]]:
-    """One cache file at a time: the rows of ``wanted`` that it holds, and what it holds for them."""
+    """One cache file at a time: the rows of ``wanted`` that it holds, and what it holds for them.
+
+    A damaged file is told and deleted, so that its images are encoded again.
+    """
     for path in sorted(folder.glob("[!.]*.safetensors")):
         try:
-            with safe_open(path, framework="numpy") as shard:
-                keys = json.loads((shard.metadata() or {}).get("keys", "[]"))
-                places = np.array([place for place, key in enumerate(keys) if key in wanted], dtype=np.int64)
-                if len(places) == 0:
-                    continue
-                values = shard.get_tensor("features")
-                classes = shard.get_tensor("probabilities") if "probabilities" in set(shard.keys()) else None
-                values, classes = values[places], None if classes is None else classes[places]
-        except (SafetensorError, json.JSONDecodeError, IndexError) as error:
-            problem = Problem(f"not a whole cache file: {error}", "delete it", file=str(path))
-            raise InputError("The feature cache cannot be read.", [problem]) from error
-        rows = np.array([wanted[keys[place]] for place in places], dtype=np.int64)
-        yield rows, (values, classes)
+            keys, places, pair = _cache_file(path, wanted)
+        except (SafetensorError, ValueError, IndexError, KeyError, TypeError, OSError) as error:
+            _delete(path, error)
+            continue
+        if len(places):
+            yield np.array([wanted[keys[place]] for place in places], dtype=np.int64), pair
+
+
+def _cache_file(path: Path, wanted: dict[str, int]) -> tuple[list[str], Rows, Pair]:
+    """The keys of a cache file, the places of those that are wanted, and their features; no features for none.
+
+    ValueError where the features are not those that were written.
+    """
+    with safe_open(path, framework="numpy") as shard:
+        stated = shard.metadata() or {}
+        keys = list(json.loads(stated.get("keys", "[]")))
+        places = np.array([place for place, key in enumerate(keys) if key in wanted], dtype=np.int64)
+        if len(places) == 0:
+            return keys, places, (np.empty((0, 0), np.float32), None)
+        tensors = {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
+    content = tensors.pop("sha256", None)  # files of an earlier version have none
+    if content is not None and content.tobytes() != bytes.fromhex(hash_arrays(tensors, keys)):
+        raise ValueError("its content does not fit its hash")
+    classes = tensors.get("probabilities")
+    return keys, places, (tensors["features"][places], None if classes is None else classes[places])
+
+
+def _delete(path: Path, error: Exception) -> None:
+    """Tell a damaged cache file and delete it; InputError where that is not allowed."""
+    try:
+        if isinstance(error, PermissionError):
+            raise error
+        path.unlink(missing_ok=True)
+    except OSError as refusal:
+        problem = Problem(f"cannot be read or deleted: {refusal.strerror}", "delete it", file=str(path))
+        raise InputError("The feature cache cannot be read.", [problem]) from error
+    console.print(f"[yellow]{path}: is damaged ({error}); it is deleted, its images are encoded again[/yellow]")
 
 
 def _write_cache(folder: Path, keys: list[str], encoded: Pair) -> None:
     tensors = {"features": encoded[0]}
     if encoded[1] is not None:
         tensors["probabilities"] = encoded[1]
-    data = save(tensors, metadata={"keys": json.dumps(keys)})
+    content = np.frombuffer(bytes.fromhex(hash_arrays(tensors, keys)), np.uint8)
+    data = save({**tensors, "sha256": content}, metadata={"keys": json.dumps(keys)})  # one key, so that bytes repeat
     write_bytes(folder / f"{hash_value(keys)[:16]}.safetensors", data)
 
 
