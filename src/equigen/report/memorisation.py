@@ -72,10 +72,11 @@ def _power_block(power: pd.DataFrame | None) -> list[Block]:
               for own in [power[(power["attribute"] == group[0]) & (power["group"] == group[1])].iloc[0]]]
     rows.append(Row("held-out images, not changed (false alarms)", alarms, "derived"))
     lead = (
-        "Held-out images took the part of training images, and changed versions of them that of generated ones. The "
-        "table gives the share that the thumbnails' view calls near copies of the right image, at limits set by other "
-        "held-out patients, with 95 % intervals; the last row is how many unchanged held-out images either view "
-        "calls near copies."
+        "To test the copy check, held-out images were put among the training images, and changed copies of them were "
+        "searched for. The table gives the share of copies that the comparison of thumbnails found, with 95 % "
+        "intervals; a copy counts as found when it is matched to an image of the right patient, within limits set by "
+        "other patients. The last row gives the share of unchanged held-out images that the check wrongly calls near "
+        "copies, by features or thumbnails."
     )
     notes = [f"{row['change']}: {row['note']}." for row in power.to_dict("records")
              if row["note"] and row["attribute"] == "*"]

@@ -26,6 +26,11 @@ from equigen.report.words import (
 from equigen.statistics import holm
 
 TOPIC = "Memorisation"
+PHRASES = {
+    "blur 1 px": "blurred by 1 px", "JPEG quality 50": "saved as JPEG of quality 50",
+    "noise sd 5": "with noise of 5 grey levels (SD)", "mirror image": "mirrored", "90 % crop": "cropped to 90 %",
+    "half size and back": "halved in size and enlarged again", "autoencoder": "passed through the autoencoder",
+}
 JUDGED = ["near_copies", "nn_ratio", "authenticity"]
 HINT = (
     "Closeness to a training image is a hint of copying, not a proof of it: look at the closest pairs. In "
@@ -48,14 +53,20 @@ def memorisation_sentences(quality: pd.DataFrame) -> list[Sentence]:
 
 
 def power_sentences(power: pd.DataFrame) -> list[Sentence]:
-    """How many planted copies the check finds over all groups, each kind of change in one clause."""
+    """How many planted copies the check finds over all groups, a sentence for each kind of change."""
     tried = power[(power["attribute"] == "*") & power["share"].notna()] if len(power) else power
     if tried.empty:
         return []
-    parts = [f"{share(row['share'])} of copies changed by {row['change']}" for row in tried.to_dict("records")]
-    alarm = share(tried["false_alarm"].iloc[0])
-    lead = f"The copy check would have found {listing(parts)}; it calls {alarm} of new real images near copies."
-    return [Sentence(lead, "note", TOPIC)]
+    parts = [
+        f"Of copies {PHRASES.get(str(row['change']), 'changed by ' + str(row['change']))}, "
+        f"{share(row['share'])} would have been found."
+        for row in tried.to_dict("records")
+    ]
+    alarm = tried["false_alarm"].iloc[0]
+    if known(alarm):
+        parts.append(f"Of held-out images, which are no copies, {share(alarm)} are called near copies.")
+    lead = "To test the copy check, changed copies of held-out images were searched for."
+    return [Sentence(lead, "note", TOPIC, tuple(parts))]
 
 
 def share(value: float) -> str:
