@@ -193,3 +193,17 @@ def test_pairs_that_do_not_fit_are_refused(change, side):
 def test_sides_of_different_size_are_shown(tmp_path):
     text = report(path=tmp_path, copies=[pairs(training=np.zeros((2, 16, 12, 3), np.uint8))]).read_text()
     assert text.count("<img ") == 2
+
+
+def test_the_page_tests_floors_where_the_table_has_them_and_says_what_the_check_finds(tmp_path):
+    rows = pd.DataFrame([near("none", "*", "*", 0.05, p_floor=0.5), near("none", "sex", "f", 0.05, p_floor=0.5)])
+    power = pd.DataFrame([{
+        "change": "blur 1 px", "attribute": "*", "group": "*", "n": 100, "share": 0.98, "ci_low": 0.93, "ci_high": 1.0,
+        "false_alarm": 0.01, "note": "",
+    }])  # fmt: skip
+    html = report(rows, path=tmp_path, copy_power=power).read_text()
+    assert "is tested with the error of both" in html
+    assert "what held-out images give is taken as known" not in html
+    assert "closer to the training images than real held-out ones, by" not in html  # p is 0.5
+    summary = html[html.index('<section class="short"'):]
+    assert "98 % would have been found" in summary[: summary.index("</section>")]
