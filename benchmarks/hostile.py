@@ -148,7 +148,7 @@ def rewritten(folder: Path, rng: np.random.Generator) -> Callable[[], Any]:
         case 0:
             file.write_bytes(text.encode(str(rng.choice(["utf-8", "utf-8-sig", "utf-16", "latin-1"]))))
         case 1:
-            file.write_bytes(gzip.compress(text.encode()))
+            file.write_bytes(gzip.compress(text.encode(), mtime=0))
         case 2:
             file.write_bytes(text.replace("\n", ",,\n").encode())
         case 3:

@@ -161,3 +161,15 @@ def test_it_is_said_how_many_were_left_out(cohort, synthetic, capsys, show):
     diagnose(cohort, {"fair": synthetic}, recipes=["real"], size=16, settings=TINY, show=show)
     told = " ".join(capsys.readouterr().err.split())
     assert ("fair: 1 of 40 images were refused by screening and are left out" in told) == show
+
+
+@pytest.mark.parametrize("name", ["predictions.parquet", "model.safetensors", "model.json", "done.json"])
+def test_a_damaged_fit_is_told_and_made_again(cohort, tmp_path, capsys, name):
+    wanted = diagnose(cohort, recipes=["real"], size=16, settings=TINY, out=tmp_path, show=False)
+    (file,) = (path for path in tmp_path.rglob(name) if path.parent != tmp_path)
+    for harm in (lambda: file.write_bytes(file.read_bytes()[:30]), file.unlink):
+        harm()
+        again = diagnose(cohort, recipes=["real"], size=16, settings=TINY, out=tmp_path, show=False)
+        pd.testing.assert_frame_equal(again, wanted)
+        assert file.is_file()
+    assert "is damaged and is trained again" in " ".join(capsys.readouterr().err.split())

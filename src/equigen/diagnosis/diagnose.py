@@ -170,8 +170,9 @@ def _check_splits(cohort: Cohort) -> None:
 def _run(data: Data, arm: Arm, folder: Path | None, *, device: torch.device, show: bool) -> pd.DataFrame:
     """Predictions of one arm: those of an earlier run, or a new fit's."""
     key = data.key(arm)
-    if folder is not None and (folder / DONE).exists() and read_json(folder / DONE)["key"] == key:
-        return read_parquet(folder / PREDICTIONS)
+    earlier = None if folder is None else _earlier(folder, key)
+    if earlier is not None:
+        return earlier
     checkpoint = folder / CHECKPOINT if folder is not None else None
     classifier = _fit(data, arm, checkpoint, key=key, device=device, show=show)
     table = _predict(data, arm, classifier)
@@ -182,6 +183,22 @@ def _run(data: Data, arm: Arm, folder: Path | None, *, device: torch.device, sho
         write_json(folder / DONE, done)
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return table
+
+
+def _earlier(folder: Path, key: str) -> pd.DataFrame | None:
+    """Predictions of an earlier fit with the same inputs; None where there is none, or one of its files is damaged."""
+    if not (folder / DONE).is_file():
+        return None
+    try:
+        if read_json(folder / DONE)["key"] != key:
+            return None
+        Classifier.load(folder)
+        return read_parquet(folder / PREDICTIONS)
+    except (InputError, ValueError, KeyError, TypeError) as error:
+        reason = error.problems[0] if isinstance(error, InputError) and error.problems else error
+        words = f"{folder}: the classifier is damaged and is trained again: {reason}"
+        console.print(words, style="yellow", markup=False)
+        return None
 
 
 def _fit(
