@@ -25,8 +25,8 @@ from equigen.files import write_json
 from equigen.latents import load_autoencoder
 from equigen.quality import load_encoder
 from equigen.quality.copy_power import Planted, changed_images, fold_limits, measure_power, planted_rows, thumbnail_rows
-from equigen.quality.memorisation import search_training
-from equigen.quality.neighbours import nearest
+from equigen.quality.metrics.memorisation import search_training
+from equigen.quality.metrics.neighbours import nearest
 from equigen.seeds import numpy_generator
 
 TRAINING, HELD_OUT, PLANTED = 1000, 400, 100

@@ -23,7 +23,7 @@ import torch
 from benchmarks.setting import Setting
 from equigen.diffusion import TokenConditions, noise_schedule, objective_of
 from equigen.equity import build
-from equigen.equity.question import Question
+from equigen.equity.request import Question
 from equigen.training import Trainer, TrainSettings
 
 PRESET, BATCH = "tiny", 64  # the smallest network: what is added to it weighs most here

@@ -25,8 +25,8 @@ from equigen.diffusion.stand_in import stable_diffusion
 from equigen.equity import build
 from equigen.training import Trainer, TrainSettings
 from equigen.training.average import Average
-from equigen.training.sides import groups_of, prepare
-from equigen.training.text import with_prompts
+from equigen.training.cohort_data import groups_of, prepare
+from equigen.training.text_to_image import with_prompts
 
 PART, SIDE, BATCH, STEPS, PIECE = 4, 16, 8, 24, 2
 FULL = {"part": 1, "side": 64, "batch": 8, "steps": 60, "piece": 5}  # on a GPU: 1.x itself at 512 pixels

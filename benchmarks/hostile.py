@@ -29,7 +29,7 @@ from equigen.cohort import Cohort, read_image
 from equigen.errors import InputError
 from equigen.fairness import audit
 from equigen.progress import progress_bar
-from equigen.synthesis.plan_file import read_plan
+from equigen.synthesis.plan_files import read_plan
 
 SECONDS = 20
 Figures = list[tuple[Any, ...]]

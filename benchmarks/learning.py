@@ -19,7 +19,7 @@ from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import Oracle, PhantomSettings, write_phantom
 from equigen.diffusion.stand_in import stable_diffusion
 from equigen.synthesis import generate, plan
-from equigen.synthesis.generate import SyntheticSet
+from equigen.synthesis.generation import SyntheticSet
 from equigen.training import TrainSettings, train
 
 IMAGES, SEEN, MADE = 2_000, 120_000, 360

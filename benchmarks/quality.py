@@ -27,10 +27,10 @@ from equigen.cohort.phantom import write_phantom
 from equigen.progress import progress_bar
 from equigen.quality import ImageSet, evaluate, load_encoder
 from equigen.quality.cells import Settings, Side, make_cells
-from equigen.quality.draws import make_draws
-from equigen.quality.frechet import by_features, by_rows, cheaper_route, frechet_influence
-from equigen.quality.kernel import KernelData, kernel_data, kernel_null, measure_kernel
-from equigen.quality.plan import Plan
+from equigen.quality.metric_inputs import Plan
+from equigen.quality.metrics.frechet import by_features, by_rows, cheaper_route, frechet_influence
+from equigen.quality.metrics.kernel import KernelData, kernel_data, kernel_null, measure_kernel
+from equigen.quality.resamples import make_draws
 
 SIZE, IMAGES = 64, 600  # images a side
 ENCODER = "efficientnet-lite0@224"  # the resolution that its weights were trained at

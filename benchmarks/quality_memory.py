@@ -16,9 +16,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Settings
+from equigen.quality.evaluation import measure_sets
 from equigen.quality.features import Features
-from equigen.quality.measuring import EncodedSide, Inputs, wanted_metrics
-from equigen.quality.table import measure_sets
+from equigen.quality.measurement import EncodedSide, Inputs, wanted_metrics
 
 LEVELS = {"sex": ["female", "male"], "race": ["asian", "black", "white"], "age": ["under 60", "60 and over"]}
 FEATURES, CLASSES, BLOCK = 1280, 1000, 4096

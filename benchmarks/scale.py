@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.quality_memory import peak
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, Manifest, parse_spec
-from equigen.cohort.saved import SHEET, TABLE
+from equigen.cohort.saved_cohort import SHEET, TABLE
 from equigen.diffusion import (
     Denoiser,
     TokenConditions,
@@ -40,7 +40,7 @@ from equigen.latents import load_autoencoder
 from equigen.latents.store import store_place
 from equigen.latents.store_file import NAME, StoreFile, create
 from equigen.training import Trainer, TrainSettings
-from equigen.training.large import prepare_store
+from equigen.training.datasets import prepare_store
 
 ROWS, ROUNDS = (1_000, 100_000, 1_000_000), 3
 PRESET, BATCH, SIZE, STEPS, WARMED = "tiny", 64, 64, 60, 10

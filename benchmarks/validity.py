@@ -21,18 +21,18 @@ from scipy.stats import binomtest, kstest
 
 from equigen.progress import progress_bar
 from equigen.quality.cells import Settings, make_cells
-from equigen.quality.distances import frechet_distance
-from equigen.quality.draws import make_draws
 from equigen.quality.estimates import measure_mean
+from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
-from equigen.quality.frechet import frechet_infinity
-from equigen.quality.measuring import EncodedSide, Inputs
-from equigen.quality.memorisation import search_training
-from equigen.quality.plan import Measured, Plan
-from equigen.quality.questions import Answers, Judged, Question
+from equigen.quality.judge.phantom_oracle import measure_semantic
+from equigen.quality.judge.questions import Answers, Judged, Question
+from equigen.quality.measurement import EncodedSide, Inputs
+from equigen.quality.metric_inputs import Measured, Plan
+from equigen.quality.metrics.distances import frechet_distance
+from equigen.quality.metrics.frechet import frechet_infinity
+from equigen.quality.metrics.memorisation import search_training
+from equigen.quality.resamples import make_draws
 from equigen.quality.rows import assemble
-from equigen.quality.semantic import measure_semantic
-from equigen.quality.table import Evaluation, measure_sets
 
 Array = NDArray[np.float64]
 LEVELS = {"group": ["a", "b", "c"]}

@@ -17,12 +17,12 @@ import pandas as pd
 from scipy.special import softmax
 
 from equigen.quality.cells import Settings
+from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
-from equigen.quality.measuring import EncodedSide, Inputs
-from equigen.quality.table import Evaluation, measure_sets
-from equigen.report.words import LEVEL
-from equigen.report.words_comparison import comparison_sentences
-from equigen.report.words_memorisation import memorisation_sentences
+from equigen.quality.measurement import EncodedSide, Inputs
+from equigen.report.findings import LEVEL
+from equigen.report.study.differences_findings import comparison_sentences
+from equigen.report.study.memorisation_findings import memorisation_sentences
 
 GROUPS = ["a", "b", "c"]
 METRICS = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "coverage"]

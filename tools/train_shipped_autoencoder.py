@@ -22,7 +22,7 @@ from equigen.cohort import square
 from equigen.cohort.phantom import PhantomSettings, render, sample_parameters
 from equigen.files import read_json, write_json, write_text
 from equigen.latents.autoencoder import Autoencoder, load_autoencoder, shipped_folder
-from equigen.latents.fit import AutoencoderSettings, fit_autoencoder, psnr
+from equigen.latents.fitting import AutoencoderSettings, fit_autoencoder, psnr
 from equigen.seeds import derive
 
 UNITS = {"nih_cxr14": "patient_id", "padufes20": "patient_id", "ham10000": "lesion_id"}

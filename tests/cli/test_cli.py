@@ -13,9 +13,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import equigen
-from equigen.cli import app
-from equigen.cli_errors import Terminated
+from equigen.cli.app import app
 from equigen.equity import names
+from equigen.exit_status import Terminated
 
 OPTIONS = {
     "cohort check": "COHORT_YAML --out --quarantine",
@@ -262,7 +262,7 @@ def test_a_full_disk_that_no_writer_of_ours_saw(phantom_folder, tmp_path, monkey
     def fail(*_args, **_rest):
         raise known[kind]
 
-    monkeypatch.setattr("equigen.training.train", fail)
+    monkeypatch.setattr("equigen.training.class_conditional", fail)
     assert "The disk is full" in refused("train", phantom_folder, "--out", tmp_path / "g")
 
 
@@ -276,7 +276,7 @@ def test_an_error_of_ours_is_not_hidden(phantom_folder, tmp_path, monkeypatch):
     def fail(*_args, **_rest):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("equigen.training.train", fail)
+    monkeypatch.setattr("equigen.training.class_conditional", fail)
     assert isinstance(call("train", phantom_folder, "--out", tmp_path / "g").exception, ZeroDivisionError)
 
 
@@ -287,7 +287,7 @@ def test_an_interrupted_command_says_how_to_go_on(phantom_folder, tmp_path, monk
     def fail(*_args, **_rest):
         raise error
 
-    monkeypatch.setattr("equigen.training.train", fail)
+    monkeypatch.setattr("equigen.training.class_conditional", fail)
     done = call("train", phantom_folder, "--out", tmp_path / "g")
     assert done.exit_code == status
     assert done.stderr.strip().splitlines()[-1].startswith(word) and "run the same command again" in done.stderr

@@ -9,8 +9,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from equigen.cli_calibrate import calibrate
-from equigen.cli_errors import Commands
+from equigen.cli.calibrate import calibrate
+from equigen.exit_status import Commands
 from equigen.synthesis import calibrate_measure
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
@@ -28,7 +28,7 @@ def painted(monkeypatch):
         made = [np.random.default_rng(int(seed)).integers(0, 256, (32, 32, 3)) for seed in plan["seed"].iloc[rows]]
         return np.stack(made).astype(np.uint8)
 
-    for name in (calibrate_measure.__name__, "equigen.synthesis.generate"):
+    for name in (calibrate_measure.__name__, "equigen.synthesis.generation"):
         monkeypatch.setattr(sys.modules[name], "render", render)
 
 

@@ -3,7 +3,7 @@
 import typer
 from typer.testing import CliRunner
 
-from equigen.cli_compare import compare
+from equigen.cli.compare import compare
 
 app = typer.Typer()
 app.command()(compare)
@@ -11,7 +11,7 @@ app.command()(compare)
 
 def test_options_and_overrides_reach_the_comparison(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("equigen.study.contest.run_contest", lambda *given, **options: calls.append(given) or "page")
+    monkeypatch.setattr("equigen.comparison.comparison.run_contest", lambda *given, **options: calls.append(given) or "page")
     words = ["c.yaml", "--out", str(tmp_path), "--jobs", "3", "--engine", "ray", "--set", "seeds=[1]"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0 and done.stdout == "page\n"

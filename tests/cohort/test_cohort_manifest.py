@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from equigen.cohort import Cohort, Manifest, image_list, manifest
-from equigen.cohort.image_list import ImageList
+from equigen.cohort.images.image_list import ImageList
 from equigen.diffusion import Vocabulary
 from equigen.errors import InputError
 

@@ -11,7 +11,7 @@ import webdataset
 from tar_shards import to_shards, write_tar
 
 from equigen.cohort import Cohort, load_images, opening, read_image, shards
-from equigen.cohort.check import check_images
+from equigen.cohort.checks import check_images
 
 
 def test_a_cohort_in_shards_is_the_cohort_of_its_files(pair):
@@ -143,8 +143,8 @@ def test_shards_are_read_from_front_to_back(tree, monkeypatch):
     load_images(paths, 8, threads=1)
     assert opened == sorted(opened) and len(opened) == 9
     opened.clear()
-    monkeypatch.setattr("equigen.cohort.check.cpu_count", lambda: 1)
-    monkeypatch.setattr("equigen.cohort.check._seen", {})
+    monkeypatch.setattr("equigen.cohort.checks.cpu_count", lambda: 1)
+    monkeypatch.setattr("equigen.cohort.checks._seen", {})
     hashes = [checked.sha256 for checked in check_images(paths, decoded=False, show=False)]
     assert opened == sorted(opened) and hashes == [item.sha256 for item in check_images(paths, show=False)]
 

@@ -7,7 +7,7 @@ import pytest
 from tar_shards import SHARDS, to_shards, write_tar
 
 from equigen.cohort import read_image, shards
-from equigen.cohort.check import check_images
+from equigen.cohort.checks import check_images
 from equigen.errors import InputError
 
 

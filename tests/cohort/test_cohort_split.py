@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equigen.cohort.split import absent_levels, position, split_patients
+from equigen.cohort.splits import absent_levels, position, split_patients
 from equigen.errors import InputError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}

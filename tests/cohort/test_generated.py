@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from equigen.cohort.generated import accepted_flags, read_generated, refused_remark, with_paths
-from equigen.diagnosis.sources import read_source
+from equigen.cohort.generated_images import accepted_flags, read_generated, refused_remark, with_paths
+from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
-from equigen.quality.sources import image_set
+from equigen.quality.image_sets import image_set
 from equigen.study.screening import accepted
-from equigen.synthesis.generate import SyntheticSet
+from equigen.synthesis.generation import SyntheticSet
 from equigen.synthesis.pair_sets import read_pairs
-from equigen.synthesis.screen import _base
+from equigen.synthesis.screening.screening import _base
 
 READERS = {
     "evaluate": lambda folder: image_set(folder, "generated"),

@@ -7,8 +7,8 @@ import yaml
 
 from equigen.cohort import Cohort, read_yaml
 from equigen.cohort.yaml_bounds import MAX_DEPTH, MAX_NODES, check_bounds
+from equigen.comparison.settings import read_contest
 from equigen.errors import InputError
-from equigen.study.contest_settings import read_contest
 from equigen.study.settings import parse_override, read_study
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(

@@ -146,7 +146,7 @@ def test_what_cannot_be_done_is_said_first(cohort, synthetic, tmp_path):
 
 
 def test_only_accepted_images_are_used(cohort, synthetic, tmp_path):
-    from equigen.diagnosis.sources import read_source
+    from equigen.diagnosis.training_images import read_source
 
     source = read_source(synthetic, ["sick"])
     assert len(source.table) == 39 and source.remark == "1 of 40 images were refused by screening and are left out"

@@ -15,7 +15,7 @@ from equigen.diagnosis import Augmentation, Classifier, FitSettings, SmallResNet
 from equigen.diagnosis import fit as module
 from equigen.diagnosis.augment import augment
 from equigen.diagnosis.checkpoint import State
-from equigen.diagnosis.fit import Pool, class_weights, fit, learning_rate, loss, macro_auc
+from equigen.diagnosis.fitting import Pool, class_weights, fit, learning_rate, loss, macro_auc
 from equigen.diagnosis.networks import Card
 from equigen.diagnosis.recipes import parse_recipe
 from equigen.errors import InputError

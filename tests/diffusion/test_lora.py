@@ -12,7 +12,7 @@ from tiny_pipelines import tiny_sd
 from equigen.diffusion.lora import add_lora, load_lora, save_lora
 from equigen.diffusion.pretrained import MemoryTable, open_pretrained
 from equigen.diffusion.prompt_cache import prompt_table
-from equigen.diffusion.trainable import enable_gradient_checkpointing, trainable
+from equigen.diffusion.trainable_weights import enable_gradient_checkpointing, trainable
 from equigen.errors import InputError
 from equigen.files import read_json
 

@@ -16,7 +16,7 @@ from equigen.diffusion.networks import build_text_unet
 from equigen.diffusion.pretrained import MemoryTable, open_pretrained
 from equigen.diffusion.scratch import from_scratch, plain_images, scaling_factor
 from equigen.diffusion.text_encoders import open_text_encoder
-from equigen.diffusion.trainable import trainable
+from equigen.diffusion.trainable_weights import trainable
 from equigen.errors import InputError
 from equigen.latents import Autoencoder, load_autoencoder
 

@@ -16,7 +16,7 @@ from diffusers import (
 from tiny_pipelines import old_habits
 
 from equigen.diffusion import noise_schedule, solver
-from equigen.diffusion.solvers import noise_levels, possible_solvers, set_steps
+from equigen.diffusion.samplers import noise_levels, possible_solvers, set_steps
 from equigen.errors import InputError
 
 LATENT = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}

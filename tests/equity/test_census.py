@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from equigen.equity import Groups
-from equigen.equity.census import Census
+from equigen.equity.group_counts import Census
 from equigen.errors import InputError
 
 

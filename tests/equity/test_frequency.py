@@ -5,7 +5,7 @@ import torch
 from scipy.optimize import brentq
 
 from equigen.equity import Groups, build
-from equigen.equity.census import Census, bounded
+from equigen.equity.group_counts import Census, bounded
 from equigen.errors import InputError
 from equigen.seeds import torch_generator
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from equigen.equity import Groups, build
-from equigen.equity.moving import empty, means, moved
+from equigen.equity.running_means import empty, means, moved
 
 TWO = Groups((("sex", ("female", "male")),))
 WIDE = {"min_weight": 1e-6, "max_weight": 1e6}

@@ -13,7 +13,7 @@ import torch
 
 from equigen.equity import Proposal
 from equigen.equity.proposer import Proposer
-from equigen.equity.question import Question, answer_from_line, answer_to_line
+from equigen.equity.request import Question, answer_from_line, answer_to_line
 
 TELLS_NOW = """
 import json, os, sys, time

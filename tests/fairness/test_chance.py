@@ -9,7 +9,7 @@ from scipy.stats import binom
 
 from equigen.errors import InputError
 from equigen.fairness import audit
-from equigen.fairness.chance import common_value, effective_numbers, equal_calibration, equal_values, steadied
+from equigen.fairness.null_bands import common_value, effective_numbers, equal_calibration, equal_values, steadied
 from equigen.statistics import share_interval, wilson_interval
 
 DRAWS = {"replicates": 300, "permutations": 1500, "site": None, "threshold": 0.5}

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from equigen.errors import InputError
 from equigen.fairness import audit
-from equigen.fairness.table import Columns, read_predictions
+from equigen.fairness.predictions import Columns, read_predictions
 
 FAST = {"replicates": 8, "permutations": 8, "min_patients": 5}
 

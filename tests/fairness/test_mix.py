@@ -8,7 +8,7 @@ import pytest
 
 from equigen.errors import InputError
 from equigen.fairness import audit
-from equigen.fairness.mix import standardised
+from equigen.fairness.standardisation import standardised
 
 FAST = {"replicates": 40, "permutations": 40, "min_patients": 5, "min_cases": 1, "site": None, "threshold": 0.5}
 

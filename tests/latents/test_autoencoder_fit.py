@@ -7,8 +7,8 @@ import torch
 from equigen.errors import InputError
 from equigen.latents import Autoencoder, AutoencoderSettings, fit, fit_autoencoder, psnr
 from equigen.latents.autoencoder import blocks_of, to_tensor
-from equigen.latents.basis import build_autoencoder
-from equigen.latents.fit import draw_batch, draw_patch, learning_rate, patch_loss
+from equigen.latents.fitting import draw_batch, draw_patch, learning_rate, patch_loss
+from equigen.latents.principal_components import build_autoencoder
 
 SMALL = AutoencoderSettings(
     factor=4, latent_channels=4, encoder_channels=16, decoder_channels=16, encoder_blocks=1, decoder_blocks=1,

@@ -6,7 +6,7 @@ import torch
 
 from equigen.latents import AutoencoderSettings
 from equigen.latents.autoencoder import blocks_of, to_tensor
-from equigen.latents.basis import LATENT_SPREAD, build_autoencoder, principal_components
+from equigen.latents.principal_components import LATENT_SPREAD, build_autoencoder, principal_components
 
 SETTINGS = AutoencoderSettings(
     factor=4, latent_channels=6, encoder_channels=16, decoder_channels=16, encoder_blocks=1, decoder_blocks=1, patch=32

@@ -11,8 +11,8 @@ from quality_images import ColourEncoder
 
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, parse_spec
 from equigen.errors import InputError
-from equigen.quality.classifier import OwnClassifier, answers, equal_priors, fit_classifier
-from equigen.quality.questions import Question
+from equigen.quality.judge.classifier import OwnClassifier, answers, equal_priors, fit_classifier
+from equigen.quality.judge.questions import Question
 
 SPEC = {"name": "c", "table": "t.csv", "image": {"column": "f"}, "patient": None}
 GROUPS = {"white": 40, "black": 160}

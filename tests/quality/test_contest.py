@@ -10,9 +10,9 @@ import pytest
 from quality_images import ColourEncoder, make_images
 from scipy import stats
 
+from equigen.comparison.tables import ONE_SEED, SEED_COLUMNS, SUMMARY_COLUMNS
 from equigen.errors import InputError
 from equigen.quality import Contest, ImageSet, Sample, evaluate_sets, kernel, measure_contest
-from equigen.quality.contest_table import ONE_SEED, SEED_COLUMNS, SUMMARY_COLUMNS
 from equigen.seeds import numpy_generator
 
 SHIFTS = {"none": 0.2, "fair": 0.05, "same": 0.2}

@@ -7,8 +7,8 @@ import pytest
 from equigen.cohort.phantom import PhantomSettings, render, sample_parameters
 from equigen.quality import ImageSet, evaluate_sets
 from equigen.quality.copy_power import CHANGES, changed_images, fold_limits, planted_rows, thumbnail_rows
-from equigen.quality.memorisation import search_training, shared_thresholds
-from equigen.quality.registration import nearest_thumbnails, windows
+from equigen.quality.metrics.memorisation import search_training, shared_thresholds
+from equigen.quality.metrics.registration import nearest_thumbnails, windows
 
 
 class Means:

@@ -10,14 +10,14 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from equigen.errors import InputError
 from equigen.quality import frechet, frechet_distance, inception_score, kernel_distance
-from equigen.quality.distances import (
+from equigen.quality.metrics.distances import (
     cross_mean,
     pair_mean,
     polynomial_kernel,
     without_clusters,
 )
-from equigen.quality.frechet import frechet_influence, frechet_value
-from equigen.quality.scores import inception_influence
+from equigen.quality.metrics.frechet import frechet_influence, frechet_value
+from equigen.quality.metrics.scores import inception_influence
 
 
 class Identity(torch.nn.Module):

@@ -18,7 +18,7 @@ from equigen.errors import InputError
 from equigen.quality import ImageSet
 from equigen.quality import features as module
 from equigen.quality.features import extract, file_remarks, jpeg_share
-from equigen.quality.sources import image_set
+from equigen.quality.image_sets import image_set
 
 RNG = np.random.default_rng(0)
 

@@ -6,7 +6,7 @@ import pytest
 from equigen.errors import InputError
 from equigen.quality import frechet_distance, frechet_infinity
 from equigen.quality.estimates import spread_of
-from equigen.quality.frechet import frechet_influence, infinity_influence, intercept_weights, pieces
+from equigen.quality.metrics.frechet import frechet_influence, infinity_influence, intercept_weights, pieces
 
 
 def test_the_intercept_is_that_of_a_line_through_values_that_are_linear_in_one_over_n():

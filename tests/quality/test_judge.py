@@ -13,13 +13,13 @@ from equigen.errors import InputError
 from equigen.progress import progress_bar
 from equigen.quality import probe
 from equigen.quality.cells import Settings, Side, cross_groups, make_cells
-from equigen.quality.draws import make_draws
-from equigen.quality.judge import Annotated, fit_judges, measure_semantic
-from equigen.quality.plan import Plan
-from equigen.quality.probe import fit_probe, fit_temperature, log_loss, patient_folds, reliability
-from equigen.quality.questions import Answers, Judged, Question, questions_of
+from equigen.quality.judge.judge import Annotated, fit_judges, measure_semantic
+from equigen.quality.judge.probe import fit_probe, fit_temperature, log_loss, patient_folds, reliability
+from equigen.quality.judge.questions import Answers, Judged, Question, questions_of
+from equigen.quality.judge.semantic_metrics import asked_probability, macro_auc
+from equigen.quality.metric_inputs import Plan
+from equigen.quality.resamples import make_draws
 from equigen.quality.rows import assemble
-from equigen.quality.shown import asked_probability, macro_auc
 from equigen.statistics import ranking
 from equigen.statistics.ranking import weighted_auc
 

@@ -5,8 +5,8 @@ import pytest
 
 from equigen.quality import kernel, kernel_distance
 from equigen.quality.cells import Cell
-from equigen.quality.draws import Pool
-from equigen.quality.kernel import kernel_data, kernel_halves, kernel_null, kernel_value
+from equigen.quality.metrics.kernel import kernel_data, kernel_halves, kernel_null, kernel_value
+from equigen.quality.resamples import Pool
 
 
 def sides(n: int, m: int, d: int = 5):

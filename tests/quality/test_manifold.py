@@ -10,15 +10,15 @@ from equigen.errors import InputError
 from equigen.progress import progress_bar
 from equigen.quality import neighbours
 from equigen.quality.cells import Settings, Side, make_cells, matched_n
-from equigen.quality.draws import make_draws
-from equigen.quality.manifold import (
+from equigen.quality.metric_inputs import Plan
+from equigen.quality.metrics.manifold import (
     manifold_influence,
     measure_manifold,
     neighbours_for,
     precision_recall_density_coverage,
 )
-from equigen.quality.neighbours import nearest, nearest_angle, squared_distances
-from equigen.quality.plan import Plan
+from equigen.quality.metrics.neighbours import nearest, nearest_angle, squared_distances
+from equigen.quality.resamples import make_draws
 
 
 def normal(n, d, seed=0, shift=0.0):

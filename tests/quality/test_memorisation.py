@@ -10,15 +10,15 @@ from test_manifold import make_plan, normal
 
 from equigen.errors import InputError
 from equigen.quality.cells import Side
-from equigen.quality.distances import Influence, frechet_distance
-from equigen.quality.manifold import measure_manifold
-from equigen.quality.memorisation import (
+from equigen.quality.metrics.distances import Influence, frechet_distance
+from equigen.quality.metrics.manifold import measure_manifold
+from equigen.quality.metrics.memorisation import (
     closest_pairs,
     distance_ratio,
     measure_memorisation,
     search_training,
 )
-from equigen.quality.mifid import memorisation_informed_distance, penalised
+from equigen.quality.metrics.mifid import memorisation_informed_distance, penalised
 from equigen.statistics import p_value
 
 
@@ -248,7 +248,7 @@ def test_one_search_serves_many_tables_and_its_held_out_part_many_generators(mon
     plain, closest = measure_memorisation(real, made, train, *people, plan)
     search = search_training(real, other, train, *people)
     shared = search_training(real, made, train, *people, held_out=search.held_out)
-    monkeypatch.setattr("equigen.quality.memorisation.nearest", None)  # nothing may be searched again
+    monkeypatch.setattr("equigen.quality.metrics.memorisation.nearest", None)  # nothing may be searched again
     again, same = measure_memorisation(real, made, train, *people, plan, search=shared)
     assert [item.estimates["*", "*"].value for item in again] == [item.estimates["*", "*"].value for item in plain]
     assert [item.estimates["*", "*"].floor for item in again] == [item.estimates["*", "*"].floor for item in plain]

@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import binomtest
 
 from equigen.quality.cells import Settings
-from equigen.quality.pairs import (
+from equigen.quality.counterfactual_pairs import (
     COLUMNS,
     NEIGHBOURS,
     Measures,
@@ -19,7 +19,7 @@ from equigen.quality.pairs import (
     neighbours,
     pixel_difference,
 )
-from equigen.quality.questions import Question
+from equigen.quality.judge.questions import Question
 
 DX = Question("label.dx", ["healthy", "ill"])
 SETTINGS = Settings(replicates=200, seed=0, min_patients=30)

@@ -13,7 +13,7 @@ from equigen.quality import ImageSet, evaluate
 from equigen.quality.cells import cover
 from equigen.quality.encoders import EfficientNetLite0, identity, load_encoder
 from equigen.quality.features import default_size, extract
-from equigen.quality.sources import attribute_levels, codes, image_set
+from equigen.quality.image_sets import attribute_levels, codes, image_set
 
 FAST = {"replicates": 40, "repeats": 1, "show": False, "min_patients": 10}
 

@@ -8,10 +8,10 @@ import pytest
 
 from equigen.quality import frechet, kernel, measuring
 from equigen.quality.cells import Settings
+from equigen.quality.evaluation import measure_sets
 from equigen.quality.features import Features
-from equigen.quality.measuring import EncodedSide, Inputs, wanted_metrics
-from equigen.quality.plan import Memory
-from equigen.quality.table import measure_sets
+from equigen.quality.measurement import EncodedSide, Inputs, wanted_metrics
+from equigen.quality.metric_inputs import Memory
 
 LEVELS = {"sex": ["f", "m"], "age": ["young", "old"]}
 SETTINGS = Settings(matched_n=8, repeats=1, replicates=20, min_patients=10)

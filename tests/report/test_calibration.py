@@ -6,8 +6,8 @@ import pandas as pd
 import pytest
 
 from equigen.errors import InputError
-from equigen.report.calibration import write_calibration_page
-from equigen.report.calibration_words import calibration_sentences, established, levelling
+from equigen.report.calibration.findings import calibration_sentences, established, levelling
+from equigen.report.calibration.page import write_calibration_page
 
 SETTINGS = {
     "attribute": "sex", "groups": {"<b>women": 1.5, "men": 3.0}, "common": 2.5, "default": 2.0, "objective": "gap",

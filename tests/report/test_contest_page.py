@@ -12,12 +12,12 @@ from report_rows import NAN
 from test_report import read
 
 from equigen.errors import InputError
-from equigen.report.contest import Calibrated, write_contest_page
-from equigen.report.contest_autoencoder import autoencoder_sentences
-from equigen.report.contest_convergence import convergence_sentences, curve_section
-from equigen.report.contest_sections import table_section
-from equigen.report.contest_view import judged, views
-from equigen.report.contest_words import contest_sentences
+from equigen.report.comparison.autoencoder import autoencoder_sentences
+from equigen.report.comparison.convergence import convergence_sentences, curve_section
+from equigen.report.comparison.findings import contest_sentences
+from equigen.report.comparison.page import Calibrated, write_contest_page
+from equigen.report.comparison.sections import table_section
+from equigen.report.comparison.view import judged, views
 
 GROUPS = {"sex": ["female", "male"], "age": ["young", "old"]}
 

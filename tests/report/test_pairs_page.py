@@ -17,8 +17,8 @@ from report_rows import NAN
 from test_report import read
 
 from equigen.errors import InputError
-from equigen.report.pairs import write_pairs_page
-from equigen.report.pairs_words import merged_prompt, pairs_sentences
+from equigen.report.pairs.findings import merged_prompt, pairs_sentences
+from equigen.report.pairs.page import write_pairs_page
 
 EVIL = "<b>&\"woman'"
 LEVELS = [EVIL, "man"]

@@ -12,7 +12,7 @@ from report_rows import fairness_row, quality_row
 import equigen
 from equigen.errors import InputError
 from equigen.report import Grid, report, write_report
-from equigen.report.sections import training_section
+from equigen.report.study.sections import training_section
 from equigen.report.tables import counts_tables
 
 NAN = float("nan")

@@ -11,11 +11,11 @@ from test_report import NOTHING, read
 
 from equigen.errors import InputError
 from equigen.quality.cells import Settings
-from equigen.quality.questions import Question
+from equigen.quality.judge.questions import Question
 from equigen.report import write_report
-from equigen.report.screening import screening_section, screening_sentences
-from equigen.synthesis.screen_rule import Rule
-from equigen.synthesis.screen_table import Judged, screening_table
+from equigen.report.study.screening import screening_section, screening_sentences
+from equigen.synthesis.screening.rules import Rule
+from equigen.synthesis.screening.table import Judged, screening_table
 
 SEX = Question("attr.sex", ["fe<male", "male"])
 N = 400

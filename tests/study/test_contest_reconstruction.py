@@ -7,11 +7,11 @@ import yaml
 
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
+from equigen.comparison.measurement import held_out, measure
+from equigen.comparison.settings import ContestSettings
 from equigen.latents import load_autoencoder
 from equigen.quality import ImageSet, Sample, evaluate
 from equigen.study import contest_reconstruction as module
-from equigen.study.contest_measure import held_out, measure
-from equigen.study.contest_settings import ContestSettings
 
 ENCODER, SIZE = "efficientnet-lite0@64", 32
 

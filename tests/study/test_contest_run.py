@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from equigen.cohort import Cohort
+from equigen.comparison.comparison import run_contest
+from equigen.comparison.runners.base import Handle
 from equigen.errors import EquigenError, InputError
 from equigen.files import write_parquet
 from equigen.quality import load_encoder
 from equigen.study import contest as module
 from equigen.study import contest_check, contest_job, contest_steps
-from equigen.study.check import check_only
-from equigen.study.contest import run_contest
-from equigen.study.jobs import Handle
+from equigen.study.checks import check_only
 from equigen.synthesis.guidance import Guidance
 from equigen.training import TrainSettings, train
 
@@ -242,7 +242,7 @@ def test_jobs_leave_the_features_of_their_sets_and_make_lost_ones_again(copied, 
     sets = {path.parent.relative_to(copied.out) for path in (copied.out / "synthetic").rglob("synthetic.parquet")}
     places = {path.parent.relative_to(copied.out / "features") for path in copied.out.rglob("encoded.json")}
     assert places == sets and len(sets) == 8
-    monkeypatch.setattr("equigen.quality.contest.load_encoder", Counted)
+    monkeypatch.setattr("equigen.comparison.evaluation.load_encoder", Counted)
     shutil.rmtree(copied.out / "quality")
     assert copied.run({"curve": None}) == []
     assert Counted.seen == 0  # the measurement reads what jobs and the first measurement have left
@@ -297,7 +297,7 @@ def test_a_training_that_train_itself_began_is_taken_over_and_gives_the_same(cop
         pass
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["equigen.training.train"], "_export", lambda *_: (_ for _ in ()).throw(Cut()))
+        patch.setattr(sys.modules["equigen.training.class_conditional"], "_export", lambda *_: (_ for _ in ()).throw(Cut()))
         settings = TrainSettings(**finished.settings("default/pretrained-seed0"))
         with pytest.raises(Cut):
             train(Cohort.load(copied.out / "cohort"), settings=settings, out=place, latents=copied.out / "latents",

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from equigen.comparison.checks import as_study, check_names_early, trainings
+from equigen.comparison.jobs import Plan, calibrated_sets, sets_of
+from equigen.comparison.paths import Member, Places
+from equigen.comparison.settings import read_contest
+from equigen.comparison.steps import Bench
 from equigen.errors import InputError
 from equigen.files import read_json
-from equigen.study.contest_check import as_study, check_names_early, trainings
-from equigen.study.contest_jobs import Plan, calibrated_sets, sets_of
-from equigen.study.contest_places import Member, Places
-from equigen.study.contest_settings import read_contest
-from equigen.study.contest_steps import Bench
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CONTESTS = [file.stem for file in sorted(EXAMPLES.glob("compare-*.yaml")) if "mechanisms:" in file.read_text()]

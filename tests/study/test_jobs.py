@@ -11,14 +11,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from equigen.comparison.job_process import end_with_parent
+from equigen.comparison.runners.base import Job, run_jobs
+from equigen.comparison.runners.cluster import check_engine, open_engine
+from equigen.comparison.runners.local import LocalEngine, execute
+from equigen.comparison.runners.progress import board, summary, time_left
 from equigen.errors import EquigenError, InputError
 from equigen.files import read_json
 from equigen.study import jobs_cluster, jobs_local
-from equigen.study.contest_job import end_with_parent
-from equigen.study.jobs import Job, run_jobs
-from equigen.study.jobs_cluster import check_engine, open_engine
-from equigen.study.jobs_local import LocalEngine, execute
-from equigen.study.jobs_progress import board, summary, time_left
 
 
 class Quiet:

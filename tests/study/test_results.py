@@ -3,7 +3,7 @@
 import pandas as pd
 
 from equigen.cohort import Cohort, load_images, pack
-from equigen.study.results import close_pairs
+from equigen.study.evaluation_results import close_pairs
 
 
 def test_closest_pairs_are_shown_from_files_and_from_shards_and_missing_ones_left_out(phantom_cohort, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from equigen.cohort import Cohort
 from equigen.diffusion import open_pretrained
 from equigen.study import read_study
-from equigen.study.check import generators
+from equigen.study.checks import generators
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -38,7 +38,7 @@ def brief(monkeypatch):
         write_text(folder / "index.html", "brief")
         return folder / "index.html"
 
-    monkeypatch.setattr("equigen.study.run.write_report", write)
+    monkeypatch.setattr("equigen.study.study.write_report", write)
 
 
 def test_a_study_ends_with_a_report_of_all_its_parts(finished):
@@ -89,9 +89,9 @@ def test_again_every_stage_is_skipped_and_only_the_report_is_written(copied, bri
 def test_a_changed_training_reruns_what_depends_on_it_and_keeps_the_old(copied, brief, monkeypatch):
     table = pd.read_parquet(copied.out / TABLES[0])  # measuring again takes long, and is not what is tested
     measured = Evaluation(table, pd.DataFrame(), pd.DataFrame())
-    monkeypatch.setattr("equigen.study.run.evaluate_study", lambda *_: measured)
+    monkeypatch.setattr("equigen.study.study.evaluate_study", lambda *_: measured)
     audited = pd.read_parquet(copied.out / TABLES[2])
-    monkeypatch.setattr("equigen.study.run.audit", lambda *_, **__: audited)
+    monkeypatch.setattr("equigen.study.study.audit", lambda *_, **__: audited)
     before, old = copied.stamps(), (copied.out / "generators/none/training.json").read_text()
     copied.run({"train.images": 64})
     after = copied.stamps()
@@ -155,11 +155,11 @@ def test_a_study_interrupted_in_every_stage_gives_the_numbers_of_one_that_was_no
         (modules["equigen.latents.cache"].LatentCache, "add", 1),
         (Trainer, "_check_finite", 4),  # after 48 images, the checkpoint is of 32
         (Trainer, "_check_finite", 6),
-        (modules["equigen.synthesis.generate"], "write_png", 20),
+        (modules["equigen.synthesis.generation"], "write_png", 20),
         (modules["equigen.study.quality"], "evaluate_sets", 1),
-        (modules["equigen.diagnosis.diagnose"], "_predict", 2),
-        (modules["equigen.study.run"], "audit", 1),
-        (modules["equigen.study.run"], "write_report", 1),
+        (modules["equigen.diagnosis.experiment"], "_predict", 2),
+        (modules["equigen.study.study"], "audit", 1),
+        (modules["equigen.study.study"], "write_report", 1),
     ]
     for owner, name, number in faults:
         with monkeypatch.context() as patched:
@@ -251,7 +251,7 @@ def test_bad_rows_stop_a_study_or_are_left_out_and_listed(desk, phantom_folder, 
     with pytest.raises(InputError, match=r"row 6, column 'image': the image '000004.png'"):
         desk.run()
     assert not (desk.out / "latents").exists()
-    monkeypatch.setattr("equigen.study.run.Study._encode", lambda self: (_ for _ in ()).throw(Cut()))
+    monkeypatch.setattr("equigen.study.study.Study._encode", lambda self: (_ for _ in ()).throw(Cut()))
     with pytest.raises(Cut):
         desk.run({"quarantine": True})
     sheet = json.loads((desk.out / "cohort" / "cohort.json").read_text())
@@ -260,5 +260,5 @@ def test_bad_rows_stop_a_study_or_are_left_out_and_listed(desk, phantom_folder, 
 
 def test_the_run_folder_is_named_after_the_study(desk, monkeypatch):
     monkeypatch.chdir(desk.place)
-    monkeypatch.setattr("equigen.study.run.Study.run", lambda self: self.folder)
+    monkeypatch.setattr("equigen.study.study.Study.run", lambda self: self.folder)
     assert run_study(desk.write()).as_posix() == "runs/tiny"

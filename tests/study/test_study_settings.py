@@ -6,18 +6,18 @@ import yaml
 from equigen.cohort.phantom import PhantomSettings
 from equigen.errors import InputError
 from equigen.study import StudySettings, read_study, run_study
-from equigen.study.check import PHANTOM_LABELS
+from equigen.study.checks import PHANTOM_LABELS
 from equigen.study.settings import parse_override, plain
 
 
 @pytest.fixture(autouse=True)
 def nothing_expensive(monkeypatch, request):
     """No image may be read, drawn or encoded in these tests."""
-    for name in ("equigen.study.run.write_phantom", "equigen.study.run.encode", "equigen.study.run.train"):
+    for name in ("equigen.study.study.write_phantom", "equigen.study.study.encode", "equigen.study.study.train"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("expensive work began"))
     if "reads_cohort" not in request.fixturenames:
-        monkeypatch.setattr("equigen.study.run.Cohort.from_spec", lambda *_, **__: pytest.fail("images were read"))
-        monkeypatch.setattr("equigen.study.run.Cohort.read", lambda *_, **__: pytest.fail("images were read"))
+        monkeypatch.setattr("equigen.study.study.Cohort.from_spec", lambda *_, **__: pytest.fail("images were read"))
+        monkeypatch.setattr("equigen.study.study.Cohort.read", lambda *_, **__: pytest.fail("images were read"))
 
 
 @pytest.fixture

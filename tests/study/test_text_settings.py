@@ -6,7 +6,7 @@ from tiny_pipelines import tiny_pixart, tiny_sd
 
 from equigen.errors import InputError
 from equigen.study import read_study, run_study
-from equigen.study.starts import placed
+from equigen.study.starting_points import placed
 
 PAIRS = {"policy": "counterfactual", "attribute": "sex", "size": 4, "steps": 2}
 
@@ -21,7 +21,7 @@ def bases(tmp_path_factory):
 def nothing_expensive(monkeypatch):
     """No training, latent or image may be made in these tests."""
     for name in ("encode", "encode_store", "train", "generate"):
-        monkeypatch.setattr(f"equigen.study.run.{name}", lambda *_, **__: pytest.fail("expensive work began"))
+        monkeypatch.setattr(f"equigen.study.study.{name}", lambda *_, **__: pytest.fail("expensive work began"))
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_captions_that_are_not_there_are_missed_by_generators_that_read_them_alo
     text = refused(desk, {})
     assert "plans.match: no training image with label.glaucoma = healthy, attr.race = " in text and "male" in text
     assert "attr.sex = female" not in text
-    monkeypatch.setattr("equigen.study.run.Study._encode", lambda self: (_ for _ in ()).throw(Stop()))
+    monkeypatch.setattr("equigen.study.study.Study._encode", lambda self: (_ for _ in ()).throw(Stop()))
     desk.values["train"] = {"preset": "tiny", "images": 16, "batch": 8, "probe_images": 8}  # tokens: no captions needed
     with pytest.raises(Stop):  # all checks were passed
         desk.run()
@@ -115,7 +115,7 @@ def test_folders_are_found_beside_the_file_and_names_of_the_hub_stay(tmp_path):
 
 def test_the_same_plans_without_new_settings_ask_for_the_same(desk):
     """What a finished run was made with counts as unchanged: settings that were not given are not told."""
-    from equigen.study.starts import request
+    from equigen.study.starting_points import request
     from equigen.training import TrainSettings
 
     class NoPrompts:

@@ -60,15 +60,15 @@ def copied(done, phantom_folder, tmp_path):
 def quick(monkeypatch):
     """Without what is not of screening, pairs and training: measurement, classifiers, drawings."""
     for name in ("evaluate_study", "diagnose", "audit"):
-        monkeypatch.setattr(f"equigen.study.run.Study._{name.split('_')[0]}", lambda *_: pd.DataFrame())
+        monkeypatch.setattr(f"equigen.study.study.Study._{name.split('_')[0]}", lambda *_: pd.DataFrame())
     told = {}
 
     def write(folder, **given):
         told.update(given)
         return folder / "index.html"
 
-    monkeypatch.setattr("equigen.study.run.write_report", write)
-    monkeypatch.setattr("equigen.study.run.for_report", lambda *_: {})
+    monkeypatch.setattr("equigen.study.study.write_report", write)
+    monkeypatch.setattr("equigen.study.study.for_report", lambda *_: {})
     return told
 
 

@@ -9,8 +9,8 @@ import torch
 from screen_world import luck
 
 from equigen.cohort.phantom import Oracle, PhantomSettings, render, sample_parameters
-from equigen.quality.classifier import OwnClassifier
-from equigen.quality.questions import Question
+from equigen.quality.judge.classifier import OwnClassifier
+from equigen.quality.judge.questions import Question
 
 SIZE = 64
 SETTINGS = PhantomSettings()

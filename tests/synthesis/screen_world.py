@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, parse_spec
-from equigen.quality.classifier import OwnClassifier
-from equigen.quality.questions import Question
+from equigen.quality.judge.classifier import OwnClassifier
+from equigen.quality.judge.questions import Question
 from equigen.seeds import numpy_generator
 
 SIDE, LOW, HIGH = 8, 50, 200

@@ -18,7 +18,7 @@ from equigen.cohort import Cohort
 from equigen.errors import InputError
 from equigen.synthesis import generate, plan
 
-module = sys.modules["equigen.synthesis.generate"]
+module = sys.modules["equigen.synthesis.generation"]
 
 
 def share(place: str, cohort: str, generator: str, kill: int) -> None:

@@ -11,12 +11,12 @@ from designed_images import BEST, BrightnessEncoder, Designed, halves
 from equigen.cohort import load_images
 from equigen.errors import InputError
 from equigen.quality import kernel_distance
-from equigen.report.calibration_words import calibration_sentences
+from equigen.report.calibration.findings import calibration_sentences
 from equigen.synthesis import apply_guidance, calibrate, load_calibration, match_plan
-from equigen.synthesis.calibrate_check import images_each
+from equigen.synthesis.calibration.checks import images_each
 
-measure = sys.modules["equigen.synthesis.calibrate_measure"]
-module = sys.modules["equigen.synthesis.generate"]
+measure = sys.modules["equigen.synthesis.calibration.measurement"]
+module = sys.modules["equigen.synthesis.generation"]
 EACH, BUDGET = 24, 24 * 2 * 9 + 23  # 23 images are too few for one more evaluation
 ASKED = {"attribute": "sex", "budget": BUDGET, "images": EACH, "steps": 1, "min_patients": 10, "replicates": 40,
          "confirm_images": 80, "show": False}  # fmt: skip
@@ -183,7 +183,7 @@ def test_against_reconstructions_real_images_are_those_that_the_autoencoder_keep
     said = calibration_sentences(own.choice, own.gain, own.settings)[0].text
     assert "against real images as the autoencoder keeps them" in said
     with pytest.raises(InputError, match="the generator has no autoencoder"):
-        sys.modules["equigen.synthesis.calibrate"]._coder(object())
+        sys.modules["equigen.synthesis.calibration.calibration"]._coder(object())
 
 
 def test_without_images_to_confirm_on_there_is_no_gain(pipeline, sides, designed, tmp_path):

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from equigen.synthesis.calibrate_choice import TIE, best_common, best_each, cost, front
+from equigen.synthesis.calibration.choice import TIE, best_common, best_each, cost, front
 
 
 def every(curves):

@@ -5,9 +5,9 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from equigen.synthesis.calibrate_choice import TIE, best_each, cost
-from equigen.synthesis.calibrate_curve import Curve, _Fit, fit_curve
-from equigen.synthesis.calibrate_search import GRID, START, Goal, fit_curves, hoped_gain, search
+from equigen.synthesis.calibration.choice import TIE, best_each, cost
+from equigen.synthesis.calibration.curve import Curve, _Fit, fit_curve
+from equigen.synthesis.calibration.search import GRID, START, Goal, fit_curves, hoped_gain, search
 
 X, Y = np.array([0.0, 0.35, 0.6, 1.0]), np.array([2.0, 0.5, 0.7, 3.0])
 

@@ -18,9 +18,9 @@ from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.synthesis import SyntheticSet, generate
 from equigen.synthesis.chunks import Batched, chunk_size, chunks, is_out_of_memory, render
-from equigen.synthesis.shards import Share, share_of, write_first
+from equigen.synthesis.sharding import Share, share_of, write_first
 
-module = sys.modules["equigen.synthesis.generate"]
+module = sys.modules["equigen.synthesis.generation"]
 CHOICES = {
     "guidance": [2.0, 1.0, 2.0, 3.0, 2.0] * 4,
     "solver": [None, None, "ddim", None, None] * 4,

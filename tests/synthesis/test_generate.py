@@ -13,14 +13,14 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from equigen.diagnosis.sources import read_source
+from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
-from equigen.quality.sources import image_set
+from equigen.quality.image_sets import image_set
 from equigen.synthesis import SyntheticSet, generate, plan
 from equigen.synthesis import generate as make  # the name of the function hides that of its file
 from equigen.synthesis.chunks import chunks
 
-module = sys.modules["equigen.synthesis.generate"]
+module = sys.modules["equigen.synthesis.generation"]
 ROWS = 40  # more than one chunk of 32, the second one short
 
 
@@ -235,7 +235,7 @@ SCRIPT = """
 import os, signal, sys
 from equigen.synthesis import generate, plan
 from equigen.cohort import Cohort
-module, real, calls = sys.modules["equigen.synthesis.generate"], None, []
+module, real, calls = sys.modules["equigen.synthesis.generation"], None, []
 real = module.write_png
 def write(path, image):
     calls.append(path)

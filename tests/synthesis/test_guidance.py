@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from equigen.cli_calibrate import with_guidance
+from equigen.cli.calibrate import with_guidance
 from equigen.errors import InputError
 from equigen.synthesis import Guidance, apply_guidance, load_calibration
 

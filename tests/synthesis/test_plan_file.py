@@ -6,7 +6,7 @@ import pytest
 
 from equigen.errors import InputError
 from equigen.synthesis import generate, plan, read_plan, write_plan
-from equigen.synthesis.generate import plan_hash
+from equigen.synthesis.generation import plan_hash
 
 TEXT = {"label.dx": ["edema|mass", "", None], "attr.sex": ["f", None, "m"], "prompt": ['an "eye", 1', None, "NA"],
         "solver": [None, "ddim", None], "changed": ["sex"] * 3}  # fmt: skip

@@ -12,14 +12,14 @@ from PIL import Image
 from screen_world import Painter, asked, blue, luck, male, reader, real_cohort, row, write_set
 
 from equigen.cohort import load_images
-from equigen.diagnosis.sources import read_source
+from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
 from equigen.files import hash_file
-from equigen.quality.sources import image_set
+from equigen.quality.image_sets import image_set
 from equigen.seeds import derive
 from equigen.synthesis import Screening, generate, plan, screen
 from equigen.synthesis import screen_rounds as rounds
-from equigen.synthesis.generate import render
+from equigen.synthesis.generation import render
 
 N, WRONG = 300, 0.5  # more rows than are drawn together; half of all images show the other diagnosis
 FAST = {"replicates": 40, "show": False}

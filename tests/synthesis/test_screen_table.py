@@ -10,9 +10,9 @@ from screen_world import DX, SEX, row
 
 from equigen.quality.cells import Settings
 from equigen.quality.group_means import clustered, independent
-from equigen.quality.questions import Question
-from equigen.synthesis.screen_rule import Rule
-from equigen.synthesis.screen_table import COLUMNS, Judged, groupings, judged, screening_table
+from equigen.quality.judge.questions import Question
+from equigen.synthesis.screening.rules import Rule
+from equigen.synthesis.screening.table import COLUMNS, Judged, groupings, judged, screening_table
 
 SETTINGS = Settings(replicates=400, seed=0, min_patients=30)
 RULE = Rule([DX])

@@ -8,7 +8,7 @@ from equigen.diffusion import open_any_generator
 from equigen.errors import InputError
 from equigen.latents import load_autoencoder
 from equigen.training import TrainSettings, train
-from equigen.training.base import base_of, check_base, text_key
+from equigen.training.pipeline import base_of, check_base, text_key
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ import torch
 from equigen.cohort import Cohort, Manifest, pack
 from equigen.errors import InputError
 from equigen.latents import LatentView, encode_store, load_autoencoder, store
-from equigen.training.large import prepare_store
-from equigen.training.sides import prepare
+from equigen.training.cohort_data import prepare
+from equigen.training.datasets import prepare_store
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort.arrow import is_dataset
-from equigen.cohort.assemble import Reading, as_text, assemble, problem_from, with_root
-from equigen.cohort.bare import folder_values, table_values
+from equigen.cohort.assembly import Reading, as_text, assemble, problem_from, with_root
+from equigen.cohort.from_table import folder_values, table_values
+from equigen.cohort.images.arrow import is_dataset
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec, read_yaml
 from equigen.cohort.prompts import column_of, templates_of, text_of, words_of
-from equigen.cohort.saved import SHEET, TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
+from equigen.cohort.saved_cohort import SHEET, TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
 from equigen.cohort.spec import CohortSpec, nearest
 from equigen.cohort.summary import SMALL, count_cells
 from equigen.errors import InputError, Problem

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from equigen.cohort.binary import binary_order
+from equigen.cohort.positive_level import binary_order
 from equigen.cohort.spec import RESERVED_LEVELS, AttributeRole, LabelRole, canonical, level_names, nearest
-from equigen.cohort.spelling import spelling_warnings
-from equigen.cohort.unknown import means_unknown
+from equigen.cohort.tables.spelling import spelling_warnings
+from equigen.cohort.tables.unknown_words import means_unknown
 from equigen.errors import Problem
 
 JOIN = "|"

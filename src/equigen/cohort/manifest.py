@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from equigen.cohort.cohort import _check_words
-from equigen.cohort.image_list import DIGEST, ImageList, digests_of
+from equigen.cohort.images.image_list import DIGEST, ImageList, digests_of
 from equigen.cohort.levels import AttributeSpec, LabelSpec
-from equigen.cohort.saved import TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
+from equigen.cohort.saved_cohort import TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
 from equigen.cohort.spec import SPLITS, CohortSpec, nearest
 from equigen.errors import InputError, Problem
 from equigen.files import MAX_CELLS, UNREADABLE, hash_bytes, hash_value

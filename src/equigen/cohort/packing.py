@@ -12,10 +12,10 @@ import pandas as pd
 import yaml
 
 from equigen.cohort.cohort import Cohort
-from equigen.cohort.faults import ImageFault
+from equigen.cohort.images.faults import ImageFault
+from equigen.cohort.images.sources import open_image
+from equigen.cohort.images.tar_shards import open_shard
 from equigen.cohort.levels import JOIN, LabelSpec
-from equigen.cohort.opening import open_image
-from equigen.cohort.shards import open_shard
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, read_json, replacing, write_json, write_parquet, write_text
 from equigen.progress import progress_bar

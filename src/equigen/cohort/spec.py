@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from equigen.cohort.prompts import PromptColumn, column_of, prompt_of, unknown_names
-from equigen.cohort.unknown import UNKNOWN_WORDS, unknown_words
+from equigen.cohort.tables.unknown_words import UNKNOWN_WORDS, unknown_words
 
 SPLITS = ("train", "val", "test")
 RESERVED_LEVELS = frozenset({"*", "gap", "es", "worst", "unknown"})
@@ -244,8 +244,8 @@ class CohortSpec(_Strict):
     """The roles of a table's columns; SYSTEM.md shows one in full.
 
     ``table`` is a csv, tsv or Parquet file, or a folder that the library ``datasets`` saved. Any column may be
-    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.members``). ``missing`` adds
-    words to those that mean "not known" everywhere (``equigen.cohort.unknown``).
+    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.images.metadata``). ``missing`` adds
+    words to those that mean "not known" everywhere (``equigen.cohort.tables.unknown_words``).
     """
 
     name: Text = Field(pattern=r"^[\w][\w .\-]*$")

@@ -1,20 +1,5 @@
 """Diagnostic classifiers trained on real and synthetic images, and their predictions."""
 
-from __future__ import annotations
+import lazy_loader
 
-from equigen.diagnosis.augment import Augmentation
-from equigen.diagnosis.diagnose import diagnose
-from equigen.diagnosis.fit import FitSettings
-from equigen.diagnosis.networks import Classifier, SmallResNet
-from equigen.diagnosis.recipes import Recipe, parse_recipe, recipe_names
-
-__all__ = [
-    "Augmentation",
-    "Classifier",
-    "FitSettings",
-    "Recipe",
-    "SmallResNet",
-    "diagnose",
-    "parse_recipe",
-    "recipe_names",
-]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

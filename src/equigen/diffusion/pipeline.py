@@ -18,11 +18,11 @@ from safetensors import SafetensorError
 from equigen.devices import best_device
 from equigen.diffusion.networks import ConditionTokens, Denoiser
 from equigen.diffusion.request import EVERYWHERE, Interval, Request, check_sampler, requests, within
-from equigen.diffusion.solvers import DEFAULT_SOLVER, noise_levels, set_steps, solver
+from equigen.diffusion.samplers import DEFAULT_SOLVER, noise_levels, set_steps, solver
 from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
-from equigen.latents.autoencoder import Autoencoder, weight_hash
+from equigen.latents import Autoencoder, weight_hash
 from equigen.model_files import folder_problems, weight_fault
 from equigen.progress import quiet
 

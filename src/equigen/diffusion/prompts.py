@@ -11,8 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, Manifest
-from equigen.cohort.prompts import Template, column_of, templates_of, text_of, word_of
+from equigen.cohort import Cohort, Manifest, Template, column_of, templates_of, text_of, word_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import torch_generator
 

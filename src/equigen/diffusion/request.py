@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.diffusion.solvers import DEFAULT_SOLVER, noise_levels, set_steps
+from equigen.diffusion.samplers import DEFAULT_SOLVER, noise_levels, set_steps
 from equigen.errors import InputError, Problem
 
 Interval = tuple[float, float]

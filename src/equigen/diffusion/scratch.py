@@ -13,11 +13,11 @@ from transformers.utils import logging
 from equigen.diffusion.networks import build_text_unet
 from equigen.diffusion.objective import Prediction, noise_schedule
 from equigen.diffusion.pretrained import Pretrained
-from equigen.diffusion.pretrained.opening import forget_places
+from equigen.diffusion.pretrained.loading import forget_places
 from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.diffusion.text_encoders import TextEncoder
 from equigen.errors import InputError, Problem
-from equigen.latents.autoencoder import Autoencoder
+from equigen.latents import Autoencoder
 from equigen.progress import quiet
 
 

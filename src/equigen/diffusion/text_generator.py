@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 
 from equigen.diffusion.pipeline import check_call
 from equigen.diffusion.request import EVERYWHERE, Interval, Request, check_sampler, requests, within
-from equigen.diffusion.solvers import DEFAULT_SOLVER, hushed, noise_levels, set_steps, solver
+from equigen.diffusion.samplers import DEFAULT_SOLVER, hushed, noise_levels, set_steps, solver
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
-from equigen.latents.autoencoder import Autoencoder, block_side, weight_hash
+from equigen.latents import Autoencoder, block_side, weight_hash
 
 OWN = "own"
 # What the loop of a pipeline lets a callback change between two steps; nothing where it asks for no callback's answer.

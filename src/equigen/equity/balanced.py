@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from equigen.equity.base import CountedRule
 from equigen.equity.groups import Groups
 from equigen.equity.reweight import COMBINE, inverse_frequency
-from equigen.equity.rule import CountedRule
 from equigen.equity.state import check_choice, check_numbers
 
 

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from equigen.equity import moving
-from equigen.equity.census import Census, bounded
+from equigen.equity.base import CountedRule
+from equigen.equity.group_counts import Census, bounded
 from equigen.equity.groups import Groups
 from equigen.equity.reweight import balancing_factors
-from equigen.equity.rule import CountedRule
 from equigen.equity.state import check_choice, check_numbers
 
 STARTS = ("uniform", "frequency")

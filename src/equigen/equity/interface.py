@@ -27,7 +27,7 @@ class Mechanism(Protocol):
     A mechanism whose ``weights`` never look at losses may say ``uses_losses = False`` (a class attribute; True where
     there is none). It then gets NaN for them, and gradient accumulation is spared a forward pass.
 
-    What it returns is checked (``equigen.equity.returned``): a floating tensor [B] of finite numbers, never reshaped or
+    What it returns is checked (``equigen.equity.checks``): a floating tensor [B] of finite numbers, never reshaped or
     cast. A mechanism may promise ``nonnegative = True`` (a class attribute; False where there is none): then a weight
     below 0 stops the training.
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from equigen.equity import moving
+from equigen.equity.base import CountedRule
 from equigen.equity.group_dro import COMBINE, within
 from equigen.equity.groups import Groups
-from equigen.equity.rule import CountedRule
 from equigen.equity.state import check_choice, check_numbers
 
 

@@ -13,7 +13,7 @@ from equigen.equity.interface import State
 from equigen.equity.monitor import GroupLosses
 from equigen.equity.noise import draw, lognormal_weights
 from equigen.equity.proposer import Proposer
-from equigen.equity.question import Question
+from equigen.equity.request import Question
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive

@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Sequence
 
 from equigen.equity.bayes import Proposal
-from equigen.equity.question import Question, answer_from_line
+from equigen.equity.request import Question, answer_from_line
 
 COMMAND = (sys.executable, "-P", "-m", "equigen.equity.worker")
 PATIENCE = 300.0  # seconds without an answer after which a worker counts as dead; an answer takes about one

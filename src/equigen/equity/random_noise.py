@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from equigen.equity.base import Rule
 from equigen.equity.groups import Groups
 from equigen.equity.noise import draw, lognormal_weights, released_weights
-from equigen.equity.rule import Rule
 from equigen.equity.state import check_choice
 
 FORMS = {"released": released_weights, "lognormal": lognormal_weights}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equigen.equity.census import Census
+from equigen.equity.base import CountedRule
+from equigen.equity.group_counts import Census
 from equigen.equity.groups import Groups
-from equigen.equity.rule import CountedRule
 from equigen.equity.state import check_choice, check_numbers
 
 COMBINE = ("joint", "product", "mean")

@@ -12,7 +12,7 @@ from typing import TextIO
 
 import torch
 
-from equigen.equity.question import Question, answer_to_line
+from equigen.equity.request import Question, answer_to_line
 
 
 def warm_up() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.fairness.chance import equal_calibration, equal_values, steadied
-from equigen.fairness.draws import Attribute, Draws
 from equigen.fairness.metrics import BINS, RESTS_ON, calibration_parts, measure
-from equigen.fairness.mix import Mix, standardised
+from equigen.fairness.null_bands import equal_calibration, equal_values, steadied
+from equigen.fairness.resamples import Attribute, Draws
+from equigen.fairness.standardisation import Mix, standardised
 from equigen.fairness.thresholds import Threshold
 
 Floats = NDArray[np.float64]

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from equigen.cohort.spec import canonical, nearest
-from equigen.cohort.unknown import means_unknown, unknown_words
+from equigen.cohort import canonical, means_unknown, nearest, unknown_words
 from equigen.errors import Problem
-from equigen.fairness.values import without_rounding
+from equigen.fairness.parsing import without_rounding
 
 if TYPE_CHECKING:
-    from equigen.fairness.table import Columns
+    from equigen.fairness.predictions import Columns
 
 MAX_LEVELS = 30  # more numeric levels than this is a measurement, not a grouping
 FEW_WORDS = 12  # a truth of at most so many words names a class, of more it is something else

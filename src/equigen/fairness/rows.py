@@ -10,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.fairness.cells import Cell, Frame, Least
-from equigen.fairness.chance import effective_numbers
 from equigen.fairness.metrics import FOLLOWS_PREVALENCE, HIGHER_IS_BETTER
+from equigen.fairness.null_bands import effective_numbers
 from equigen.statistics import holm, p_value, percentile_interval, share_interval
 
 Floats = NDArray[np.float64]

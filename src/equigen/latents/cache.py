@@ -12,12 +12,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from equigen.cohort import Cohort, load_images
-from equigen.cohort.opening import reading_order
+from equigen.cohort import Cohort, load_images, reading_order
 from equigen.errors import InputError, Problem
 from equigen.files import hash_arrays, hash_value, replacing
 from equigen.latents.autoencoder import Autoencoder
-from equigen.latents.fit import psnr
+from equigen.latents.fitting import psnr
 from equigen.progress import console, progress_bar
 
 SHARD = 2048  # images a shard

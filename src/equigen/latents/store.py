@@ -12,13 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, Manifest, load_images
-from equigen.cohort.image_list import DIGEST, ImageList
-from equigen.cohort.opening import reading_order
+from equigen.cohort import DIGEST, Cohort, ImageList, Manifest, load_images, reading_order
 from equigen.errors import InputError, Problem
 from equigen.latents.autoencoder import Autoencoder
 from equigen.latents.cache import check_finite, encode_halves
-from equigen.latents.fit import psnr
+from equigen.latents.fitting import psnr
 from equigen.latents.store_file import NAME, StoreFile, create
 from equigen.progress import Bar, progress_bar
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from equigen.latents import Autoencoder
-from equigen.quality.memorisation import Scores, near_copies, shared_thresholds
-from equigen.quality.registration import common_components, nearest_thumbnails, thumbnails
+from equigen.quality.metrics.memorisation import Scores, near_copies, shared_thresholds
+from equigen.quality.metrics.registration import common_components, nearest_thumbnails, thumbnails
 from equigen.seeds import numpy_generator
 from equigen.statistics import wilson_interval
 

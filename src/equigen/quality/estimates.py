@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell, Rows, cover
-from equigen.quality.distances import Influence
-from equigen.quality.draws import Pool
 from equigen.quality.floors import exceedance_p_value
-from equigen.quality.plan import Array, Estimate, Key, Measured, Plan, Value
+from equigen.quality.metric_inputs import Array, Estimate, Key, Measured, Plan, Value
+from equigen.quality.metrics.distances import Influence
+from equigen.quality.resamples import Pool
 
 __all__ = [
     "Array", "Estimate", "Floor", "Key", "Measured", "Null", "Plan", "Plug", "Value", "averaged", "first_order",

@@ -20,15 +20,12 @@ from PIL import Image
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from equigen.cohort import load_images, read_image, square
-from equigen.cohort.faults import ImageFault
-from equigen.cohort.opening import open_image
-from equigen.cohort.persons import same_files_note
+from equigen.cohort import ImageFault, load_images, open_image, read_image, same_files_note, square
 from equigen.errors import InputError, Problem
 from equigen.files import hash_arrays, hash_bytes, hash_file, hash_value, write_bytes
 from equigen.progress import console, progress_bar
 from equigen.quality.encoders import Encoder, identity
-from equigen.quality.sources import ImageSet
+from equigen.quality.image_sets import ImageSet
 
 BLOCK = 256  # images in memory at a time
 SHARD = 2048  # images per cache file; an interrupted pass loses at most these

@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell
-from equigen.quality.plan import Estimate, Measured
+from equigen.quality.metric_inputs import Estimate, Measured
 from equigen.statistics import equity_scaled, gap, holm, interval_error, p_value, percentile_interval
 
 Array = NDArray[np.float64]

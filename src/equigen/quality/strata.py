@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort.spec import nearest
+from equigen.cohort import nearest
 from equigen.errors import InputError, Problem
-from equigen.quality.questions import JOIN
+from equigen.quality.image_sets import ImageSet
+from equigen.quality.judge.questions import JOIN
 from equigen.quality.rows import join
-from equigen.quality.sources import ImageSet
 
 Only: TypeAlias = Mapping[str, Sequence[str]]  # label -> levels of which images are kept
 

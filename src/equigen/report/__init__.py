@@ -12,9 +12,9 @@ from types import ModuleType
 from typing import Any
 
 from equigen.report.images import ClosePairs, Grid
-from equigen.report.page import report, write_report
-from equigen.report.pairs import write_pairs_page
-from equigen.report.words_memorisation import pair_caption
+from equigen.report.pairs.page import write_pairs_page
+from equigen.report.study.memorisation_findings import pair_caption
+from equigen.report.study.page import report, write_report
 
 __all__ = ["ClosePairs", "Grid", "pair_caption", "report", "write_pairs_page", "write_report"]
 

@@ -11,8 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from equigen.report.content import PHANTOM, closing, opening
 from equigen.report.layout import Section, Sentence
+from equigen.report.study.content import PHANTOM, closing, opening
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from typing import Any
 
 import pandas as pd
 
+from equigen.report.findings import Verdict, is_group, verdict
 from equigen.report.frames import DERIVED, in_order
 from equigen.report.layout import Cell, Row, Table
 from equigen.report.metrics import Metric, floor_name, metric
 from equigen.report.rounding import ABSENT, count, interval, known, number, p_text, signed_with_interval
-from equigen.report.words import Verdict, is_group, verdict
 
 WHOLE = "whole set"
 LONGEST = 100  # a note of more characters is not repeated in a cell

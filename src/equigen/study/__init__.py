@@ -1,6 +1,5 @@
 """A whole study from one YAML file: settings, stages, report."""
 
-from equigen.study.run import Study, run_study
-from equigen.study.settings import StudySettings, read_study
+import lazy_loader
 
-__all__ = ["Study", "StudySettings", "read_study", "run_study"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -10,12 +10,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, check_unseen, load_images
-from equigen.cohort.phantom import Oracle
+from equigen.cohort import Cohort, Oracle, check_unseen, load_images
 from equigen.latents import Autoencoder
-from equigen.quality import Evaluation, ImageSet, evaluate_sets, oracle_correctness
-from equigen.quality.sources import image_set
-from equigen.quality.strata import within
+from equigen.quality import Evaluation, ImageSet, evaluate_sets, image_set, oracle_correctness, within
 from equigen.study.stage_settings import EvaluateSettings
 
 RECONSTRUCTION = "reconstruction"

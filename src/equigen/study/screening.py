@@ -9,8 +9,7 @@ from shutil import rmtree
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort
-from equigen.cohort.generated import accepted_flags
+from equigen.cohort import Cohort, accepted_flags
 from equigen.diffusion import Generator
 from equigen.files import hash_file, read_parquet, write_bytes, write_parquet
 from equigen.integrity import Change
@@ -18,9 +17,7 @@ from equigen.progress import console
 from equigen.quality import JudgeClassifier
 from equigen.study.stage_settings import ScreenSettings
 from equigen.study.stages import Stages
-from equigen.synthesis import SyntheticSet, screen
-from equigen.synthesis.generate import CLAIM
-from equigen.synthesis.screen_rounds import first_drawn
+from equigen.synthesis import CLAIM, SyntheticSet, first_drawn, screen
 
 FIGURES, TABLE = "screening.parquet", "synthetic.parquet"
 

@@ -11,9 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from equigen.cohort import read_yaml
-from equigen.cohort.spec import nearest
-from equigen.cohort.yaml_bounds import check_bounds
+from equigen.cohort import check_bounds, nearest, read_yaml
 from equigen.errors import InputError, Problem
 from equigen.study.stage_settings import (
     AuditSettings,

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-from equigen.synthesis.plan import Policy
+from equigen.synthesis import Policy
 
 
 class Strict(BaseModel):

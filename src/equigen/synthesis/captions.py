@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from equigen.cohort.prompts import text_of
+from equigen.cohort import text_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import numpy_generator
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json
-from equigen.quality.cells import BETWEEN
+from equigen.quality import BETWEEN
 
 Objective = Literal["worst", "gap"]
 Against = Literal["images", "reconstructions"]

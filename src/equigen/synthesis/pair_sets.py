@@ -11,11 +11,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import load_images
-from equigen.cohort.generated import accepted_flags, check_images, read_generated, with_paths
+from equigen.cohort import accepted_flags, check_images, load_images, read_generated, with_paths
 from equigen.errors import InputError, Problem
-from equigen.synthesis.generate import SyntheticSet
-from equigen.synthesis.plan import PAIR
+from equigen.synthesis.generation import SyntheticSet
+from equigen.synthesis.plans import PAIR
 
 
 @dataclass(frozen=True)

@@ -18,13 +18,13 @@ from equigen.equity import GroupLosses, Mechanism, checked_sampling
 from equigen.errors import EquigenError, InputError, Problem
 from equigen.progress import progress_bar
 from equigen.training.average import Average, trained
-from equigen.training.best import Best
+from equigen.training.best_weights import Best
 from equigen.training.data import Data
 from equigen.training.gradients import Gradients, autocast
 from equigen.training.history import History
 from equigen.training.loss_scale import LossScale
-from equigen.training.needs import build_optimizer, check_accelerator, check_needs, checkpoint_activations
 from equigen.training.probe import Probe
+from equigen.training.requirements import build_optimizer, check_accelerator, check_needs, checkpoint_activations
 from equigen.training.settings import TrainSettings
 from equigen.training.shards import everywhere, gathered, shard
 from equigen.training.state import load_run_state, run_state

@@ -7,9 +7,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from equigen.diffusion import Prediction
-from equigen.diffusion.networks import Preset
-from equigen.diffusion.trainable import What as Tune
+from equigen.diffusion import Prediction, Preset
+from equigen.diffusion import What as Tune
 
 Tracker = Literal["none", "auto", "tensorboard", "wandb", "mlflow"]
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from equigen.pngs import write_png
 from equigen.training.history import Row
-from equigen.training.needs import installed
+from equigen.training.requirements import installed
 from equigen.training.settings import TrainSettings
 
 PROJECT = "equigen"

@@ -2,9 +2,9 @@
 
 from equigen.diffusion.pretrained.denoiser import TextDenoiser
 from equigen.diffusion.pretrained.family import Family
-from equigen.diffusion.pretrained.opening import FAMILIES, open_pretrained, pipeline_folder
+from equigen.diffusion.pretrained.loading import FAMILIES, open_pretrained, pipeline_folder
+from equigen.diffusion.pretrained.memory import MappedTable, MemoryTable, Table
 from equigen.diffusion.pretrained.pretrained import Pretrained, prediction_of
-from equigen.diffusion.pretrained.table import MappedTable, MemoryTable, Table
 
 __all__ = [
     "FAMILIES", "Family", "MappedTable", "MemoryTable", "Pretrained", "Table", "TextDenoiser", "open_pretrained",

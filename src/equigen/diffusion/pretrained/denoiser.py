@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from equigen.diffusion.pretrained.family import Tensors
-from equigen.diffusion.pretrained.table import Table
+from equigen.diffusion.pretrained.memory import Table
 from equigen.errors import InputError, Problem
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from equigen.files import hash_value
-from equigen.latents.autoencoder import weight_hash
+from equigen.latents import weight_hash
 
 # what libraries write into configurations that says nothing about results
 _NOTES = {"transformers_version", "architectures", "dtype", "torch_dtype", "model_type"}

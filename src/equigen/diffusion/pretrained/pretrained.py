@@ -13,11 +13,11 @@ from equigen.diffusion.pretrained.fingerprint import part_hash
 from equigen.diffusion.pretrained.saving import save_pipeline
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
-from equigen.latents.autoencoder import Autoencoder
+from equigen.latents import Autoencoder
 
 if TYPE_CHECKING:
     from equigen.diffusion.pretrained.denoiser import TextDenoiser
-    from equigen.diffusion.pretrained.table import Table
+    from equigen.diffusion.pretrained.memory import Table
 
 FLOW = ("FlowMatch",)
 

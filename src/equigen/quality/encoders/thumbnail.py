@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from equigen.quality.registration import SIDE, thumbnails
+from equigen.quality.metrics.registration import SIDE, thumbnails
 
 
 @dataclass(frozen=True)

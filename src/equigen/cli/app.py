@@ -1,0 +1,322 @@
+"""The command `equigen`: one sub-command a stage, and `run` for all of them. Thin: it reads options and calls rooms."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equigen import __version__
+from equigen.cli.calibrate import calibrate
+from equigen.cli.compare import compare
+from equigen.cli.evaluate import evaluate, strata
+from equigen.cli.generate import generate, plan
+from equigen.cli.inputs import BlindOption, NamesOption, numbers, open_cohort, pairs, read_settings, result_table, words
+from equigen.cli.screen import pairs as show_pairs
+from equigen.cli.screen import screen
+from equigen.cli.train import CohortArgument, Settings, encode, train
+from equigen.errors import InputError, Problem, listing
+from equigen.exit_status import Commands, end_on_sigterm
+from equigen.processes import part
+from equigen.progress import console
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+cohort_app = typer.Typer(no_args_is_help=True, help="Read and check a table of images by roles.")
+autoencoder_app = typer.Typer(no_args_is_help=True, help="Fit an autoencoder to your own images.")
+app.add_typer(cohort_app, name="cohort")
+app.add_typer(autoencoder_app, name="autoencoder")
+
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Override one setting, such as train.images=20000 or cohort.table=mine.csv. May be repeated.",
+    ),
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    """Fair medical image generation: train, generate, measure and report image models for every patient group.
+
+    Start with `equigen demo`, or with your own table: `equigen cohort check cohort.yaml`, then
+    `equigen run study.yaml`. Every command goes on where it was interrupted when it is run again.
+    """
+    if version:
+        typer.echo(f"equigen {__version__}")
+        raise typer.Exit
+
+
+@cohort_app.command("check")
+def cohort_check(
+    cohort: Annotated[
+        Path, typer.Argument(metavar="COHORT_YAML", help="Which column of your table plays which role.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for cohort.parquet and cohort.json.")] = Path("cohort"),
+    quarantine: Annotated[
+        bool, typer.Option("--quarantine", help="Go on without the bad rows, and list them.")
+    ] = False,
+) -> None:
+    """Check a table and its images, split by patient, count every diagnosis in every group.
+
+    All problems are shown together, with row, column and mend. Writes cohort.parquet and cohort.json.
+    """
+    from rich.console import Console
+    from rich.markup import escape
+
+    from equigen.cohort import print_counts
+
+    checked = open_cohort(cohort, quarantine, warn=False)
+    checked.save(out)
+    print_counts(checked, Console())
+    for word, problems in (("warning", checked.warnings), ("left out", checked.quarantined)):
+        for line in listing(problems):
+            console.print(f"[yellow]{word}[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
+    left = len({problem.row for problem in checked.quarantined})
+    typer.echo(f"{len(checked)} images, {left} rows left out: {out / 'cohort.parquet'}")
+
+
+@cohort_app.command("pack")
+def cohort_pack(
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option(help="Folder for shards/*.tar, table.parquet and cohort.yaml.")],
+    images: Annotated[int, typer.Option(help="Images a shard.")] = 2048,
+) -> None:
+    """Pack a cohort as one table and tar shards (WebDataset), which large cohorts are read from as a stream.
+
+    Image files go in byte for byte, and patients, splits and groups stay what they are. Interrupted, the same command
+    goes on. The cohort.yaml in the folder is read as any other: `equigen cohort check FOLDER`.
+    """
+    from equigen.cohort import pack
+
+    typer.echo(pack(open_cohort(cohort), out, images))
+
+
+@app.command()
+def phantom(
+    out: Annotated[Path, typer.Option(help="Folder to write: images, metadata.csv, cohort.yaml.")],
+    images: Annotated[int, typer.Option(help="How many images.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Another seed, other patients.")] = 0,
+    settings: Annotated[
+        Path | None,
+        typer.Option(help="YAML of PhantomSettings: image size, group sizes, appearance, cameras."),
+    ] = None,
+) -> None:
+    """Write a cohort of artificial fundus images with known truth, as an ordinary folder."""
+    from equigen.cohort import PhantomSettings, write_phantom
+    from equigen.study import check_keys
+
+    title = "The phantom's settings have errors."
+    chosen = check_keys(PhantomSettings, read_settings(settings), str(settings or "phantom"), title)
+    typer.echo(write_phantom(out, images, seed, chosen) / "cohort.yaml")
+
+
+@autoencoder_app.command("train")
+def autoencoder_train(
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option(help="Folder that `--autoencoder` of other commands takes.")],
+    patches: Annotated[
+        int | None, typer.Option(help="Training patches to see; 100000 unless settings say otherwise.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Training seed.")] = 0,
+    settings: Settings = None,
+) -> None:
+    """Fit an autoencoder to the training split, and print its reconstruction error on validation images."""
+    from equigen.cohort import load_images, read_image
+    from equigen.latents import AutoencoderSettings, fit_autoencoder, psnr
+    from equigen.study import check_keys
+
+    given = {} if patches is None else {"patches": patches}
+    values = {"patches": 100_000, **read_settings(settings), **given}
+    chosen = check_keys(AutoencoderSettings, values, str(settings or "options"), "The settings have errors.")
+    data = open_cohort(cohort)
+    images = [read_image(path) for path in data.split("train").frame["path"]]
+    fitted = fit_autoencoder([images], out / "checkpoint.safetensors", chosen, seed)
+    fitted.save(out)
+    held_out = data.split("val").frame["path"][:512]
+    if len(held_out):
+        pixels = load_images(list(held_out), chosen.patch)
+        decibels = psnr(pixels, fitted.reconstruct(pixels)).mean()
+        typer.echo(f"{decibels:.1f} dB PSNR on {len(held_out)} validation images")
+    typer.echo(out)
+
+
+app.command()(encode)
+app.command()(train)
+app.command()(plan)
+app.command()(generate)
+app.command()(screen)
+app.command("pairs")(show_pairs)
+app.command()(calibrate)
+app.command()(evaluate)
+app.command()(compare)
+
+
+@app.command()
+def diagnose(
+    *,
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option(help="Folder for predictions.parquet and the fitted models.")],
+    synthetic: Annotated[Path | None, typer.Option(help="Synthetic set to mix in.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="Diagnosis to learn; the cohort's first by default.")
+    ] = None,
+    ratios: Annotated[
+        str | None,
+        typer.Option(help="Synthetic images shown for each real one; 0,1 by default with --synthetic, else 0."),
+    ] = None,
+    images: Annotated[int, typer.Option(help="Images shown to each classifier.")] = 40_000,
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
+    seeds: Annotated[str, typer.Option(help="Training seeds, separated by commas.")] = "0",
+) -> None:
+    """Train classifiers on real, and on real and synthetic images, for the same number of steps."""
+    from equigen.diagnosis import diagnose as fit
+
+    shares = None if ratios is None else numbers(ratios, float, "--ratios")
+    if synthetic is None and any(shares or []):
+        problem = Problem(f"--ratios {ratios}", "give --synthetic, or leave --ratios out")
+        raise InputError("A ratio above 0 needs a synthetic set.", [problem])
+    chosen = numbers(seeds, int, "--seeds")
+    data = open_cohort(cohort)
+    fit(data, synthetic, label=label, ratios=shares, images=images, size=size, seeds=chosen, out=out)
+    typer.echo(out / "predictions.parquet")
+
+
+@app.command()
+def audit(
+    *,
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="csv, tsv or parquet; yours, or what `diagnose` wrote.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for fairness.parquet.")],
+    groups: Annotated[
+        str | None, typer.Option(help="Attributes, separated by commas; all attr.* by default.")
+    ] = None,
+    truth: Annotated[str, typer.Option(help="Column of the truth, 0 or 1.")] = "truth",
+    positive: Annotated[
+        str | None, typer.Option(metavar="WORD", help="The word of the truth that means 1, where it is told in words.")
+    ] = None,
+    score: Annotated[str, typer.Option(help="Column of the probability of 1.")] = "probability",
+    patient: Annotated[str, typer.Option(help="Column of the patient.")] = "patient",
+    site: Annotated[str, typer.Option(help="Column of the site; may be absent. none: no column is the site.")] = "site",
+    unknown: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORDS",
+            help="Words that mean 'not known' in a group, separated by commas, besides Unknown, NA, None and the like.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN=LEVEL,...",
+            help="Keep to rows with these levels, such as dx=nv: is a gap between groups one between diagnoses? "
+            "Repeat it for another column.",
+        ),
+    ] = None,
+    replicates: Annotated[int, typer.Option(help="Bootstrap replicates, and draws of what chance gives.")] = 500,
+    min_cases: Annotated[
+        int, typer.Option(help="Patients of a class below which what divides by them is too small.")
+    ] = 10,
+    standardise: Annotated[
+        str | None, typer.Option(help="'truth' or a column: weight every group to a common mix of it.")
+    ] = None,
+) -> None:
+    """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives."""
+    from equigen.fairness import audit as measure
+    from equigen.files import write_parquet
+
+    table = measure(
+        predictions,
+        words(groups),
+        truth=truth,
+        score=score,
+        patient=patient,
+        site=None if site == "none" else site,
+        positive=positive,
+        unknown=words(unknown) or [],
+        only=strata(only),
+        replicates=replicates,
+        permutations=replicates,
+        min_cases=min_cases,
+        standardise=standardise,
+    )
+    write_parquet(out / "fairness.parquet", table)
+    columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high note"
+    for note in table.attrs["notes"]:
+        typer.echo(f"note: {note}")
+    typer.echo("AUC; the other metrics are in the table:")
+    typer.echo(table.loc[table["metric"] == "auc", columns.split()].to_string(index=False))
+    typer.echo(out / "fairness.parquet")
+
+
+@app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="Folder of the page.")],
+    quality: Annotated[Path | None, typer.Option(help="quality.parquet of `equigen evaluate`.")] = None,
+    fairness: Annotated[Path | None, typer.Option(help="fairness.parquet of `equigen audit`.")] = None,
+    title: Annotated[str, typer.Option(help="What stands on top of the page.")] = "equigen report",
+) -> None:
+    """One self-contained HTML page and its JSON from result tables alone."""
+    from equigen.report import report as write
+
+    if quality is None and fairness is None:
+        problem = Problem("no table was named", "give --quality, --fairness or both")
+        raise InputError("There is nothing to report.", [problem])
+    typer.echo(write(result_table(quality), result_table(fairness), path=out, title=title))
+
+
+@app.command()
+def run(
+    study: Annotated[
+        Path, typer.Argument(metavar="STUDY_YAML", help="Cohort, generators, plans, what is measured.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
+    overrides: SetOption = None,
+    blind: BlindOption = False,
+    names: NamesOption = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the report says so.")
+    ] = False,
+) -> None:
+    """Run a whole study to its report. Finished stages are skipped, an interrupted one goes on."""
+    from equigen.study import run_study
+
+    privacy = {"report.blind": True} if blind else {}
+    privacy |= {} if names is None else {"report.names": names}
+    typer.echo(run_study(study, out, pairs(overrides) | privacy, verify=verify, accept=accept))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("equigen-demo"),
+    overrides: SetOption = None,
+) -> None:
+    """Run the main job on an embedded phantom: no download, no data, a few minutes on two CPU cores."""
+    from equigen.study import run_study
+
+    page = run_study(Path(str(resources.files("equigen.study") / "demo.yaml")), out, pairs(overrides))
+    typer.echo(page)
+
+
+def main() -> None:
+    """Run the command; exit status 2 for errors that a user can mend, 130 or 143 when interrupted or terminated."""
+    end_on_sigterm()
+    try:
+        app()
+    except SystemExit as end:
+        if not end.code:  # after an error others may be lost, and nobody waits for them
+            part()
+        raise

@@ -1,0 +1,46 @@
+"""The command `equigen compare`: mechanisms against each other, over seeds and guidance, from one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from equigen.cli.inputs import pairs
+
+
+def compare(
+    comparison: Annotated[
+        Path, typer.Argument(metavar="COMPARISON_YAML", help="It names cohort, mechanisms, seeds, plans and guidance.")
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Jobs at once; by default one a GPU, or as many as the cores feed.")
+    ] = None,
+    engine: Annotated[
+        str | None, typer.Option(help="local (the default), ray or submitit; the last two are extras.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Override one setting, such as train.images=20000 or seeds=[0,1]. May be repeated.",
+        ),
+    ] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")] = False,
+    accept: Annotated[
+        bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the page says so.")
+    ] = False,
+) -> None:
+    """Run equity mechanisms against each other: overall quality, worst group and gap, with intervals over seeds.
+
+    Example: `equigen compare examples/compare-phantom.yaml` (no data needed). One table and one page come out. Jobs run
+    in parallel; those that are done are skipped, so run it again to go on.
+    """
+    from equigen.comparison import run_contest
+
+    given = {"jobs": jobs, "engine": engine}
+    chosen = {**pairs(overrides), **{key: value for key, value in given.items() if value is not None}}
+    typer.echo(run_contest(comparison, out, chosen, verify=verify, accept=accept))

@@ -1,0 +1,194 @@
+"""The commands `equigen encode` and `equigen train`: latents on disk, and a generator from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from equigen.cli.inputs import open_cohort, read_settings, say
+from equigen.errors import InputError, Problem
+from equigen.processes import processes
+
+TEXT, MANY, WATCH = "Text-to-image", "Many devices and memory", "Watching"
+CohortArgument = Annotated[
+    Path,
+    typer.Argument(metavar="COHORT", help="cohort.yaml, its folder, or one that `equigen cohort check` wrote."),
+]
+Settings = Annotated[
+    Path | None,
+    typer.Option("--settings", help="YAML with further settings; options on the command line win."),
+]
+
+
+def encode(
+    cohort: CohortArgument,
+    out: Annotated[Path, typer.Option(help="Folder of the latent cache.")] = Path("latents"),
+    size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
+    autoencoder: Annotated[
+        str, typer.Option(help="`shipped`, a diffusers autoencoder folder, or that of a whole pipeline.")
+    ] = "shipped",
+    store: Annotated[
+        bool, typer.Option("--store", help="One file that is read as needed, for cohorts beyond memory: train --store.")
+    ] = False,
+) -> None:
+    """Encode every image once into safetensors shards, and print what the autoencoder loses.
+
+    With `--store` several processes share the work, each encoding some of the shards:
+    `torchrun --nproc-per-node 4 -m equigen encode cohort --store --size 512`.
+    """
+    from equigen.devices import best_device
+    from equigen.latents import encode as encode_cohort
+    from equigen.latents import load_autoencoder, reconstruction_error
+
+    if processes() > 1 and not store:
+        problem = Problem(f"{processes()} were started", "add --store, or start it without torchrun")
+        raise InputError("The cache is filled by one process.", [problem])
+    coder = load_autoencoder(autoencoder, best_device())
+    coder.check_size(size)
+    data = open_cohort(cohort, large=store)
+    if store:
+        _fill_store(data, coder, out, size)
+        return
+    latents = encode_cohort(data, coder, out, size)
+    say(f"{len(data)} images, {reconstruction_error(data, latents, coder):.1f} dB PSNR: {out}")
+
+
+def _fill_store(data: Any, coder: Any, out: Path, size: int) -> None:
+    """Each process its share; the first one says what came out, when all are through.
+
+    Images of validation and training in the training domain, as training reads them.
+    """
+    from equigen.latents import LatentStore, encode_store, store_error
+    from equigen.synthesis import share_of
+
+    share, used = share_of(), data.split("train", "val", domain="id")
+    file = encode_store(used, coder, out, size, rank=share.index, world=share.count)
+    share.wait()
+    if share.leads:
+        say(f"{len(used)} images, {store_error(used, LatentStore(file), coder):.1f} dB PSNR: {file}")
+
+
+def train(
+    *,
+    cohort: CohortArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the generator; generators/MECHANISM-seedSEED by default."),
+    ] = None,
+    mechanism: Annotated[
+        str | None, typer.Option(help="perturbation (the default), none, balanced, or another of docs/mechanisms.md.")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(help="Length of training in images seen; 200000 by default.")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Size of a network from scratch: tiny, small (the default) or base.")
+    ] = None,
+    size: Annotated[int | None, typer.Option(help="Side of the images in pixels; 64 by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed; 0 by default.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Folder of a generator whose weights are gone on from.")] = None,
+    min_snr: Annotated[
+        float | None, typer.Option(help="Gamma of min-SNR loss weights, 5 is usual; off by default.")
+    ] = None,
+    autoencoder: Annotated[
+        str | None, typer.Option(help="`shipped` (the default), or a diffusers autoencoder folder; a base has its own.")
+    ] = None,
+    latents: Annotated[Path, typer.Option(help="Folder of the cache of latents and prompts.")] = Path("latents"),
+    settings: Settings = None,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Pipeline to fine-tune: a diffusers folder, or OWNER/NAME of the hub.", rich_help_panel=TEXT),
+    ] = None,
+    tune: Annotated[
+        str | None,
+        typer.Option(help="What is trained: lora (of a base), lora+text, unet or unet+text.", rich_help_panel=TEXT),
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of LoRA; 16 by default.", rich_help_panel=TEXT)] = None,
+    text_encoder: Annotated[
+        str | None,
+        typer.Option(
+            help="Without a base: prompts for a network from scratch, by `minilm` or a transformers folder.",
+            rich_help_panel=TEXT,
+        ),
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="auto (the default), fp32, bf16 or fp16.", rich_help_panel=MANY)
+    ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(
+            help="Parts in which a batch passes the network, to save memory; 1 by default.", rich_help_panel=MANY
+        ),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        bool | None,
+        typer.Option(
+            "--gradient-checkpointing", help="Far less memory for a third more work.", rich_help_panel=MANY
+        ),
+    ] = None,
+    sharding: Annotated[
+        str | None,
+        typer.Option(help="none, or full: each process holds its part of the weights.", rich_help_panel=MANY),
+    ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(help="Latents in memory (the default), or on disk for large cohorts.", rich_help_panel=MANY),
+    ] = None,
+    best: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep the weights of the lowest validation loss: overall, or of the worst_group.",
+            rich_help_panel=WATCH,
+        ),
+    ] = None,
+    trackers: Annotated[
+        str | None,
+        typer.Option(help="auto: TensorBoard if installed; tensorboard, wandb, mlflow, none.", rich_help_panel=WATCH),
+    ] = None,
+    grid_every: Annotated[
+        int | None, typer.Option(help="Images between two grids of samples; none by default.", rich_help_panel=WATCH)
+    ] = None,
+    snapshot_every: Annotated[
+        int | None,
+        typer.Option(help="Images between two kept generators; none are kept by default.", rich_help_panel=WATCH),
+    ] = None,
+) -> None:
+    """Train a conditional latent diffusion model on the training split, with an equity mechanism.
+
+    A network from scratch that knows diagnoses and groups as tokens: `equigen train cohort.yaml --images 200000`
+
+    Stable Diffusion and the like, fine-tuned by LoRA on the cohort's prompts:
+    `equigen train cohort.yaml --base models/sd-2-1 --size 512 --images 100000 --mechanism perturbation`
+
+    The same on two GPUs: `torchrun --nproc-per-node 2 -m equigen train cohort --base models/sd-2-1 --size 512`
+
+    All settings are in docs/study.md; `--settings` takes them as YAML.
+    """
+    from equigen.training import train as train_generator
+
+    given = {
+        "mechanism": mechanism, "images": images, "preset": preset, "size": size, "seed": seed,
+        "start": None if start is None else str(start), "min_snr": min_snr, "base": base, "tune": tune, "rank": rank,
+        "text_encoder": text_encoder, "precision": precision, "accumulate": accumulate,
+        "gradient_checkpointing": gradient_checkpointing, "sharding": sharding, "store": store, "best": best,
+        "trackers": trackers, "grid_every": grid_every, "snapshot_every": snapshot_every,
+    }  # fmt: skip
+    chosen = _settings(settings, {key: value for key, value in given.items() if value is not None})
+    if chosen.base is not None and autoencoder is not None:
+        problem = Problem(f"--autoencoder {autoencoder}", "leave it out: a base has its own")
+        raise InputError("These settings do not go together.", [problem])
+    data = open_cohort(cohort, large=chosen.store == "disk")
+    run = train_generator(data, settings=chosen, out=out, latents=latents, autoencoder=autoencoder or "shipped")
+    say(run.folder)
+
+
+def _settings(file: Path | None, given: dict[str, Any]) -> Any:
+    """``TrainSettings`` of a file, whose folders are seen from where it lies, and of options."""
+    from equigen.study import check_keys, placed
+    from equigen.training import TrainSettings
+
+    values = read_settings(file)
+    values = values if file is None else placed(values, file.parent)
+    return check_keys(TrainSettings, {**values, **given}, str(file or "options"), "The training settings have errors.")

@@ -1,0 +1,37 @@
+"""What a reader should know about the names of patients and sites in a table, and its captions."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from equigen.cohort.levels import unknown_warnings
+from equigen.cohort.prompts import column_of
+from equigen.cohort.spec import CohortSpec, canonical
+from equigen.cohort.tables.spelling import spelling_warnings
+from equigen.cohort.tables.unknown_words import means_unknown
+from equigen.errors import Problem
+
+DIGITS = 15  # of a number that a spreadsheet holds
+
+
+def name_warnings(table: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
+    """Warnings about patients, sites and captions: several spellings, unknown words, ids cut to 15 digits."""
+    words = spec.unknown_words
+    warnings: list[Problem] = []
+    for column in column_of(spec.prompt):
+        unknown = [cell.strip() for cell in table[column] if means_unknown(cell, words)]
+        warnings += unknown_warnings(unknown, "the prompt", column)
+    if spec.patient is not None:
+        column = spec.patient.column
+        ids = [cell.strip(" ") for cell in table[column] if not means_unknown(cell, words)]
+        warnings += spelling_warnings(ids, "the patient", column, canonical)
+        long = {name for name in ids if len(name) > DIGITS and name.isdigit()}
+        if len(long) > 1 and all(set(name[DIGITS:]) == {"0"} for name in long):
+            message = f"the patient: {len(long)} long numbers end in zeros from digit {DIGITS + 1} on"
+            warnings.append(Problem(message, "a spreadsheet may have cut them: save the column as text", column=column))
+    if spec.site is not None:
+        sites = [cell.strip(" ") for cell in table[spec.site]]
+        warnings += unknown_warnings([site for site in sites if means_unknown(site, words)], "the site", spec.site)
+        known = [site for site in sites if not means_unknown(site, words)]
+        warnings += spelling_warnings(known, "the site", spec.site, canonical)
+    return warnings

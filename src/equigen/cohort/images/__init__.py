@@ -1,0 +1,1 @@
+"""Reading images: files, tar shards, arrays and DICOM to 8-bit RGB."""

@@ -1,0 +1,99 @@
+"""Columns that stand with the images: ``@npz:race`` inside an image's own NPZ, ``@json:race`` in its sample's JSON.
+
+A sample is what shares the part of the file's name before its first dot: ``000123.jpg`` goes with ``000123.json``, in
+the same shard or folder (the WebDataset convention).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from equigen.cohort.images.arrays import read_value
+from equigen.cohort.images.faults import ImageFault, quiet_decoders
+from equigen.cohort.images.sources import open_image
+from equigen.errors import Problem
+
+MEMBERS = ("@npz:", "@json:")
+
+Cell = str | tuple[str, str]  # the value as text, or (message, mend)
+
+
+def add_members(table: pd.DataFrame, columns: Iterable[str], paths: list[str]) -> list[Problem]:
+    """Fill the ``@npz:KEY`` and ``@json:KEY`` columns of a table; "" where the row has no image.
+
+    A value is a single number, truth value or text; arrays of Python objects are refused, never unpickled.
+
+    Returns:
+        The problems of rows whose file is no NPZ or JSON, lacks the key, or holds something else there.
+
+    """
+    wanted, problems = set(columns), list[Problem]()
+    readers: list[Callable[[str, list[str]], list[Cell]]] = [_npz_values, _json_values]
+    for prefix, read in zip(MEMBERS, readers, strict=True):
+        keys = sorted(column.removeprefix(prefix) for column in wanted if column.startswith(prefix))
+        rows = [read(path, keys) if path else [""] * len(keys) for path in paths] if keys else []
+        for number, key in enumerate(keys):
+            column, cells = prefix + key, [row[number] for row in rows]
+            table[column] = pd.Series([_text(cell) for cell in cells], index=table.index, dtype=object)
+            problems += [
+                Problem(cell[0], cell[1], row=int(row), column=column)
+                for row, cell in zip(table.index, cells, strict=True)
+                if isinstance(cell, tuple)
+            ]
+    return problems
+
+
+def _text(cell: Cell) -> str:
+    return "" if isinstance(cell, tuple) else cell
+
+
+def _npz_values(path: str, keys: list[str]) -> list[Cell]:
+    return [_npz_value(path, key) for key in keys]
+
+
+def _npz_value(path: str, key: str) -> Cell:
+    name = Path(path).name
+    try:
+        with open_image(Path(path)) as handle, quiet_decoders():
+            if handle.read(2) != b"PK":
+                return f"'{name}' is no NPZ", "take the column from the table instead"
+            handle.seek(0)
+            value = read_value(handle, key)
+    except KeyError as error:
+        return f"'{name}' has no '{key}'", f"it has: {', '.join(error.args[0][:12])}"
+    except OSError as error:
+        return f"'{name}' cannot be read: {error.strerror}", "copy it again from its source"
+    except ImageFault as fault:
+        return f"'{name}' {fault.message}, so its '{key}' is not read", fault.mend
+    if value is None:
+        return f"'{key}' in '{name}' is no single plain value", "save one number or text; objects are never unpickled"
+    return str(value)
+
+
+def _json_values(path: str, keys: list[str]) -> list[Cell]:
+    """Read the sample's JSON once for all keys."""
+    file = Path(path).with_name(Path(path).name.partition(".")[0] + ".json")
+    try:
+        with open_image(file) as handle:
+            values = json.load(handle)
+    except ImageFault:
+        return [(f"there is no '{file.name}' with the image", "add it, or take the column from the table")] * len(keys)
+    except (OSError, ValueError, RecursionError):
+        return [(f"'{file.name}' is no JSON", "write it again, or take the column from the table")] * len(keys)
+    if not isinstance(values, dict):
+        return [(f"'{file.name}' holds no mapping of keys", "write one object a file")] * len(keys)
+    return [_json_value(values, key, file.name) for key in keys]
+
+
+def _json_value(values: dict[str, Any], key: str, name: str) -> Cell:
+    if key not in values:
+        return f"'{name}' has no '{key}'", f"it has: {', '.join(list(values)[:12])}"
+    value = values[key]
+    if isinstance(value, dict | list):
+        return f"'{key}' in '{name}' is no single plain value", "save one number or text"
+    return "" if value is None else str(value)

@@ -1,0 +1,72 @@
+"""One job of a contest, as a process: ``python -m equigen.comparison.job_process JOB.json``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+from equigen.comparison.runners.local import PARENT
+from equigen.errors import EquigenError
+from equigen.exit_status import end_on_sigterm, mendable, tell
+from equigen.files import read_json
+
+
+def main(file: str) -> int:
+    """Do all steps that are not done; the exit status: 0, 2 for what a user can mend, 143 when ended."""
+    end_on_sigterm()
+    end_with_parent()
+    try:
+        run_steps(Path(file))
+    except KeyboardInterrupt:
+        return 143
+    except EquigenError as error:
+        tell(error)
+        return 2
+    except Exception as error:
+        known = mendable(error)
+        if known is None:
+            raise
+        tell(known)
+        return 2
+    return 0
+
+
+def run_steps(file: Path) -> None:
+    """The steps of a job file, in order."""
+    import torch
+
+    from equigen.cohort import Cohort
+    from equigen.comparison.context import Bench
+    from equigen.comparison.steps import work
+
+    job = read_json(file)
+    torch.set_num_threads(int(job["threads"]))
+    out = Path(job["out"])
+    bench = Bench(out, Cohort.load(out / "cohort", job["root"]), job["autoencoder"], int(job["size"]))
+    for step in job["steps"]:
+        work(bench, step)
+
+
+def end_with_parent(every: float = 1.0) -> None:
+    """End this process when the one that started it is gone, even if that was killed.
+
+    Otherwise the same job, started again, would have two writers.
+    """
+    parent = os.environ.pop(PARENT, None)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(every)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,1 @@
+"""Runners of ordered jobs: processes of this machine, Ray or submitit."""

@@ -1,0 +1,181 @@
+"""Settings of a contest between mechanisms: one YAML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from equigen.study import (
+    NAME,
+    TAKEN,
+    MechanismSettings,
+    OnlySettings,
+    PhantomStage,
+    PlanRequest,
+    Strict,
+    base_faults,
+    check_keys,
+    read_values,
+)
+from equigen.synthesis import LEAST_IMAGES, Against, are_bounds
+
+PRETRAINED = "pretrained"
+SET_ELSEWHERE = {
+    "size": "size", "mechanism": "mechanisms", "mechanism_settings": "mechanisms", "seed": "seeds",
+}  # fmt: skip
+Guidance = Annotated[float, Field(gt=0)]
+
+
+class ContestEvaluate(Strict):
+    """Image quality against the held-out test images of the training domain."""
+
+    groups: list[str] | None = None                                     # attributes; None takes all
+    encoder: str = "efficientnet-lite0"
+    metrics: list[str] = Field(["kd"], min_length=1)
+    replicates: int = Field(300, ge=20)                                 # bootstrap draws of the real patients
+    permutations: int = Field(200, ge=20)                               # of group labels, for the gap that chance gives
+    limit: int = Field(4000, ge=50)                                     # images per side in a cell
+    only: OnlySettings = Field(default_factory=dict)                    # label: diagnoses of which images are compared
+    against: Against = "images"                                         # reconstructions: as the autoencoder keeps them
+
+
+class CalibrateStage(Strict):
+    """Guidance for each group at sampling time, tuned on validation images of the training domain."""
+
+    attribute: str                                                      # or two, as in "sex & age"
+    objective: Literal["worst", "gap"] = "worst"
+    gap_weight: float = Field(1.0, ge=0)
+    budget: int = Field(4000, ge=1)                                     # generated images for each generator
+    bounds: tuple[Guidance, Guidance] = (1.0, 4.0)                      # least and greatest guidance
+    mechanisms: list[str] = Field(["none"], min_length=1)
+    images: int | None = Field(None, ge=LEAST_IMAGES)                   # for each group and evaluation
+    steps: int = Field(20, ge=1)
+    against: Against = "images"                                         # as in evaluate
+
+    @model_validator(mode="after")
+    def _bounds(self) -> CalibrateStage:
+        if not are_bounds(self.bounds):
+            raise ValueError(f"bounds {list(self.bounds)}: give the least and the greatest guidance, such as [1, 4]")
+        return self
+
+
+class CurveStage(Strict):
+    """Quality over images seen, of the kept snapshots: whether training has converged."""
+
+    mechanism: str = "none"
+    plan: str
+    guidance: Guidance = 2.0
+    size: int | None = Field(None, ge=1)                                # images in each of its sets; None: the plan's
+
+
+class ContestSettings(Strict):
+    """A contest: which mechanisms, over which seeds, network settings, plans and guidance. Defaults as written."""
+
+    name: str
+    cohort: dict[str, Any] | str | None = None      # a cohort.yaml, or its content
+    phantom: PhantomStage | None = None             # or a phantom made on the spot
+    quarantine: bool = False                        # go on without bad rows
+    size: int = Field(64, ge=16)                    # side of all images, pixels
+    autoencoder: str | None = None                  # a diffusers folder; None: of train.base its own, else the shipped
+    train: dict[str, Any] = Field(default_factory=dict)                      # TrainSettings of every mechanism
+    pretrain: dict[str, Any] | None = None          # changes to them for one plain training a seed that all go on from
+    mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    settings: dict[str, dict[str, Any]] = Field({"default": {}}, min_length=1)   # changes to train; `pretrain:` within
+    plans: dict[str, PlanRequest] = Field({"match": PlanRequest(policy="match")}, min_length=1)
+    guidance: list[Guidance] = Field([1.0, 2.0, 3.0], min_length=1)     # every mechanism is sampled with each
+    evaluate: ContestEvaluate = ContestEvaluate()
+    calibrate: CalibrateStage | None = None
+    curve: CurveStage | None = None
+    jobs: int | None = Field(None, ge=1)            # at once; None: one a GPU, or cores / threads
+    threads: int = Field(1, ge=1)                   # of each job
+    engine: Literal["local", "ray", "submitit"] = "local"
+    engine_settings: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def curve_plan(self) -> str:
+        """Name of the plan that the curve's sets are drawn by; of one with another size, its own."""
+        if self.curve is None or self.curve.size is None:
+            return "" if self.curve is None else self.curve.plan
+        return f"{self.curve.plan}@{self.curve.size}"  # no plan of a file can be named so
+
+    @property
+    def requests(self) -> dict[str, PlanRequest]:
+        """The plans, and that of the curve."""
+        if self.curve is None or self.curve.size is None:
+            return self.plans
+        own = self.plans[self.curve.plan].model_copy(update={"size": self.curve.size})
+        return {**self.plans, self.curve_plan: own}
+
+    @model_validator(mode="after")
+    def _whole(self) -> ContestSettings:
+        """One source of images, names that can be folders, and nothing named that is not there."""
+        if (self.cohort is None) == (self.phantom is None):
+            raise ValueError("give either 'cohort' or 'phantom'")
+        trainings = [self.train, self.pretrain or {}, *self.settings.values()]
+        for fault in [*self._elsewhere(), *self._names(), *self._unknown(), *self._twice(), *self._parted(),
+                      *base_faults(self.autoencoder, *trainings)]:
+            raise ValueError(fault)
+        return self
+
+    def _elsewhere(self) -> list[str]:
+        """Training settings that other keys give."""
+        parts = {"train": self.train, "pretrain": self.pretrain or {}}
+        for name, changes in self.settings.items():
+            inner = changes.get("pretrain")
+            if inner is not None and not isinstance(inner, dict):
+                return [f"settings.{name}.pretrain is {inner!r}, which has no keys"]
+            if inner is not None and self.pretrain is None:
+                return [f"settings.{name}.pretrain changes a pretrain that is not there: add 'pretrain'"]
+            parts |= {f"settings.{name}": changes, f"settings.{name}.pretrain": inner or {}}
+        found = [f"{part}.{key} is set elsewhere: use '{SET_ELSEWHERE[key]}' of the comparison"
+                 for part, values in parts.items() for key in values if key in SET_ELSEWHERE]
+        if self.pretrain is not None:
+            found += [f"{part}.start: training goes on from 'pretrain'; give pretrain.start instead"
+                      for part, values in parts.items() if "start" in values and not part.endswith("pretrain")]
+        return found
+
+    def _names(self) -> list[str]:
+        """Names that folders or rows of result tables cannot have."""
+        names = [*self.mechanisms, *self.plans, *self.settings]
+        wrong = [f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
+                 for name in names if not NAME.match(name)]
+        return wrong + [f"mechanisms.{name}: the name means something else here; write another, such as "
+                        f"my-{name}: {{mechanism: perturbation}}"
+                        for name in self.mechanisms if name in (*TAKEN, PRETRAINED)]
+
+    def _unknown(self) -> list[str]:
+        """Mechanisms and plans that another part names and that are not there."""
+        named = [("calibrate.mechanisms", name) for name in (self.calibrate.mechanisms if self.calibrate else [])]
+        named += [("curve.mechanism", self.curve.mechanism)] if self.curve else []
+        found = [f"{key} '{name}' is not among mechanisms ({', '.join(self.mechanisms)})"
+                 for key, name in named if name not in self.mechanisms]
+        if self.curve is not None and self.curve.plan not in self.plans:
+            found.append(f"curve.plan '{self.curve.plan}' is not among plans ({', '.join(self.plans)})")
+        return found
+
+    def _parted(self) -> list[str]:
+        """Counterfactual pairs that guidance per group would part."""
+        parts = [] if self.calibrate is None else [part.strip() for part in self.calibrate.attribute.split("&")]
+        return [f"plans.{name}: its pairs are to differ in {plan.attribute} alone, and calibrate.attribute would give "
+                "them guidance of their own; calibrate by another attribute, or leave the plan out"
+                for name, plan in self.plans.items() if plan.policy == "counterfactual" and plan.attribute in parts]
+
+    def _twice(self) -> list[str]:
+        """Seeds and guidance that stand twice."""
+        parts: dict[str, list[Any]] = {"seeds": self.seeds, "guidance": self.guidance}
+        return [f"{key} {values} names one twice" for key, values in parts.items() if len(set(values)) < len(values)]
+
+
+def read_contest(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ContestSettings:
+    """Read a comparison's YAML; ``overrides`` maps dotted keys to values, and is left as it is.
+
+    Raises InputError naming the file and every key that is unknown, missing or of the wrong kind.
+    """
+    settings = read_values(path, overrides)
+    title = "The comparison's settings have errors."
+    checked: ContestSettings = check_keys(ContestSettings, settings, str(path), title)
+    return checked

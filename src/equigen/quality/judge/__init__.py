@@ -1,0 +1,1 @@
+"""Classifiers of real images that read diagnoses and attributes in generated ones."""

@@ -1,0 +1,1 @@
+"""Metrics of image quality: pure functions of arrays."""

@@ -1,0 +1,130 @@
+"""The page of counterfactual pairs: images side by side, what changes besides the attribute, what is read in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from equigen import files
+from equigen.errors import InputError, Problem
+from equigen.report.frames import as_data
+from equigen.report.pairs.findings import pairs_sentences
+from equigen.report.pairs.sections import (
+    changes_section,
+    flips_section,
+    pairs_section,
+    readings_section,
+    terms_section,
+)
+from equigen.report.render import Page
+from equigen.report.study.sections import settings_section
+
+MEASURED = [
+    "metric", "field", "attribute", "group", "n", "estimate", "ci_low", "ci_high", "reference_to", "reference",
+    "reference_low", "reference_high", "ratio", "ratio_low", "ratio_high", "note",
+]  # fmt: skip
+EACH = ["pair", "level", "prompt", "pixel_difference", "feature_distance"]
+
+
+class PairsShown(Protocol):
+    """What a page shows: ``equigen.synthesis.PairComparison``."""
+
+    @property
+    def attribute(self) -> str:
+        """The attribute that is changed."""
+
+    @property
+    def levels(self) -> list[str]:
+        """Its levels, in the order of a pair's images."""
+
+    @property
+    def measured(self) -> pd.DataFrame:
+        """``pair_measures.parquet``."""
+
+    @property
+    def each(self) -> pd.DataFrame:
+        """``pairs.parquet``: one row an image, pair by pair, in each the levels in order."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """Sentences of their own."""
+
+    @property
+    def words(self) -> list[str]:
+        """With what it was measured."""
+
+    def images(self, count: int) -> NDArray[np.uint8]:
+        """[K, L, H, W, 3] uint8 of the first ``count`` pairs, or of all there are."""
+
+
+def write_pairs_page(
+    folder: str | Path,
+    pairs: PairsShown,
+    *,
+    title: str,
+    facts: Mapping[str, str] | None = None,
+    shown: int = 24,
+    settings: Mapping[str, Any] | None = None,
+    versions: Mapping[str, str] | None = None,
+    timings: Mapping[str, float] | None = None,
+    phantom: bool = False,
+    warnings: Sequence[str] = (),
+) -> Path:
+    """Write ``index.html``, understood without any manual, and ``report.json`` with the same content into ``folder``.
+
+    Args:
+        folder: where both files go.
+        pairs: what ``compare_pairs`` found.
+        title: of the page.
+        facts: what stands under the title, after what the pairs say of themselves.
+        shown: pairs whose images are shown, the first ones.
+        settings: shown as they are.
+        versions: of the software.
+        timings: seconds by stage.
+        phantom: mark everything as being about an artificial image model.
+        warnings: sentences of their own, after those of the pairs.
+
+    Returns:
+        The path of ``index.html``. The same arguments give the same bytes.
+
+    Raises:
+        InputError: a table lacks a column, or images and table differ in number; nothing is written then.
+
+    """
+    images, count = pairs.images(shown), len(pairs.levels)
+    _check(pairs, images)
+    own = {"Changed": f"{pairs.attribute}: {', '.join(pairs.levels)}", "Pairs": f"{len(pairs.each) // count:,}",
+           "Measured with": "; ".join(pairs.words)}  # fmt: skip
+    sections = [
+        pairs_section(images, pairs.each.head(len(images) * count), pairs.levels, pairs.attribute),
+        changes_section(pairs.measured), readings_section(pairs.measured), flips_section(pairs.measured),
+        terms_section(pairs.measured), settings_section(settings or {}, versions or {}, timings or {}),
+    ]  # fmt: skip
+    said = pairs_sentences(pairs.measured, pairs.attribute)
+    page = Page(title, {**own, **(facts or {})}, said, sections, settings or {}, versions or {}, timings or {},
+                [*pairs.warnings, *warnings], phantom)  # fmt: skip
+    html = page.html()
+    shape = {"attribute": pairs.attribute, "levels": list(pairs.levels), "shown": list(images.shape)}
+    data = {**page.data(), **shape, "measured": as_data(pairs.measured), "pairs": as_data(pairs.each)}
+    files.write_json(Path(folder) / "report.json", data)
+    files.write_text(Path(folder) / "index.html", html)
+    return Path(folder) / "index.html"
+
+
+def _check(pairs: PairsShown, images: NDArray[np.uint8]) -> None:
+    problems = [Problem("column is missing", f"give the {name} table with it", column=column)
+                for name, frame, columns in (("measured", pairs.measured, MEASURED), ("pairs", pairs.each, EACH))
+                for column in columns if column not in frame.columns]  # fmt: skip
+    count = len(pairs.levels)
+    fits = images.dtype == np.uint8 and images.ndim == 5 and images.shape[1] == count and images.shape[-1] == 3
+    if not fits or len(images) * count > len(pairs.each) or len(pairs.each) % count:
+        mend = f"give uint8 [K, {count}, H, W, 3], and {count} rows for each pair"
+        problems.append(Problem(f"images are {images.dtype} {list(images.shape)}, the table has {len(pairs.each)} rows",
+                                mend))  # fmt: skip
+    if problems:
+        raise InputError("These pairs cannot be shown.", problems)

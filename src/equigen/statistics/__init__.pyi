@@ -1,0 +1,20 @@
+"""Statistics on arrays: resampling by patient, intervals, null bands, Holm, gaps and equity-scaled values."""
+
+from .equity import equity_scaled as equity_scaled
+from .equity import gap as gap
+from .intervals import interval_error as interval_error
+from .intervals import percentile_interval as percentile_interval
+from .intervals import share_interval as share_interval
+from .intervals import wilson_interval as wilson_interval
+from .ranking import HELD as HELD
+from .ranking import weighted_auc as weighted_auc
+from .resampling import patient_bootstrap as patient_bootstrap
+from .resampling import patient_codes as patient_codes
+from .resampling import permute_groups as permute_groups
+from .resampling import split_halves as split_halves
+from .resampling import subsample as subsample
+from .seeds import SeedsAndPatients as SeedsAndPatients
+from .seeds import seeds_and_patients as seeds_and_patients
+from .testing import holm as holm
+from .testing import p_value as p_value
+from .testing import two_sided_p_value as two_sided_p_value

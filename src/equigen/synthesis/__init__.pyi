@@ -1,0 +1,35 @@
+"""Plans, the images made from them, their screening and pairs, and the guidance that each group gets."""
+
+from .calibration.calibration import Calibration as Calibration
+from .calibration.calibration import calibrate as calibrate
+from .calibration.checks import LEAST_IMAGES as LEAST_IMAGES
+from .calibration.checks import are_bounds as are_bounds
+from .calibration.checks import check_sides as check_sides
+from .calibration.checks import eligible_groups as eligible_groups
+from .calibration.checks import images_each as images_each
+from .calibration.measurement import kept as kept
+from .calibration.search import START as START
+from .counterfactual_pairs import PairComparison as PairComparison
+from .counterfactual_pairs import compare_pairs as compare_pairs
+from .generation import CLAIM as CLAIM
+from .generation import SyntheticSet as SyntheticSet
+from .generation import generate as generate
+from .guidance import FILE as FILE
+from .guidance import Against as Against
+from .guidance import Guidance as Guidance
+from .guidance import apply_guidance as apply_guidance
+from .guidance import attribute_parts as attribute_parts
+from .guidance import load_calibration as load_calibration
+from .pair_sets import Pairs as Pairs
+from .pair_sets import read_pairs as read_pairs
+from .plan_files import read_plan as read_plan
+from .plan_files import write_plan as write_plan
+from .plans import Policy as Policy
+from .plans import allot as allot
+from .plans import match_plan as match_plan
+from .plans import plan as plan
+from .screening.rounds import first_drawn as first_drawn
+from .screening.rules import make_rule as make_rule
+from .screening.screening import Screening as Screening
+from .screening.screening import screen as screen
+from .sharding import share_of as share_of

@@ -1,0 +1,1 @@
+"""Calibration of the guidance of each group."""

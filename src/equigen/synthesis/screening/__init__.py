@@ -1,0 +1,1 @@
+"""Screening of generated images by a classifier of real ones."""

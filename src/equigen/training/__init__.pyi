@@ -1,0 +1,16 @@
+"""The training loop, its settings, its checkpoint and the fixed probe."""
+
+from .class_conditional import check_settings as check_settings
+from .class_conditional import open_start as open_start
+from .class_conditional import run_key as run_key
+from .class_conditional import train as train
+from .cohort_data import groups_of as groups_of
+from .data import Data as Data
+from .loop import Trainer as Trainer
+from .pipeline import base_of as base_of
+from .pipeline import check_base as check_base
+from .pipeline import latent_scale as latent_scale
+from .pipeline import text_key as text_key
+from .probe import choose as choose
+from .run import Run as Run
+from .settings import TrainSettings as TrainSettings
