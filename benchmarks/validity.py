@@ -245,7 +245,7 @@ def gaussians(count: int = 30, n: int = 200, d: int = 8) -> dict[str, Any]:
 def paired(count: int, settings: Settings, metrics: Sequence[str] = ("kd",)) -> dict[str, Any]:
     """Share of intervals of the difference between two equal generators that leave out zero: 5 % if right."""
     world = replace(DIFFERENT, made=(1, 1))
-    tables = [measure_cohort(world, seed, list(metrics), settings, ("first", "second")).comparison
+    tables = [measure_cohort(world, seed, list(metrics), settings, ("first", "second")).differences
               for seed in range(count)]
     table = pd.concat(tables)
     found = {}

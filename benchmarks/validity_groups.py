@@ -21,7 +21,7 @@ from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
 from equigen.quality.measurement import EncodedSide, Inputs
 from equigen.report.findings import LEVEL
-from equigen.report.study.differences_findings import comparison_sentences
+from equigen.report.study.differences_findings import difference_sentences
 from equigen.report.study.memorisation_findings import memorisation_sentences
 
 GROUPS = ["a", "b", "c"]
@@ -106,8 +106,8 @@ def better_share(scenario: Scenario, count: int) -> dict[str, Any]:
     """Share of pairs of equal generators of which the report says that one is better or worse for something."""
     said = []
     for seed in range(count):
-        table = measured(scenario, seed, ["kd"], sets=("first", "second")).comparison
-        words = " ".join(" ".join(own.parts) for own in comparison_sentences(table))
+        table = measured(scenario, seed, ["kd"], sets=("first", "second")).differences
+        words = " ".join(" ".join(own.parts) for own in difference_sentences(table))
         said.append(": better" in words or ": worse" in words or "better for" in words or "worse for" in words)
     return {"pairs": count, "called better or worse": float(np.mean(said))}
 

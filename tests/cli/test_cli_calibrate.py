@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from equigen.cli.calibrate import calibrate
 from equigen.exit_status import Commands
-from equigen.synthesis import calibrate_measure
+from equigen.synthesis.calibration import measurement as calibrate_measure
 
 app = typer.Typer(cls=Commands, pretty_exceptions_enable=False)
 app.command()(calibrate)

@@ -11,7 +11,8 @@ app.command()(compare)
 
 def test_options_and_overrides_reach_the_comparison(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr("equigen.comparison.comparison.run_contest", lambda *given, **options: calls.append(given) or "page")
+    run = "equigen.comparison.comparison.run_comparison"
+    monkeypatch.setattr(run, lambda *given, **options: calls.append(given) or "page")
     words = ["c.yaml", "--out", str(tmp_path), "--jobs", "3", "--engine", "ray", "--set", "seeds=[1]"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0 and done.stdout == "page\n"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from equigen.cohort import Cohort, arrow, load_images, pack, read_image
+from equigen.cohort import Cohort, load_images, pack, read_image
+from equigen.cohort.images import arrow
 from equigen.errors import InputError
 
 datasets.disable_progress_bars()

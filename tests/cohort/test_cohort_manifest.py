@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from equigen.cohort import Cohort, Manifest, image_list, manifest
+from equigen.cohort import Cohort, Manifest, manifest
+from equigen.cohort.images import image_list
 from equigen.cohort.images.image_list import ImageList
 from equigen.diffusion import Vocabulary
 from equigen.errors import InputError

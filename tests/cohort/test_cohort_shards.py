@@ -10,8 +10,10 @@ import pytest
 import webdataset
 from tar_shards import to_shards, write_tar
 
-from equigen.cohort import Cohort, load_images, opening, read_image, shards
+from equigen.cohort import Cohort, load_images, read_image
 from equigen.cohort.checks import check_images
+from equigen.cohort.images import sources as opening
+from equigen.cohort.images import tar_shards as shards
 
 
 def test_a_cohort_in_shards_is_the_cohort_of_its_files(pair):

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from tar_shards import SHARDS, to_shards, write_tar
 
-from equigen.cohort import read_image, shards
+from equigen.cohort import read_image
 from equigen.cohort.checks import check_images
+from equigen.cohort.images import tar_shards as shards
 from equigen.errors import InputError
 
 

@@ -7,7 +7,7 @@ import yaml
 
 from equigen.cohort import Cohort, read_yaml
 from equigen.cohort.yaml_bounds import MAX_DEPTH, MAX_NODES, check_bounds
-from equigen.comparison.settings import read_contest
+from equigen.comparison.settings import read_comparison
 from equigen.errors import InputError
 from equigen.study.settings import parse_override, read_study
 
@@ -22,7 +22,7 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("reader", [read_yaml, Cohort.read, read_study, read_contest])
+@pytest.mark.parametrize("reader", [read_yaml, Cohort.read, read_study, read_comparison])
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_files_are_refused_at_once_with_their_line(tmp_path, kind, reader):
     text, message = HOSTILE[kind]

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from equigen.diagnosis import Augmentation, Classifier, FitSettings, SmallResNet
-from equigen.diagnosis import fit as module
+from equigen.diagnosis import fitting as module
 from equigen.diagnosis.augment import augment
 from equigen.diagnosis.checkpoint import State
 from equigen.diagnosis.fitting import Pool, class_weights, fit, learning_rate, loss, macro_auc

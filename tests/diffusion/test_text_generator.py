@@ -16,7 +16,8 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file
 from tiny_pipelines import old_habits, seeded, tiny_pixart, tiny_sd, tiny_sd3, tiny_sdxl
 
-from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator, opening, solver
+from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator, solver
+from equigen.diffusion import loading as opening
 from equigen.diffusion.samplers import noise_levels, set_steps
 from equigen.errors import InputError
 from equigen.files import write_json

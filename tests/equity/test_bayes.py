@@ -92,7 +92,7 @@ def test_poor_histories_still_give_a_point_in_the_cube(points, rewards):
 
 
 def test_a_failed_fit_gives_the_best_point_again_and_says_why(monkeypatch):
-    from equigen.equity import process
+    from equigen.equity import gaussian_process as process
 
     def fail(*_):
         raise process.ModelFittingError("no start converged")
@@ -105,7 +105,7 @@ def test_a_failed_fit_gives_the_best_point_again_and_says_why(monkeypatch):
 
 
 def test_a_fault_that_is_no_failed_fit_is_not_hidden(monkeypatch):
-    from equigen.equity import process
+    from equigen.equity import gaussian_process as process
 
     def fail(*_):
         raise ZeroDivisionError

@@ -93,7 +93,7 @@ def test_what_is_asked_at_once_is_answered_when_due():
 
 
 def test_without_a_delay_nothing_runs_beside(monkeypatch):
-    from equigen.equity import question
+    from equigen.equity import request as question
 
     def fixed(*_, now, **__):
         return Proposal(torch.full((2,), now / 1000, dtype=torch.float64), None)

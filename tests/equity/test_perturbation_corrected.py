@@ -61,7 +61,8 @@ def test_the_design_is_plain_training_and_then_sobol_points(groups, probe_of):
 
 
 def test_the_process_sees_every_window_with_its_time_and_is_asked_about_now(groups, probe_of, monkeypatch):
-    from equigen.equity import Proposal, question
+    from equigen.equity import Proposal
+    from equigen.equity import request as question
 
     asked = []
 
@@ -148,7 +149,7 @@ def test_another_probe_and_other_groups_are_refused(groups, probe_of):
 
 
 def test_a_failed_fit_is_counted_and_told(groups, probe_of, monkeypatch):
-    from equigen.equity import process
+    from equigen.equity import gaussian_process as process
 
     def fail(*_):
         raise process.NotPSDError("not positive definite")

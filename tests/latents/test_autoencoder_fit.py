@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from equigen.errors import InputError
-from equigen.latents import Autoencoder, AutoencoderSettings, fit, fit_autoencoder, psnr
+from equigen.latents import Autoencoder, AutoencoderSettings, fit_autoencoder, psnr
+from equigen.latents import fitting as fit
 from equigen.latents.autoencoder import blocks_of, to_tensor
 from equigen.latents.fitting import draw_batch, draw_patch, learning_rate, patch_loss
 from equigen.latents.principal_components import build_autoencoder

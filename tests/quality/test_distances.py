@@ -9,7 +9,8 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from equigen.errors import InputError
-from equigen.quality import frechet, frechet_distance, inception_score, kernel_distance
+from equigen.quality import frechet_distance, inception_score, kernel_distance
+from equigen.quality.metrics import frechet
 from equigen.quality.metrics.distances import (
     cross_mean,
     pair_mean,

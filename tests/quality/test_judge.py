@@ -11,8 +11,8 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from equigen.errors import InputError
 from equigen.progress import progress_bar
-from equigen.quality import probe
 from equigen.quality.cells import Settings, Side, cross_groups, make_cells
+from equigen.quality.judge import probe
 from equigen.quality.judge.judge import Annotated, fit_judges, measure_semantic
 from equigen.quality.judge.probe import fit_probe, fit_temperature, log_loss, patient_folds, reliability
 from equigen.quality.judge.questions import Answers, Judged, Question, questions_of

@@ -3,8 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from equigen.quality import kernel, kernel_distance
+from equigen.quality import kernel_distance
 from equigen.quality.cells import Cell
+from equigen.quality.metrics import kernel
 from equigen.quality.metrics.kernel import kernel_data, kernel_halves, kernel_null, kernel_value
 from equigen.quality.resamples import Pool
 

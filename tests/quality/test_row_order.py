@@ -36,7 +36,7 @@ def test_every_metric_is_the_same_to_the_bit_whatever_the_order_of_the_rows(name
     assert before.quality.p_value.notna().any()
     after = tables(*(shuffled(side, 1 + place) for place, side in enumerate(sides)))
     pd.testing.assert_frame_equal(before.quality, after.quality, check_exact=True)
-    pd.testing.assert_frame_equal(before.comparison, after.comparison, check_exact=True)
+    pd.testing.assert_frame_equal(before.differences, after.differences, check_exact=True)
 
 
 def test_the_closest_pairs_are_named_by_the_row_that_the_user_gave():

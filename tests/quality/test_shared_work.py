@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equigen.quality import frechet, kernel, measuring
+from equigen.quality import measurement as measuring
 from equigen.quality.cells import Settings
 from equigen.quality.evaluation import measure_sets
 from equigen.quality.features import Features
 from equigen.quality.measurement import EncodedSide, Inputs, wanted_metrics
 from equigen.quality.metric_inputs import Memory
+from equigen.quality.metrics import frechet, kernel
 
 LEVELS = {"sex": ["f", "m"], "age": ["young", "old"]}
 SETTINGS = Settings(matched_n=8, repeats=1, replicates=20, min_patients=10)

@@ -7,8 +7,9 @@ import pandas as pd
 import pytest
 from quality_images import ColourEncoder
 
+from equigen.comparison.evaluation import Sample, evaluate_comparison
 from equigen.errors import InputError
-from equigen.quality import ImageSet, Sample, evaluate_sets, measure_contest
+from equigen.quality import ImageSet, evaluate_sets
 from equigen.quality.strata import within
 
 FAST = {"encoder": ColourEncoder(), "repeats": 2, "replicates": 60, "min_patients": 20, "show": False}
@@ -55,8 +56,8 @@ def test_it_is_the_evaluation_of_the_images_that_remain():
     pd.testing.assert_frame_equal(table.drop(columns="note"), measured(*chosen).drop(columns="note"))
     samples = [[Sample("default", "none", 0, "match", 1, side)] for side in (made, chosen[1])]
     own = {**FAST, "permutations": 20}
-    kept = measure_contest(real, samples[0], only={"dx": ["hard"]}, **own)
-    pd.testing.assert_frame_equal(kept.seeds, measure_contest(chosen[0], samples[1], **own).seeds)
+    kept = evaluate_comparison(real, samples[0], only={"dx": ["hard"]}, **own)
+    pd.testing.assert_frame_equal(kept.seeds, evaluate_comparison(chosen[0], samples[1], **own).seeds)
     assert f"only dx hard: {left} of 300 real images" in kept.summary.iloc[0]["note"]
 
 

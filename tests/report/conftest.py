@@ -297,7 +297,7 @@ def everything(quality, fairness, counts, history, grids, comparison, copies):
         "fairness": fairness,
         "history": history,
         "grids": grids,
-        "comparison": comparison,
+        "differences": comparison,
         "copies": copies[0],
         "copies_table": copies[1],
         "settings": {

@@ -18,8 +18,8 @@ from equigen.files import hash_file
 from equigen.quality.image_sets import image_set
 from equigen.seeds import derive
 from equigen.synthesis import Screening, generate, plan, screen
-from equigen.synthesis import screen_rounds as rounds
 from equigen.synthesis.generation import render
+from equigen.synthesis.screening import rounds
 
 N, WRONG = 300, 0.5  # more rows than are drawn together; half of all images show the other diagnosis
 FAST = {"replicates": 40, "show": False}

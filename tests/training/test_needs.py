@@ -15,7 +15,7 @@ from worded import Worded, settings, trainer
 
 from equigen.checkpoints import load_checkpoint, unprefixed
 from equigen.errors import InputError
-from equigen.training import needs
+from equigen.training import requirements as needs
 
 NONE = {"mechanism": "none"}
 

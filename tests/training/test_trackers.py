@@ -9,7 +9,8 @@ from test_loop_and_resume import assert_same_run
 from worded import settings, trainer
 
 from equigen.errors import InputError
-from equigen.training import TrainSettings, needs, trackers
+from equigen.training import TrainSettings, trackers
+from equigen.training import requirements as needs
 from equigen.training.trackers import Follower
 
 NONE = {"mechanism": "none"}

@@ -15,7 +15,8 @@ from equigen.diffusion import Vocabulary, open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import cache, load_autoencoder
-from equigen.training import Run, check_settings, loop, sides, train
+from equigen.training import Run, check_settings, loop, train
+from equigen.training import cohort_data as sides
 from equigen.training.cohort_data import groups_of, prepare
 
 PERTURBATION = {"mechanism": "perturbation", "mechanism_settings": {"window_images": 16, "minimum": 1}}

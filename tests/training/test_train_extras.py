@@ -10,7 +10,9 @@ from equigen.diffusion import open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import load_autoencoder
-from equigen.training import check_settings, grids, loop, needs, sides
+from equigen.training import check_settings, grids, loop
+from equigen.training import cohort_data as sides
+from equigen.training import requirements as needs
 from equigen.training.grids import COLUMNS
 
 

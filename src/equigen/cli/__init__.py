@@ -1,5 +1,5 @@
 """The command `equigen`: thin commands that read options and call rooms."""
 
-import lazy_loader
+from equigen.cli.app import app, main
 
-__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+__all__ = ["app", "main"]

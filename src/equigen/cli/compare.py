@@ -39,8 +39,8 @@ def compare(
     Example: `equigen compare examples/compare-phantom.yaml` (no data needed). One table and one page come out. Jobs run
     in parallel; those that are done are skipped, so run it again to go on.
     """
-    from equigen.comparison import run_contest
+    from equigen.comparison import run_comparison
 
     given = {"jobs": jobs, "engine": engine}
     chosen = {**pairs(overrides), **{key: value for key, value in given.items() if value is not None}}
-    typer.echo(run_contest(comparison, out, chosen, verify=verify, accept=accept))
+    typer.echo(run_comparison(comparison, out, chosen, verify=verify, accept=accept))

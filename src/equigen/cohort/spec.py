@@ -244,8 +244,8 @@ class CohortSpec(_Strict):
     """The roles of a table's columns; SYSTEM.md shows one in full.
 
     ``table`` is a csv, tsv or Parquet file, or a folder that the library ``datasets`` saved. Any column may be
-    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.images.metadata``). ``missing`` adds
-    words to those that mean "not known" everywhere (``equigen.cohort.tables.unknown_words``).
+    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.images.metadata``).
+    ``missing`` adds words to those that mean "not known" everywhere (``equigen.cohort.tables.unknown_words``).
     """
 
     name: Text = Field(pattern=r"^[\w][\w .\-]*$")

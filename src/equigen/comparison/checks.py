@@ -1,4 +1,4 @@
-"""The trainings of a contest, and what can be known to fail before the first of them."""
+"""The trainings of a comparison, and what can be known to fail before the first of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from equigen.cohort import Cohort, PhantomSettings, nearest, parse_spec, read_yaml
 from equigen.comparison.paths import Member, Places
 from equigen.comparison.runners.cluster import check_engine
-from equigen.comparison.settings import PRETRAINED, ContestSettings
+from equigen.comparison.settings import PRETRAINED, ComparisonSettings
 from equigen.equity import Groups, build, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
@@ -39,7 +39,7 @@ MIN_PATIENTS = 30                   # in a group, for a guidance of its own
 BASE_SEED = 1000                    # added to a pretraining's seed, so that going on does not see the same noise again
 
 
-def trainings(settings: ContestSettings, places: Places, base: Path, source: str) -> dict[Member, TrainSettings]:
+def trainings(settings: ComparisonSettings, places: Places, base: Path, source: str) -> dict[Member, TrainSettings]:
     """Settings of every training, pretrainings before those that go on from them.
 
     Raises InputError for a key of ``train``, ``pretrain`` or ``settings`` that is unknown or wrong.
@@ -92,7 +92,7 @@ def _check_shared(own: TrainSettings, origin: TrainSettings, setting: str, sourc
         raise InputError("Training cannot go on from the pretraining.", problems)
 
 
-def check_names_early(settings: ContestSettings, base: Path, source: str) -> None:
+def check_names_early(settings: ComparisonSettings, base: Path, source: str) -> None:
     """Checks that need no image: mechanisms, encoder, metrics, engine, attributes.
 
     Raises InputError with all that is wrong in one of these respects.
@@ -124,7 +124,7 @@ def check_names_early(settings: ContestSettings, base: Path, source: str) -> Non
         check_attributes(settings, spec.attributes, source)
 
 
-def check_attributes(settings: ContestSettings, attributes: Collection[str], source: str) -> None:
+def check_attributes(settings: ComparisonSettings, attributes: Collection[str], source: str) -> None:
     """Attributes that measuring and calibration will ask for. Raises InputError for those that are not there."""
     asked = [("evaluate.groups", name) for name in settings.evaluate.groups or []]
     if settings.calibrate is not None:
@@ -140,7 +140,7 @@ def check_attributes(settings: ContestSettings, attributes: Collection[str], sou
         raise InputError("The comparison's settings do not fit the cohort.", problems)
 
 
-def _check_mechanisms(settings: ContestSettings, groups: Groups, source: str) -> None:
+def _check_mechanisms(settings: ComparisonSettings, groups: Groups, source: str) -> None:
     """Settings of the mechanisms, on known groups."""
     for name, own in settings.mechanisms.items():
         rest = {key: value for key, value in own.items() if key != "mechanism"}
@@ -156,8 +156,8 @@ def check_against(against: str, hashes: Collection[str], source: str) -> None:
         raise InputError("There is no one set of reconstructions.", [problem])
 
 
-def as_study(settings: ContestSettings) -> StudySettings:
-    """The parts of a contest that a study has too: its cohort, trainings and plans."""
+def as_study(settings: ComparisonSettings) -> StudySettings:
+    """The parts of a comparison that a study has too: its cohort, trainings and plans."""
     first = next(iter(settings.plans))
     return StudySettings(
         **{key: getattr(settings, key) for key in
@@ -169,7 +169,7 @@ def as_study(settings: ContestSettings) -> StudySettings:
 
 
 def check_images(
-    settings: ContestSettings,
+    settings: ComparisonSettings,
     runs: Mapping[Member, TrainSettings],
     cohort: Cohort,
     coders: Mapping[str, Autoencoder],
@@ -196,7 +196,7 @@ def check_images(
 
 
 def _asked(
-    settings: ContestSettings, cohort: Cohort, chosen: TrainSettings, source: str
+    settings: ComparisonSettings, cohort: Cohort, chosen: TrainSettings, source: str
 ) -> dict[str, pd.DataFrame]:
     """Rows of every plan at every guidance that it is asked for."""
     found = {}
@@ -207,7 +207,7 @@ def _asked(
     return found
 
 
-def _check_calibration(settings: ContestSettings, cohort: Cohort, source: str) -> None:
+def _check_calibration(settings: ComparisonSettings, cohort: Cohort, source: str) -> None:
     """InputError where the validation images or the budget cannot carry a calibration."""
     asked = settings.calibrate
     if asked is None:

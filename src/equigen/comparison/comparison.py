@@ -1,4 +1,4 @@
-"""A contest between mechanisms: trainings over seeds and settings as jobs, one measurement, one table, one page."""
+"""A comparison between mechanisms: trainings over seeds and settings as jobs, one measurement, one table, one page."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import equigen
 from equigen.cohort import print_counts
 from equigen.comparison.checks import as_study, check_against, check_images, check_names_early, trainings
 from equigen.comparison.context import Bench
+from equigen.comparison.evaluation import ComparisonResult as Measured
+from equigen.comparison.evaluation import Sample
 from equigen.comparison.jobs import Plan
 from equigen.comparison.learning_curve import FILES as CURVE
 from equigen.comparison.learning_curve import Curve, curve_samples, measure_curve
@@ -25,15 +27,14 @@ from equigen.comparison.reconstruction import FILE, measure_reconstruction, reco
 from equigen.comparison.runners.base import run_jobs
 from equigen.comparison.runners.cluster import open_engine
 from equigen.comparison.runners.progress import board
-from equigen.comparison.settings import ContestSettings, read_contest
+from equigen.comparison.settings import ComparisonSettings, read_comparison
 from equigen.comparison.steps import ENCODED, SET
 from equigen.devices import best_device
 from equigen.files import read_json, read_parquet, write_parquet
 from equigen.latents import Autoencoder
 from equigen.progress import console
-from equigen.quality import Contest as Measured
-from equigen.quality import ImageSet, Sample, has, told
-from equigen.report import write_contest_page
+from equigen.quality import ImageSet, has, told
+from equigen.report import write_comparison_page
 from equigen.study import LIBRARIES, Study, at, base_fact, coder_place, open_coder
 
 SECONDS = "seconds.json"
@@ -44,12 +45,12 @@ OTHER_MIX = (
 )
 
 
-class Contest(Study):
-    """A contest in one folder. It opens its cohort as a study does; trainings and sets are jobs of their own."""
+class Comparison(Study):
+    """A comparison in one folder. It opens its cohort as a study does; trainings and sets are jobs of their own."""
 
     def __init__(
-        self, chosen: ContestSettings, folder: str | Path, base: str | Path, show: bool = True, source: str = "contest",
-        verify: bool = False, accept: bool = False,
+        self, chosen: ComparisonSettings, folder: str | Path, base: str | Path, show: bool = True,
+        source: str = "contest", verify: bool = False, accept: bool = False,
     ) -> None:
         super().__init__(as_study(chosen), folder, base, show, source, verify, accept)
         self.chosen, self.places = chosen, Places(self.folder.resolve())
@@ -169,7 +170,7 @@ class Contest(Study):
         warnings += [f"left out: {problem}" for problem in cohort.quarantined]
         warnings += self._edits()
         warnings += [OTHER_MIX.format(name) for name, plan in self.chosen.plans.items() if plan.policy != "match"]
-        return write_contest_page(
+        return write_comparison_page(
             self.folder / "report",
             measured,
             title=self.chosen.name,
@@ -219,7 +220,7 @@ class Contest(Study):
         }
 
 
-def run_contest(
+def run_comparison(
     path: str | Path,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -235,5 +236,5 @@ def run_contest(
     ``verify`` and ``accept`` are those of ``run_study``.
     """
     file = Path(path)
-    chosen = read_contest(file, overrides)
-    return Contest(chosen, out or Path("runs") / chosen.name, file.parent, show, str(file), verify, accept).run()
+    chosen = read_comparison(file, overrides)
+    return Comparison(chosen, out or Path("runs") / chosen.name, file.parent, show, str(file), verify, accept).run()

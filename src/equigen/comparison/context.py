@@ -1,4 +1,4 @@
-"""What every step of a contest's jobs needs, and the steps up to a generator: latents, and its training."""
+"""What every step of a comparison's jobs needs, and the steps up to a generator: latents, and its training."""
 
 from __future__ import annotations
 

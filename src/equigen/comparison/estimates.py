@@ -1,4 +1,4 @@
-"""What is known of one sample of a contest: its figures, each with its resamples and what chance gives."""
+"""What is known of one sample of a comparison: its figures, each with its resamples and what chance gives."""
 
 from __future__ import annotations
 

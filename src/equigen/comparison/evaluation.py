@@ -91,7 +91,7 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Contest:
+class ComparisonResult:
     """``seeds``: a row for each sample and figure (``SEED_COLUMNS``); ``summary``: over seeds (``SUMMARY_COLUMNS``).
 
     ``guidance`` is text in both, "2" or "calibrated". ``figure`` is ``overall`` (attribute ``*``), the name of a group,
@@ -110,12 +110,12 @@ class Contest:
         write_parquet(Path(folder) / FILES["summary"], self.summary)
 
     @classmethod
-    def read(cls, folder: str | Path) -> Contest:
+    def read(cls, folder: str | Path) -> ComparisonResult:
         """Read what ``write`` wrote."""
         return cls(read_parquet(Path(folder) / FILES["seeds"]), read_parquet(Path(folder) / FILES["summary"]))
 
 
-def measure_contest(
+def evaluate_comparison(
     real: Source,
     samples: Sequence[Sample],
     groups: list[str] | None = None,
@@ -134,7 +134,7 @@ def measure_contest(
     workers: int = 1,
     seed: int = 0,
     show: bool = True,
-) -> Contest:
+) -> ComparisonResult:
     """Measure all samples against the same real images and sum them up over training seeds (METHODS section 6).
 
     Distances and floors are those of ``evaluate_sets``, at one matched n for all samples of a plan, over the groups
@@ -191,7 +191,7 @@ def measure_contest(
     refused = [f"{sample.name}: {images.remark}" for sample, images in made if images.remark]
     about = join(truth.remark, *refused, *file_remarks(truth, first, coder.size), f"images at {coder.size} px",
                  f"encoder {identity(network)}")
-    return Contest(seeds_table(scored), summary_table(scored, reference, about))
+    return ComparisonResult(seeds_table(scored), summary_table(scored, reference, about))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One job of a contest, as a process: ``python -m equigen.comparison.job_process JOB.json``."""
+"""One job of a comparison, as a process: ``python -m equigen.comparison.job_process JOB.json``."""
 
 from __future__ import annotations
 

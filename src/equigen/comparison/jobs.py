@@ -1,4 +1,4 @@
-"""The jobs of a contest: which processes there are, what each does, and which it must wait for."""
+"""The jobs of a comparison: which processes there are, what each does, and which it must wait for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from equigen.comparison.context import Bench, Step
 from equigen.comparison.paths import Guidance, Member, Places
 from equigen.comparison.runners.base import Job
-from equigen.comparison.settings import PRETRAINED, ContestSettings
+from equigen.comparison.settings import PRETRAINED, ComparisonSettings
 from equigen.comparison.steps import done
 from equigen.files import write_json
 from equigen.study import request
@@ -19,12 +19,12 @@ CHOSEN: tuple[Guidance, ...] = ("common", "calibrated")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def sets_of(settings: ContestSettings) -> list[tuple[str, Guidance]]:
+def sets_of(settings: ComparisonSettings) -> list[tuple[str, Guidance]]:
     """(plan, guidance) of every synthetic set at a guidance of one number, of each generator."""
     return [(plan, value) for plan in settings.plans for value in settings.guidance]
 
 
-def calibrated_sets(settings: ContestSettings, name: str) -> list[tuple[str, Guidance]]:
+def calibrated_sets(settings: ComparisonSettings, name: str) -> list[tuple[str, Guidance]]:
     """(plan, guidance) of every synthetic set that needs a calibration first."""
     if settings.calibrate is None or name not in settings.calibrate.mechanisms:
         return []
@@ -32,10 +32,10 @@ def calibrated_sets(settings: ContestSettings, name: str) -> list[tuple[str, Gui
 
 
 class Plan:
-    """Builds the jobs of a contest in a run folder."""
+    """Builds the jobs of a comparison in a run folder."""
 
     def __init__(
-        self, settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places, bench: Bench,
+        self, settings: ComparisonSettings, runs: Mapping[Member, TrainSettings], places: Places, bench: Bench,
         coders: Mapping[Member, str] | None = None,  # autoencoders of trainings that do not have the bench's
     ) -> None:
         self.settings, self.runs, self.places, self.bench = settings, runs, places, bench

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from equigen.comparison.evaluation import Sample
 from equigen.comparison.measurement import measure, sample_of
 from equigen.comparison.paths import Member, Places, snapshots
-from equigen.comparison.settings import ContestSettings
+from equigen.comparison.settings import ComparisonSettings
 from equigen.files import read_parquet, write_parquet
-from equigen.quality import ImageSet, Sample
+from equigen.quality import ImageSet
 from equigen.training import TrainSettings
 
 FILES = {"points": "curve.parquet", "change": "curve_change.parquet"}
@@ -25,7 +26,7 @@ CHANGE = ["setting", "images_seen", "end", "attribute", "figure", "seeds", "esti
 
 @dataclass(frozen=True)
 class Curve:
-    """``points``: a row for each training, kept generator and figure (``POINTS``), of the contest's first metric.
+    """``points``: a row for each training, kept generator and figure (``POINTS``), of the comparison's first metric.
 
     ``change`` (``CHANGE``): over the seeds, for each kept generator and figure, what training on to the end has
     changed: mean at this point, mean at the end, their difference seed by seed (end less point), and its 95 % interval
@@ -47,7 +48,7 @@ class Curve:
 
 
 def curve_samples(
-    settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places
+    settings: ComparisonSettings, runs: Mapping[Member, TrainSettings], places: Places
 ) -> list[tuple[int, Sample]]:
     """The curve's sets, those of the pretraining included, each with the images that its generator had seen."""
     curve, plan = settings.curve, settings.curve_plan
@@ -72,7 +73,7 @@ def curve_samples(
 
 
 def measure_curve(
-    settings: ContestSettings, real: ImageSet, found: Sequence[tuple[int, Sample]], cache: Path, show: bool = True
+    settings: ComparisonSettings, real: ImageSet, found: Sequence[tuple[int, Sample]], cache: Path, show: bool = True
 ) -> Curve:
     """The first metric of every set of the curve, and the change from each point to the end."""
     fewer = {"metrics": settings.evaluate.metrics[:1], "permutations": PERMUTATIONS}

@@ -1,4 +1,4 @@
-"""What is measured in a contest: every set against the same held-out images."""
+"""What is measured in a comparison: every set against the same held-out images."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from equigen.cohort import Cohort
+from equigen.comparison.evaluation import ComparisonResult, Sample, evaluate_comparison
 from equigen.comparison.jobs import calibrated_sets, sets_of
 from equigen.comparison.paths import Guidance, Member, Places
-from equigen.comparison.settings import PRETRAINED, ContestSettings
+from equigen.comparison.settings import PRETRAINED, ComparisonSettings
 from equigen.files import read_json
-from equigen.quality import Contest, ImageSet, Sample, measure_contest
+from equigen.quality import ImageSet
 from equigen.report import Calibrated
 from equigen.synthesis import FILE as CALIBRATION
 from equigen.training import TrainSettings
 
 
-def samples(settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places) -> list[Sample]:
+def samples(settings: ComparisonSettings, runs: Mapping[Member, TrainSettings], places: Places) -> list[Sample]:
     """Every set that takes part: mechanisms by seeds, settings, plans and guidance."""
     return [
         sample_of(places, member, member.name, plan, guidance, places.synthetic(member, plan, guidance))
@@ -41,12 +42,12 @@ def held_out(cohort: Cohort) -> ImageSet:
 
 
 def measure(
-    settings: ContestSettings, real: ImageSet, found: Sequence[Sample], cache: Path, show: bool = True,
+    settings: ComparisonSettings, real: ImageSet, found: Sequence[Sample], cache: Path, show: bool = True,
     reference: str = "none",
-) -> Contest:
-    """The contest's two tables."""
+) -> ComparisonResult:
+    """The comparison's two tables."""
     asked = settings.evaluate
-    return measure_contest(
+    return evaluate_comparison(
         real,
         found,
         asked.groups,
@@ -65,9 +66,9 @@ def measure(
 
 
 def calibrations(
-    settings: ContestSettings, runs: Mapping[Member, TrainSettings], places: Places
+    settings: ComparisonSettings, runs: Mapping[Member, TrainSettings], places: Places
 ) -> list[Calibrated]:
-    """What the page shows of each calibration; what it gained is in the contest's own tables."""
+    """What the page shows of each calibration; what it gained is in the comparison's own tables."""
     return [
         Calibrated(f"{member.name}, seed {member.seed}" if len(settings.settings) == 1 else member.path,
                    read_json(places.generator(member) / CALIBRATION))

@@ -1,4 +1,4 @@
-"""Where everything of a contest lies within its run folder."""
+"""Where everything of a comparison lies within its run folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Guidance = float | str  # a number, or "calibrated" or "common"
 
 @dataclass(frozen=True)
 class Member:
-    """One trained generator of the contest; ``name`` is its mechanism's, or ``pretrained``."""
+    """One trained generator of the comparison; ``name`` is its mechanism's, or ``pretrained``."""
 
     setting: str
     name: str

@@ -1,4 +1,4 @@
-"""What the autoencoder alone costs in a contest: held-out images through it and back, measured like every set.
+"""What the autoencoder alone costs in a comparison: held-out images through it and back, measured like every set.
 
 A latent diffusion model that had learnt the distribution of latents perfectly would give images like these. So they
 say how much of a mechanism's distance, and of its gap, no training of the diffusion model takes away.
@@ -13,10 +13,11 @@ from pathlib import Path
 import pandas as pd
 
 from equigen.cohort import Cohort
+from equigen.comparison.evaluation import ComparisonResult, Sample
 from equigen.comparison.measurement import held_out, measure
-from equigen.comparison.settings import ContestSettings
+from equigen.comparison.settings import ComparisonSettings
 from equigen.latents import Autoencoder
-from equigen.quality import Contest, ImageSet, Sample, join, whole_patients, within
+from equigen.quality import ImageSet, join, whole_patients, within
 from equigen.seeds import numpy_generator
 from equigen.study import RECONSTRUCTION
 from equigen.synthesis import kept
@@ -27,16 +28,16 @@ COLUMNS = [*PLACE, "n", "estimate", "ci_low", "ci_high", "null_gap", "note"]
 
 
 def measure_reconstruction(
-    settings: ContestSettings, cohort: Cohort, coders: Mapping[str, Autoencoder], cache: Path, show: bool = True
+    settings: ComparisonSettings, cohort: Cohort, coders: Mapping[str, Autoencoder], cache: Path, show: bool = True
 ) -> pd.DataFrame:
-    """The contest's metrics of reconstructed held-out images, over all and for each group.
+    """The comparison's metrics of reconstructed held-out images, over all and for each group.
 
     An image and its own reconstruction, or another of the same patient, are never paired.
 
     Args:
-        settings: of the contest; ``evaluate`` says what is measured.
+        settings: of the comparison; ``evaluate`` says what is measured.
         cohort: whose test images of the training domain are used.
-        coders: the autoencoder of each of the contest's settings.
+        coders: the autoencoder of each of the comparison's settings.
         cache: folder that keeps features.
         show: show progress bars.
 
@@ -55,12 +56,12 @@ def measure_reconstruction(
     return pd.concat(tables, ignore_index=True)
 
 
-def reconstructions(settings: ContestSettings, cohort: Cohort, coder: Autoencoder) -> ImageSet:
+def reconstructions(settings: ComparisonSettings, cohort: Cohort, coder: Autoencoder) -> ImageSet:
     """Held-out images as the autoencoder keeps them: at most ``evaluate.limit``, whole patients at random."""
     return kept(_drawn(settings, cohort), coder, settings.size)
 
 
-def _drawn(settings: ContestSettings, cohort: Cohort) -> ImageSet:
+def _drawn(settings: ComparisonSettings, cohort: Cohort) -> ImageSet:
     """Held-out images that are measured, no more than a cell may have."""
     images = within({"real": held_out(cohort)}, settings.evaluate.only)["real"]
     rng = numpy_generator(0, "contest/reconstruction")
@@ -69,7 +70,7 @@ def _drawn(settings: ContestSettings, cohort: Cohort) -> ImageSet:
     return replace(drawn, remark=join(drawn.remark, fewer))
 
 
-def _rows(measured: Contest) -> pd.DataFrame:
+def _rows(measured: ComparisonResult) -> pd.DataFrame:
     """Values and their intervals over patients; nothing is said of trainings, of which there are none."""
     own = measured.summary.drop(columns="note").merge(measured.seeds[[*PLACE, "note"]], on=PLACE)
     return own.assign(ci_low=own["patient_low"], ci_high=own["patient_high"])[COLUMNS]

@@ -1,4 +1,4 @@
-"""Settings of a contest between mechanisms: one YAML file."""
+"""Settings of a comparison between mechanisms: one YAML file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SET_ELSEWHERE = {
 Guidance = Annotated[float, Field(gt=0)]
 
 
-class ContestEvaluate(Strict):
+class EvaluateSettings(Strict):
     """Image quality against the held-out test images of the training domain."""
 
     groups: list[str] | None = None                                     # attributes; None takes all
@@ -71,8 +71,8 @@ class CurveStage(Strict):
     size: int | None = Field(None, ge=1)                                # images in each of its sets; None: the plan's
 
 
-class ContestSettings(Strict):
-    """A contest: which mechanisms, over which seeds, network settings, plans and guidance. Defaults as written."""
+class ComparisonSettings(Strict):
+    """A comparison: which mechanisms, over which seeds, network settings, plans and guidance. Defaults as written."""
 
     name: str
     cohort: dict[str, Any] | str | None = None      # a cohort.yaml, or its content
@@ -87,7 +87,7 @@ class ContestSettings(Strict):
     settings: dict[str, dict[str, Any]] = Field({"default": {}}, min_length=1)   # changes to train; `pretrain:` within
     plans: dict[str, PlanRequest] = Field({"match": PlanRequest(policy="match")}, min_length=1)
     guidance: list[Guidance] = Field([1.0, 2.0, 3.0], min_length=1)     # every mechanism is sampled with each
-    evaluate: ContestEvaluate = ContestEvaluate()
+    evaluate: EvaluateSettings = EvaluateSettings()
     calibrate: CalibrateStage | None = None
     curve: CurveStage | None = None
     jobs: int | None = Field(None, ge=1)            # at once; None: one a GPU, or cores / threads
@@ -111,7 +111,7 @@ class ContestSettings(Strict):
         return {**self.plans, self.curve_plan: own}
 
     @model_validator(mode="after")
-    def _whole(self) -> ContestSettings:
+    def _whole(self) -> ComparisonSettings:
         """One source of images, names that can be folders, and nothing named that is not there."""
         if (self.cohort is None) == (self.phantom is None):
             raise ValueError("give either 'cohort' or 'phantom'")
@@ -170,12 +170,12 @@ class ContestSettings(Strict):
         return [f"{key} {values} names one twice" for key, values in parts.items() if len(set(values)) < len(values)]
 
 
-def read_contest(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ContestSettings:
+def read_comparison(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ComparisonSettings:
     """Read a comparison's YAML; ``overrides`` maps dotted keys to values, and is left as it is.
 
     Raises InputError naming the file and every key that is unknown, missing or of the wrong kind.
     """
     settings = read_values(path, overrides)
     title = "The comparison's settings have errors."
-    checked: ContestSettings = check_keys(ContestSettings, settings, str(path), title)
+    checked: ComparisonSettings = check_keys(ComparisonSettings, settings, str(path), title)
     return checked

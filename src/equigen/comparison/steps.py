@@ -1,4 +1,4 @@
-"""What a contest's jobs do, one step at a time; each step knows whether its result is there already.
+"""What a comparison's jobs do, one step at a time; each step knows whether its result is there already.
 
 A step is plain JSON: the process that runs it reads it from a file.
 """
@@ -141,7 +141,7 @@ def _calibrated(bench: Bench, step: Step) -> bool:
 
 
 def _calibrate(bench: Bench, step: Step) -> None:
-    """Tune guidance on validation images of the training domain; the contest itself measures what it gains."""
+    """Tune guidance on validation images of the training domain; the comparison itself measures what it gains."""
 
     def tune(out: Path) -> None:
         held_out = bench.cohort.split("val", domain="id")

@@ -1,4 +1,4 @@
-"""The tables of a contest: figures by seed, then over seeds beside the reference."""
+"""The tables of a comparison: figures by seed, then over seeds beside the reference."""
 
 from __future__ import annotations
 

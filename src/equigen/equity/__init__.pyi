@@ -1,5 +1,6 @@
 """Equity mechanisms: from the losses of a batch and its groups to the weights of its images. Arrays only."""
 
+from . import running_means as running_means
 from .base import CountedRule as CountedRule
 from .base import Rule as Rule
 from .bayes import Proposal as Proposal

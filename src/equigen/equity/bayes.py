@@ -74,7 +74,7 @@ def _process() -> Iterator[ModuleType]:
         with warnings.catch_warnings():
             # Of its dependency linear_operator, which still compiles with torch.jit when it is imported.
             warnings.filterwarnings("ignore", message=r".*torch\.jit", category=DeprecationWarning)
-            from equigen.equity import process
+            from equigen.equity import gaussian_process as process
         for category in process.KNOWN_WARNINGS:
             warnings.simplefilter("ignore", category)
         yield process

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equigen.equity import moving
+from equigen.equity import running_means
 from equigen.equity.base import CountedRule
 from equigen.equity.group_counts import Census, bounded
 from equigen.equity.groups import Groups
@@ -74,7 +74,7 @@ class GroupDRO(CountedRule):
         self.strata, self.half_life, self.noise_levels = strata, float(memory), float(noise_levels)
         self.memory |= {
             "log_factors": torch.zeros(len(groups), dtype=torch.float64),  # log v_g, [K]
-            "strata": moving.empty(strata),
+            "strata": running_means.empty(strata),
         }
 
     def begin(self, census: Census) -> None:
@@ -86,16 +86,16 @@ class GroupDRO(CountedRule):
         """w_i [B], positive, after q has learned from this batch."""
         self.groups.check(groups, len(losses))
         index, cells = groups.cpu().long(), self.census.find(groups)
-        excess = self._excess(moving.finite(losses), timesteps)
+        excess = self._excess(running_means.finite(losses), timesteps)
         step = self.eta * self._pull(index, excess)
         self.memory["log_factors"] = within(self.memory["log_factors"] + step, self.census, *self.bounds)
         return self.cell_weights()[cells].to(losses)
 
     def _excess(self, losses: Tensor, timesteps: Tensor) -> Tensor:
         """e_i [B]; the strata's means take in the batch first, so a first image of a stratum says nothing."""
-        strata = moving.strata_of(timesteps, self.noise_levels, self.strata)
-        self.memory["strata"] = moving.moved(self.memory["strata"], strata, losses, self.half_life)
-        expected = moving.means(self.memory["strata"])
+        strata = running_means.strata_of(timesteps, self.noise_levels, self.strata)
+        self.memory["strata"] = running_means.moved(self.memory["strata"], strata, losses, self.half_life)
+        expected = running_means.means(self.memory["strata"])
         return (losses - expected[strata]) / expected.nanmean().clamp_min(1e-12)
 
     def _pull(self, index: Tensor, excess: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equigen.equity import moving
+from equigen.equity import running_means
 from equigen.equity.base import CountedRule
 from equigen.equity.group_dro import COMBINE, within
 from equigen.equity.groups import Groups
@@ -58,31 +58,31 @@ class MinMaxNoise(CountedRule):
         self.minimum, self.combine, self.noise_levels = minimum, combine, float(noise_levels)
         self.bounds = float(min_weight), float(max_weight)
         self.memory |= {
-            "strata": moving.empty(strata),
-            "excess": moving.empty(strata * len(groups)),  # cell s * K + g
+            "strata": running_means.empty(strata),
+            "excess": running_means.empty(strata * len(groups)),  # cell s * K + g
         }
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
         """w_i [B], positive, after the moving means have taken in this batch."""
         self.groups.check(groups, len(losses))
         cells = self.census.find(groups)
-        strata = moving.strata_of(timesteps, self.noise_levels, self.strata)
-        self._learn(groups.cpu().long(), strata, moving.finite(losses))
+        strata = running_means.strata_of(timesteps, self.noise_levels, self.strata)
+        self._learn(groups.cpu().long(), strata, running_means.finite(losses))
         return self.table()[strata, cells].to(losses)
 
     def _learn(self, index: Tensor, strata: Tensor, losses: Tensor) -> None:
-        self.memory["strata"] = moving.moved(self.memory["strata"], strata, losses, self.half_life)
-        expected = moving.means(self.memory["strata"])[strata]
+        self.memory["strata"] = running_means.moved(self.memory["strata"], strata, losses, self.half_life)
+        expected = running_means.means(self.memory["strata"])[strata]
         excess = (losses - expected) / expected.clamp_min(1e-12)
         starts = torch.tensor([part.start for part in self.groups.slices.values()])
         row, column = (index >= 0).nonzero(as_tuple=True)  # each image once for each of its known groups
         cells = strata[row] * len(self.groups) + starts[column] + index[row, column]
-        self.memory["excess"] = moving.moved(self.memory["excess"], cells, excess[row], self.half_life)
+        self.memory["excess"] = running_means.moved(self.memory["excess"], cells, excess[row], self.half_life)
 
     @property
     def excess(self) -> Tensor:
         """x_{s,g} [S, K]: moving relative excess loss; 0 where it is not known yet."""
-        return moving.means(self.memory["excess"], self.minimum).nan_to_num(0.0).view(self.strata, -1)
+        return running_means.means(self.memory["excess"], self.minimum).nan_to_num(0.0).view(self.strata, -1)
 
     def table(self) -> Tensor:
         """The weight of each cell of the census at each noise level, float64 [S, M]."""

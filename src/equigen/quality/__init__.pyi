@@ -16,7 +16,7 @@ from .counterfactual_pairs import distances as distances
 from .counterfactual_pairs import feature_distance as feature_distance
 from .counterfactual_pairs import neighbours as neighbours
 from .counterfactual_pairs import pixel_difference as pixel_difference
-from .differences import COMPARISON_COLUMNS as COMPARISON_COLUMNS
+from .differences import DIFFERENCES_COLUMNS as DIFFERENCES_COLUMNS
 from .encoders import Encoder as Encoder
 from .encoders import identity as identity
 from .encoders import load_encoder as load_encoder
@@ -27,6 +27,7 @@ from .features import default_size as default_size
 from .features import extract as extract
 from .features import file_remarks as file_remarks
 from .group_means import CellMean as CellMean
+from .group_means import GroupMeans as GroupMeans
 from .group_means import clustered as clustered
 from .group_means import independent as independent
 from .group_means import share_interval as share_interval

@@ -13,7 +13,7 @@ from equigen.quality.rows import FOLDS, fold_all, interval, join, usable, whole_
 from equigen.statistics import two_sided_p_value
 
 FIGURES = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
-COMPARISON_COLUMNS = [
+DIFFERENCES_COLUMNS = [
     "run", "difference_to", "encoder", "metric", "attribute", "group", *FIGURES, "note",
 ]
 PAIRED = "paired bootstrap: the same real patients are drawn for both; p is two-sided, by inverting the interval"
@@ -33,7 +33,7 @@ def compare(families: dict[str, list[Family]], encoder: str) -> pd.DataFrame:
             for number, (own, other) in enumerate(zip(families[run], families[reference], strict=True)):
                 rows += [{"run": run, "difference_to": reference, "encoder": encoder, **row}
                          for row in _rows(own, other, whole=number == 0)]
-    frame = pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
+    frame = pd.DataFrame(rows, columns=DIFFERENCES_COLUMNS)
     return frame.astype({**dict.fromkeys(FIGURES, "float64"), "note": "str"})
 
 

@@ -54,7 +54,7 @@ class Evaluation:
     """
 
     quality: pd.DataFrame
-    comparison: pd.DataFrame
+    differences: pd.DataFrame
     copies: pd.DataFrame
     copy_power: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=POWER_COLUMNS))
 

@@ -46,13 +46,13 @@ class Difference(CellMean):
 
 
 @dataclass(frozen=True)
-class Draws:
+class GroupMeans:
     """All groups of one attribute; ``null`` [R] of each large one: its mean where group labels mean nothing."""
 
     cells: dict[str, CellMean]
     null: dict[str, Array] = field(default_factory=dict)
 
-    def refused_less(self, real: Draws) -> Draws:
+    def refused_less(self, real: GroupMeans) -> GroupMeans:
         """From acceptance here and refusal there: refusal here less refusal there."""
         cells: dict[str, CellMean] = {}
         for group, own in self.cells.items():
@@ -62,7 +62,7 @@ class Draws:
             value = 1 - own.value - other.value if known else float("nan")
             cells[group] = Difference(own.n, other.patients, 0.0, draws, value)
         shared = [group for group in self.null if group in real.null]
-        return Draws(cells, {group: 1 - self.null[group] - real.null[group] for group in shared})
+        return GroupMeans(cells, {group: 1 - self.null[group] - real.null[group] for group in shared})
 
 
 def share_interval(cell: CellMean) -> tuple[float, float, str]:
@@ -79,7 +79,7 @@ def share_interval(cell: CellMean) -> tuple[float, float, str]:
     return ends[0], ends[1], str(found["note"])
 
 
-def independent(values: Array, codes: Codes, levels: list[str], settings: Settings, purpose: str) -> Draws:
+def independent(values: Array, codes: Codes, levels: list[str], settings: Settings, purpose: str) -> GroupMeans:
     """Means of [N] values (NaN does not count) of images that are each their own patient.
 
     The values are few different ones, so that resampling images is drawing counts of each value (multinomial), and
@@ -105,17 +105,17 @@ def independent(values: Array, codes: Codes, levels: list[str], settings: Settin
             draws = rng.multinomial(len(own), counts[level] / len(own), settings.replicates) @ support / len(own)
         cells[level] = CellMean(len(own), len(own), float(own.sum()), draws)
     if len(counts) < 2:
-        return Draws(cells)
+        return GroupMeans(cells)
     table = np.stack(list(counts.values()))
     rng = numpy_generator(settings.seed, f"{purpose}/null")
     tables = random_table(table.sum(axis=1), table.sum(axis=0)).rvs(settings.replicates, random_state=rng)
     means = tables @ support / table.sum(axis=1)
-    return Draws(cells, {level: means[:, index] for index, level in enumerate(counts)})
+    return GroupMeans(cells, {level: means[:, index] for index, level in enumerate(counts)})
 
 
 def clustered(
     values: Array, codes: Codes, levels: list[str], patients: NDArray[Any], settings: Settings, purpose: str
-) -> Draws:
+) -> GroupMeans:
     """The same where a patient may have several images: whole patients are resampled and change groups.
 
     A replicate in which a group is empty gives it NaN.
@@ -135,12 +135,12 @@ def clustered(
         cells[level] = CellMean(int(own.sum()), len(set(patients[own])), float(values[own].sum()),
                                  draws[:, index] if index in large else None)
     if len(large) < 2:
-        return Draws(cells)
+        return GroupMeans(cells)
     within = np.isin(codes, large)
     rng = numpy_generator(settings.seed, f"{purpose}/null")
     null = np.stack([_means(values[within], permute_groups(codes[within], patients[within], rng), len(levels))
                      for _ in range(settings.replicates)])
-    return Draws(cells, {levels[index]: null[:, index] for index in large})
+    return GroupMeans(cells, {levels[index]: null[:, index] for index in large})
 
 
 def _means(values: Array, codes: Codes, size: int) -> Array:

@@ -11,12 +11,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from equigen.report.images import ClosePairs, Grid
-from equigen.report.pairs.page import write_pairs_page
-from equigen.report.study.memorisation_findings import pair_caption
-from equigen.report.study.page import report, write_report
+import lazy_loader
 
-__all__ = ["ClosePairs", "Grid", "pair_caption", "report", "write_pairs_page", "write_report"]
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
 class _Room(ModuleType):
@@ -24,6 +21,8 @@ class _Room(ModuleType):
 
     def __call__(self, *args: Any, **rest: Any) -> Path:
         """The same as ``equigen.report.report``."""
+        from equigen.report.study.page import report
+
         return report(*args, **rest)
 
 

@@ -18,8 +18,8 @@ _ESTIMATE = ["estimate", "ci_low", "ci_high", "null_low", "null_high", "p_value"
 QUALITY_TEXT = ["run", "encoder", "metric", "attribute", "group", "note"]
 ERRORS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
 QUALITY_NUMBERS = ["n_real", "n_generated", "matched_n", *_ESTIMATE, "floor", "excess", *ERRORS, "p_floor"]
-COMPARISON_TEXT = ["run", "difference_to", "encoder", "metric", "attribute", "group", "note"]
-COMPARISON_NUMBERS = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
+DIFFERENCES_TEXT = ["run", "difference_to", "encoder", "metric", "attribute", "group", "note"]
+DIFFERENCES_NUMBERS = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
 COPIES_TEXT = ["run", "generated", "training", "view"]
 COPIES_NUMBERS = ["rank", "distance", "ratio", "thumbnail_distance"]
 POWER_TEXT = ["change", "attribute", "group", "note"]
@@ -70,11 +70,11 @@ def fairness_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     return full.assign(domain=full["domain"].replace("", "all"))
 
 
-def comparison_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
+def differences_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     """The comparison of sets of generated images with every column of the contract."""
     if frame is None or frame.empty:
-        return pd.DataFrame(columns=[*COMPARISON_TEXT, *COMPARISON_NUMBERS])
-    return _completed(frame, "comparison", COMPARISON_TEXT, COMPARISON_NUMBERS, ["difference"])
+        return pd.DataFrame(columns=[*DIFFERENCES_TEXT, *DIFFERENCES_NUMBERS])
+    return _completed(frame, "comparison", DIFFERENCES_TEXT, DIFFERENCES_NUMBERS, ["difference"])
 
 
 def copies_frame(frame: pd.DataFrame | None) -> pd.DataFrame:

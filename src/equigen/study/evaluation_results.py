@@ -70,7 +70,7 @@ def for_report(result: Evaluation, size: int) -> dict[str, Any]:
     """What ``write_report`` takes of an evaluation: its tables, and the closest pairs at ``size`` pixels."""
     return {
         "quality": result.quality,
-        "comparison": result.comparison if len(result.comparison) else None,
+        "differences": result.differences if len(result.differences) else None,
         "copies": list(close_pairs(result.copies, size)),
         "copies_table": named_copies(result.copies) if len(result.copies) else None,
         "copy_power": result.copy_power if len(result.copy_power) else None,

@@ -66,8 +66,8 @@ def evaluate_study(
     )
     quality = pd.concat([_of_generators(result.quality), *(part for part in rows if len(part))], ignore_index=True)
     copies = result.copies[result.copies["run"] != RECONSTRUCTION]
-    comparison = result.comparison[result.comparison["run"] != RECONSTRUCTION]
-    return Evaluation(quality, comparison, copies, result.copy_power)
+    differences = result.differences[result.differences["run"] != RECONSTRUCTION]
+    return Evaluation(quality, differences, copies, result.copy_power)
 
 
 def _of_generators(frame: pd.DataFrame) -> pd.DataFrame:

@@ -31,7 +31,7 @@ def memorisation_informed_distance(
 
         MiFID = FD / d if d < tau, else FD;    d = mean_j min_i ( 1 - |cos(g_j, t_i)| )
 
-    Source: Bai et al., KDD 2021 (arXiv 2106.03062), the metric of Kaggle's contest; d averages over the
+    Source: Bai et al., KDD 2021 (arXiv 2106.03062), the metric of Kaggle's comparison; d averages over the
     *generated* images. torchmetrics 1.9 averages over those given as real: hand it the sides the other way
     round (FD does not change) for the same number. As there, d + 1e-14 is divided by, a distance below 1e-8
     counts as 0, and rows of zeros have no direction and are left out of d.
@@ -40,7 +40,7 @@ def memorisation_informed_distance(
         real: [N, D] features that FD compares with.
         generated: [M, D] features.
         tau: threshold in (0, 1].
-        training: [T, D] features in which copies are looked for; None takes ``real``, as the contest did.
+        training: [T, D] features in which copies are looked for; None takes ``real``, as the comparison did.
 
     Raises:
         InputError: fewer than two rows, different D, NaN or infinity, tau outside (0, 1].

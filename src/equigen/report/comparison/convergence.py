@@ -1,8 +1,8 @@
-"""Had training stopped improving when a contest compared it? The curve, and what its last part brought.
+"""Had training stopped improving when a comparison compared it? The curve, and what its last part brought.
 
 No training ever stops for certain, so the question is put as one of equivalence (Schuirmann, Journal of
 Pharmacokinetics and Biopharmaceutics 15:657, 1987): over at least the last quarter of the images, is the improvement
-shown to be less than a margin? An interval that merely holds 0 would call every short or noisy contest converged.
+shown to be less than a margin? An interval that merely holds 0 would call every short or noisy comparison converged.
 """
 
 from __future__ import annotations

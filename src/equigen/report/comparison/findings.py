@@ -1,4 +1,4 @@
-"""The verdict of a contest in plain words: who makes better images, and who narrows which gap at what cost."""
+"""The verdict of a comparison in plain words: who makes better images, and who narrows which gap at what cost."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from equigen.report.rounding import known, listing, number
 from equigen.report.study.differences_findings import FIRM, SEEDS
 
 VERDICT = "Verdict"
-HALF = 0.5  # what the contest asks for: a gap of at most this share of the reference's
+HALF = 0.5  # what the comparison asks for: a gap of at most this share of the reference's
 
 
-def contest_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence]:
+def comparison_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence]:
     """Seeds, then for each part who changes overall quality, and for each attribute the gap and the worst group."""
     parts = views(summary)
     if not parts:

@@ -1,4 +1,4 @@
-"""What stands at the end of a contest's page: calibrations, what each word means, notes of the table."""
+"""What stands at the end of a comparison's page: calibrations, what each word means, notes of the table."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _notes(summary: pd.DataFrame) -> list[Row]:
 
 
 def _limits() -> list[str]:
-    """The limits of every report, but for the one that a contest overcomes: its intervals do hold other trainings."""
+    """The limits of every report but one: the intervals of a comparison do hold other trainings."""
     own = ("The joint intervals hold other trainings and other patients, not other data sets. With three seeds they "
            "are wide; a mechanism that is not shown to help here may help elsewhere, and the other way round.")
     return [own if "between training runs" in text else text for text in LIMITS]

@@ -1,4 +1,4 @@
-"""The page of a contest between mechanisms: verdict, planes, differences, tables, convergence, calibration."""
+"""The page of a comparison between mechanisms: verdict, planes, differences, tables, convergence, calibration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equigen import files
 from equigen.errors import InputError, Problem
 from equigen.report.comparison.autoencoder import autoencoder_sentences
 from equigen.report.comparison.convergence import CHANGE_COLUMNS, convergence_sentences, curve_section
-from equigen.report.comparison.findings import contest_sentences
+from equigen.report.comparison.findings import comparison_sentences
 from equigen.report.comparison.notes import calibration_section, reading_section
 from equigen.report.comparison.sections import (
     difference_section,
@@ -29,8 +29,8 @@ from equigen.report.study.sections import settings_section
 SEED_COLUMNS = ["setting", "mechanism", "seed", "plan", "guidance", "metric", "attribute", "figure", "estimate"]
 
 
-class ContestTables(Protocol):
-    """The two tables of ``equigen.quality.Contest``."""
+class ComparisonTables(Protocol):
+    """The two tables of ``equigen.quality.Comparison``."""
 
     @property
     def seeds(self) -> pd.DataFrame:
@@ -55,9 +55,9 @@ class Calibrated:
     gain: pd.DataFrame | None = None
 
 
-def write_contest_page(
+def write_comparison_page(
     folder: str | Path,
-    contest: ContestTables,
+    comparison: ComparisonTables,
     *,
     title: str,
     facts: Mapping[str, str],
@@ -76,11 +76,11 @@ def write_contest_page(
 
     Args:
         folder: where both files go.
-        contest: the tables of ``measure_contest``; values are read from them alone.
+        comparison: the tables of ``evaluate_comparison``; values are read from them alone.
         title: of the page.
         facts: what stands under the title.
         curve: quality over training: ``images_seen, seed, figure, estimate`` and, where there are several,
-            ``attribute`` and ``setting``; of the contest's first metric. Groups are not drawn.
+            ``attribute`` and ``setting``; of the comparison's first metric. Groups are not drawn.
         curve_change: over the seeds, what training on from each of its points to the end has changed:
             ``setting, images_seen, end, attribute, figure, seeds, estimate, estimate_end, change, change_low,
             change_high``. Whether training had stopped improving is judged by it.
@@ -88,7 +88,7 @@ def write_contest_page(
             ``setting, metric, attribute, figure, estimate, ci_low, ci_high, null_gap, note``. Where perfect training
             of the diffusion model would lead, shown beside the mechanisms.
         calibrations: the guidance that was found for each calibrated generator.
-        settings: of the whole contest, shown as they are.
+        settings: of the whole comparison, shown as they are.
         versions: of the software.
         timings: seconds by stage.
         phantom: mark everything as being about an artificial image model.
@@ -102,8 +102,8 @@ def write_contest_page(
         InputError: a table lacks a column; nothing is written then.
 
     """
-    parts = views(contest.summary, reconstruction)
-    _check(contest.seeds, SEED_COLUMNS, "seeds")
+    parts = views(comparison.summary, reconstruction)
+    _check(comparison.seeds, SEED_COLUMNS, "seeds")
     if curve is not None:
         _check(curve, ["images_seen", "seed", "figure", "estimate"], "curve")
     if curve_change is not None:
@@ -114,14 +114,14 @@ def write_contest_page(
     sections = [
         plane_section(parts), difference_section(parts, reference), table_section(parts, reference),
         calibration_section(calibrations, main), curve_section(curve, curve_change, main, reconstruction),
-        seeds_section(contest.seeds), reading_section(contest.summary, reference),
+        seeds_section(comparison.seeds), reading_section(comparison.summary, reference),
         settings_section(settings or {}, versions or {}, timings or {}),
     ]  # fmt: skip
-    said = [*contest_sentences(contest.summary, reference), *convergence_sentences(curve_change, main),
+    said = [*comparison_sentences(comparison.summary, reference), *convergence_sentences(curve_change, main),
             *autoencoder_sentences(parts, reference)]
     page = Page(title, facts, said, sections, settings or {}, versions or {}, timings or {}, warnings, phantom)
     html = page.html()
-    tables = {"summary": contest.summary, "seeds": contest.seeds, "curve": curve,
+    tables = {"summary": comparison.summary, "seeds": comparison.seeds, "curve": curve,
               "curve_change": curve_change, "reconstruction": reconstruction}
     shown = [{"name": own.name, "chosen": plain(own.chosen), "gain": as_data(own.gain)} for own in calibrations]
     data = {**page.data(), **{name: as_data(table) for name, table in tables.items()}, "calibrations": shown}
@@ -134,4 +134,4 @@ def _check(frame: pd.DataFrame, columns: Sequence[str], name: str) -> None:
     problems = [Problem("column is missing", f"give the {name} table with it", column=column)
                 for column in columns if column not in frame.columns]
     if problems:
-        raise InputError("The contest cannot be reported.", problems)
+        raise InputError("The comparison cannot be reported.", problems)

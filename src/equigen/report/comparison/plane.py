@@ -1,4 +1,4 @@
-"""The plane of a contest: overall distance across, gap upwards, a line over guidance for each mechanism."""
+"""The plane of a comparison: overall distance across, gap upwards, a line over guidance for each mechanism."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sections of a contest's page: planes, differences, tables, each seed."""
+"""The sections of a comparison's page: planes, differences, tables, each seed."""
 
 from __future__ import annotations
 

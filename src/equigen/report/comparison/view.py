@@ -1,4 +1,4 @@
-"""One part of a contest's table (one setting, plan and metric) and how its rows are named and judged."""
+"""One part of a comparison's table (one setting, plan and metric) and how its rows are named and judged."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ class View:
 
 
 def views(summary: pd.DataFrame, reconstruction: pd.DataFrame | None = None) -> list[View]:
-    """The parts of a contest's table, plan by plan; the metrics in the catalogue's order.
+    """The parts of a comparison's table, plan by plan; the metrics in the catalogue's order.
 
     ``reconstruction``: columns ``ALONE``; the same for all plans.
 
@@ -112,9 +112,9 @@ def views(summary: pd.DataFrame, reconstruction: pd.DataFrame | None = None) -> 
     """
     missing = [name for name in [*TEXT, *NUMBERS, "reference", "note"] if name not in summary.columns]
     if missing:
-        mend = "give the summary of measure_contest"
+        mend = "give the summary of evaluate_comparison"
         problems = [Problem("column is missing", mend, column=name) for name in missing]
-        raise InputError("The contest cannot be reported.", problems)
+        raise InputError("The comparison cannot be reported.", problems)
     frame = summary.assign(**{name: pd.to_numeric(summary[name]).astype(float) for name in NUMBERS})
     keys = [(name, setting, plan) for name in ordered(in_order(frame["metric"]))
             for setting in in_order(frame["setting"]) for plan in in_order(frame["plan"])]
@@ -139,7 +139,7 @@ def _alone(table: pd.DataFrame | None, setting: str, name: str) -> dict[tuple[st
 
 
 def unit_name(words: Metric) -> str:
-    """What the values of a metric are in a contest: excesses where less is better, else estimates."""
+    """What the values of a metric are in a comparison: excesses where less is better, else estimates."""
     name = f"excess {words.short}" if words.better == "lower" else words.short
     return f"{name} x 1000" if words.scale == 1000 else name
 

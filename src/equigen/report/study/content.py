@@ -16,6 +16,9 @@ FORMAT = 1
 PHANTOM = "Numbers about an artificial image model, not about patients."
 
 
+_JSON_NAMES = {"differences": "comparison"}  # a table is named in the JSON as its file is
+
+
 @dataclass(frozen=True)
 class Content:
     """What is reported; tables are completed ones.
@@ -34,7 +37,7 @@ class Content:
     counts: pd.DataFrame
     quality: pd.DataFrame
     fairness: pd.DataFrame
-    comparison: pd.DataFrame
+    differences: pd.DataFrame
     copies: pd.DataFrame
     copy_power: pd.DataFrame
     history: dict[str, pd.DataFrame]
@@ -49,7 +52,7 @@ class Content:
         """The report as JSON-like data: tables as they came, unknown values as None."""
         return {
             **opening(self),
-            **{name: as_data(frame) for name, frame in self.given.items()},
+            **{_JSON_NAMES.get(name, name): as_data(frame) for name, frame in self.given.items()},
             "screening": {name: as_data(frame) for name, frame in self.screening.items()},
             "history": {name: as_data(frame) for name, frame in self.history.items()},
             "grids": [_grid(grid) for grid in self.grids],

@@ -31,12 +31,12 @@ _INTRO = (
 )
 
 
-def compared_section(comparison: pd.DataFrame) -> Section | None:
+def differences_section(differences: pd.DataFrame) -> Section | None:
     """Differences of the headline metrics in full, the other metrics folded; None where nothing is compared."""
-    if comparison.empty:
+    if differences.empty:
         return None
-    comparison = with_holm(comparison)
-    rows = singles(comparison)
+    differences = with_holm(differences)
+    rows = singles(differences)
     pairs = [(name, encoder) for name in ordered(in_order(rows["metric"]))
              for encoder in in_order(rows.loc[rows["metric"] == name, "encoder"])]  # fmt: skip
     shown = [pair for pair in pairs if pair[0] in HEADLINES] or pairs[:1]
@@ -48,12 +48,12 @@ def compared_section(comparison: pd.DataFrame) -> Section | None:
         title = f"Other metrics: {listing(list(dict.fromkeys(metric(name).short for name, _ in rest)))}"
         pictures, tables = [p for b in inner for p in b.pictures], [t for b in inner for t in b.tables]
         blocks.append(Block(title, [], pictures, tables, folded=True))
-    crossed = comparison[is_intersection(comparison)]
+    crossed = differences[is_intersection(differences)]
     if not crossed.empty:
         names = ordered(in_order(crossed["metric"]))
         tables = [_table(crossed[crossed["metric"] == name], metric(name), "") for name in names]
         blocks.append(Block("Generators compared on intersections", tables=tables, folded=True))
-    return Section("compared", "Generators compared", _INTRO + seed_words(comparison), blocks, "")
+    return Section("compared", "Generators compared", _INTRO + seed_words(differences), blocks, "")
 
 
 def _block(rows: pd.DataFrame, pair: tuple[str, str], several: bool, place: int) -> Block:

@@ -49,13 +49,13 @@ def difference_verdict(row: Any) -> str:
     return "better" if rises == (wanted == "higher") else "worse"
 
 
-def comparison_sentences(comparison: pd.DataFrame) -> list[Sentence]:
+def difference_sentences(differences: pd.DataFrame) -> list[Sentence]:
     """For the headline metrics: each run against its reference overall, then groups and gaps that differ."""
-    if comparison.empty:
+    if differences.empty:
         return []
-    names = [name for name in HEADLINES if (comparison["metric"] == name).any()]
-    chosen = names or in_order(comparison["metric"])[:1]
-    rows = singles(_first_encoder(with_holm(comparison)))
+    names = [name for name in HEADLINES if (differences["metric"] == name).any()]
+    chosen = names or in_order(differences["metric"])[:1]
+    rows = singles(_first_encoder(with_holm(differences)))
     rows = rows[rows["metric"].isin(chosen)]
     pairs = rows[["run", "difference_to"]].drop_duplicates().to_dict("records")
     said = [
@@ -63,10 +63,10 @@ def comparison_sentences(comparison: pd.DataFrame) -> list[Sentence]:
         for pair in pairs
         if not (part := rows[(rows["run"] == pair["run"]) & (rows["difference_to"] == pair["difference_to"])]).empty
     ]
-    return [_seeds(comparison), *said]
+    return [_seeds(differences), *said]
 
 
-def with_holm(comparison: pd.DataFrame) -> pd.DataFrame:
+def with_holm(differences: pd.DataFrame) -> pd.DataFrame:
     """The rows with ``p_holm``: p adjusted by Holm over what is said of one set against another; es is not in it.
 
     A family is the headline metrics of one pair of sets and one encoder, whole set, groups and gaps; each other metric
@@ -74,7 +74,7 @@ def with_holm(comparison: pd.DataFrame) -> pd.DataFrame:
     which no family of many rows survives, so p is taken from difference and interval as those of a normal variable, and
     no smaller p counts where the table's is above 0.05 already.
     """
-    rows = comparison.reset_index(drop=True).assign(p_holm=np.nan)
+    rows = differences.reset_index(drop=True).assign(p_holm=np.nan)
     named = [name for name in HEADLINES if (rows["metric"] == name).any()]
     family = rows["metric"].where(~rows["metric"].isin(named), "headlines")
     keys = [rows["run"], rows["difference_to"], rows["encoder"], family, is_intersection(rows)]
@@ -131,18 +131,18 @@ def row_name(row: Any) -> str:
     return f"{derived} {row['attribute']}" if derived else f"{row['attribute']} {row['group']}"
 
 
-def _seeds(comparison: pd.DataFrame) -> Sentence:
-    return Sentence(seed_words(comparison), "caution" if few_seeds(comparison) else "note", TOPIC)
+def _seeds(differences: pd.DataFrame) -> Sentence:
+    return Sentence(seed_words(differences), "caution" if few_seeds(differences) else "note", TOPIC)
 
 
-def few_seeds(comparison: pd.DataFrame) -> bool:
+def few_seeds(differences: pd.DataFrame) -> bool:
     """Whether some generator was trained fewer than three times."""
-    return min(map(len, _families(comparison).values()), default=0) < SEEDS
+    return min(map(len, _families(differences).values()), default=0) < SEEDS
 
 
-def seed_words(comparison: pd.DataFrame) -> str:
+def seed_words(differences: pd.DataFrame) -> str:
     """What a difference between sets of images says, and does not say, about the ways of training."""
-    few = [name for name, runs in _families(comparison).items() if len(runs) < SEEDS]
+    few = [name for name, runs in _families(differences).items() if len(runs) < SEEDS]
     text = ("The intervals hold which patients and images were drawn, not another training run. Better and worse are "
             "said where they stand after Holm's correction over the groups, gaps and metrics of a comparison.")
     if not few:
@@ -153,6 +153,6 @@ def seed_words(comparison: pd.DataFrame) -> str:
     )
 
 
-def _families(comparison: pd.DataFrame) -> dict[str, list[str]]:
-    names = dict.fromkeys([*in_order(comparison["difference_to"]), *in_order(comparison["run"])])
+def _families(differences: pd.DataFrame) -> dict[str, list[str]]:
+    names = dict.fromkeys([*in_order(differences["difference_to"]), *in_order(differences["run"])])
     return by_mechanism([name for name in names if name and name not in REFERENCES])

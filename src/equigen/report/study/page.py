@@ -10,9 +10,9 @@ import pandas as pd
 
 from equigen import files
 from equigen.report.frames import (
-    comparison_frame,
     copies_frame,
     counts_frame,
+    differences_frame,
     fairness_frame,
     history_frame,
     power_frame,
@@ -25,8 +25,8 @@ from equigen.report.study.cards import dataset_card, model_card
 from equigen.report.study.content import Content
 from equigen.report.study.diagnosis import diagnosis_section
 from equigen.report.study.diagnosis_findings import fairness_sentences
-from equigen.report.study.differences import compared_section
-from equigen.report.study.differences_findings import comparison_sentences
+from equigen.report.study.differences import differences_section
+from equigen.report.study.differences_findings import difference_sentences
 from equigen.report.study.memorisation import memorisation_section
 from equigen.report.study.memorisation_findings import memorisation_sentences, power_sentences
 from equigen.report.study.privacy import notices, without_names, without_real_images
@@ -60,7 +60,7 @@ def write_report(
     warnings: Sequence[str] = (),
     timings: Mapping[str, float] | None = None,
     versions: Mapping[str, str] | None = None,
-    comparison: pd.DataFrame | None = None,
+    differences: pd.DataFrame | None = None,
     copies: Sequence[ClosePairs] = (),
     copies_table: pd.DataFrame | None = None,
     copy_power: pd.DataFrame | None = None,
@@ -98,7 +98,7 @@ def write_report(
     named = copies_table is not None and not copies_table.empty and not hidden
     warnings = [*warnings, *notices(grids, copies, named, blind=blind, phantom=phantom, hidden=hidden)]
     given = {
-        "counts": counts, "quality": quality, "fairness": fairness, "comparison": comparison, "copies": copies_table,
+        "counts": counts, "quality": quality, "fairness": fairness, "differences": differences, "copies": copies_table,
         "copy_power": copy_power,
     }  # fmt: skip
     tables = {name: _FRAMES[name](frame) for name, frame in given.items()}
@@ -132,14 +132,14 @@ def report(
     title: str = "equigen report",
     summary_facts: Mapping[str, str] | None = None,
     counts: pd.DataFrame | None = None,
-    comparison: pd.DataFrame | None = None,
+    differences: pd.DataFrame | None = None,
     **rest: Any,
 ) -> Path:
     """Write a report on a quality and a fairness table into ``path``; see ``write_report`` for the rest."""
     facts = summary_facts or {}
     return write_report(
         path, title=title, summary_facts=facts, counts=counts, quality=quality, fairness=fairness,
-        comparison=comparison, **rest,
+        differences=differences, **rest,
     )  # fmt: skip
 
 
@@ -147,7 +147,7 @@ _FRAMES: dict[str, Callable[[pd.DataFrame | None], pd.DataFrame]] = {
     "counts": counts_frame,
     "quality": quality_frame,
     "fairness": fairness_frame,
-    "comparison": comparison_frame,
+    "differences": differences_frame,
     "copies": copies_frame,
     "copy_power": power_frame,
 }
@@ -162,7 +162,7 @@ def _sentences(tables: Mapping[str, pd.DataFrame], screened: Mapping[str, pd.Dat
         *memorisation_sentences(quality),
         *power_sentences(tables["copy_power"]),
         *semantic_sentences(quality),
-        *comparison_sentences(tables["comparison"]),
+        *difference_sentences(tables["differences"]),
         *fairness_sentences(tables["fairness"]),
     ]
 
@@ -177,10 +177,10 @@ def _sections(content: Content) -> list[Section]:
         quality_section(content.quality),
         memorisation_section(content.quality, content.pairs, content.copies, content.copy_power),
         semantic_section(content.quality),
-        compared_section(content.comparison),
+        differences_section(content.differences),
         diagnosis_section(content.fairness),
         pages_section(content.pages),
-        reading_section(content.quality, content.fairness, content.comparison),
+        reading_section(content.quality, content.fairness, content.differences),
         settings_section(content.settings, content.versions, content.timings),
     ]
     return [section for section in sections if section is not None]

@@ -139,9 +139,9 @@ def _slug(text: str) -> str:
     return "".join(sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}" for sign in text)
 
 
-def reading_section(quality: pd.DataFrame, fairness: pd.DataFrame, comparison: pd.DataFrame) -> Section:
+def reading_section(quality: pd.DataFrame, fairness: pd.DataFrame, differences: pd.DataFrame) -> Section:
     """Which number to quote, definitions, what a number cannot support, and every note of the tables once."""
-    tables = {"quality": quality, "comparison": comparison, "fairness": fairness}
+    tables = {"quality": quality, "comparison": differences, "fairness": fairness}
     names = [name for frame in tables.values() for name in in_order(frame["metric"])]
     used = [metric(name) for name in dict.fromkeys(names)]
     ways = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}

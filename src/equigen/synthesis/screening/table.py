@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equigen.quality import (
     LEANS,
-    Draws,
+    GroupMeans,
     Question,
     Settings,
     clustered,
@@ -59,7 +59,7 @@ class Figure:
     metric: str
     values: Array
     patients: NDArray[Any] | None
-    draws: dict[str, Draws] = field(default_factory=dict)
+    draws: dict[str, GroupMeans] = field(default_factory=dict)
 
 
 def judged(frame: pd.DataFrame, verdicts: pd.DataFrame, patients: NDArray[Any] | None = None) -> Judged:
@@ -212,7 +212,7 @@ def _band(null: Array) -> Row:
     return {"null_low": low, "null_high": high}
 
 
-def _gap_row(head: Row, attribute: str, found: Draws) -> Row:
+def _gap_row(head: Row, attribute: str, found: GroupMeans) -> Row:
     """Largest less smallest value over the groups that are large enough, with its interval and chance band."""
     large = {group: cell for group, cell in found.cells.items() if cell.draws is not None}
     left_out = [f"without {group} (too small)" for group in found.cells if group not in large]

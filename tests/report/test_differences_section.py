@@ -9,8 +9,8 @@ from report_rows import NAN
 
 from equigen.errors import InputError
 from equigen.report import report
-from equigen.report.frames import comparison_frame
-from equigen.report.study.differences_findings import comparison_sentences, difference_verdict
+from equigen.report.frames import differences_frame
+from equigen.report.study.differences_findings import difference_sentences, difference_verdict
 
 
 def row(difference, low, high, metric="kd", attribute="*", group="*", **rest):
@@ -57,7 +57,7 @@ ROWS = [
 
 
 def said(*rows):
-    return [[s.tone, s.text, *s.parts] for s in comparison_sentences(comparison_frame(pd.DataFrame(rows)))]
+    return [[s.tone, s.text, *s.parts] for s in difference_sentences(differences_frame(pd.DataFrame(rows)))]
 
 
 def test_sentences_hold_the_numbers_and_their_verdicts():
@@ -87,7 +87,7 @@ def test_nothing_established_is_tagged_so():
 
 
 def test_section_has_forest_with_zero_table_and_verdicts(tmp_path):
-    text = report(path=tmp_path, comparison=pd.DataFrame(ROWS)).read_text()
+    text = report(path=tmp_path, differences=pd.DataFrame(ROWS)).read_text()
     section = re.search(r'<section id="compared".*?</section>', text, re.DOTALL)[0]
     assert "0: no difference</text>" in re.sub("<!--.*?-->", "", section)
     assert "difference in KD x 1000, below 0 is better" in section
@@ -102,7 +102,7 @@ def test_section_has_forest_with_zero_table_and_verdicts(tmp_path):
 
 
 def test_json_holds_the_comparison_without_nan(tmp_path):
-    report(path=tmp_path, comparison=pd.DataFrame(ROWS))
+    report(path=tmp_path, differences=pd.DataFrame(ROWS))
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
     assert data["comparison"]["columns"] == list(ROWS[0])
     assert data["comparison"]["rows"][0][6:12] == [0.17, 0.2, -0.03, -0.05, -0.01, None]
@@ -116,7 +116,7 @@ def test_no_comparison_no_section(tmp_path):
 
 def test_column_that_is_missing_is_named(tmp_path):
     with pytest.raises(InputError) as caught:
-        report(path=tmp_path / "x", comparison=pd.DataFrame(ROWS).drop(columns=["difference", "metric"]))
+        report(path=tmp_path / "x", differences=pd.DataFrame(ROWS).drop(columns=["difference", "metric"]))
     assert [problem.column for problem in caught.value.problems] == ["metric", "difference"]
 
 
@@ -126,7 +126,7 @@ def test_holes_and_hostile_text(tmp_path):
             row(0.1, 0.05, 0.2, **dict.fromkeys(["run", "difference_to", "encoder", "note"], bad), metric=bad,
                 attribute=bad, group=bad)]  # fmt: skip
     frame = pd.DataFrame(rows).assign(p_value=None)
-    text = report(path=tmp_path, comparison=frame).read_text()
+    text = report(path=tmp_path, differences=frame).read_text()
     assert "<script" not in text
     assert not re.findall(r"(?<![\w])(nan|NaN|inf|None|<NA>)(?![\w])", text.split("</style>")[1])
     assert '<td class="missing">not evaluated</td>' in text

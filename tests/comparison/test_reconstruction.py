@@ -1,4 +1,4 @@
-"""What the autoencoder alone costs in a contest, held against what evaluate says of the same images."""
+"""What the autoencoder alone costs in a comparison, held against what evaluate says of the same images."""
 
 from types import SimpleNamespace
 
@@ -7,11 +7,12 @@ import yaml
 
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
+from equigen.comparison import reconstruction as module
+from equigen.comparison.evaluation import Sample
 from equigen.comparison.measurement import held_out, measure
-from equigen.comparison.settings import ContestSettings
+from equigen.comparison.settings import ComparisonSettings
 from equigen.latents import load_autoencoder
-from equigen.quality import ImageSet, Sample, evaluate
-from equigen.study import contest_reconstruction as module
+from equigen.quality import ImageSet, evaluate
 
 ENCODER, SIZE = "efficientnet-lite0@64", 32
 
@@ -27,9 +28,9 @@ def cohort(tmp_path_factory) -> Cohort:
     return Cohort.read(folder / "cohort.yaml", show_progress=False)
 
 
-def settings(**rest) -> ContestSettings:
+def settings(**rest) -> ComparisonSettings:
     asked = {"groups": ["sex"], "encoder": ENCODER, "replicates": 40, "permutations": 40, **rest}
-    return ContestSettings.model_validate({"name": "c", "cohort": {}, "size": SIZE, "evaluate": asked})
+    return ComparisonSettings.model_validate({"name": "c", "cohort": {}, "size": SIZE, "evaluate": asked})
 
 
 def test_it_is_what_evaluate_says_of_the_same_images(cohort, tmp_path):

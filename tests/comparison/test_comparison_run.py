@@ -1,4 +1,4 @@
-"""A whole contest, its jobs run within this process: what it leaves, what it skips, what it does again."""
+"""A whole comparison, its jobs run within this process: what it leaves, what it skips, what it does again."""
 
 import copy
 import json
@@ -11,13 +11,15 @@ import pytest
 import yaml
 
 from equigen.cohort import Cohort
-from equigen.comparison.comparison import run_contest
+from equigen.comparison import checks as contest_check
+from equigen.comparison import comparison as module
+from equigen.comparison import job_process as contest_job
+from equigen.comparison import steps as contest_steps
+from equigen.comparison.comparison import run_comparison
 from equigen.comparison.runners.base import Handle
 from equigen.errors import EquigenError, InputError
 from equigen.files import write_parquet
 from equigen.quality import load_encoder
-from equigen.study import contest as module
-from equigen.study import contest_check, contest_job, contest_steps
 from equigen.study.checks import check_only
 from equigen.synthesis.guidance import Guidance
 from equigen.training import TrainSettings, train
@@ -32,8 +34,8 @@ COHORT = {
     "labels": {"glaucoma": {"kind": "binary", "column": "glaucoma", "levels": ["healthy", "glaucoma"]}},
     "attributes": {"sex": {"column": "sex", "levels": ["female", "male"]}},
 }
-CONTEST = {
-    "name": "tiny contest",
+COMPARISON = {
+    "name": "tiny comparison",
     "cohort": COHORT,
     "size": 32,
     "pretrain": {"images": 32, "snapshot_every": 16},
@@ -86,7 +88,7 @@ class Here:
 
 class Desk:
     def __init__(self, data, place):
-        self.place, self.out, self.values = place, place / "run", copy.deepcopy(CONTEST)
+        self.place, self.out, self.values = place, place / "run", copy.deepcopy(COMPARISON)
         self.values["cohort"]["table"] = str(data / "metadata.csv")
         self.values["cohort"]["image"]["root"] = str(data / "images")
 
@@ -98,7 +100,7 @@ class Desk:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "open_engine", lambda *_: Here())
             patch.setattr("torch.set_num_threads", lambda _count: None)
-            self.page = run_contest(self.place / "c.yaml", self.out, overrides, show=False)
+            self.page = run_comparison(self.place / "c.yaml", self.out, overrides, show=False)
         return Inline.ran
 
     def read(self, name) -> pd.DataFrame:
@@ -129,7 +131,7 @@ def copied(finished, phantom_folder, tmp_path) -> Desk:
     return desk
 
 
-def test_a_contest_ends_with_its_tables_and_a_page(finished):
+def test_a_comparison_ends_with_its_tables_and_a_page(finished):
     summary, seeds = finished.read("quality/contest.parquet"), finished.read("quality/contest_seeds.parquet")
     assert set(summary["mechanism"]) == {"none", "equal"} and set(seeds["seed"]) == {0, 1}
     overall = summary[(summary["figure"] == "overall") & (summary["mechanism"] == "equal")].iloc[0]
@@ -140,7 +142,7 @@ def test_a_contest_ends_with_its_tables_and_a_page(finished):
 
 
 def test_only_one_diagnosis_can_be_measured_and_nothing_is_trained_for_it(copied):
-    assert copied.run({"evaluate": {**CONTEST["evaluate"], "only": {"glaucoma": "healthy"}}, "curve": None}) == []
+    assert copied.run({"evaluate": {**COMPARISON["evaluate"], "only": {"glaucoma": "healthy"}}, "curve": None}) == []
     overall = copied.read("quality/contest.parquet").query("figure == 'overall'")
     assert overall["note"].str.contains("only glaucoma healthy: ").all()
     assert overall["note"].str.contains("too small: 29 patients").all()  # the healthy ones of the 53
@@ -202,7 +204,7 @@ def test_what_the_autoencoder_costs_is_measured_and_told(finished):
 
 
 def test_sets_can_be_measured_against_what_the_autoencoder_keeps_and_nothing_is_trained_for_it(copied, finished):
-    asked = {**CONTEST["evaluate"], "against": "reconstructions"}
+    asked = {**COMPARISON["evaluate"], "against": "reconstructions"}
     assert copied.run({"evaluate": asked}) == []
     page = copied.page.read_text()
     assert "as the autoencoder keeps them" in page and "through the autoencoder and back stand at" not in page
@@ -216,8 +218,8 @@ def test_sets_can_be_measured_against_what_the_autoencoder_keeps_and_nothing_is_
     contest_check.check_against("images", ["a", "b"], "c.yaml")
 
 
-def test_a_curve_may_have_sets_of_its_own_size_and_the_contest_keeps_its_own(copied, finished):
-    curve = {**CONTEST["curve"], "size": 70, "guidance": 2}
+def test_a_curve_may_have_sets_of_its_own_size_and_the_comparison_keeps_its_own(copied, finished):
+    curve = {**COMPARISON["curve"], "size": 70, "guidance": 2}
     assert set(copied.run({"curve": curve})) == {f"default/none-seed{seed}/curve" for seed in (0, 1)}
     for place in ("none-seed0/all@70-g2", "none-seed1/all@70-g2", "pretrained-seed0/snapshots/000000016/all@70-g2"):
         assert len(copied.read(f"synthetic/default/{place}/synthetic.parquet")) == 70
@@ -297,7 +299,8 @@ def test_a_training_that_train_itself_began_is_taken_over_and_gives_the_same(cop
         pass
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["equigen.training.class_conditional"], "_export", lambda *_: (_ for _ in ()).throw(Cut()))
+        module = sys.modules["equigen.training.class_conditional"]
+        patch.setattr(module, "_export", lambda *_: (_ for _ in ()).throw(Cut()))
         settings = TrainSettings(**finished.settings("default/pretrained-seed0"))
         with pytest.raises(Cut):
             train(Cohort.load(copied.out / "cohort"), settings=settings, out=place, latents=copied.out / "latents",

@@ -12,13 +12,14 @@ from types import SimpleNamespace
 import pytest
 
 from equigen.comparison.job_process import end_with_parent
+from equigen.comparison.runners import cluster as jobs_cluster
+from equigen.comparison.runners import local as jobs_local
 from equigen.comparison.runners.base import Job, run_jobs
 from equigen.comparison.runners.cluster import check_engine, open_engine
 from equigen.comparison.runners.local import LocalEngine, execute
 from equigen.comparison.runners.progress import board, summary, time_left
 from equigen.errors import EquigenError, InputError
 from equigen.files import read_json
-from equigen.study import jobs_cluster, jobs_local
 
 
 class Quiet:

@@ -1,4 +1,4 @@
-"""A contest of a base: every mechanism goes on from its own pretraining, by LoRA and in full; nothing is done twice."""
+"""A comparison of a base: every mechanism goes on from its own pretraining, by LoRA and in full, no work twice."""
 
 import copy
 import json
@@ -7,14 +7,14 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_contest_run import Desk
+from test_comparison_run import Desk
 from tiny_pipelines import tiny_sd
 
 from equigen.cohort import Cohort
+from equigen.comparison import comparison as module
+from equigen.comparison import context as contest_bench
 from equigen.diffusion import open_any_generator
 from equigen.errors import InputError
-from equigen.study import contest as module
-from equigen.study import contest_bench
 
 MEMBERS = [f"{setting}/{name}-seed0" for setting in ("lora", "whole") for name in ("pretrained", "none", "equal")]
 LORA = "pytorch_lora_weights.safetensors"
@@ -37,7 +37,7 @@ def text_desk(data, place):
 @pytest.fixture(scope="module")
 def done(phantom_folder, tmp_path_factory):
     """Run to its end once. Read only."""
-    desk = text_desk(phantom_folder, tmp_path_factory.mktemp("text-contest"))
+    desk = text_desk(phantom_folder, tmp_path_factory.mktemp("text-comparison"))
     assert set(desk.run()) == {"latents", *MEMBERS}
     return desk
 

@@ -1,4 +1,4 @@
-"""A contest's page: its verdict says what the table supports and no more; it stands alone and hides no hole."""
+"""A comparison's page: its verdict says what the table supports and no more; it stands alone and hides no hole."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from test_report import read
 from equigen.errors import InputError
 from equigen.report.comparison.autoencoder import autoencoder_sentences
 from equigen.report.comparison.convergence import convergence_sentences, curve_section
-from equigen.report.comparison.findings import contest_sentences
-from equigen.report.comparison.page import Calibrated, write_contest_page
+from equigen.report.comparison.findings import comparison_sentences
+from equigen.report.comparison.page import Calibrated, write_comparison_page
 from equigen.report.comparison.sections import table_section
 from equigen.report.comparison.view import judged, views
 
@@ -69,7 +69,7 @@ def seeds_of(summary):
 
 
 def said(summary):
-    return [(own.tone, own.text, *own.parts) for own in contest_sentences(summary, "none")]
+    return [(own.tone, own.text, *own.parts) for own in comparison_sentences(summary, "none")]
 
 
 def test_the_verdict_names_who_narrows_which_gap_by_how_much_and_at_what_cost():
@@ -154,7 +154,7 @@ def test_views_split_by_setting_plan_and_metric_and_order_guidance():
     assert (first.title, second.title) == ("plan match", "plan balanced")
     assert first.guidances == ["1", "2", "10", "common"]
     assert first.groups("age") == ["young", "old"]
-    assert {own.topic for own in contest_sentences(both, "none")} == {
+    assert {own.topic for own in comparison_sentences(both, "none")} == {
         "Verdict", "Verdict: plan match", "Verdict: plan balanced"}  # fmt: skip
 
 
@@ -186,15 +186,15 @@ CHOSEN = {"attribute": "age", "groups": {"young": 1.25}, "common": 1.75, "defaul
 
 def write(folder, summary=None, **rest):
     given = table() if summary is None else summary
-    contest = SimpleNamespace(summary=given, seeds=seeds_of(given))
+    comparison = SimpleNamespace(summary=given, seeds=seeds_of(given))
     options = {
-        "title": "A <b>contest", "facts": {"Cohort": "phantoms & co"}, "curve": CURVE, "curve_change": CHANGE,
+        "title": "A <b>comparison", "facts": {"Cohort": "phantoms & co"}, "curve": CURVE, "curve_change": CHANGE,
         "reconstruction": ALONE, "phantom": True,
         "calibrations": [Calibrated("none, seed 0", CHOSEN, GAIN), Calibrated("none, seed 1", {**CHOSEN, "groups": {
             "young": 1.5, "old": 2.5}})], "settings": {"seeds": [0, 1, 2]}, "versions": {"equigen": "0.1.0"},
         "timings": {"train": 3.0}, "warnings": ["one <i>image"],
     } | rest  # fmt: skip
-    return write_contest_page(folder, contest, **options)
+    return write_comparison_page(folder, comparison, **options)
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,7 @@ def test_the_page_stands_alone_and_lets_no_text_become_markup(page):
     assert not re.findall(r"https?://|@import|url\((?!#)|<script", text)
     assert len(reader.ids) == len(set(reader.ids))
     assert {link[1:] for link in reader.links} <= set(reader.ids)
-    assert "A &lt;b&gt;contest" in text
+    assert "A &lt;b&gt;comparison" in text
     assert "one &lt;i&gt;image" in text
     assert "not about patients" in text
     assert not re.findall(r"(?<![\w])(nan|NaN|inf|None|<NA>)(?![\w])", " ".join(reader.text))

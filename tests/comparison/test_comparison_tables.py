@@ -1,4 +1,4 @@
-"""A contest: the same numbers as an evaluation, means and differences over seeds by hand, patients shared by all."""
+"""A comparison: the same numbers as an evaluation, means and differences over seeds by hand, patients shared by all."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import pytest
 from quality_images import ColourEncoder, make_images
 from scipy import stats
 
+from equigen.comparison.evaluation import ComparisonResult, Sample, evaluate_comparison
 from equigen.comparison.tables import ONE_SEED, SEED_COLUMNS, SUMMARY_COLUMNS
 from equigen.errors import InputError
-from equigen.quality import Contest, ImageSet, Sample, evaluate_sets, kernel, measure_contest
+from equigen.quality import ImageSet, evaluate_sets
+from equigen.quality.metrics import kernel
 from equigen.seeds import numpy_generator
 
 SHIFTS = {"none": 0.2, "fair": 0.05, "same": 0.2}
@@ -32,12 +34,12 @@ def sample(mechanism: str, seed: int, guidance=1.0, plan: str = "match", **rest)
 
 
 @pytest.fixture(scope="module")
-def contest() -> Contest:
+def comparison() -> ComparisonResult:
     samples = [sample(name, seed) for name in SHIFTS for seed in range(3)]
     samples += [sample("none", seed, how) for how in ("common", "calibrated") for seed in range(3)]
     samples += [sample("fair", seed, "calibrated") for seed in range(2)]
     samples += [sample("fair", 0, 2.5, plan="other")]
-    return measure_contest(REAL, samples, **FAST)
+    return evaluate_comparison(REAL, samples, **FAST)
 
 
 def pick(table: pd.DataFrame, **where) -> pd.Series:
@@ -46,33 +48,35 @@ def pick(table: pd.DataFrame, **where) -> pd.Series:
     return found.iloc[0]
 
 
-def row(contest: Contest, mechanism: str, figure: str, guidance: str = "1", plan: str = "match") -> pd.Series:
-    return pick(contest.summary, mechanism=mechanism, figure=figure, guidance=guidance, plan=plan)
+def row(
+    comparison: ComparisonResult, mechanism: str, figure: str, guidance: str = "1", plan: str = "match"
+) -> pd.Series:
+    return pick(comparison.summary, mechanism=mechanism, figure=figure, guidance=guidance, plan=plan)
 
 
-def values(contest: Contest, mechanism: str, figure: str, guidance: str = "1") -> np.ndarray:
-    own = contest.seeds.query("mechanism == @mechanism and figure == @figure and guidance == @guidance")
+def values(comparison: ComparisonResult, mechanism: str, figure: str, guidance: str = "1") -> np.ndarray:
+    own = comparison.seeds.query("mechanism == @mechanism and figure == @figure and guidance == @guidance")
     return own[own.plan == "match"].estimate.to_numpy()
 
 
-def test_figures_are_the_excesses_of_an_evaluation(contest):
-    assert list(contest.seeds.columns) == SEED_COLUMNS
+def test_figures_are_the_excesses_of_an_evaluation(comparison):
+    assert list(comparison.seeds.columns) == SEED_COLUMNS
     sets = {f"{name}-{seed}": made(name, seed) for name in ("none", "fair") for seed in range(2)}
     other = evaluate_sets(REAL, sets, encoder=ColourEncoder(), metrics=["kd"], replicates=20, repeats=2,
                           min_patients=20, show=False).quality
     for name, seed in (("none", 0), ("none", 1), ("fair", 0), ("fair", 1)):
         excess = {group: pick(other, run=f"{name}-{seed}", group=group).excess for group in ("*", "a", "b")}
-        own = {figure: values(contest, name, figure)[seed] for figure in ("overall", "a", "b", "worst", "gap")}
+        own = {figure: values(comparison, name, figure)[seed] for figure in ("overall", "a", "b", "worst", "gap")}
         assert [own["overall"], own["a"], own["b"]] == pytest.approx(list(excess.values()), abs=1e-9)
         assert own["worst"] == pytest.approx(max(excess["a"], excess["b"]), abs=1e-9)
         assert own["gap"] == pytest.approx(abs(excess["a"] - excess["b"]), abs=1e-9)
 
 
-def test_means_seed_intervals_and_paired_differences_by_hand(contest):
-    assert list(contest.summary.columns) == SUMMARY_COLUMNS
+def test_means_seed_intervals_and_paired_differences_by_hand(comparison):
+    assert list(comparison.summary.columns) == SUMMARY_COLUMNS
     for figure in ("overall", "a", "worst", "gap"):
-        mine, theirs = values(contest, "fair", figure), values(contest, "none", figure)
-        found = row(contest, "fair", figure)
+        mine, theirs = values(comparison, "fair", figure), values(comparison, "none", figure)
+        found = row(comparison, "fair", figure)
         half = stats.t.ppf(0.975, 2) * mine.std(ddof=1) / np.sqrt(3)
         assert (found.seeds, found.estimate) == (3, pytest.approx(mine.mean()))
         assert [found.seed_low, found.seed_high] == pytest.approx([mine.mean() - half, mine.mean() + half])
@@ -80,31 +84,31 @@ def test_means_seed_intervals_and_paired_differences_by_hand(contest):
         assert found.reference == "none at guidance 1"
         assert found.difference_low < found.difference < found.difference_high
         assert found.ci_high - found.ci_low >= found.patient_high - found.patient_low
-    gap = row(contest, "fair", "gap")
+    gap = row(comparison, "fair", "gap")
     assert gap.difference_high < 0
     assert gap.p_holm == pytest.approx(2 * gap.p_value)  # the smaller of two
-    assert "worst group: a" in row(contest, "none", "worst").note
+    assert "worst group: a" in row(comparison, "none", "worst").note
 
 
-def test_the_gap_of_means_by_hand(contest):
+def test_the_gap_of_means_by_hand(comparison):
     """Groups of the means over seeds; its difference is that of the two gaps, each between its own two groups."""
     for name, guidance in (("none", "1"), ("fair", "1"), ("none", "calibrated")):
-        means = [values(contest, name, group, guidance).mean() for group in ("a", "b")]
-        found = row(contest, name, "gap_of_means", guidance)
+        means = [values(comparison, name, group, guidance).mean() for group in ("a", "b")]
+        found = row(comparison, name, "gap_of_means", guidance)
         assert (found.seeds, found.estimate) == (3, pytest.approx(np.ptp(means)))
-        apart = values(contest, name, "a", guidance) - values(contest, name, "b", guidance)
+        apart = values(comparison, name, "a", guidance) - values(comparison, name, "b", guidance)
         half = stats.t.ppf(0.975, 2) * apart.std(ddof=1) / np.sqrt(3)
         assert found.seed_high - found.estimate == pytest.approx(half)
-        assert found.estimate <= row(contest, name, "gap", guidance).estimate + 1e-12  # a mean of gaps is no smaller
-        assert 0 < found.null_gap < row(contest, name, "gap", guidance).null_gap
-    fair, none = row(contest, "fair", "gap_of_means"), row(contest, "none", "gap_of_means")
+        assert found.estimate <= row(comparison, name, "gap", guidance).estimate + 1e-12  # a mean of gaps is no smaller
+        assert 0 < found.null_gap < row(comparison, name, "gap", guidance).null_gap
+    fair, none = row(comparison, "fair", "gap_of_means"), row(comparison, "none", "gap_of_means")
     assert fair.difference == pytest.approx(fair.estimate - none.estimate)
     assert none.reference == ""
     assert np.isnan(none.difference)
-    copy = row(contest, "same", "gap_of_means")
+    copy = row(comparison, "same", "gap_of_means")
     assert (copy.difference, copy.p_value) == (0, 1)
-    partial = row(contest, "fair", "gap_of_means", "calibrated")  # seed 2 is missing: both sides without it
-    means = [[values(contest, name, group, how)[:2].mean() for group in ("a", "b")]
+    partial = row(comparison, "fair", "gap_of_means", "calibrated")  # seed 2 is missing: both sides without it
+    means = [[values(comparison, name, group, how)[:2].mean() for group in ("a", "b")]
              for name, how in (("fair", "calibrated"), ("none", "common"))]
     assert partial.difference == pytest.approx(np.ptp(means[0]) - np.ptp(means[1]))
 
@@ -116,32 +120,32 @@ def test_seeds_that_err_in_turn_have_gaps_and_no_gap_of_means():
         mine = (images.frame["attr.sex"] == group).to_numpy()
         return ImageSet(images.frame, np.where(mine[:, None, None, None], images.pixels // 2, images.pixels))
     sets = [Sample("default", "none", seed, "match", 1.0, leaning(group, seed)) for seed, group in enumerate("ab")]
-    table = measure_contest(REAL, sets, **FAST).summary
+    table = evaluate_comparison(REAL, sets, **FAST).summary
     gap, means = (pick(table, figure=figure) for figure in ("gap", "gap_of_means"))
     assert means.estimate < 0.5 * gap.estimate
 
 
-def test_the_reference_and_its_copy(contest):
-    own, copy = row(contest, "none", "gap"), row(contest, "same", "gap")
+def test_the_reference_and_its_copy(comparison):
+    own, copy = row(comparison, "none", "gap"), row(comparison, "same", "gap")
     assert own.reference == ""
     assert np.isnan(own.difference)
     assert (copy.difference, copy.difference_low, copy.difference_high, copy.p_value) == (0, 0, 0, 1)
     assert copy.estimate == own.estimate
 
 
-def test_a_calibrated_sample_is_held_against_the_common_guidance(contest):
-    own = row(contest, "none", "gap", "calibrated")
+def test_a_calibrated_sample_is_held_against_the_common_guidance(comparison):
+    own = row(comparison, "none", "gap", "calibrated")
     assert own.reference == "none at the common guidance"
-    paired = values(contest, "none", "gap", "calibrated") - values(contest, "none", "gap", "common")
+    paired = values(comparison, "none", "gap", "calibrated") - values(comparison, "none", "gap", "common")
     assert own.difference == pytest.approx(paired.mean())
-    fair = row(contest, "fair", "overall", "calibrated")
-    pairs = values(contest, "fair", "overall", "calibrated") - values(contest, "none", "overall", "common")[:2]
+    fair = row(comparison, "fair", "overall", "calibrated")
+    pairs = values(comparison, "fair", "overall", "calibrated") - values(comparison, "none", "overall", "common")[:2]
     assert fair.difference == pytest.approx(pairs.mean())
     assert "difference without seed 2, which one of the two lacks" in fair.note
 
 
-def test_one_seed_and_no_reference_have_words_and_no_joint_interval(contest):
-    own = row(contest, "fair", "overall", "2.5", "other")
+def test_one_seed_and_no_reference_have_words_and_no_joint_interval(comparison):
+    own = row(comparison, "fair", "overall", "2.5", "other")
     assert ONE_SEED in own.note
     assert "no difference: none at guidance 2.5 was not measured" in own.note
     assert own.patient_low < own.estimate < own.patient_high
@@ -163,7 +167,7 @@ def test_only_real_patients_are_resampled_and_all_samples_share_the_draws():
         w = np.bincount(rng.integers(0, size, size), minlength=size)[owner].astype(float)
         among = w @ (kernels[0] * apart) @ w / (w @ apart @ w)
         draws.append(among + own - 2 * (w @ kernels[1].mean(axis=1)) / w.sum())
-    found = pick(measure_contest(REAL, [sample("none", 0)], **FAST).summary, figure="overall")
+    found = pick(evaluate_comparison(REAL, [sample("none", 0)], **FAST).summary, figure="overall")
     half = stats.t.ppf(0.975, size - 1) * np.std(draws, ddof=1)
     assert found.patient_high - found.estimate == pytest.approx(half, rel=1e-3)
 
@@ -172,27 +176,27 @@ def test_the_chance_gap_is_what_a_fair_generator_shows():
     real = make_images(160, 1)
     fair = [make_images(60, 300 + seed, per_patient=1) for seed in range(10)]
     sets = [Sample("default", "none", seed, "match", 1.0, images) for seed, images in enumerate(fair)]
-    found = pick(measure_contest(real, sets, **FAST).summary, figure="gap")
+    found = pick(evaluate_comparison(real, sets, **FAST).summary, figure="gap")
     assert found.null_gap == pytest.approx(found.estimate, rel=0.5)
     assert "above 0 by chance alone" in found.note
-    assert np.isnan(pick(measure_contest(real, sets[:1], **FAST).summary, figure="worst").null_gap)
+    assert np.isnan(pick(evaluate_comparison(real, sets[:1], **FAST).summary, figure="worst").null_gap)
 
 
 def test_samples_of_a_plan_share_one_n_and_plans_do_not():
     few = [sample("none", 0), sample("fair", 0, count=30), sample("none", 0, plan="other")]
-    table = measure_contest(REAL, few, **{**FAST, "min_patients": 8}).summary
+    table = evaluate_comparison(REAL, few, **{**FAST, "min_patients": 8}).summary
     assert table[table.plan == "match"].n.nunique() == 1
     assert table[table.plan == "match"].n.iloc[0] < table[table.plan == "other"].n.iloc[0]
 
 
 def test_small_groups_have_words_and_leave_worst_and_gap_without_a_number():
     levels = {"sex": ["a", "b", "nobody"]}
-    three = measure_contest(ImageSet(REAL.frame, REAL.pixels, levels), [sample("none", 0)], **FAST)
+    three = evaluate_comparison(ImageSet(REAL.frame, REAL.pixels, levels), [sample("none", 0)], **FAST)
     empty = pick(three.summary, figure="nobody")
     assert np.isnan(empty.estimate)
     assert empty.note == "too small: 0 patients"
     assert "without nobody (too small: 0 patients)" in pick(three.summary, figure="gap").note
-    lone = measure_contest(make_images(160, 0, odds=[0.95, 0.05]), [sample("none", 0)], **FAST)
+    lone = evaluate_comparison(make_images(160, 0, odds=[0.95, 0.05]), [sample("none", 0)], **FAST)
     gap = pick(lone.summary, figure="gap")
     assert np.isnan(gap.estimate)
     assert gap.seeds == 0
@@ -200,7 +204,7 @@ def test_small_groups_have_words_and_leave_worst_and_gap_without_a_number():
 
 
 def test_a_metric_of_which_more_is_better_takes_the_smallest_for_the_worst():
-    table = measure_contest(REAL, [sample("none", 0)], **{**FAST, "metrics": ["kd", "precision"]}).seeds
+    table = evaluate_comparison(REAL, [sample("none", 0)], **{**FAST, "metrics": ["kd", "precision"]}).seeds
     own = table[table.metric == "precision"].set_index("figure").estimate
     assert own["worst"] == min(own["a"], own["b"]) < max(own["a"], own["b"])
     assert own["gap"] == pytest.approx(abs(own["a"] - own["b"]))
@@ -212,38 +216,38 @@ def test_the_real_kernel_is_computed_once_and_features_are_kept(tmp_path, monkey
     monkeypatch.setattr(kernel, "_mean", lambda a, b, shift: (calls.append(a is b), plain(a, b, shift))[1])
     samples = [sample(name, seed) for name in ("none", "fair") for seed in range(2)]
     options = {**FAST, "encoder": network, "cache_dir": tmp_path}
-    first = measure_contest(REAL, samples, **options)
+    first = evaluate_comparison(REAL, samples, **options)
     cells = 3  # all, a and b; each: real with real once, then two more a sample
     assert len(calls) == cells * (1 + 2 * len(samples))
     assert network.seen == len(REAL) + sum(len(own.source) for own in samples)
-    again = measure_contest(REAL, samples, **options)
+    again = evaluate_comparison(REAL, samples, **options)
     assert network.seen == len(REAL) + sum(len(own.source) for own in samples)
     pd.testing.assert_frame_equal(first.summary, again.summary, check_exact=True)
 
 
 def test_samples_side_by_side_and_features_of_their_own_change_nothing(tmp_path):
     samples = [sample(name, seed) for name in ("none", "fair") for seed in range(2)]
-    alone = measure_contest(REAL, samples, **FAST)
+    alone = evaluate_comparison(REAL, samples, **FAST)
     own = [replace(item, features=tmp_path / str(place)) for place, item in enumerate(samples)]
-    together = measure_contest(REAL, own, workers=3, **FAST)
+    together = evaluate_comparison(REAL, own, workers=3, **FAST)
     pd.testing.assert_frame_equal(together.summary, alone.summary)
     network = ColourEncoder()
-    measure_contest(REAL, own, **{**FAST, "encoder": network})
+    evaluate_comparison(REAL, own, **{**FAST, "encoder": network})
     assert network.seen == len(REAL)  # the samples' features are those that the first measurement left
 
 
 def test_what_screening_left_out_of_each_sample_is_noted():
     samples = [replace(own, source=replace(own.source, remark=remark))
                for own, remark in ((sample("none", 0), ""), (sample("fair", 0), "7 of 67 images were refused"))]
-    notes = measure_contest(REAL, samples, **FAST).summary["note"]
+    notes = evaluate_comparison(REAL, samples, **FAST).summary["note"]
     assert notes.str.contains(f"{samples[1].name}: 7 of 67 images were refused", regex=False).any()
 
 
-def test_tables_survive_a_file(contest, tmp_path):
-    contest.write(tmp_path)
-    again = Contest.read(tmp_path)
-    pd.testing.assert_frame_equal(again.summary, contest.summary, check_exact=True)
-    pd.testing.assert_frame_equal(again.seeds, contest.seeds, check_exact=True)
+def test_tables_survive_a_file(comparison, tmp_path):
+    comparison.write(tmp_path)
+    again = ComparisonResult.read(tmp_path)
+    pd.testing.assert_frame_equal(again.summary, comparison.summary, check_exact=True)
+    pd.testing.assert_frame_equal(again.seeds, comparison.seeds, check_exact=True)
 
 
 def test_bad_input_is_named_before_any_work():
@@ -256,10 +260,10 @@ def test_bad_input_is_named_before_any_work():
         ([sample("none", 0, 0.0)], "guidance is 0.0"),
     ):
         with pytest.raises(InputError, match=words):
-            measure_contest(REAL, samples, **FAST)
+            evaluate_comparison(REAL, samples, **FAST)
     with pytest.raises(InputError, match="no attribute 'age'"):
-        measure_contest(REAL, [good], ["age"], **FAST)
+        evaluate_comparison(REAL, [good], ["age"], **FAST)
     with pytest.raises(InputError, match="needs training images"):
-        measure_contest(REAL, [good], **{**FAST, "metrics": ["mifid"]})
+        evaluate_comparison(REAL, [good], **{**FAST, "metrics": ["mifid"]})
     with pytest.raises(InputError, match="replicates is 3"):
-        measure_contest(REAL, [good], **{**FAST, "permutations": 3})
+        evaluate_comparison(REAL, [good], **{**FAST, "permutations": 3})

@@ -7,7 +7,7 @@ from PIL import Image
 from quality_images import ColourEncoder, make_images
 
 from equigen.errors import InputError
-from equigen.quality import COMPARISON_COLUMNS, COPIES_COLUMNS, ImageSet, evaluate, evaluate_sets
+from equigen.quality import COPIES_COLUMNS, DIFFERENCES_COLUMNS, ImageSet, evaluate, evaluate_sets
 
 FAST = {"replicates": 60, "repeats": 2, "show": False, "min_patients": 20, "encoder": ColourEncoder(),
         "metrics": ["fd", "kd", "is"]}
@@ -28,7 +28,7 @@ def pick(table: pd.DataFrame, **where: str) -> pd.Series:
 
 
 def test_a_set_does_not_differ_from_itself(result):
-    own = result.comparison.query("run == 'same' and difference_to == 'good'")
+    own = result.differences.query("run == 'same' and difference_to == 'good'")
     assert len(own) == 3 * 5
     assert (own.difference == 0).all()
     assert (own.ci_low == 0).all()
@@ -37,10 +37,10 @@ def test_a_set_does_not_differ_from_itself(result):
 
 
 def test_a_worse_set_is_worse_beyond_its_interval(result):
-    assert list(result.comparison.columns) == COMPARISON_COLUMNS
+    assert list(result.differences.columns) == DIFFERENCES_COLUMNS
     for metric in ("fd", "kd"):
         for group in ("*", "a", "b", "es"):
-            row = pick(result.comparison, run="bad", difference_to="good", metric=metric, group=group)
+            row = pick(result.differences, run="bad", difference_to="good", metric=metric, group=group)
             assert row.ci_low > 0
             assert row.p_value == pytest.approx(2 / 61)
             values = [pick(result.quality, run=run, metric=metric, group=group).estimate for run in ("bad", "good")]
@@ -53,7 +53,7 @@ def test_pairing_makes_differences_surer_than_their_parts():
     sets = {name: ImageSet(made.frame, np.clip(made.pixels.astype(int) + by, 0, 255).astype(np.uint8))
             for name, by in (("bad", 40), ("worse", 43))}
     found = evaluate_sets(real, sets, **FAST)
-    row = pick(found.comparison, run="worse", metric="kd", group="*")
+    row = pick(found.differences, run="worse", metric="kd", group="*")
     errors = [pick(found.quality, run=run, metric="kd", group="*").standard_error for run in sets]
     assert (row.ci_high - row.ci_low) / 3.92 < 0.5 * np.hypot(*errors)
 
@@ -65,7 +65,7 @@ def test_all_sets_share_one_n_and_one_set_alone_has_no_comparison(result):
     alone = evaluate_sets(real, {"many": make_images(200, 1, per_patient=1)}, **FAST)
     assert both.quality.matched_n.nunique() == 1
     assert both.quality.matched_n.iloc[0] < alone.quality.matched_n.iloc[0]
-    assert alone.comparison.empty
+    assert alone.differences.empty
     assert list(alone.copies.columns) == [*COPIES_COLUMNS, "attr.sex"]
     pd.testing.assert_frame_equal(
         alone.quality, evaluate(real, make_images(200, 1, per_patient=1), run="many", **FAST))

@@ -9,13 +9,13 @@ import yaml
 from equigen.comparison.checks import as_study, check_names_early, trainings
 from equigen.comparison.jobs import Plan, calibrated_sets, sets_of
 from equigen.comparison.paths import Member, Places
-from equigen.comparison.settings import read_contest
+from equigen.comparison.settings import read_comparison
 from equigen.comparison.steps import Bench
 from equigen.errors import InputError
 from equigen.files import read_json
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-CONTESTS = [file.stem for file in sorted(EXAMPLES.glob("compare-*.yaml")) if "mechanisms:" in file.read_text()]
+COMPARISONS = [file.stem for file in sorted(EXAMPLES.glob("compare-*.yaml")) if "mechanisms:" in file.read_text()]
 SMALL = {
     "name": "c", "phantom": {"images": 60}, "size": 32, "seeds": [0, 4],
     "train": {"preset": "tiny", "images": 64, "batch": 16, "learning_rate": 0.001},
@@ -29,7 +29,7 @@ SMALL = {
 def read(tmp_path, changes=None, overrides=None):
     values = {**copy.deepcopy(SMALL), **(changes or {})}
     (tmp_path / "c.yaml").write_text(yaml.safe_dump(values, sort_keys=False))
-    return read_contest(tmp_path / "c.yaml", overrides)
+    return read_comparison(tmp_path / "c.yaml", overrides)
 
 
 def test_mechanisms_go_on_from_a_plain_pretraining_of_their_seed_with_other_noise(tmp_path):
@@ -157,10 +157,10 @@ def test_jobs_are_one_a_generator_behind_its_pretraining_with_sets_at_every_guid
     assert not jobs["latents"].done() and not jobs["default/none-seed0"].done()
 
 
-@pytest.mark.parametrize("name", CONTESTS)
+@pytest.mark.parametrize("name", COMPARISONS)
 def test_the_examples_are_in_order(tmp_path, name):
-    assert len(CONTESTS) >= 4
-    settings = read_contest(EXAMPLES / f"{name}.yaml")
+    assert len(COMPARISONS) >= 4
+    settings = read_comparison(EXAMPLES / f"{name}.yaml")
     runs = trainings(settings, Places(tmp_path), EXAMPLES, name)
     check_names_early(settings, EXAMPLES, name)
     assert len(runs) == 3 * (1 + len(settings.mechanisms)) and settings.calibrate and settings.curve
