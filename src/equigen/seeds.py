@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, purpose: str, index: int = 0) -> int:
@@ -21,4 +24,6 @@ def numpy_generator(seed: int, purpose: str, index: int = 0) -> np.random.Genera
 
 def torch_generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     """A CPU torch generator of its own for one purpose and index."""
+    import torch  # here, so that reading a cohort and auditing load no torch
+
     return torch.Generator().manual_seed(derive(seed, purpose, index))
