@@ -21,7 +21,7 @@ from equigen.comparison.evaluation import Sample
 from equigen.comparison.jobs import Plan
 from equigen.comparison.learning_curve import FILES as CURVE
 from equigen.comparison.learning_curve import Curve, curve_samples, measure_curve
-from equigen.comparison.measurement import calibrations, held_out, measure, samples
+from equigen.comparison.measurement import calibrations, test_images, measure, samples
 from equigen.comparison.paths import Member, Places
 from equigen.comparison.reconstruction import FILE, measure_reconstruction, reconstructions
 from equigen.comparison.runners.base import run_jobs
@@ -73,7 +73,7 @@ class Comparison(Study):
     def _real(self) -> ImageSet:
         """The images that all sets are measured against."""
         if self.chosen.evaluate.against == "images":
-            return held_out(self.cohort)
+            return test_images(self.cohort)
         return reconstructions(self.chosen, self.cohort, next(iter(self.opened.values())))
 
     def _coders(self) -> None:

@@ -34,8 +34,8 @@ def sample_of(places: Places, member: Member, name: str, plan: str, guidance: Gu
                   places.out / stage, places.out / places.features(stage))
 
 
-def held_out(cohort: Cohort) -> ImageSet:
-    """The in-distribution test images."""
+def test_images(cohort: Cohort) -> ImageSet:
+    """Return the in-distribution test images, with which every set is compared."""
     part = cohort.split("test", domain="id")
     levels = {name: list(spec.levels) for name, spec in cohort.attributes.items()}
     return ImageSet(part.frame.reset_index(drop=True), levels=levels)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from equigen.cohort import Cohort
 from equigen.comparison.evaluation import ComparisonResult, Sample
-from equigen.comparison.measurement import held_out, measure
+from equigen.comparison.measurement import test_images, measure
 from equigen.comparison.settings import ComparisonSettings
 from equigen.latents import Autoencoder
 from equigen.quality import ImageSet, join, whole_patients, within
@@ -51,7 +51,7 @@ def measure_reconstruction(
         first.setdefault(coder.hash, setting)
     samples = [Sample(setting, RECONSTRUCTION, 0, "held-out images", 1.0,
                       reconstructions(settings, cohort, coders[setting])) for setting in first.values()]  # fmt: skip
-    rows = _rows(measure(settings, held_out(cohort), samples, cache, show))
+    rows = _rows(measure(settings, test_images(cohort), samples, cache, show))
     tables = [rows[rows["setting"] == first[coder.hash]].assign(setting=setting) for setting, coder in coders.items()]
     return pd.concat(tables, ignore_index=True)
 
@@ -63,7 +63,7 @@ def reconstructions(settings: ComparisonSettings, cohort: Cohort, coder: Autoenc
 
 def _drawn(settings: ComparisonSettings, cohort: Cohort) -> ImageSet:
     """Held-out images that are measured, no more than a cell may have."""
-    images = within({"real": held_out(cohort)}, settings.evaluate.only)["real"]
+    images = within({"real": test_images(cohort)}, settings.evaluate.only)["real"]
     rng = numpy_generator(0, "contest/reconstruction")
     drawn = images.take(whole_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
     fewer = f"{len(drawn):,} of {len(images):,} real images, drawn by patient" if len(drawn) < len(images) else ""

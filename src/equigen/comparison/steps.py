@@ -144,8 +144,8 @@ def _calibrate(bench: Bench, step: Step) -> None:
     """Tune guidance on validation images of the training domain; the comparison itself measures what it gains."""
 
     def tune(out: Path) -> None:
-        held_out = bench.cohort.split("val", domain="id")
-        calibrate(step["generator"], held_out, None, out=out, seed=step["seed"], **step["settings"])
+        validation_images = bench.cohort.split("val", domain="id")
+        calibrate(step["generator"], validation_images, None, out=out, seed=step["seed"], **step["settings"])
 
     stages = Stages(bench.out)
     inputs = _calibration_inputs(bench, step)

@@ -13,7 +13,7 @@ from equigen.equity import Groups, build, group_losses, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import Only, has, level_faults, load_encoder, told
-from equigen.study.judges import check_readers
+from equigen.study.judges import check_judges
 from equigen.study.settings import StudySettings, check_keys
 from equigen.study.settings_errors import at
 from equigen.study.starting_points import check_starts, placed, planned
@@ -154,10 +154,10 @@ def _check_probe(chosen: TrainSettings, cohort: Cohort) -> None:
 
     It refuses a probe that cannot steer it; without this a study would learn so after hours of other trainings.
     """
-    held_out, groups = cohort.split("val", domain="id"), groups_of(cohort)
+    validation, groups = cohort.split("val", domain="id"), groups_of(cohort)
     if not groups.names:
         return
-    index = torch.stack([torch.from_numpy(held_out.groups(name)) for name in groups.attributes], dim=1)
+    index = torch.stack([torch.from_numpy(validation.groups(name)) for name in groups.attributes], dim=1)
     rows = choose(index, groups, chosen.probe_images, chosen.seed, "heldout")
     monitor = group_losses(torch.ones(len(rows), 1), index[rows], groups)
     build(chosen.mechanism, groups, chosen.seed, **chosen.mechanism_settings).observe_probe(monitor, 0)
@@ -174,7 +174,7 @@ def check_sets(
     rows = planned(used, cohort, next(iter(runs.values())), source)  # they differ in mechanism and seed alone
     measured = settings.evaluate.plan
     check_only(settings.evaluate.only, cohort, {f"plan '{measured}'": rows[measured]}, source)
-    check_readers(settings, cohort, source)
+    check_judges(settings, cohort, source)
     return check_starts(runs, cohort, dict.fromkeys(runs, coder), dict.fromkeys(runs, rows), source)
 
 

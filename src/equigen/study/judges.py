@@ -1,4 +1,4 @@
-"""Judges of real training images, which screening and the page of counterfactual pairs ask what an image shows."""
+"""Judges: classifiers of real training images, for screening and for the page of counterfactual pairs."""
 
 from __future__ import annotations
 
@@ -15,62 +15,59 @@ from equigen.synthesis import make_rule
 Key = tuple[str, tuple[str, ...] | None, int]
 
 
-class Readers:
-    """Judges for a study, each fitted when it is first asked for, on the training split of the training domain."""
+class Judges:
+    """Judges of one study, each fitted at its first use, on the training split of the training domain."""
 
     def __init__(self, cohort: Cohort, size: int, cache: Path, show: bool) -> None:
         self.cohort, self.size, self.cache, self.show = cohort, size, cache, show
         self._fitted: dict[Key, JudgeClassifier] = {}
 
     def judge(self, encoder: str, columns: Sequence[str] | None, min_patients: int) -> JudgeClassifier:
-        """The judge of these columns (None: of all)."""
+        """Return the judge of these columns (None: of all)."""
         key = (encoder, None if columns is None else tuple(columns), min_patients)
         if key not in self._fitted:
             self._fitted[key] = fit_classifier(
-                training(self.cohort), size=self.size, encoder=encoder, columns=columns, min_patients=min_patients,
-                cache_dir=self.cache, show=self.show,
+                training_images(self.cohort), size=self.size, encoder=encoder, columns=columns,
+                min_patients=min_patients, cache_dir=self.cache, show=self.show,
             )  # fmt: skip
         return self._fitted[key]
 
 
-def training(cohort: Cohort) -> Cohort:
-    """What judges learn from."""
+def training_images(cohort: Cohort) -> Cohort:
+    """Return the in-distribution training split, on which judges are fitted."""
     return cohort.split("train", domain="id")
 
 
-def held_out(cohort: Cohort) -> Cohort:
-    """What they are held against: validation images, since nothing is chosen by the test split."""
+def validation_images(cohort: Cohort) -> Cohort:
+    """Return the in-distribution validation split, on which judges are checked: nothing may be tuned on the test split."""
     return cohort.split("val", domain="id")
 
 
 def columns_of(fields: Sequence[str] | None, cohort: Cohort) -> list[str] | None:
-    """Columns of screened fields: ``label.dx`` of the finding ``label.dx edema`` too; None for all."""
+    """Return the columns of screened fields, ``label.dx`` for the finding ``label.dx edema``; None for all."""
     if fields is None:
         return None
-    known = [*(f"label.{name}" for name in cohort.labels), *(f"attr.{name}" for name in cohort.attributes)]
-    owners = {field: [name for name in known if field == name or field.startswith(f"{name} ")] for field in fields}
+    columns = [*(f"label.{name}" for name in cohort.labels), *(f"attr.{name}" for name in cohort.attributes)]
+    owners = {field: [name for name in columns if field == name or field.startswith(f"{name} ")] for field in fields}
     return list(dict.fromkeys(owner for field in fields for owner in owners[field] or [field]))
 
 
-def check_readers(settings: StudySettings, cohort: Cohort, source: str) -> None:
-    """Whether judges can learn what screening and pairs ask them, and there are images to hold them against.
-
-    Raises InputError.
-    """
+def check_judges(settings: StudySettings, cohort: Cohort, source: str) -> None:
+    """Raise InputError unless judges can be fitted for screening and pairs, and checked on validation images."""
     screen, pairs = settings.screen, settings.pairs
     if screen is not None:
         with at("screen", source):
-            questions, _ = learnable(training(cohort), columns_of(screen.fields, cohort), screen.min_patients)
+            questions, _ = learnable(training_images(cohort), columns_of(screen.fields, cohort), screen.min_patients)
             columns = [str(name) for name in cohort.frame.columns]
             make_rule(questions, screen.fields, columns, screen.threshold)
-            _check_held_out(cohort)
+            _check_validation_images(cohort)
     if pairs is not None and pairs.judge:
         with at("pairs", source):
-            learnable(training(cohort), None, pairs.min_patients)
-            _check_held_out(cohort)
+            learnable(training_images(cohort), None, pairs.min_patients)
+            _check_validation_images(cohort)
 
 
-def _check_held_out(cohort: Cohort) -> None:
-    if not len(held_out(cohort)):
+def _check_validation_images(cohort: Cohort) -> None:
+    if not len(validation_images(cohort)):
         problem = Problem("the validation split has no image of the training domain", "change 'split' of the cohort")
         raise InputError("A judge needs real images that it has not learned from.", [problem])

@@ -20,14 +20,14 @@ PAGE = ("index.html", "report.json")
 
 
 def pairs_stage(
-    stages: Stages, name: str, made: SyntheticSet, asked: PairsSettings, encoder: str, held_out: Cohort, *,
+    stages: Stages, name: str, made: SyntheticSet, asked: PairsSettings, encoder: str, validation: Cohort, *,
     judge: Callable[[], JudgeClassifier], cache: Path, versions: Mapping[str, str], show: bool,
 ) -> Path:
     """Measure a generator's pairs and write their page, unless that is done; the folder of the page."""
-    inputs = [equigen.__version__, hash_value(made_by(made)), held_out.hash, encoder, asked.model_dump()]
+    inputs = [equigen.__version__, hash_value(made_by(made)), validation.hash, encoder, asked.model_dump()]
 
     def work(out: Path) -> None:
-        reader, real = (judge(), held_out) if asked.judge else (None, None)
+        reader, real = (judge(), validation) if asked.judge else (None, None)
         found = compare_pairs(
             made, encoder=encoder, classifier=reader, held_out=real, limit=asked.number, min_pairs=asked.min_pairs,
             replicates=asked.replicates, cache_dir=cache, show=show,
@@ -35,7 +35,7 @@ def pairs_stage(
         facts = {"Generator": name, "Plan": asked.plan, **({} if reader is None else {"Judge": reader.words[0]})}
         write_pairs_page(
             out, found, title=f"Counterfactual pairs: {name}", facts=facts, shown=asked.shown,
-            settings=asked.model_dump(), versions=versions, phantom=held_out.phantom,
+            settings=asked.model_dump(), versions=versions, phantom=validation.phantom,
             warnings=[] if reader is None else reader.words[1:],
         )  # fmt: skip
 

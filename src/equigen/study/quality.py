@@ -32,10 +32,10 @@ def evaluate_study(
 
     ``folders``: generator -> its synthetic set. On phantoms the oracle judges too.
     """
-    held_out = cohort.split("test", domain="id")
-    check_unseen(held_out, folders.items(), "This cohort cannot be evaluated against")
+    test_images = cohort.split("test", domain="id")
+    check_unseen(test_images, folders.items(), "This cohort cannot be evaluated against")
     levels = {name: list(spec.levels) for name, spec in cohort.attributes.items()}
-    sides = {"real": ImageSet(held_out.frame.reset_index(drop=True), levels=levels)}
+    sides = {"real": ImageSet(test_images.frame.reset_index(drop=True), levels=levels)}
     sides |= {name: _with_levels(image_set(folder, name), levels) for name, folder in folders.items()}
     made = within(sides, asked.only)
     real = made.pop("real")

@@ -23,7 +23,7 @@ FIGURES, TABLE = "screening.parquet", "synthetic.parquet"
 
 
 def screen_set(
-    stages: Stages, made: SyntheticSet, asked: ScreenSettings, encoder: str, held_out: Cohort, *,
+    stages: Stages, made: SyntheticSet, asked: ScreenSettings, encoder: str, validation: Cohort, *,
     generator: Callable[[], Generator], judge: Callable[[], JudgeClassifier], show: bool,
 ) -> None:
     """Screen a set of the run folder, unless that is done; its table then has the verdicts.
@@ -32,7 +32,7 @@ def screen_set(
     screening, and is then put right.
     """
     settings = {**asked.model_dump(exclude={"encoder"}), "encoder": encoder}
-    inputs = [equigen.__version__, (made.folder / CLAIM).read_text(), held_out.hash, settings]
+    inputs = [equigen.__version__, (made.folder / CLAIM).read_text(), validation.hash, settings]
 
     owner = f"synthetic/{made.folder.name}"
 
@@ -43,7 +43,7 @@ def screen_set(
     def _work(out: Path) -> None:
         found = screen(
             made, generator(), judge(), fields=asked.fields, tries=asked.tries, threshold=asked.threshold,
-            held_out=held_out, replicates=asked.replicates, min_patients=asked.min_patients, show=show,
+            held_out=validation, replicates=asked.replicates, min_patients=asked.min_patients, show=show,
         )  # fmt: skip
         write_parquet(out / FIGURES, found.table)
         write_bytes(out / TABLE, (made.folder / TABLE).read_bytes())

@@ -27,7 +27,7 @@ from equigen.report import Grid, write_report
 from equigen.study.checks import check_cohort, check_early, check_sets, generators, used_plans
 from equigen.study.evaluation_results import for_report, read_tables, write_tables
 from equigen.study.image_grids import grids
-from equigen.study.judges import Readers, columns_of, held_out
+from equigen.study.judges import Judges, columns_of, validation_images
 from equigen.study.pairs import beside_report, pairs_stage
 from equigen.study.quality import evaluate_study
 from equigen.study.screening import accepted, clear_screened, is_screened, made_by, screen_set, unscreen
@@ -89,7 +89,7 @@ class Study:
         print_counts(self.cohort, console)
         self._encode()
         made = {name: self._train(name, chosen) for name, chosen in self.runs.items()}
-        self.readers = Readers(self.cohort, self.settings.size, self.features, self.show)
+        self.judges = Judges(self.cohort, self.settings.size, self.features, self.show)
         self.sets = {(name, plan_name): own for name, run in made.items() for plan_name, own in self._sets(run).items()}
         pages = {name: self._pairs(name) for name in made if self.settings.pairs is not None}
         measured, predictions = self._evaluate(), self._diagnose()
@@ -199,8 +199,8 @@ class Study:
             return
         encoder, columns = asked.encoder or self.settings.evaluate.encoder, columns_of(asked.fields, self.cohort)
         screen_set(
-            self.stages, made, asked, encoder, held_out(self.cohort), generator=pipeline, show=self.show,
-            judge=lambda: self.readers.judge(encoder, columns, asked.min_patients),
+            self.stages, made, asked, encoder, validation_images(self.cohort), generator=pipeline, show=self.show,
+            judge=lambda: self.judges.judge(encoder, columns, asked.min_patients),
         )  # fmt: skip
 
     def _pairs(self, name: str) -> Path:
@@ -208,8 +208,8 @@ class Study:
         asked, encoder = self.settings.pairs, self.settings.evaluate.encoder
         assert asked is not None
         return pairs_stage(
-            self.stages, name, self.sets[name, asked.plan], asked, encoder, held_out(self.cohort),
-            judge=lambda: self.readers.judge(encoder, None, asked.min_patients), cache=self.features,
+            self.stages, name, self.sets[name, asked.plan], asked, encoder, validation_images(self.cohort),
+            judge=lambda: self.judges.judge(encoder, None, asked.min_patients), cache=self.features,
             versions=self._versions(), show=self.show,
         )  # fmt: skip
 
