@@ -7,9 +7,10 @@ import yaml
 
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
+from equigen.comparison import measurement
 from equigen.comparison import reconstruction as module
 from equigen.comparison.evaluation import Sample
-from equigen.comparison.measurement import test_images, measure
+from equigen.comparison.measurement import measure
 from equigen.comparison.settings import ComparisonSettings
 from equigen.latents import load_autoencoder
 from equigen.quality import ImageSet, evaluate
@@ -34,7 +35,7 @@ def settings(**rest) -> ComparisonSettings:
 
 
 def test_it_is_what_evaluate_says_of_the_same_images(cohort, tmp_path):
-    real, coder = test_images(cohort), load_autoencoder()
+    real, coder = measurement.test_images(cohort), load_autoencoder()
     there = ImageSet(real.frame, coder.reconstruct(load_images(list(real.frame["path"]), SIZE)), real.levels)
     rows = evaluate(real, there, ["sex"], metrics=["kd"], encoder=ENCODER, size=SIZE, replicates=40,
                     intersections=False, cache_dir=tmp_path, show=False).set_index("group")  # fmt: skip

@@ -21,7 +21,7 @@ from equigen.comparison.evaluation import Sample
 from equigen.comparison.jobs import Plan
 from equigen.comparison.learning_curve import FILES as CURVE
 from equigen.comparison.learning_curve import Curve, curve_samples, measure_curve
-from equigen.comparison.measurement import calibrations, test_images, measure, samples
+from equigen.comparison.measurement import calibrations, measure, samples, test_images
 from equigen.comparison.paths import Member, Places
 from equigen.comparison.reconstruction import FILE, measure_reconstruction, reconstructions
 from equigen.comparison.runners.base import run_jobs

@@ -14,7 +14,7 @@ import pandas as pd
 
 from equigen.cohort import Cohort
 from equigen.comparison.evaluation import ComparisonResult, Sample
-from equigen.comparison.measurement import test_images, measure
+from equigen.comparison.measurement import measure, test_images
 from equigen.comparison.settings import ComparisonSettings
 from equigen.latents import Autoencoder
 from equigen.quality import ImageSet, join, whole_patients, within

@@ -39,7 +39,7 @@ def training_images(cohort: Cohort) -> Cohort:
 
 
 def validation_images(cohort: Cohort) -> Cohort:
-    """Return the in-distribution validation split, on which judges are checked: nothing may be tuned on the test split."""
+    """Return the in-distribution validation split, on which judges are checked; the test split must not be used."""
     return cohort.split("val", domain="id")
 
 
