@@ -19,7 +19,7 @@ from equigen.files import (
     is_sealed,
     read_json,
     read_parquet,
-    replacing,
+    replace_file,
     write_bytes,
     write_json,
     write_parquet,
@@ -35,7 +35,7 @@ def names(folder):
 def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     place = tmp_path / "table.txt"
     write_text(place, "old")
-    with replacing(place) as temporary:
+    with replace_file(place) as temporary:
         temporary.write_text("new")
         assert place.read_text() == "old"
     assert place.read_text() == "new"
@@ -45,7 +45,7 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
 def test_an_exception_leaves_nothing_half_written(tmp_path):
     place = tmp_path / "table.txt"
     write_text(place, "old")
-    with pytest.raises(ZeroDivisionError), replacing(place) as temporary:
+    with pytest.raises(ZeroDivisionError), replace_file(place) as temporary:
         temporary.write_text("half")
         raise ZeroDivisionError
     assert place.read_text() == "old"
@@ -53,17 +53,17 @@ def test_an_exception_leaves_nothing_half_written(tmp_path):
 
 
 def test_a_block_that_writes_nothing_is_an_error(tmp_path):
-    with pytest.raises(FileNotFoundError), replacing(tmp_path / "a.txt"):
+    with pytest.raises(FileNotFoundError), replace_file(tmp_path / "a.txt"):
         pass
     assert names(tmp_path) == []
 
 
 def test_the_temporary_name_is_hidden_and_keeps_the_suffix(tmp_path):
-    with replacing(tmp_path / "shard-00001.safetensors") as temporary:
+    with replace_file(tmp_path / "shard-00001.safetensors") as temporary:
         assert temporary.parent == tmp_path and temporary.name.startswith(".") and temporary.suffix == ".safetensors"
         temporary.write_bytes(b"half")
         assert list(tmp_path.glob("shard-*.safetensors")) == []  # what a killed process leaves is not found
-        with replacing(tmp_path / "shard-00001.safetensors") as other:
+        with replace_file(tmp_path / "shard-00001.safetensors") as other:
             assert other != temporary  # two processes do not write into one another
             other.write_bytes(b"whole")
 
@@ -73,7 +73,7 @@ def test_the_temporary_name_is_hidden_and_keeps_the_suffix(tmp_path):
 def test_a_full_disk_names_the_file_and_the_mend(tmp_path, number, kind):
     text = f"Error while serializing: I/O error: {os.strerror(number)} (os error {number})"
     error = OSError(number, os.strerror(number)) if kind == "python" else SafetensorError(text)
-    with pytest.raises(InputError, match="disk is full") as caught, replacing(tmp_path / "big.bin") as temporary:
+    with pytest.raises(InputError, match="disk is full") as caught, replace_file(tmp_path / "big.bin") as temporary:
         temporary.write_bytes(b"half")
         raise error
     problem = caught.value.problems[0]
@@ -100,7 +100,7 @@ def test_the_words_of_a_real_safetensors_error(tmp_path):
 
 def test_a_table_on_a_really_full_device(tmp_path):
     frame = pd.DataFrame({"a": range(100_000)})
-    with pytest.raises(InputError, match="disk is full"), replacing(tmp_path / "a.parquet") as temporary:
+    with pytest.raises(InputError, match="disk is full"), replace_file(tmp_path / "a.parquet") as temporary:
         temporary.symlink_to("/dev/full")
         frame.to_parquet(temporary)
     assert names(tmp_path) == []
@@ -108,7 +108,7 @@ def test_a_table_on_a_really_full_device(tmp_path):
 
 @pytest.mark.parametrize("error", [PermissionError(errno.EACCES, "denied"), SafetensorError("invalid header")])
 def test_other_errors_pass_unchanged(tmp_path, error):
-    with pytest.raises(type(error)) as caught, replacing(tmp_path / "a.bin"):
+    with pytest.raises(type(error)) as caught, replace_file(tmp_path / "a.bin"):
         raise error
     assert caught.value is error
 

@@ -7,11 +7,11 @@ import pytest
 from scipy.stats import chi2
 
 from equigen.errors import InputError
-from equigen.shuffle import shuffled
+from equigen.shuffle import shuffled_rows
 
 
 def whole(count, seed=0, epoch=0):
-    return shuffled(np.arange(count), count, seed, epoch)
+    return shuffled_rows(np.arange(count), count, seed, epoch)
 
 
 def looks_uniform(table, rows, freedom):
@@ -28,13 +28,13 @@ def test_each_epoch_is_a_bijection(count):
 def test_a_position_alone_gives_the_row_it_has_in_the_whole():
     order = whole(1001, 5, 2)
     for some in ([0], [1000, 3, 3], range(400, 464)):
-        assert np.array_equal(shuffled(np.array(some), 1001, 5, 2), order[list(some)])
+        assert np.array_equal(shuffled_rows(np.array(some), 1001, 5, 2), order[list(some)])
 
 
 def test_known_values_are_pinned():
     assert whole(10, 0, 0).tolist() == [3, 1, 4, 9, 6, 7, 2, 5, 0, 8]
     far = np.array([0, 1, 2, 999_999_999_999])
-    assert shuffled(far, 10**12, 7, 3).tolist() == [320283007583, 704429910262, 795078225033, 544354368749]
+    assert shuffled_rows(far, 10**12, 7, 3).tolist() == [320283007583, 704429910262, 795078225033, 544354368749]
 
 
 def test_seeds_and_epochs_have_orders_of_their_own():
@@ -72,9 +72,9 @@ def test_a_long_order_has_no_trend():
 
 
 def test_memory_does_not_grow_with_the_number_of_rows():
-    shuffled(np.arange(64), 2**61, 0, 0)
+    shuffled_rows(np.arange(64), 2**61, 0, 0)
     tracemalloc.start()
-    shuffled(np.arange(64) + 2**60, 2**61, 0, 0)
+    shuffled_rows(np.arange(64) + 2**60, 2**61, 0, 0)
     assert tracemalloc.get_traced_memory()[1] < 50_000
     tracemalloc.stop()
 
@@ -82,8 +82,8 @@ def test_memory_does_not_grow_with_the_number_of_rows():
 @pytest.mark.parametrize("positions", [[-1], [5], [0, 7]])
 def test_a_position_outside_is_refused(positions):
     with pytest.raises(InputError, match="5 rows"):
-        shuffled(np.array(positions), 5, 0, 0)
+        shuffled_rows(np.array(positions), 5, 0, 0)
 
 
 def test_nothing_asked_is_nothing_given():
-    assert shuffled(np.array([], dtype=np.int64), 5, 0, 0).tolist() == []
+    assert shuffled_rows(np.array([], dtype=np.int64), 5, 0, 0).tolist() == []

@@ -23,7 +23,7 @@ from equigen.cohort.phantom import PhantomSettings, render, sample_parameters
 from equigen.files import read_json, write_json, write_text
 from equigen.latents.autoencoder import Autoencoder, load_autoencoder, shipped_folder
 from equigen.latents.fitting import AutoencoderSettings, fit_autoencoder, psnr
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 
 UNITS = {"nih_cxr14": "patient_id", "padufes20": "patient_id", "ham10000": "lesion_id"}
 SEEN = ("nih_cxr14", "padufes20")
@@ -35,7 +35,7 @@ def read(folder: Path, unit: str) -> pd.DataFrame:
     """The table with a column `held_out`, decided by each patient's name alone, and absolute paths."""
     table = pd.read_csv(folder / "metadata.csv", dtype=str)
     table["path"] = [str(folder / name) for name in table["file"]]
-    table["held_out"] = [derive(SEED, f"held-out/{name}") % 1000 < 1000 * HELD_OUT for name in table[unit]]
+    table["held_out"] = [derive_seed(SEED, f"held-out/{name}") % 1000 < 1000 * HELD_OUT for name in table[unit]]
     return table
 
 

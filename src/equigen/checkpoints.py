@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from equigen.errors import InputError, Problem
-from equigen.files import replacing
+from equigen.files import replace_file
 
 Tensors = dict[str, torch.Tensor]
 
@@ -37,7 +37,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state
         place = own.untyped_storage().data_ptr()
         copies[name] = own.clone() if place in places else own
         places.add(place)
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         save_file(copies, temporary, metadata={"state": json.dumps(state)})
 
 

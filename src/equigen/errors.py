@@ -41,7 +41,7 @@ def readable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def listing(problems: Sequence[Problem]) -> list[str]:
+def problem_lines(problems: Sequence[Problem]) -> list[str]:
     """A line for every problem, but three and a count for those of one kind (alike but for row and quoted words)."""
     kinds: dict[tuple[str, str | None, str | None], list[Problem]] = {}
     for problem in problems:
@@ -67,7 +67,7 @@ class InputError(EquigenError):
     def __init__(self, title: str, problems: Sequence[Problem] = ()) -> None:
         self.title = title
         self.problems = list(problems)
-        told = listing(self.problems)
+        told = problem_lines(self.problems)
         lines = [f"  {line}" for line in told[: self.SHOWN]]
         hidden = len(told) - self.SHOWN
         lines += [f"  ... and {hidden} more"] if hidden > 0 else []

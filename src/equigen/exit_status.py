@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from equigen.errors import EquigenError, InputError, Problem
-from equigen.processes import processes, speaks_first
+from equigen.processes import claims_error_report, process_count
 from equigen.progress import console
 
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -53,34 +53,34 @@ class Commands(TyperGroup):
             raise
         except KeyboardInterrupt as error:
             word, status = ("terminated", 143) if isinstance(error, Terminated) else ("interrupted", 130)
-            if speaks_first():
+            if claims_error_report():
                 console.print(f"{word}: run the same command again to go on")
             raise typer.Exit(status) from error
         except Exception as error:
-            known = error if isinstance(error, EquigenError) else mendable(error)
-            first = speaks_first()
+            known = error if isinstance(error, EquigenError) else as_input_error(error)
+            first = claims_error_report()
             if known is None and first:
                 raise
             if known is not None and first:
-                tell(known)
+                print_error(known)
             raise typer.Exit(2 if known is not None else 1) from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that is asked for; InputError where several processes would do the same work twice."""
         name, command, rest = super().resolve_command(ctx, args)
-        if processes() > 1 and name not in SHARED:
+        if process_count() > 1 and name not in SHARED:
             mend = f"start it without torchrun; {', '.join(SHARED)} share their work among processes"
-            raise InputError("This command runs in one process.", [Problem(f"{processes()} were started", mend)])
+            raise InputError("This command runs in one process.", [Problem(f"{process_count()} were started", mend)])
         return name, command, rest
 
 
-def tell(error: EquigenError) -> None:
+def print_error(error: EquigenError) -> None:
     """Print an error as it is, without taking its brackets for markup."""
     console.print("[bold red]error[/bold red] ", end="")
     console.print(str(error), markup=False, highlight=False, soft_wrap=True)
 
 
-def mendable(error: Exception) -> InputError | None:
+def as_input_error(error: Exception) -> InputError | None:
     """The same error in a user's words where it is about the disk or a path; None for any other."""
     number = getattr(error, "errno", None)
     place = str(error.filename) if isinstance(error, OSError) and error.filename is not None else None

@@ -33,7 +33,7 @@ SEAL = b"equigen"  # key of a Parquet file's metadata
 
 
 @contextmanager
-def naming_full_disk(path: str | Path) -> Iterator[None]:
+def convert_disk_full(path: str | Path) -> Iterator[None]:
     """Turn a writer's full disk, or used-up quota, into an ``InputError`` that names ``path``.
 
     safetensors reports it without an error number, only as "... (os error 28)" at the end of its message.
@@ -50,7 +50,7 @@ def naming_full_disk(path: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def replace_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path in the same folder; move it to ``path`` when the block ends well, remove it otherwise.
 
     The temporary name starts with a dot and ends in the same suffix, so writers that choose a format by the
@@ -58,7 +58,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
     """
     final = Path(path)
     temporary = final.with_name(f".{final.stem}.{uuid4().hex[:8]}.part{final.suffix}")
-    with naming_full_disk(final):
+    with convert_disk_full(final):
         final.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -69,7 +69,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write bytes whole or not at all."""
-    with replacing(path) as temporary, temporary.open("wb") as handle:
+    with replace_file(path) as temporary, temporary.open("wb") as handle:
         handle.write(data)
         handle.flush()
         os.fsync(handle.fileno())
@@ -98,7 +98,7 @@ def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
     """
     table = pa.Table.from_pandas(frame, preserve_index=False)
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), SEAL: _seal(table)})
-    with replacing(path) as temporary:
+    with replace_file(path) as temporary:
         pq.write_table(table, temporary, write_page_checksum=True)
 
 

@@ -26,7 +26,7 @@ TABLES = (".parquet", ".json", ".csv", ".html", ".yaml", ".md")  # files whose c
 STAMP, BEGUN = "stage.json", "begun.json"
 OWN = (STAMP, BEGUN)  # records of a stage, which are not recorded themselves
 TEXTS = (".csv", ".html", ".yaml", ".md", ".txt", ".svg")
-PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")   # temporary names of ``files.replacing`` and of latent stores
+PART = re.compile(r"\..+\.[0-9a-f]{8}\.part(\.\w+)?")   # temporary names of ``files.replace_file`` and of latent stores
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Change:
     message: str
 
 
-def record_of(folder: Path, skip: tuple[str, ...] = ()) -> Record:
+def record_files(folder: Path, skip: tuple[str, ...] = ()) -> Record:
     """Size, modification time and SHA-256 of every file below a folder, by relative path.
 
     ``skip``: names of files in the folder itself that are left out. Temporary files are left out too.
@@ -46,7 +46,7 @@ def record_of(folder: Path, skip: tuple[str, ...] = ()) -> Record:
     return {name: _entry(folder / name) for name in sorted(_names(folder)) if name not in skip}
 
 
-def renew(folder: Path) -> None:
+def renew_record(folder: Path) -> None:
     """Record a finished stage's files anew after a command of ours changed them; nothing without a stamp."""
     file = folder / STAMP
     if not file.is_file():
@@ -55,7 +55,7 @@ def renew(folder: Path) -> None:
     if not isinstance(stamp, dict) or "files" not in stamp:
         return
     content = {key: value for key, value in stamp.items() if key != "seal"}
-    content["files"] = record_of(folder, OWN)
+    content["files"] = record_files(folder, OWN)
     write_json(file, {**content, "seal": hash_value(content)})
 
 
@@ -70,7 +70,7 @@ def _entry(path: Path) -> dict[str, Any]:
     return {"size": told.st_size, "mtime_ns": told.st_mtime_ns, "sha256": hash_file(path)}
 
 
-def changes(folder: Path, record: Record, whole: bool = False) -> tuple[list[Change], Record]:
+def file_changes(folder: Path, record: Record, whole: bool = False) -> tuple[list[Change], Record]:
     """What has changed since a record, and the record with new times of files whose content is the same.
 
     Content is hashed where size or time differ, for tables and other small files always, with ``whole`` for all.
@@ -152,7 +152,7 @@ READERS: Mapping[str, Callable[[Path], object]] = {
 }  # fmt: skip
 
 
-def sweep(folder: Path) -> list[Path]:
+def remove_temporary_files(folder: Path) -> list[Path]:
     """Remove temporary files and folders that a killed process left below a folder; the paths that were removed.
 
     Only for a folder in which no other process is at work.

@@ -20,7 +20,7 @@ NAME = ".lock"
 
 
 @contextmanager
-def held(folder: str | Path) -> Iterator[None]:
+def lock_folder(folder: str | Path) -> Iterator[None]:
     """Hold a folder until the block ends; InputError where another process holds it, with its number and machine.
 
     The lock is the system's (``flock``) on ``folder/.lock``: it ends with the process however that ends, so none is

@@ -12,7 +12,7 @@ from PIL import Image
 from equigen.files import write_bytes
 
 
-def is_whole(path: Path, size: int) -> bool:
+def is_complete_png(path: Path, size: int) -> bool:
     """Whether this is a complete RGB PNG of [size, size]; a cut-off or foreign file is not."""
     if not path.is_file():
         return False

@@ -10,25 +10,25 @@ from pathlib import Path
 TOLD = "equigen-told"
 
 
-def processes() -> int:
+def process_count() -> int:
     """How many share the work; 1 where nobody else does."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def leads() -> bool:
+def is_first_process() -> bool:
     """Whether this is the first of them, which shows progress and says where results are."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
-def speaks_first() -> bool:
+def claims_error_report() -> bool:
     """Whether this process is the first of those on its machine to tell of an error; it is asked once.
 
     The others have met the same one, or have lost the first, which is no news. As soon as one of them ends torchrun
     ends the rest, so the one that speaks is deaf to that.
     """
     note = _note()
-    if processes() == 1 or note is None:
-        return leads()
+    if process_count() == 1 or note is None:
+        return is_first_process()
     before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         note.touch(exist_ok=False)
@@ -44,7 +44,7 @@ def _note() -> Path | None:
     return Path(place).parents[1] / TOLD if place else None
 
 
-def part() -> None:
+def leave_process_group() -> None:
     """Take leave of the others at the end of a command; torch warns of processes that just go."""
     distributed = sys.modules.get("torch.distributed")  # who never loaded it was never among others
     if distributed is not None and distributed.is_available() and distributed.is_initialized():

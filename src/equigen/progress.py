@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from equigen.processes import leads
+from equigen.processes import is_first_process
 
 console = Console(stderr=True)
 
@@ -58,14 +58,15 @@ def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> It
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     ]
-    with Progress(*columns, console=console, disable=not (show and leads()), refresh_per_second=4) as progress:
+    hidden = not (show and is_first_process())
+    with Progress(*columns, console=console, disable=hidden, refresh_per_second=4) as progress:
         task = progress.add_task(title, total=total, completed=done, note="", before=done)
         yield Bar(progress, task)
         progress.update(task, completed=max(total, int(progress.tasks[0].completed)))  # parts that were not needed
 
 
 @contextmanager
-def quiet(logging: Any) -> Iterator[None]:
+def silence_library(logging: Any) -> Iterator[None]:
     """No remarks and no bars of a library while it opens files; ``logging`` is its own module of that name.
 
     Those of diffusers and transformers, which have the same functions.

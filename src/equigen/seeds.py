@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def derive(seed: int, purpose: str, index: int = 0) -> int:
+def derive_seed(seed: int, purpose: str, index: int = 0) -> int:
     """A 63-bit seed for one purpose and index, from SHA-256 so that neighbours are unrelated."""
     digest = hashlib.sha256(f"{seed}/{purpose}/{index}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
@@ -19,11 +19,11 @@ def derive(seed: int, purpose: str, index: int = 0) -> int:
 
 def numpy_generator(seed: int, purpose: str, index: int = 0) -> np.random.Generator:
     """A NumPy generator of its own for one purpose and index."""
-    return np.random.default_rng(derive(seed, purpose, index))
+    return np.random.default_rng(derive_seed(seed, purpose, index))
 
 
 def torch_generator(seed: int, purpose: str, index: int = 0) -> torch.Generator:
     """A CPU torch generator of its own for one purpose and index."""
     import torch  # here, so that reading a cohort and auditing load no torch
 
-    return torch.Generator().manual_seed(derive(seed, purpose, index))
+    return torch.Generator().manual_seed(derive_seed(seed, purpose, index))

@@ -16,7 +16,7 @@ _GAMMA, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF
 _30, _27, _31, _1 = (np.uint64(bits) for bits in (30, 27, 31, 1))
 
 
-def shuffled(positions: NDArray[np.int64], count: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def shuffled_rows(positions: NDArray[np.int64], count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The rows that stand at some positions of an epoch's random order of ``count`` rows, in O(1) memory.
 
     A generalised Feistel network over a x b >= ``count`` places, with cycle walking (Black and Rogaway, "Ciphers with
@@ -29,7 +29,7 @@ def shuffled(positions: NDArray[np.int64], count: int, seed: int, epoch: int) ->
     ``positions``: [B] in [0, count); ``count``: up to 2^62. Returns [B] int64 in [0, count). Raises InputError for a
     position outside.
 
-    >>> order = shuffled(np.arange(5), 5, seed=0, epoch=0)
+    >>> order = shuffled_rows(np.arange(5), 5, seed=0, epoch=0)
     >>> sorted(order.tolist())
     [0, 1, 2, 3, 4]
     """

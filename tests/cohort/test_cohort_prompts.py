@@ -3,7 +3,7 @@
 import pytest
 
 from equigen.cohort import Cohort
-from equigen.cohort.prompts import Template, templates_of
+from equigen.cohort.prompts import Template, prompt_templates
 
 WORDS = {"sex": "female", "age": "old", "dx": "melanoma"}
 
@@ -56,7 +56,7 @@ def test_paraphrases(tree):
     tree.spec["prompt"] = ["A {sex} patient", "{dx} of somebody [{age}]"]
     cohort = tree.fill().read()
     assert cohort.prompt({"sex": "male"}) == "A male patient"
-    assert [wording.text for wording in templates_of(cohort.spec.prompt)] == tree.spec["prompt"]
+    assert [wording.text for wording in prompt_templates(cohort.spec.prompt)] == tree.spec["prompt"]
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ def test_where_nothing_can_be_written_beside_the_shard_the_index_is_in_the_cache
             raise PermissionError
         return plain(file)
 
-    monkeypatch.setattr(shards, "replacing", refusing)
+    monkeypatch.setattr(shards, "replace_file", refusing)
     assert opening.open_image(path / "a").read() == b"one"
     assert len(list((tmp_path / "cache/equigen/shards").iterdir())) == 1 and list(path.parent.iterdir()) == [path]
     monkeypatch.setattr(shards, "_opened", {})

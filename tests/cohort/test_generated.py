@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from equigen.cohort.generated_images import accepted_flags, read_generated, refused_remark, with_paths
+from equigen.cohort.generated_images import accepted_flags, add_paths, read_generated, screening_note
 from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
 from equigen.quality.image_sets import image_set
@@ -99,7 +99,7 @@ def test_verdicts_are_read_whatever_their_column_is_made_of(tmp_path, cells):
     source = read_source(tmp_path, [])
     assert len(source.table) == 3
     assert source.remark == images.remark
-    assert len(image_set(with_paths(frame, tmp_path), "generated")) == 3
+    assert len(image_set(add_paths(frame, tmp_path), "generated")) == 3
     assert read_pairs(tmp_path).frame["pair"].tolist() == [1, 1]
     assert len(accepted(SyntheticSet(tmp_path))) == 3
 
@@ -115,4 +115,4 @@ def test_a_verdict_that_says_neither_is_refused_with_its_row(tmp_path, reader):
 def test_a_table_given_in_python_is_held_to_the_same_verdicts():
     with pytest.raises(InputError, match="maybe"):
         image_set(pd.DataFrame({"path": ["a"], "accepted": ["maybe"]}), "generated")
-    assert refused_remark(np.array([True, True])) == ""
+    assert screening_note(np.array([True, True])) == ""

@@ -21,7 +21,7 @@ from equigen.diffusion import loading as opening
 from equigen.diffusion.samplers import noise_levels, set_steps
 from equigen.errors import InputError
 from equigen.files import write_json
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 MAKE = {
     "sd": tiny_sd,
@@ -60,7 +60,7 @@ def plains(folders):
 def plain(folder):
     three = "StableDiffusion3Pipeline" in (folder / "model_index.json").read_text()
     third = {"text_encoder_3": None, "tokenizer_3": None} if three else {}
-    with quiet(logging):
+    with silence_library(logging):
         pipeline = diffusers.DiffusionPipeline.from_pretrained(str(folder), **third)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

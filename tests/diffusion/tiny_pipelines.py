@@ -13,7 +13,7 @@ import diffusers
 import torch
 import transformers
 
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;-_/()[]{}'\"!?+=<>&%#@*|"
 SIZE, FACTOR, WIDTH, WIDE = 32, 4, 32, 96
@@ -173,6 +173,6 @@ def old_habits():
 
 
 def _saved(pipeline, folder):
-    with quiet(diffusers.utils.logging), quiet(transformers.utils.logging):
+    with silence_library(diffusers.utils.logging), silence_library(transformers.utils.logging):
         pipeline.save_pretrained(str(folder), safe_serialization=True)
     return Path(folder)

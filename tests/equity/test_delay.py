@@ -9,7 +9,7 @@ from equigen.equity import Groups, Proposal, group_losses
 from equigen.equity.perturbation_corrected import CorrectedPerturbation
 from equigen.equity.proposer import Proposer
 from equigen.errors import InputError
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 
 TWO = Groups((("sex", ("female", "male")),))
 INDEX = torch.arange(40)[:, None] % 2
@@ -30,7 +30,7 @@ class StandIn:
 
     def answer(self, question):
         self.events.append(("answer", int(question.now)))
-        seed = derive(0, question.to_line())
+        seed = derive_seed(0, question.to_line())
         return Proposal(torch.rand(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), None)
 
 

@@ -9,7 +9,7 @@ from equigen.equity import Groups, group_losses
 from equigen.equity.bayes import sobol_points
 from equigen.equity.perturbation_corrected import CorrectedPerturbation, relative_gap
 from equigen.errors import InputError
-from equigen.seeds import derive, torch_generator
+from equigen.seeds import derive_seed, torch_generator
 
 
 def test_weights_by_hand(groups):
@@ -56,7 +56,7 @@ def test_the_design_is_plain_training_and_then_sobol_points(groups, probe_of):
     for seen in (10, 20):
         mechanism.observe_probe(probe_of((1, 2), (1, 1, 1)), seen)
         sigmas.append(mechanism.sigma)
-    sobol = sobol_points(5, 2, derive(2, "equity/design"))
+    sobol = sobol_points(5, 2, derive_seed(2, "equity/design"))
     assert torch.equal(torch.stack(sigmas), torch.cat([torch.zeros(1, 5), 0.5 * sobol]))
 
 
@@ -79,7 +79,7 @@ def test_the_process_sees_every_window_with_its_time_and_is_asked_about_now(grou
     assert rewards.tolist() == pytest.approx([-4.5 / 5, -3.5 / 4.5])
     assert others["times"].tolist() == [100, 230]
     assert others["now"] == 230.0
-    assert (others["beta"], others["seed"]) == (0.3, derive(4, "equity/proposal", 230))
+    assert (others["beta"], others["seed"]) == (0.3, derive_seed(4, "equity/proposal", 230))
     assert mechanism.sigma.tolist() == [0.5] * 5
 
 

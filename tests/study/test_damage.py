@@ -14,8 +14,8 @@ from safetensors.torch import save_file
 
 from equigen.errors import InputError
 from equigen.files import write_json, write_parquet
-from equigen.integrity import is_readable, sweep
-from equigen.locks import held
+from equigen.integrity import is_readable, remove_temporary_files
+from equigen.locks import lock_folder
 from equigen.pngs import write_png
 from equigen.study.stages import DamageError, Stages
 
@@ -178,7 +178,7 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     others = [tmp_path / ".lock", tmp_path / "a.part.parquet", tmp_path / ".hidden.json"]
     for path in [*orphans, *others]:
         path.write_text("x")
-    assert sorted(sweep(tmp_path)) == sorted(orphans)
+    assert sorted(remove_temporary_files(tmp_path)) == sorted(orphans)
     assert all(path.is_file() for path in others) and not any(path.exists() for path in orphans)
 
 
@@ -187,11 +187,11 @@ def test_a_second_process_is_told_and_a_killed_one_leaves_no_lock(tmp_path):
            "    time.sleep(60)"  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"1\n"
-        with pytest.raises(InputError, match=f"process {other.pid} on"), held(tmp_path):
+        with pytest.raises(InputError, match=f"process {other.pid} on"), lock_folder(tmp_path):
             pass
         other.kill()
         other.wait()
-    with held(tmp_path):
+    with lock_folder(tmp_path):
         pass
 
 

@@ -16,7 +16,7 @@ from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
 from equigen.files import hash_file
 from equigen.quality.image_sets import image_set
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 from equigen.synthesis import Screening, generate, plan, screen
 from equigen.synthesis.generation import render
 from equigen.synthesis.screening import rounds
@@ -61,7 +61,7 @@ def done(made, tmp_path_factory) -> Screening:
 
 
 def chain(seed: int, tries: int) -> list[int]:
-    return [seed, *(derive(seed, "redraw", k) for k in range(1, tries + 1))]
+    return [seed, *(derive_seed(seed, "redraw", k) for k in range(1, tries + 1))]
 
 
 # A perfect classifier

@@ -15,7 +15,7 @@ from PIL import Image
 
 from equigen.diffusion import open_any_generator, solver
 from equigen.errors import InputError
-from equigen.progress import quiet
+from equigen.progress import silence_library
 from equigen.synthesis import calibrate, generate, load_calibration, plan
 
 sys.path.append(str(Path(__file__).parents[1] / "diffusion"))
@@ -44,7 +44,7 @@ def test_a_set_of_a_folder_holds_the_images_of_plain_diffusers(folder, rows, tmp
     table, images = made.frame, pictures(made)
     assert set(table["generator"]) == {open_any_generator(folder).hash}
     assert list(table["prompt"]) == list(rows["prompt"]) and table["negative"].isna().sum() == 4
-    with quiet(logging):
+    with silence_library(logging):
         pipeline = StableDiffusionPipeline.from_pretrained(str(folder))
     pipeline.set_progress_bar_config(disable=True)
     pipeline.scheduler = solver("dpm++", pipeline.scheduler)

@@ -141,7 +141,7 @@ def computed(monkeypatch):
         asked.append((positions.tolist(), count, seed, epoch))
         return (positions * 7 + seed + epoch) % count  # 7 and 20 have no divisor in common
 
-    monkeypatch.setattr(module, "shuffled", shuffled)
+    monkeypatch.setattr(module, "shuffled_rows", shuffled)
     monkeypatch.setattr(module, "LARGE", 19)
     return asked
 

@@ -17,9 +17,9 @@ from equigen.cli.inputs import BlindOption, NamesOption, numbers, open_cohort, p
 from equigen.cli.screen import pairs as show_pairs
 from equigen.cli.screen import screen
 from equigen.cli.train import CohortArgument, Settings, encode, train
-from equigen.errors import InputError, Problem, listing
+from equigen.errors import InputError, Problem, problem_lines
 from equigen.exit_status import Commands, end_on_sigterm
-from equigen.processes import part
+from equigen.processes import leave_process_group
 from equigen.progress import console
 
 app = typer.Typer(
@@ -81,7 +81,7 @@ def cohort_check(
     checked.save(out)
     print_counts(checked, Console())
     for word, problems in (("warning", checked.warnings), ("left out", checked.quarantined)):
-        for line in listing(problems):
+        for line in problem_lines(problems):
             console.print(f"[yellow]{word}[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
     left = len({problem.row for problem in checked.quarantined})
     typer.echo(f"{len(checked)} images, {left} rows left out: {out / 'cohort.parquet'}")
@@ -318,5 +318,5 @@ def main() -> None:
         app()
     except SystemExit as end:
         if not end.code:  # after an error others may be lost, and nobody waits for them
-            part()
+            leave_process_group()
         raise

@@ -10,7 +10,7 @@ import typer
 from equigen.cli.calibrate import GUIDANCE_HELP, guidance_number, with_guidance
 from equigen.cli.inputs import open_cohort, say, two_numbers
 from equigen.errors import InputError, Problem
-from equigen.processes import leads
+from equigen.processes import is_first_process
 
 ASKED, SAMPLER, MANY = "What is asked for", "How it is sampled", "Many devices and memory"
 POLICIES = "match (the default), balanced, uniform, complement or counterfactual."
@@ -144,7 +144,7 @@ def generate(
         rows = with_guidance(rows, generator, pipeline.hash, guidance)
     made = make_images(pipeline, rows, out, batch=batch, chunk=chunk, shard=part)
     table = made.folder / "synthetic.parquet"
-    if leads() and table.is_file():
+    if is_first_process() and table.is_file():
         carry_trained_on(generator, made.folder)
     say(table if table.is_file() else f"{made.folder}: part {shard} is made; the last part writes {table.name}")
 

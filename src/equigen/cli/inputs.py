@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.errors import InputError, Problem, listing
+from equigen.errors import InputError, Problem, problem_lines
 from equigen.files import read_parquet
-from equigen.processes import leads
+from equigen.processes import is_first_process
 from equigen.progress import console
 
 BlindOption = Annotated[
@@ -29,7 +29,7 @@ NamesOption = Annotated[
 
 def say(words: object) -> None:
     """Print a result; of several processes that share the work the first one does."""
-    if leads():
+    if is_first_process():
         typer.echo(words)
 
 
@@ -65,8 +65,8 @@ def open_cohort(path: Path, quarantine: bool = False, large: bool = False, warn:
 
 def print_warnings(problems: Sequence[Problem]) -> None:
     """Print what should be known of images that can be used, to standard error; of several processes one prints."""
-    if leads():
-        for line in listing(problems):
+    if is_first_process():
+        for line in problem_lines(problems):
             console.print(f"warning {line}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from equigen.cli.inputs import open_cohort, read_settings, say
 from equigen.errors import InputError, Problem
-from equigen.processes import processes
+from equigen.processes import process_count
 
 TEXT, MANY, WATCH = "Text-to-image", "Many devices and memory", "Watching"
 CohortArgument = Annotated[
@@ -42,8 +42,8 @@ def encode(
     from equigen.latents import encode as encode_cohort
     from equigen.latents import load_autoencoder, reconstruction_error
 
-    if processes() > 1 and not store:
-        problem = Problem(f"{processes()} were started", "add --store, or start it without torchrun")
+    if process_count() > 1 and not store:
+        problem = Problem(f"{process_count()} were started", "add --store, or start it without torchrun")
         raise InputError("The cache is filled by one process.", [problem])
     coder = load_autoencoder(autoencoder, best_device())
     coder.check_size(size)

@@ -15,15 +15,15 @@ from equigen.cohort.checks import (
     identical_across,
     identical_warnings,
     joined_patients,
-    two_sides,
+    split_conflicts,
 )
 from equigen.cohort.identifiers import name_warnings
 from equigen.cohort.images.metadata import MEMBERS, add_members
 from equigen.cohort.images.paths import FOLDER, Located, locate_images
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label, is_missing
 from equigen.cohort.persons import contradictions
-from equigen.cohort.prompts import column_of
-from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, canonical, nearest
+from equigen.cohort.prompts import prompt_columns
+from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, normalize_cell, suggestion
 from equigen.cohort.splits import absent_levels, split_patients
 from equigen.cohort.tables.reader import check_columns, read_table, table_notes
 from equigen.cohort.tables.spelling import is_rounded
@@ -143,7 +143,7 @@ def _apply_roles(table: pd.DataFrame, spec: CohortSpec, located: Located) -> tup
         applied, attributes[name] = apply_attribute(table[attribute.column], name, attribute, missing)
         columns[f"attr.{name}"], problems = applied.values, problems + applied.problems
         warnings += applied.warnings
-    for caption in column_of(spec.prompt):
+    for caption in prompt_columns(spec.prompt):
         columns["prompt"] = _captions(table[caption], missing)
     frame = pd.DataFrame(
         {"row": table.index.to_numpy()}
@@ -165,7 +165,7 @@ def _patients(
         return [image or None for image in images]
     found: list[str | None] = []
     for row, cell in zip(table.index, table[role.column], strict=True):
-        text = canonical(cell)
+        text = normalize_cell(cell)
         match = re.search(role.pattern, text) if role.pattern is not None else None
         if is_rounded(text):
             found.append(None)
@@ -196,7 +196,7 @@ def _patients(
 
 def _captions(cells: pd.Series, missing: frozenset[str]) -> list[str | None]:
     """The prompt that each row was given."""
-    return [None if is_missing(canonical(cell), missing) else str(cell).strip() for cell in cells]
+    return [None if is_missing(normalize_cell(cell), missing) else str(cell).strip() for cell in cells]
 
 
 def _sites(
@@ -205,12 +205,12 @@ def _sites(
     """The site of each row; an unknown one is a problem only where sites decide about the test set."""
     if spec.site is None:
         return [None] * len(table)
-    cells = [canonical(cell) for cell in table[spec.site]]
+    cells = [normalize_cell(cell) for cell in table[spec.site]]
     known = sorted({cell for cell in cells if not is_missing(cell, missing)})
     for site in spec.split.ood:
         if site not in known:
             problems.append(
-                Problem(f"split.ood names the unknown site '{site}'", nearest(site, known), column=spec.site)
+                Problem(f"split.ood names the unknown site '{site}'", suggestion(site, known), column=spec.site)
             )
     for row, cell in zip(table.index, cells, strict=True):
         if spec.split.ood and is_missing(cell, missing):
@@ -231,10 +231,10 @@ def _given_splits(
     values = role.values if role.values is not None else {name: name for name in SPLITS}
     found: list[str | None] = []
     for row, cell, domain in zip(table.index, table[role.column], domains, strict=True):
-        text = canonical(cell)
+        text = normalize_cell(cell)
         found.append("test" if domain == "ood" else values.get(text))
         if found[-1] is None:
-            mend = f"{nearest(text, values)} or map it with split.values to train, val or test"
+            mend = f"{suggestion(text, values)} or map it with split.values to train, val or test"
             problems.append(Problem(f"unknown split '{text}'", mend, row=int(row), column=role.column))
     return found
 
@@ -259,10 +259,10 @@ def _leaks(frame: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
     problems = []
     if spec.patient is not None and spec.split.ood and spec.site is not None:
         mend = "a patient belongs to one side: mend the table, or leave the patient out"
-        problems += two_sides(frame, "domain", spec.site, "both in and out of distribution", mend)
+        problems += split_conflicts(frame, "domain", spec.site, "both in and out of distribution", mend)
     if spec.patient is not None and spec.split.column is not None:
         mend = "put all rows of the patient into one split, or let split.fractions do it"
-        problems += two_sides(frame, "split", spec.split.column, "on several sides of the split", mend)
+        problems += split_conflicts(frame, "split", spec.split.column, "on several sides of the split", mend)
     frame = _sound(frame, problems, True)
     column = spec.split.column if spec.split.column is not None else spec.site
     if column is not None:

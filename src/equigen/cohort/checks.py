@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort.images.faults import ImageFault
 from equigen.cohort.images.reader import decode_values
-from equigen.cohort.images.sources import closed, open_image, reading_order, state_of
+from equigen.cohort.images.sources import file_state, open_fault, open_image, reading_order
 from equigen.errors import Problem
 from equigen.progress import progress_bar
 
@@ -39,12 +39,12 @@ def check_image(path: str, decoded: bool = True) -> Checked:
     """Hash one image, and decode it in full unless told not to; an unchanged file is not read again."""
     file = Path(path)
     try:
-        key = (path, *state_of(file), decoded)
+        key = (path, *file_state(file), decoded)
         if key not in _seen:
             _seen[key] = _check(file, decoded)
         return _seen[key]
     except OSError as error:
-        return Checked("", closed(error))
+        return Checked("", open_fault(error))
 
 
 def _check(file: Path, decoded: bool) -> Checked:
@@ -106,7 +106,7 @@ def check_images(paths: Sequence[str], decoded: bool = True, show: bool = True) 
     return [found[place] for place in range(len(paths))]
 
 
-def two_sides(frame: pd.DataFrame, side: str, column: str, what: str, mend: str) -> list[Problem]:
+def split_conflicts(frame: pd.DataFrame, side: str, column: str, what: str, mend: str) -> list[Problem]:
     """A problem for every row of a patient who is on more than one side of column ``side`` of ``frame``."""
     known = frame[frame["patient"].notna() & frame[side].notna()]
     sides = known.groupby("patient", sort=False)[side].agg(lambda values: sorted(set(values)))

@@ -18,9 +18,17 @@ from equigen.cohort.from_table import folder_values, table_values
 from equigen.cohort.images.arrow import is_dataset
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec, read_yaml
-from equigen.cohort.prompts import column_of, templates_of, text_of, words_of
-from equigen.cohort.saved_cohort import SHEET, TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
-from equigen.cohort.spec import CohortSpec, nearest
+from equigen.cohort.prompts import optional_text, prompt_columns, prompt_templates, prompt_words
+from equigen.cohort.saved_cohort import (
+    SHEET,
+    TABLE,
+    mismatch_error,
+    read_saved,
+    saved_attributes,
+    saved_labels,
+    saved_spec,
+)
+from equigen.cohort.spec import CohortSpec, suggestion
 from equigen.cohort.summary import SMALL, count_cells
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_parquet, write_json, write_parquet
@@ -215,9 +223,11 @@ class Cohort:
         ``equigen.cohort.prompts.Template``); an empty list of findings is written "no finding". Where prompts are a
         column, it is the row's own (key ``prompt``).
         """
-        if column_of(self.spec.prompt):
-            return text_of(row.get("prompt"))
-        return next((wording.fill(words_of(wording.names, row)) for wording in templates_of(self.spec.prompt)), None)
+        if prompt_columns(self.spec.prompt):
+            return optional_text(row.get("prompt"))
+        for template in prompt_templates(self.spec.prompt):
+            return template.fill(prompt_words(template.names, row))
+        return None
 
     def save(self, folder: str | Path) -> Path:
         """Write ``cohort.parquet`` and ``cohort.json`` (roles, levels, counts, problems, version)."""
@@ -250,21 +260,21 @@ class Cohort:
 
         """
         place = Path(folder)
-        sheet = read_sheet(place)
+        sheet = read_saved(place)
         here = Path(root) if root is not None else Path(sheet["root"])
         frame = with_root(as_text(read_parquet(place / TABLE)), here)
         problems, warnings = ([problem_from(item) for item in sheet[key]] for key in ("problems", "warnings"))
-        levels = labels_of(sheet), attributes_of(sheet)
-        found = cls(sheet["name"], spec_of(sheet), here, frame, *levels, problems, warnings)
+        levels = saved_labels(sheet), saved_attributes(sheet)
+        found = cls(sheet["name"], saved_spec(sheet), here, frame, *levels, problems, warnings)
         if found.hash != sheet["hash"]:
-            raise mismatch(place)
+            raise mismatch_error(place)
         return found
 
 
 def _check_words(words: Sequence[str], allowed: Sequence[str] | Mapping[str, Any], what: str) -> None:
     """Refuse a word that is not allowed, naming the nearest."""
     problems = [
-        Problem(f"unknown {what} '{word}'", nearest(word, allowed)) for word in words if word not in allowed
+        Problem(f"unknown {what} '{word}'", suggestion(word, allowed)) for word in words if word not in allowed
     ]
     if problems:
         raise InputError(f"There is no such {what}.", problems)

@@ -70,7 +70,7 @@ def _edited(folder: Path) -> list[str]:
         return []
 
 
-def with_paths(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
+def add_paths(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
     """The table with ``path``, where each image lies now."""
     return frame.assign(path=pd.Series([str(folder / name) for name in frame["image"]], frame.index, dtype=object))
 
@@ -132,7 +132,7 @@ def accepted_flags(frame: pd.DataFrame, file: str | None = None) -> tuple[NDArra
     return flags, problems
 
 
-def refused_remark(flags: NDArray[np.bool_]) -> str:
+def screening_note(flags: NDArray[np.bool_]) -> str:
     """How many of the images are left out because screening refused them, in words; "" for none."""
     count = len(flags) - int(np.sum(flags))
     return f"{count} of {len(flags)} images were refused by screening and are left out" if count else ""

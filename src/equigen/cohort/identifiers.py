@@ -5,8 +5,8 @@ from __future__ import annotations
 import pandas as pd
 
 from equigen.cohort.levels import unknown_warnings
-from equigen.cohort.prompts import column_of
-from equigen.cohort.spec import CohortSpec, canonical
+from equigen.cohort.prompts import prompt_columns
+from equigen.cohort.spec import CohortSpec, normalize_cell
 from equigen.cohort.tables.spelling import spelling_warnings
 from equigen.cohort.tables.unknown_words import means_unknown
 from equigen.errors import Problem
@@ -18,13 +18,13 @@ def name_warnings(table: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
     """Warnings about patients, sites and captions: several spellings, unknown words, ids cut to 15 digits."""
     words = spec.unknown_words
     warnings: list[Problem] = []
-    for column in column_of(spec.prompt):
+    for column in prompt_columns(spec.prompt):
         unknown = [cell.strip() for cell in table[column] if means_unknown(cell, words)]
         warnings += unknown_warnings(unknown, "the prompt", column)
     if spec.patient is not None:
         column = spec.patient.column
         ids = [cell.strip(" ") for cell in table[column] if not means_unknown(cell, words)]
-        warnings += spelling_warnings(ids, "the patient", column, canonical)
+        warnings += spelling_warnings(ids, "the patient", column, normalize_cell)
         long = {name for name in ids if len(name) > DIGITS and name.isdigit()}
         if len(long) > 1 and all(set(name[DIGITS:]) == {"0"} for name in long):
             message = f"the patient: {len(long)} long numbers end in zeros from digit {DIGITS + 1} on"
@@ -33,5 +33,5 @@ def name_warnings(table: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
         sites = [cell.strip(" ") for cell in table[spec.site]]
         warnings += unknown_warnings([site for site in sites if means_unknown(site, words)], "the site", spec.site)
         known = [site for site in sites if not means_unknown(site, words)]
-        warnings += spelling_warnings(known, "the site", spec.site, canonical)
+        warnings += spelling_warnings(known, "the site", spec.site, normalize_cell)
     return warnings

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from equigen.cohort.positive_level import binary_order
-from equigen.cohort.spec import RESERVED_LEVELS, AttributeRole, LabelRole, canonical, level_names, nearest
+from equigen.cohort.spec import RESERVED_LEVELS, AttributeRole, LabelRole, level_names, normalize_cell, suggestion
 from equigen.cohort.tables.spelling import spelling_warnings
 from equigen.cohort.tables.unknown_words import means_unknown
 from equigen.errors import Problem
@@ -73,7 +73,7 @@ def apply_label(
     for risk in role.high_risk:
         if risk not in found:
             message = f"high_risk of label '{name}' names the unknown level '{risk}'"
-            applied.problems.append(Problem(message, nearest(risk, found), column=role.column))
+            applied.problems.append(Problem(message, suggestion(risk, found), column=role.column))
     return applied, LabelSpec(role.kind, found, list(role.high_risk))
 
 
@@ -103,7 +103,7 @@ def _tell(applied: Applied, column: pd.Series, what: str, cells: Iterable[str], 
     if not listed:
         known = set(unknown)
         applied.warnings += spelling_warnings(
-            (cell.strip(" ") for cell in cells if cell.strip() not in known), what, str(column.name), canonical
+            (cell.strip(" ") for cell in cells if cell.strip() not in known), what, str(column.name), normalize_cell
         )
 
 
@@ -122,7 +122,7 @@ def _mapping(levels: list[str] | dict[str, str] | None) -> dict[str, str] | None
     """Raw canonical value -> level name."""
     if levels is None:
         return None
-    return dict(levels) if isinstance(levels, dict) else {canonical(level): level for level in levels}
+    return dict(levels) if isinstance(levels, dict) else {normalize_cell(level): level for level in levels}
 
 
 def sorted_levels(values: Iterable[str]) -> list[str]:
@@ -162,7 +162,7 @@ def _levels(
     column: pd.Series, what: str, mapping: dict[str, str] | None, names: list[str], missing: frozenset[str]
 ) -> Applied:
     """Cells that hold one level each; what ``levels`` lists is a level even if ``missing`` lists it too."""
-    cells = [canonical(cell) for cell in column]
+    cells = [normalize_cell(cell) for cell in column]
     problems: list[Problem] = []
     if mapping is None:
         names, problems = _found_levels(cells, what, str(column.name), missing)
@@ -172,7 +172,7 @@ def _levels(
         values.append(mapping.get(cell))
         if cell not in mapping and not is_missing(cell, missing):
             allowed = ", ".join(list(mapping)[:12])
-            mend = f"{nearest(cell, mapping)} allowed: {allowed}; or put it under 'missing'"
+            mend = f"{suggestion(cell, mapping)} allowed: {allowed}; or put it under 'missing'"
             problems.append(
                 Problem(f"unknown level '{cell}' for {what}", mend, row=int(row), column=str(column.name))
             )
@@ -185,7 +185,7 @@ def _bins(column: pd.Series, name: str, role: AttributeRole, missing: frozenset[
     values: list[str | None] = []
     problems = []
     for row, raw in column.items():
-        cell = canonical(raw)
+        cell = normalize_cell(raw)
         values.append(None)
         if is_missing(cell, missing):
             continue
@@ -219,9 +219,9 @@ def _number(cell: str) -> float | None:
 
 def _findings(column: pd.Series, name: str, role: LabelRole, missing: frozenset[str]) -> Applied:
     """Cells that hold any number of findings; the present ones joined by "|" in level order."""
-    none = frozenset(canonical(word) for word in role.none)
+    none = frozenset(normalize_cell(word) for word in role.none)
     mapping, names = _mapping(role.levels), level_names(role.levels)
-    cells = [[canonical(part) for part in cell.split(role.separator)] for cell in column]
+    cells = [[normalize_cell(part) for part in cell.split(role.separator)] for cell in column]
     problems: list[Problem] = []
     if mapping is None:
         flat = [part for parts in cells for part in parts if part not in none]
@@ -257,7 +257,7 @@ def _finding_faults(
     strange = [part for part in known if part not in mapping and part not in none]
     if role.others == "error":
         faults += [
-            (f"unknown level '{part}' for label '{name}'", f"{nearest(part, mapping)} or set others: ignore")
+            (f"unknown level '{part}' for label '{name}'", f"{suggestion(part, mapping)} or set others: ignore")
             for part in strange
         ]
     found = [part for part in known if part not in none]

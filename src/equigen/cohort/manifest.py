@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from equigen.cohort.cohort import _check_words
 from equigen.cohort.images.image_list import DIGEST, ImageList, digests_of
 from equigen.cohort.levels import AttributeSpec, LabelSpec
-from equigen.cohort.saved_cohort import TABLE, attributes_of, labels_of, mismatch, read_sheet, spec_of
-from equigen.cohort.spec import SPLITS, CohortSpec, nearest
+from equigen.cohort.saved_cohort import TABLE, mismatch_error, read_saved, saved_attributes, saved_labels, saved_spec
+from equigen.cohort.spec import SPLITS, CohortSpec, suggestion
 from equigen.errors import InputError, Problem
 from equigen.files import MAX_CELLS, UNREADABLE, hash_bytes, hash_value
 
@@ -54,17 +54,18 @@ class Manifest:
         Raises InputError when a file or column is missing or damaged, or the two files are not of one run.
         """
         place = Path(folder)
-        sheet = read_sheet(place)
-        labels, attributes = labels_of(sheet), attributes_of(sheet)
+        sheet = read_saved(place)
+        labels, attributes = saved_labels(sheet), saved_attributes(sheet)
         levels = {f"attr.{name}": spec.levels for name, spec in attributes.items()}
         levels |= {f"label.{name}": spec.levels for name, spec in labels.items() if spec.kind != "multilabel"}
         found = [f"label.{name}" for name, spec in labels.items() if spec.kind == "multilabel"]
         frame = _read(place / TABLE, {"split": [*SPLITS], "domain": DOMAINS, **levels}, ["site", *found])
         if len(frame) != sheet["images"]:
-            raise mismatch(place)
+            raise mismatch_error(place)
         here = Path(root) if root is not None else Path(sheet["root"])
         places = np.arange(len(frame))
-        return cls(sheet["name"], spec_of(sheet), here, place / TABLE, frame, places, labels, attributes, sheet["hash"])
+        spec = saved_spec(sheet)
+        return cls(sheet["name"], spec, here, place / TABLE, frame, places, labels, attributes, sheet["hash"])
 
     def __len__(self) -> int:
         """Number of images."""
@@ -157,7 +158,7 @@ def _open(file: Path, columns: Iterable[str], dictionaries: Iterable[str] = ()) 
 
 def _check_columns(file: Path, columns: Iterable[str], names: list[str]) -> None:
     problems = [
-        Problem("the table has no such column", nearest(name, names), column=name, file=str(file))
+        Problem("the table has no such column", suggestion(name, names), column=name, file=str(file))
         for name in columns
         if name not in names
     ]

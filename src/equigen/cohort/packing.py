@@ -17,7 +17,7 @@ from equigen.cohort.images.sources import open_image
 from equigen.cohort.images.tar_shards import open_shard
 from equigen.cohort.levels import JOIN, LabelSpec
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes, read_json, replacing, write_json, write_parquet, write_text
+from equigen.files import hash_bytes, read_json, replace_file, write_json, write_parquet, write_text
 from equigen.progress import progress_bar
 
 SHARD = 2048  # images a shard
@@ -75,7 +75,7 @@ def _key(row: int) -> str:
 def _write_shard(shard: Path, rows: pd.DataFrame, first: int) -> None:
     """One shard, whole or not at all; every image in it that cannot be packed is told."""
     problems = []
-    with replacing(shard) as temporary:
+    with replace_file(shard) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
             for number, row in enumerate(rows.to_dict("records"), start=first):
                 try:

@@ -16,7 +16,7 @@ from equigen.cohort.spec import (
     LabelRole,
     PatientRole,
     SplitRole,
-    nearest,
+    suggestion,
 )
 from equigen.cohort.yaml_bounds import check_bounds
 from equigen.errors import InputError, Problem
@@ -103,7 +103,7 @@ def _schema_problem(fault: dict[str, Any], source: str) -> Problem:
     key = ".".join(str(part) for part in fault["loc"] if str(part) not in _NOT_KEYS) or "cohort"
     last = str(fault["loc"][-1]) if fault["loc"] else ""
     if fault["type"] == "extra_forbidden":
-        return Problem(f"{key}: unknown key '{last}'", nearest(last, _KEYS), file=source)
+        return Problem(f"{key}: unknown key '{last}'", suggestion(last, _KEYS), file=source)
     if fault["type"] == "missing":
         return Problem(f"{key}: the key is missing", f"add '{last}'", file=source)
     if fault["type"] == "value_error":

@@ -134,7 +134,7 @@ def prompt_of(value: object, text: Callable[[object], object]) -> object:
     return texts if isinstance(value, list) else texts[0]
 
 
-def templates_of(prompt: Prompt) -> list[Template]:
+def prompt_templates(prompt: Prompt) -> list[Template]:
     """The templates, in order; none where prompts are a column or not given."""
     texts = [prompt] if isinstance(prompt, str) else prompt
     return [_template(text) for text in texts] if isinstance(texts, list) else []
@@ -145,28 +145,28 @@ def _template(text: str) -> Template:
     return Template(text)
 
 
-def column_of(prompt: Prompt) -> list[str]:
+def prompt_columns(prompt: Prompt) -> list[str]:
     """The column that prompts are written in, if they are."""
     return [prompt.column] if isinstance(prompt, PromptColumn) else []
 
 
 def unknown_names(prompt: Prompt, known: Collection[str]) -> list[str]:
     """Names in templates that are none of ``known``."""
-    return [name for wording in templates_of(prompt) for name in wording.names if name not in known]
+    return [name for wording in prompt_templates(prompt) for name in wording.names if name not in known]
 
 
-def text_of(value: Any) -> str | None:
+def optional_text(value: Any) -> str | None:
     """A cell's text as it stands; None where there is none."""
     return None if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
-def word_of(value: Any) -> str | None:
+def prompt_word(value: Any) -> str | None:
     """A cell as a prompt says it: findings with commas, "no finding" for an empty list; None where it is not known."""
-    text = text_of(value)
+    text = optional_text(value)
     return None if text is None else ", ".join(text.split("|")) or "no finding"
 
 
-def words_of(names: Iterable[str], row: Mapping[str, Any]) -> dict[str, str | None]:
+def prompt_words(names: Iterable[str], row: Mapping[str, Any]) -> dict[str, str | None]:
     """The word of each name in a row with keys ``label.<name>``, ``attr.<name>`` or ``<name>``."""
     found = {name: [row[key] for key in (f"label.{name}", f"attr.{name}", name) if key in row] for name in names}
-    return {name: word_of(values[0]) if values else None for name, values in found.items()}
+    return {name: prompt_word(values[0]) if values else None for name, values in found.items()}

@@ -14,7 +14,7 @@ from equigen.files import read_json
 TABLE, SHEET = "cohort.parquet", "cohort.json"
 
 
-def read_sheet(folder: Path) -> dict[str, Any]:
+def read_saved(folder: Path) -> dict[str, Any]:
     """The sheet of a saved cohort; raises InputError when it or the table is not there."""
     lacking = [name for name in (TABLE, SHEET) if not (folder / name).is_file()]
     if lacking:
@@ -23,22 +23,22 @@ def read_sheet(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / SHEET))
 
 
-def spec_of(sheet: dict[str, Any]) -> CohortSpec:
+def saved_spec(sheet: dict[str, Any]) -> CohortSpec:
     """The roles; those that are none are not written, and of these only the patient must be said."""
     return parse_spec({"patient": None, **sheet["spec"]}, SHEET)
 
 
-def labels_of(sheet: dict[str, Any]) -> dict[str, LabelSpec]:
+def saved_labels(sheet: dict[str, Any]) -> dict[str, LabelSpec]:
     """The diagnoses as they were found."""
     return {name: LabelSpec(**label) for name, label in sheet["labels"].items()}
 
 
-def attributes_of(sheet: dict[str, Any]) -> dict[str, AttributeSpec]:
+def saved_attributes(sheet: dict[str, Any]) -> dict[str, AttributeSpec]:
     """The attributes as they were found."""
     return {name: AttributeSpec(**attribute) for name, attribute in sheet["attributes"].items()}
 
 
-def mismatch(folder: Path) -> InputError:
+def mismatch_error(folder: Path) -> InputError:
     """The table and the sheet are not of one run."""
     problem = Problem(
         "the table and cohort.json do not belong together", "run the cohort stage again", file=str(folder / TABLE)

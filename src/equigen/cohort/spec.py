@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from equigen.cohort.prompts import PromptColumn, column_of, prompt_of, unknown_names
+from equigen.cohort.prompts import PromptColumn, prompt_columns, prompt_of, unknown_names
 from equigen.cohort.tables.unknown_words import UNKNOWN_WORDS, unknown_words
 
 SPLITS = ("train", "val", "test")
@@ -30,10 +30,10 @@ RESERVED_LEVELS = frozenset({"*", "gap", "es", "worst", "unknown"})
 _WHOLE_NUMBER = re.compile(r"^([+-]?\d+)\.0+$")
 
 
-def canonical(value: str) -> str:
+def normalize_cell(value: str) -> str:
     """A cell's text without outer blanks, and without the ``.0`` that a float column adds to a whole number.
 
-    >>> canonical(" 3.0 ")
+    >>> normalize_cell(" 3.0 ")
     '3'
     """
     text = value.strip()
@@ -41,7 +41,7 @@ def canonical(value: str) -> str:
     return whole.group(1) if whole else text
 
 
-def nearest(value: str, allowed: Iterable[str]) -> str:
+def suggestion(value: str, allowed: Iterable[str]) -> str:
     """A hint that names the closest allowed word, or lists the allowed words when none is close."""
     known = list(allowed)
     lowered = {word.lower(): word for word in known}
@@ -62,7 +62,7 @@ def _text(value: object) -> object:
 def _names(value: object) -> object:
     """A list of texts, or one mapping of raw value to name."""
     if isinstance(value, Mapping):
-        return {canonical(str(_text(key))): item for key, item in value.items()}
+        return {normalize_cell(str(_text(key))): item for key, item in value.items()}
     return value
 
 
@@ -195,7 +195,7 @@ class LabelRole(_Strict):
             raise ValueError("a multiclass label has at least two levels")
         for risk in self.high_risk:
             if self.levels is not None and risk not in names:
-                raise ValueError(f"high_risk names the unknown level '{risk}'; {nearest(risk, names)}")
+                raise ValueError(f"high_risk names the unknown level '{risk}'; {suggestion(risk, names)}")
         if not self.separator:
             raise ValueError("separator is empty")
         return self
@@ -274,13 +274,13 @@ class CohortSpec(_Strict):
             raise ValueError("split.ood lists sites, so 'site' must name a column")
         known = [*self.labels, *self.attributes]
         for place in unknown_names(self.prompt, known):
-            raise ValueError(f"prompt uses the unknown name {{{place}}}; {nearest(place, known)}")
+            raise ValueError(f"prompt uses the unknown name {{{place}}}; {suggestion(place, known)}")
         return self
 
     @property
     def unknown_words(self) -> frozenset[str]:
         """The words that mean "not known" in this table, as ``means_unknown`` takes them."""
-        return unknown_words([*UNKNOWN_WORDS, *(canonical(word) for word in self.missing)])
+        return unknown_words([*UNKNOWN_WORDS, *(normalize_cell(word) for word in self.missing)])
 
     def columns(self) -> list[tuple[str, str]]:
         """Every (role, column of the table) that this specification uses."""
@@ -288,7 +288,7 @@ class CohortSpec(_Strict):
         roles += [("patient", self.patient.column)] if self.patient is not None else []
         roles += [("site", self.site)] if self.site is not None else []
         roles += [("split", self.split.column)] if self.split.column is not None else []
-        roles += [("prompt", caption) for caption in column_of(self.prompt)]
+        roles += [("prompt", caption) for caption in prompt_columns(self.prompt)]
         roles += [(f"labels.{name}", role.column) for name, role in self.labels.items()]
         return roles + [(f"attributes.{name}", role.column) for name, role in self.attributes.items()]
 

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 from equigen.cohort.spec import SPLITS
 from equigen.errors import InputError, Problem
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 
 
 def position(seed: int, unit: str) -> float:
     """Where a unit lies between 0 (included) and 1 (excluded): SHA-256 of the seed and the unit's id."""
-    return derive(seed, f"split/{unit}") / 2.0**63
+    return derive_seed(seed, f"split/{unit}") / 2.0**63
 
 
 def split_patients(units: pd.Series, shares: dict[str, float], seed: int) -> tuple[pd.Series, list[Problem]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.cohort import Cohort, PhantomSettings, nearest, parse_spec, read_yaml
+from equigen.cohort import Cohort, PhantomSettings, parse_spec, read_yaml, suggestion
 from equigen.comparison.paths import Member, Places
 from equigen.comparison.runners.cluster import check_engine
 from equigen.comparison.settings import PRETRAINED, ComparisonSettings
@@ -100,7 +100,7 @@ def check_names_early(settings: ComparisonSettings, base: Path, source: str) -> 
     known = names()
     rules = {name: str(own.get("mechanism", name)) for name, own in settings.mechanisms.items()}
     problems = [
-        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", nearest(rule, known), file=source)
+        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", suggestion(rule, known), file=source)
         for name, rule in rules.items()
         if rule not in known
     ]
@@ -130,7 +130,7 @@ def check_attributes(settings: ComparisonSettings, attributes: Collection[str], 
     if settings.calibrate is not None:
         asked += [("calibrate.attribute", name) for name in attribute_parts(settings.calibrate.attribute)]
     problems = [
-        Problem(f"{key}: '{name}' is not an attribute of the cohort", nearest(name, attributes), file=source)
+        Problem(f"{key}: '{name}' is not an attribute of the cohort", suggestion(name, attributes), file=source)
         for key, name in asked
         if name not in attributes
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from equigen.comparison.runners.local import PARENT
 from equigen.errors import EquigenError
-from equigen.exit_status import end_on_sigterm, mendable, tell
+from equigen.exit_status import as_input_error, end_on_sigterm, print_error
 from equigen.files import read_json
 
 
@@ -24,13 +24,13 @@ def main(file: str) -> int:
     except KeyboardInterrupt:
         return 143
     except EquigenError as error:
-        tell(error)
+        print_error(error)
         return 2
     except Exception as error:
-        known = mendable(error)
+        known = as_input_error(error)
         if known is None:
             raise
-        tell(known)
+        print_error(known)
         return 2
     return 0
 

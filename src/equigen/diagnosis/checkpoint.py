@@ -13,7 +13,7 @@ from torch import Tensor
 
 from equigen.diagnosis.networks import SmallResNet
 from equigen.errors import InputError, Problem
-from equigen.files import replacing
+from equigen.files import replace_file
 from equigen.model_files import weight_fault
 
 
@@ -44,7 +44,7 @@ class State:
     def save(self, path: Path, key: str) -> None:
         """Write the state; ``key`` is the hash of all settings and inputs."""
         score = "" if self.best_score is None else repr(self.best_score)
-        with replacing(path) as temporary:
+        with replace_file(path) as temporary:
             save_file(
                 {name: value.detach().contiguous().cpu() for name, value in self.tensors()},
                 temporary,

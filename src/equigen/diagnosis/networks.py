@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, replacing, write_json
+from equigen.files import read_json, replace_file, write_json
 from equigen.model_files import weight_fault
 from equigen.seeds import torch_generator
 
@@ -131,7 +131,7 @@ class Classifier:
 
     def save(self, folder: str | Path) -> None:
         """Write ``model.safetensors`` and ``model.json``."""
-        with replacing(Path(folder) / WEIGHTS) as temporary:
+        with replace_file(Path(folder) / WEIGHTS) as temporary:
             save_file(
                 {name: value.contiguous().cpu() for name, value in self.network.state_dict().items()},
                 temporary,

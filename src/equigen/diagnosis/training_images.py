@@ -18,7 +18,7 @@ from equigen.cohort import (
     check_images,
     load_images,
     read_generated,
-    refused_remark,
+    screening_note,
 )
 from equigen.diagnosis.fitting import FitSettings, Pool
 from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe
@@ -81,7 +81,7 @@ def read_source(folder: Path, labels: Iterable[str]) -> Source:
             [Problem("no accepted image", "generate more, or screen less", file=str(path))],
         )
     check_images(table[accepted], folder, "The synthetic set is damaged.")
-    return Source(table[accepted].reset_index(drop=True), folder, hash_file(path), refused_remark(accepted))
+    return Source(table[accepted].reset_index(drop=True), folder, hash_file(path), screening_note(accepted))
 
 
 @dataclass(frozen=True)

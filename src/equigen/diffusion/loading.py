@@ -18,7 +18,7 @@ from equigen.diffusion.text_generator import TextGenerator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, read_json
 from equigen.model_files import folder_problems
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 PROVENANCE = "equigen.json"  # keys kind (full, lora or tokens), base (of LoRA) and size (of the images, in pixels)
 RECORD = "training.json"
@@ -91,7 +91,7 @@ def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: 
     if "lora" in told:
         pretrained = open_pretrained(place)  # the weights know their base by its hash in full precision
         load_lora(pretrained, path)
-        with quiet(logging):  # it remarks on half precision on a CPU
+        with silence_library(logging):  # it remarks on half precision on a CPU
             return TextGenerator(pretrained.plain.to(chosen, PRECISIONS[precision]), told.get("size"))
     # weights of another trainer, which says nothing of rank and layers
     pipeline = open_pretrained(place, device=chosen, dtype=PRECISIONS[precision]).pipeline()
@@ -102,7 +102,7 @@ def _open_lora(path: Path, told: dict[str, Any], device: str | None, precision: 
     if problems:
         raise InputError("LoRA weights cannot be used.", problems)
     try:
-        with quiet(logging):
+        with silence_library(logging):
             pipeline.load_lora_weights(str(path), use_safetensors=True)
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
         problem = Problem(str(error), "copy the whole folder, or train again", file=str(path))

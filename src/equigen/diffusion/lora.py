@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from equigen.diffusion.pretrained import Pretrained
 from equigen.diffusion.pretrained.saving import RECORD, versions
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, replacing, write_json
+from equigen.files import read_json, replace_file, write_json
 from equigen.model_files import weight_fault
 from equigen.seeds import torch_generator
 
@@ -203,5 +203,5 @@ def _write(file: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str,
     header = {"format": "pt"}
     if config is not None:
         header["lora_adapter_metadata"] = json.dumps(config, indent=2, sort_keys=True)
-    with replacing(file) as temporary:
+    with replace_file(file) as temporary:
         save_file({name: value.detach().cpu().contiguous() for name, value in tensors.items()}, temporary, header)

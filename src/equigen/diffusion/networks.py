@@ -10,7 +10,7 @@ from diffusers import ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 
 from equigen.diffusion.vocabulary import DROPPED
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 
 Preset = Literal["tiny", "small", "base"]
 PRESETS: dict[str, dict[str, Any]] = {
@@ -56,12 +56,12 @@ def build_unet(preset: str, channels: int, side: int, seed: int) -> Any:
     """
     width = PRESETS[preset]["tokens"]
     summed = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
-    return _unet(preset, channels, side, width, derive(seed, "unet-weights"), **summed)
+    return _unet(preset, channels, side, width, derive_seed(seed, "unet-weights"), **summed)
 
 
 def build_text_unet(preset: str, channels: int, side: int, text_width: int, seed: int) -> Any:
     """``build_unet`` that attends to text, [B, L, text_width], which enters by cross-attention alone."""
-    return _unet(preset, channels, side, text_width, derive(seed, "text-unet-weights"))
+    return _unet(preset, channels, side, text_width, derive_seed(seed, "text-unet-weights"))
 
 
 def _unet(preset: str, channels: int, side: int, width: int, seed: int, **more: Any) -> Any:
@@ -91,7 +91,7 @@ def _unet(preset: str, channels: int, side: int, width: int, seed: int, **more: 
 def build_tokens(sizes: list[int], preset: str, seed: int) -> ConditionTokens:
     """Condition tokens for a vocabulary, initialised from ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "token-weights"))
+        torch.default_generator.manual_seed(derive_seed(seed, "token-weights"))
         tokens: ConditionTokens = ConditionTokens(sizes=tuple(sizes), width=PRESETS[preset]["tokens"])
         return tokens
 

@@ -24,7 +24,7 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_value
 from equigen.latents import Autoencoder, weight_hash
 from equigen.model_files import folder_problems, weight_fault
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
 """Fields and their levels, in the order of the tokens; pairs in the files."""
@@ -201,7 +201,7 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
     if problems:
         raise InputError("The generator cannot be opened.", problems)
     try:
-        with quiet(logging):
+        with silence_library(logging):
             pipeline: EquigenPipeline = EquigenPipeline.from_pretrained(
                 str(path), use_safetensors=True, local_files_only=True, low_cpu_mem_usage=False
             )

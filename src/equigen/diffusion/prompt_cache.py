@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from equigen.diffusion.pretrained import MappedTable, MemoryTable, Pretrained, Table
 from equigen.diffusion.pretrained.family import Tensors
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes, hash_value, replacing
+from equigen.files import hash_bytes, hash_value, replace_file
 from equigen.progress import progress_bar
 
 Precision = Literal["half", "single"]
@@ -69,7 +69,7 @@ class PromptCache:
             raise InputError("The text encoder does not fit the cache.", [problem])
         hashes = [_name(text) for text in texts]
         file = self.folder / f"prompts-{hash_value(hashes)[:24]}.safetensors"
-        with replacing(file) as temporary:
+        with replace_file(file) as temporary:
             save_file(kept, temporary, metadata={"texts": json.dumps(hashes)})
         self._index(file)
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, Manifest, Template, column_of, templates_of, text_of, word_of
+from equigen.cohort import Cohort, Manifest, Template, optional_text, prompt_columns, prompt_templates, prompt_word
 from equigen.errors import InputError, Problem
 from equigen.seeds import torch_generator
 
@@ -47,7 +47,7 @@ class PromptConditions:
         self.names, conditions, self._codes = _conditions(cohort)
         self.rows = cohort.frame["row"].to_numpy(dtype=np.int64)  # of the user's table, for messages
         wordings: list[_Wording | _Caption] = [
-            _Wording(each, self.names) for each in templates_of(cohort.spec.prompt)
+            _Wording(each, self.names) for each in prompt_templates(cohort.spec.prompt)
         ]
         wordings = wordings or [_Caption()]
         prompts = _every_prompt(wordings, conditions, drop_one > 0, limit)
@@ -156,13 +156,13 @@ class _Caption:
 
 def _conditions(cohort: Cohort | Manifest) -> tuple[list[str], list[Words], NDArray[np.int64]]:
     """Names that prompts use, the different words that rows have for them, and which of these each row [N] has."""
-    frame, templates = cohort.frame, templates_of(cohort.spec.prompt)
-    if column_of(cohort.spec.prompt):
-        codes, words = _coded(frame["prompt"], text_of)
+    frame, templates = cohort.frame, prompt_templates(cohort.spec.prompt)
+    if prompt_columns(cohort.spec.prompt):
+        codes, words = _coded(frame["prompt"], optional_text)
         return [], [(word,) for word in words], codes
     names = list(dict.fromkeys(name for each in templates for name in each.names))
     columns = [f"label.{name}" if name in cohort.labels else f"attr.{name}" for name in names]
-    coded = [_coded(frame[column], word_of) for column in columns]
+    coded = [_coded(frame[column], prompt_word) for column in columns]
     codes = np.zeros(len(frame), dtype=np.int64)
     for part, words in coded:  # numbered anew at each step, so that they stay small
         codes = pd.factorize(codes * len(words) + part)[0].astype(np.int64)

@@ -18,7 +18,7 @@ from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.diffusion.text_encoders import TextEncoder
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 
 def scaling_factor(mean: Sequence[float], std: Sequence[float]) -> float:
@@ -62,7 +62,7 @@ def from_scratch(
     vae = copy.deepcopy(autoencoder.network)
     vae.register_to_config(scaling_factor=float(scale))
     side = size // autoencoder.factor
-    with quiet(logging):  # transformers remarks, while it is loaded, on image processors that nobody asked for
+    with silence_library(logging):  # transformers, when loaded, warns of image processors that are not used
         from diffusers import StableDiffusionPipeline
     pipeline = StableDiffusionPipeline(
         vae=vae,

@@ -10,8 +10,8 @@ import torch
 import transformers
 from transformers.utils import logging
 
-from equigen.progress import quiet
-from equigen.seeds import derive
+from equigen.progress import silence_library
+from equigen.seeds import derive_seed
 
 WIDTHS = (320, 640, 1280, 1280)     # channels of the U-Net of Stable Diffusion 1.x, from the finest level down
 CODER = (128, 256, 512, 512)        # of its autoencoder
@@ -47,8 +47,8 @@ def stable_diffusion(
         num_hidden_layers=LAYERS, max_position_embeddings=length, bos_token_id=len(words) - 2,
         eos_token_id=len(words) - 1, pad_token_id=len(words) - 1, initializer_factor=4.0,  # so that prompts lie apart
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]), quiet(logging):  # remarks on image processors that nobody asked for
-        torch.default_generator.manual_seed(derive(seed, "stand-in"))
+    with torch.random.fork_rng(devices=[]), silence_library(logging):  # warnings of image processors that are not used
+        torch.default_generator.manual_seed(derive_seed(seed, "stand-in"))
         network = diffusers.UNet2DConditionModel(
             sample_size=side, norm_num_groups=32 // part, block_out_channels=tuple(own // part for own in widths),
             cross_attention_dim=TEXT // part, attention_head_dim=8,

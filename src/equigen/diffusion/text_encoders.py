@@ -14,7 +14,7 @@ from transformers.utils import logging
 
 from equigen.errors import InputError, Problem
 from equigen.model_files import folder_problems, weight_fault
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 MINILM = "minilm"
 LENGTH = 77  # tokens of a prompt, as CLIP has them
@@ -65,7 +65,7 @@ def open_text_encoder(source: str | Path = MINILM, length: int | None = None) ->
         raise InputError("The text encoder cannot be used.", problems)
     plain = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with quiet(logging):
+        with silence_library(logging):
             config = transformers.AutoConfig.from_pretrained(str(folder), **plain)
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **plain)
             network, told = _kind(config, folder).from_pretrained(

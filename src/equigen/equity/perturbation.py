@@ -13,7 +13,7 @@ from equigen.equity.interface import State
 from equigen.equity.monitor import GroupLosses
 from equigen.equity.noise import draw, released_weights
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
-from equigen.seeds import derive, torch_generator
+from equigen.seeds import derive_seed, torch_generator
 
 
 class ReleasedPerturbation:
@@ -76,7 +76,7 @@ class ReleasedPerturbation:
         self.sigma = self.rho * self.sigma + (1 - self.rho) * uniform
 
     def _choose(self, images_seen: int) -> None:
-        seed = derive(self.seed, "equity/proposal", images_seen)
+        seed = derive_seed(self.seed, "equity/proposal", images_seen)
         proposal = propose(self.points, self.rewards, beta=self.beta, seed=seed)
         self.sigma = proposal.point
         if proposal.fallback is not None:

@@ -16,7 +16,7 @@ from equigen.equity.proposer import Proposer
 from equigen.equity.request import Question
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
 from equigen.errors import InputError, Problem
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 
 
 class CorrectedPerturbation:
@@ -141,7 +141,7 @@ class CorrectedPerturbation:
         self.window = images_seen // self.window_images
         finished = len(self.rewards)
         if finished < self.design:
-            self.point = sobol_points(len(self.groups), finished, derive(self.seed, "equity/design"))[-1]
+            self.point = sobol_points(len(self.groups), finished, derive_seed(self.seed, "equity/design"))[-1]
         elif self.delay_images:
             self.pending = torch.cat([self.pending, self.times[-1:]])
         else:
@@ -151,7 +151,7 @@ class CorrectedPerturbation:
         """What was known when the window that ended after ``asked`` images was over."""
         known = self.times <= asked
         return Question(self.points[known], self.rewards[known], self.times[known], float(asked), self.beta,
-                        derive(self.seed, "equity/proposal", asked))
+                        derive_seed(self.seed, "equity/proposal", asked))
 
     def _ask(self) -> None:
         """Have the oldest pending proposal worked out; before the first one, have the process started in time."""

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from equigen.cohort import nearest
+from equigen.cohort import suggestion
 from equigen.errors import InputError, Problem
 from equigen.fairness.cells import CASES, Cell, Least, evaluate, macro
 from equigen.fairness.predictions import Columns, Predictions, read_predictions
@@ -177,7 +177,7 @@ def _check_runs(table: pd.DataFrame, test: pd.DataFrame, baseline: str | None) -
     """Notes on recipes without test rows; refuses an unknown baseline and seeds that were run on different rows."""
     recipes, problems = sorted(table["recipe"].unique()), []
     if baseline not in {None, DEFAULT_BASELINE, *recipes}:
-        mend = nearest(str(baseline), recipes)
+        mend = suggestion(str(baseline), recipes)
         problems.append(Problem(f"no recipe is called '{baseline}', the baseline", mend, column="recipe"))
     for (recipe, task), rows in test.groupby(["recipe", "task"]):
         runs = {seed: set(zip(run["unit"], run["truth"], strict=True)) for seed, run in rows.groupby("seed")}

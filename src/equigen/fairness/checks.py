@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from equigen.cohort import canonical, means_unknown, nearest, unknown_words
+from equigen.cohort import means_unknown, normalize_cell, suggestion, unknown_words
 from equigen.errors import Problem
 from equigen.fairness.parsing import without_rounding
 
@@ -51,11 +51,11 @@ def _cells(cells: pd.Series, wrong: pd.Series, mend: str) -> list[Problem]:
 def _truth_faults(table: pd.DataFrame, raw: pd.DataFrame, columns: Columns) -> list[Problem]:
     """Truths that are neither 1 nor 0; one problem alone where the column names classes in words."""
     cells, unknown = raw[columns.truth], unknown_words()
-    words = sorted({canonical(cell) for cell in cells.unique() if not means_unknown(cell, unknown)})
+    words = sorted({normalize_cell(cell) for cell in cells.unique() if not means_unknown(cell, unknown)})
     shown = ", ".join(f"'{word}'" for word in words[:FEW_WORDS])
-    if columns.positive is not None and canonical(columns.positive) not in words:
+    if columns.positive is not None and normalize_cell(columns.positive) not in words:
         message = f"no row says '{columns.positive}', which was named as the positive word"
-        return [Problem(message, nearest(canonical(columns.positive), words), column=columns.truth)]
+        return [Problem(message, suggestion(normalize_cell(columns.positive), words), column=columns.truth)]
     wrong = table["truth"].isna()
     readable = (~wrong).any()
     if columns.positive is None and not readable and 1 < len(words) <= FEW_WORDS:
@@ -84,7 +84,7 @@ def _split_faults(table: pd.DataFrame) -> list[Problem]:
     counts = table["split"].value_counts()
     for word in sorted(set(counts.index) - set(SPLITS)):
         row = int(table.index[table["split"] == word][0])
-        mend = f"{nearest(word, SPLITS)} write train, val or test"
+        mend = f"{suggestion(word, SPLITS)} write train, val or test"
         problems.append(Problem(f"'{word}' is no split ({counts[word]} rows)", mend, row=row, column="split"))
     if "test" not in counts.index:
         words = ", ".join(sorted(counts.index)[:5])

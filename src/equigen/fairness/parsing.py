@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from equigen.cohort import canonical, means_unknown
+from equigen.cohort import means_unknown, normalize_cell
 
 TRUTHS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
 ROUNDING = 1e-6  # a probability may lie this far outside [0, 1] by the rounding of single precision
@@ -36,12 +36,12 @@ def by_cell(cells: pd.Series, function: Callable[[str], Any]) -> pd.Series:
 
 def names_of(cells: pd.Series, unknown: frozenset[str]) -> pd.Series:
     """Names by row, without outer blanks and without the ``.0`` of whole numbers; None where unknown."""
-    return by_cell(cells, lambda cell: None if _unknown(cell, unknown) else canonical(cell))
+    return by_cell(cells, lambda cell: None if _unknown(cell, unknown) else normalize_cell(cell))
 
 
 def _unknown(cell: str, unknown: frozenset[str]) -> bool:
     """Whether a cell means "not known", as it is written or without the ``.0`` of a whole number."""
-    return means_unknown(cell, unknown) or means_unknown(canonical(cell), unknown)
+    return means_unknown(cell, unknown) or means_unknown(normalize_cell(cell), unknown)
 
 
 def numbers_of(cells: pd.Series) -> pd.Series:
@@ -69,13 +69,13 @@ def truth_of(cells: pd.Series, positive: str | None) -> pd.Series:
 
     """
     if positive is not None:
-        word = canonical(positive)
-        return by_cell(cells, lambda cell: float(canonical(cell) == word)).astype(float)
+        word = normalize_cell(positive)
+        return by_cell(cells, lambda cell: float(normalize_cell(cell) == word)).astype(float)
     return by_cell(cells, _truth).astype(float)
 
 
 def _truth(cell: str) -> float:
-    value = TRUTHS.get(canonical(cell).casefold())
+    value = TRUTHS.get(normalize_cell(cell).casefold())
     number = _number(cell) if value is None else value
     return number if number in (0.0, 1.0) else math.nan
 

@@ -15,11 +15,11 @@ from pyarrow import ArrowException
 
 from equigen.cohort import (
     UNKNOWN_WORDS,
-    canonical,
     means_unknown,
-    nearest,
+    normalize_cell,
     read_table,
     spelling_warnings,
+    suggestion,
     table_notes,
     unknown_words,
 )
@@ -95,7 +95,7 @@ def read_predictions(
     """
     raw = _load(predictions)
     names = _attributes(raw, [groups] if isinstance(groups, str) else groups)
-    words = unknown_words([*UNKNOWN_WORDS, *(canonical(word) for word in unknown), *unknown])
+    words = unknown_words([*UNKNOWN_WORDS, *(normalize_cell(word) for word in unknown), *unknown])
     _require(raw, names, columns, only or {})
     notes = [f"{note.message} ({note.mend})" for note in table_notes(raw)]
     raw, remarks = _within(raw, only or {}, words)
@@ -177,10 +177,10 @@ def _within(
     for name, levels in only.items():
         column = str(_column(raw, name))
         cells = names_of(raw[column], words)
-        wanted = [canonical(str(level)) for level in levels]
+        wanted = [normalize_cell(str(level)) for level in levels]
         known = sorted({level for cell in cells.dropna().unique() for level in cell.split(JOIN)})
         problems += [
-            Problem(f"no row has '{level}'", nearest(level, known), column=column)
+            Problem(f"no row has '{level}'", suggestion(level, known), column=column)
             for level in wanted
             if level not in known
         ]
@@ -254,9 +254,9 @@ def _remarks(
     count = without_rounding(table["probability"])[1]
     notes += [f"{count:,} scores were outside [0, 1] by rounding and are taken as 0 or 1"] if count else []
     if columns.positive is not None:
-        others = sorted({canonical(cell) for cell in raw.loc[table["truth"] == 0, columns.truth]})
+        others = sorted({normalize_cell(cell) for cell in raw.loc[table["truth"] == 0, columns.truth]})
         zero = f"{', '.join(others[:6])}{', ...' if len(others) > 6 else ''}"
-        notes.append(f"truth: '{canonical(columns.positive)}' is 1, {zero} is 0")
+        notes.append(f"truth: '{normalize_cell(columns.positive)}' is 1, {zero} is 0")
     for name, column in names.items():
         spelled = raw.loc[table[f"attr.{name}"].isna(), column].str.strip()
         distinct = sorted(set(spelled) - {""})
@@ -272,7 +272,7 @@ def _remarks(
         if role in raw and name != "split":
             counts = sorted(Counter(raw[role].str.strip()).items())
             cells = [cell for cell, count in counts if not means_unknown(cell, words) for _ in range(count)]
-            notes += [warning.message for warning in spelling_warnings(cells, name, str(role), canonical)]
+            notes += [warning.message for warning in spelling_warnings(cells, name, str(role), normalize_cell)]
     own = sorted(set(table["domain"].dropna()) - {"id", "ood"})
     notes += [f"domain: {_quoted(own)} is shown under its own name, neither id nor ood"] if own else []
     unnamed = int(table["image"].isna().sum())

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
-from equigen.files import hash_file, naming_full_disk
+from equigen.files import convert_disk_full, hash_file
 from equigen.model_files import folder_problems, weight_fault
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
 SHIPPED = "shipped"
@@ -115,7 +115,7 @@ class Autoencoder:
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that diffusers' ``from_pretrained`` opens."""
-        with naming_full_disk(folder):
+        with convert_disk_full(folder):
             self.network.save_pretrained(str(folder), safe_serialization=True)
 
 
@@ -181,7 +181,7 @@ def _open(kind: Any, folder: Path) -> Any:
     """The network with every weight from the folder; diffusers alone would fill missing ones at random."""
     mend = "weights are read from diffusion_pytorch_model.safetensors; save them with safe_serialization=True"
     try:
-        with quiet(logging):  # AutoencoderTiny remarks on a setting that it wrote itself
+        with silence_library(logging):  # AutoencoderTiny remarks on a setting that it wrote itself
             network, told = kind.from_pretrained(
                 str(folder),
                 use_safetensors=True,

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from equigen.cohort import Cohort, load_images, reading_order
 from equigen.errors import InputError, Problem
-from equigen.files import hash_arrays, hash_value, replacing
+from equigen.files import hash_arrays, hash_value, replace_file
 from equigen.latents.autoencoder import Autoencoder
 from equigen.latents.fitting import psnr
 from equigen.progress import console, progress_bar
@@ -90,7 +90,7 @@ class LatentCache:
         check_finite(halves)
         count = len(list(self.folder.glob("shard-*.safetensors")))
         shard = self.folder / f"shard-{count:05d}-{hash_value(list(hashes))[:12]}.safetensors"
-        with replacing(shard) as temporary:
+        with replace_file(shard) as temporary:
             save_file(
                 {"latents": halves, "sha256": torch.tensor(list(_content(hashes, halves)), dtype=torch.uint8)},
                 temporary,

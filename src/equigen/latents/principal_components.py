@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers import AutoencoderTiny
 
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 
 if TYPE_CHECKING:
     from equigen.latents.fitting import AutoencoderSettings
@@ -33,7 +33,7 @@ def build_autoencoder(settings: AutoencoderSettings, seed: int, sample: torch.Te
     """
     width = 3 * settings.factor**2
     with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(derive(seed, "autoencoder-weights"))  # the CPU's alone
+        torch.default_generator.manual_seed(derive_seed(seed, "autoencoder-weights"))  # the CPU's alone
         network = AutoencoderTiny(
             in_channels=width,
             out_channels=width,

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
-from equigen.files import naming_full_disk
+from equigen.files import convert_disk_full
 
 NAME = "latents.safetensors"
 LONGEST = 100_000_000  # bytes of a header, as safetensors itself allows
@@ -49,7 +49,7 @@ def create(folder: Path, shape: tuple[int, ...], digests: NDArray[np.uint8], met
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     temporary = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
-    with naming_full_disk(folder):
+    with convert_disk_full(folder):
         temporary.mkdir(parents=True)
         try:
             with (temporary / NAME).open("wb") as handle:
@@ -164,13 +164,13 @@ class StoreFile:
 
     def mark(self, rows: NDArray[np.int64]) -> None:
         """Say that rows are filled, once they are safe on the disk."""
-        with naming_full_disk(self.file):
+        with convert_disk_full(self.file):
             os.fsync(self._handle)
         for row in rows.tolist():
             self._write(b"\1", self._starts["done"] + row)
 
     def _write(self, data: bytes, at: int) -> None:
-        with naming_full_disk(self.file):
+        with convert_disk_full(self.file):
             while data:
                 count = os.pwrite(self._handle, data, at)
                 data, at = data[count:], at + count

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from equigen.cohort import (
     Cohort,
     accepted_flags,
+    add_paths,
     check_images,
+    image_exists,
     image_problems,
-    is_there,
     read_generated,
-    refused_remark,
-    with_paths,
+    screening_note,
 )
 from equigen.errors import InputError, Problem
 
@@ -114,7 +114,7 @@ def _form(source: Source, side: str) -> ImageSet:
 
 def _synthetic(folder: Path, side: str) -> ImageSet:
     frame = read_generated(folder, f"The {side} images cannot be read.")
-    images = _accepted(with_paths(frame, folder), side)
+    images = _accepted(add_paths(frame, folder), side)
     check_images(images.frame, folder, f"The {side} images cannot be evaluated.")
     return images
 
@@ -135,7 +135,7 @@ def _accepted(frame: pd.DataFrame, side: str) -> ImageSet:
     flags, problems = accepted_flags(frame)
     if problems:
         raise InputError(f"The {side} images cannot be read.", problems)
-    return ImageSet(frame[flags].reset_index(drop=True), remark=refused_remark(flags))
+    return ImageSet(frame[flags].reset_index(drop=True), remark=screening_note(flags))
 
 
 def _path_problems(frame: pd.DataFrame) -> list[Problem]:
@@ -143,7 +143,7 @@ def _path_problems(frame: pd.DataFrame) -> list[Problem]:
         return [Problem("the table has no column path", "add it, or give pixels", column="path")]
     return [
         Problem(f"no file '{path}'", "correct the path or leave the row out", row=index + 2, column="path")
-        for index, path in enumerate(frame["path"]) if not isinstance(path, str) or not is_there(Path(path))
+        for index, path in enumerate(frame["path"]) if not isinstance(path, str) or not image_exists(Path(path))
     ]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import nearest
+from equigen.cohort import suggestion
 from equigen.errors import InputError, Problem
 from equigen.quality.image_sets import ImageSet
 from equigen.quality.judge.questions import JOIN
@@ -52,12 +52,12 @@ def level_faults(known: Only, only: Only, key: str = "", source: str | None = No
     problems = []
     for name, levels in only.items():
         if name not in known:
-            problems.append(Problem(f"{key}'{name}' is no label", nearest(name, known), file=source))
+            problems.append(Problem(f"{key}'{name}' is no label", suggestion(name, known), file=source))
         elif not levels:
             mend = f"name one or more of {', '.join(known[name])}"
             problems.append(Problem(f"{key}no level of '{name}' is named", mend, file=source))
         else:
-            problems += [Problem(f"{key}'{level}' is no level of '{name}'", nearest(level, known[name]), file=source)
+            problems += [Problem(f"{key}'{level}' is no level of '{name}'", suggestion(level, known[name]), file=source)
                          for level in levels if level not in known[name]]
     return problems
 
@@ -77,7 +77,7 @@ def told(only: Only) -> str:
 
 
 def _lacking(images: ImageSet, only: Only, side: str) -> list[Problem]:
-    return [Problem(f"the images of {side} have no label '{name}'", nearest(name, images.labels),
+    return [Problem(f"the images of {side} have no label '{name}'", suggestion(name, images.labels),
                     column=f"label.{name}") for name in only if name not in images.labels]
 
 

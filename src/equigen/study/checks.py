@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from equigen.cohort import Cohort, PhantomSettings, nearest, parse_spec, read_yaml
+from equigen.cohort import Cohort, PhantomSettings, parse_spec, read_yaml, suggestion
 from equigen.equity import Groups, build, group_losses, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
@@ -51,7 +51,7 @@ def check_early(settings: StudySettings, base: Path, source: str) -> None:
     """
     known = names()
     problems = [
-        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", nearest(rule, known), file=source)
+        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", suggestion(rule, known), file=source)
         for name, rule in (
             (name, str(own.get("mechanism", name))) for name, own in settings.mechanisms.items()
         )
@@ -96,11 +96,11 @@ def check_names(
         problems.append(Problem("the cohort has no label", "give 'labels' in the cohort", file=source))
     elif label is not None and label not in labels:
         message = f"diagnose.label: '{label}' is not a label of the cohort"
-        problems.append(Problem(message, nearest(label, labels), file=source))
+        problems.append(Problem(message, suggestion(label, labels), file=source))
     for stage in ("evaluate", "audit"):
         problems += [
             Problem(
-                f"{stage}.groups: '{name}' is not an attribute of the cohort", nearest(name, attributes), file=source
+                f"{stage}.groups: '{name}' is not an attribute of the cohort", suggestion(name, attributes), file=source
             )
             for name in getattr(settings, stage).groups or []
             if name not in attributes

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import is_there, load_images
+from equigen.cohort import image_exists, load_images
 from equigen.files import read_parquet, write_parquet
 from equigen.quality import Evaluation
 from equigen.report import ClosePairs, pair_caption, write_report
@@ -48,7 +48,7 @@ def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
         return
     for run, own in copies.groupby("run", sort=False):
         pairs = zip(own["generated"], own["training"], strict=True)
-        rows = own[[is_there(Path(a)) and is_there(Path(b)) for a, b in pairs]].sort_values("rank").head(SHOWN)
+        rows = own[[image_exists(Path(a)) and image_exists(Path(b)) for a, b in pairs]].sort_values("rank").head(SHOWN)
         if len(rows):
             sides = (_images(rows["generated"], size), _images(rows["training"], size))
             yield ClosePairs(str(run), *sides, [pair_caption(row) for _, row in rows.iterrows()])

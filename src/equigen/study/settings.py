@@ -11,7 +11,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from equigen.cohort import check_bounds, nearest, read_yaml
+from equigen.cohort import check_bounds, read_yaml, suggestion
 from equigen.errors import InputError, Problem
 from equigen.study.stage_settings import (
     AuditSettings,
@@ -168,7 +168,7 @@ def _fault(model: type[BaseModel], fault: dict[str, Any], source: str, under: st
     loc = [str(part) for part in fault["loc"] if not re.match(r"^(dict|list)\[|^str$", str(part))]  # arms of a union
     key, message = ".".join([under, *loc] if under else loc), str(fault["msg"]).removeprefix("Value error, ")
     if fault["type"] == "extra_forbidden":
-        return Problem(f"{key}: unknown key", nearest(loc[-1], _siblings(model, loc[:-1])), file=source)
+        return Problem(f"{key}: unknown key", suggestion(loc[-1], _siblings(model, loc[:-1])), file=source)
     if fault["type"] == "missing":
         return Problem(f"{key}: the key is missing", f"add '{loc[-1]}'", file=source)
     if fault["type"] == "value_error":

@@ -14,7 +14,7 @@ from typing import Any
 
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json
-from equigen.integrity import BEGUN, OWN, STAMP, Change, Record, changes, record_of
+from equigen.integrity import BEGUN, OWN, STAMP, Change, Record, file_changes, record_files
 from equigen.progress import console
 
 Damaged = Callable[[Path, list[Change]], object]
@@ -87,7 +87,7 @@ class Stages:
         finally:
             spent = float(earlier.get("seconds", 0.0)) + time.monotonic() - started
             write_json(place / BEGUN, {"key": key, "seconds": spent})
-        self._write(name, {"key": key, "seconds": spent}, record_of(place, OWN))
+        self._write(name, {"key": key, "seconds": spent}, record_files(place, OWN))
         self.seconds[name] = spent
         self._broken.discard(name)
         return place
@@ -107,7 +107,7 @@ class Stages:
         yield
         place = self.folder / name
         closed = {key: value for key, value in stamp.items() if key != "open"}
-        self._write(name, closed, record_of(place, OWN))
+        self._write(name, closed, record_files(place, OWN))
 
     def intact(self, name: str, results: Sequence[str] = (), whole: bool = False) -> bool:
         """Whether a stage's files are what its stamp says; False where one is damaged, which is told.
@@ -138,13 +138,13 @@ class Stages:
         if record is None:
             if not stamp.get("open"):
                 console.print(f"{name}: written before hashes were kept; from now on they are")
-                self._write(name, stamp, record_of(place, OWN))
+                self._write(name, stamp, record_files(place, OWN))
             return True
-        found, healed = changes(place, record, whole or self.verify)
+        found, healed = file_changes(place, record, whole or self.verify)
         edited, harmed = ([change for change in found if change.kind == kind] for kind in ("edited", "damaged"))
         if edited:
             stamp = self._accept(name, stamp, edited)
-            fresh = record_of(place, OWN)
+            fresh = record_files(place, OWN)
             healed |= {change.file: fresh[change.file] for change in edited}
         if healed != record:
             self._write(name, stamp, healed)

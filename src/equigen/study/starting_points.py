@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.cohort import Cohort, column_of
+from equigen.cohort import Cohort, prompt_columns
 from equigen.diffusion import (
     MINILM,
     PromptConditions,
@@ -56,7 +56,7 @@ def open_coder(autoencoder: str | None, folder: Path, chosen: TrainSettings, dev
 
 def request(asked: PlanRequest, cohort: Cohort, chosen: TrainSettings) -> dict[str, Any]:
     """What ``plan`` is called with: a generator that reads no prompts needs no captions."""
-    needless = not chosen.reads_text and bool(column_of(cohort.spec.prompt))
+    needless = not chosen.reads_text and bool(prompt_columns(cohort.spec.prompt))
     return {**asked.model_dump(exclude_none=True), **({"captions": False} if needless else {})}
 
 

@@ -18,9 +18,9 @@ from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.fairness import audit
 from equigen.files import read_json, read_parquet, write_parquet
-from equigen.integrity import sweep
+from equigen.integrity import remove_temporary_files
 from equigen.latents import LatentStore, encode, encode_store, reconstruction_error, store_error
-from equigen.locks import held
+from equigen.locks import lock_folder
 from equigen.progress import console
 from equigen.quality import Evaluation, told
 from equigen.report import Grid, write_report
@@ -64,8 +64,8 @@ class Study:
 
         Raises InputError before any work where another process is at work in the folder.
         """
-        with held(self.folder):
-            orphans = sweep(self.folder)
+        with lock_folder(self.folder):
+            orphans = remove_temporary_files(self.folder)
             if orphans:
                 console.print(f"{len(orphans)} half-written files of a process that was ended are removed")
             for _ in range(ROUNDS):

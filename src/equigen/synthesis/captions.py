@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from equigen.cohort import text_of
+from equigen.cohort import optional_text
 from equigen.errors import InputError, Problem
 from equigen.seeds import numpy_generator
 
@@ -34,7 +34,7 @@ def deal_captions(source: pd.DataFrame, asked: pd.DataFrame, seed: int) -> list[
     """
     found: dict[Cell, list[str]] = defaultdict(list)
     for cell, value in zip(cell_keys(source[list(asked.columns)]), source["prompt"], strict=True):
-        text = text_of(value)
+        text = optional_text(value)
         if text is not None:
             found[cell].append(text)
     dealt = {cell: _shuffled(texts, cell, seed) for cell, texts in found.items()}

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from equigen.cohort import carry_trained_on, read_generated, with_paths
+from equigen.cohort import add_paths, carry_trained_on, read_generated
 from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, hash_value, read_json, read_parquet, write_json, write_parquet
 from equigen.integrity import is_readable
-from equigen.pngs import is_whole, write_png
+from equigen.pngs import is_complete_png, write_png
 from equigen.progress import console, progress_bar
 from equigen.synthesis.chunks import CHUNK, Batched, Images, Rows, device_kind, render
 from equigen.synthesis.sharding import share_of, write_first
@@ -44,7 +44,7 @@ class SyntheticSet:
             mend = "run the jobs that are left, or those that broke off"
             problem = Problem(f"holds no {TABLE}", mend, file=str(self.folder))
             raise InputError("This set is not complete.", [problem])
-        return with_paths(read_generated(self.folder, "This set cannot be used."), self.folder)
+        return add_paths(read_generated(self.folder, "This set cannot be used."), self.folder)
 
     def __len__(self) -> int:
         """Number of images."""
@@ -131,7 +131,7 @@ def opened(generator: str | Path | Run | Generator, device: str | None) -> Gener
 
 def _missing(folder: Path, names: list[str], rows: Rows, size: int) -> list[int]:
     """Rows whose image is not there, or not whole."""
-    return [row for row in rows.tolist() if not is_whole(folder / names[row], size)]
+    return [row for row in rows.tolist() if not is_complete_png(folder / names[row], size)]
 
 
 def _clear_damage(folder: Path, names: list[str]) -> None:

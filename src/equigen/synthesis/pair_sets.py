@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import accepted_flags, check_images, load_images, read_generated, with_paths
+from equigen.cohort import accepted_flags, add_paths, check_images, load_images, read_generated
 from equigen.errors import InputError, Problem
 from equigen.synthesis.generation import SyntheticSet
 from equigen.synthesis.plans import PAIR
@@ -55,7 +55,7 @@ def read_pairs(synthetic: SyntheticSet | str | PathLike[str], plan: pd.DataFrame
     """
     folder = Path(synthetic)
     frame = read_generated(folder, "There is no synthetic set that can be used.")
-    frame = with_paths(_with_pairs(frame, plan, folder), folder)
+    frame = add_paths(_with_pairs(frame, plan, folder), folder)
     check_images(frame, folder, "These pairs cannot be compared.")
     changed = sorted(set(frame["changed"].astype(str)))
     if len(changed) != 1 or f"attr.{changed[0]}" not in frame:

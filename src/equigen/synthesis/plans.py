@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, column_of
+from equigen.cohort import Cohort, prompt_columns
 from equigen.errors import InputError, Problem
-from equigen.seeds import derive, numpy_generator
+from equigen.seeds import derive_seed, numpy_generator
 from equigen.synthesis.captions import cell_keys, check_captions, deal_captions
 
 Policy = Literal["match", "balanced", "uniform", "complement", "counterfactual"]
@@ -60,9 +60,9 @@ def plan(
     if captions and policy == "counterfactual":
         _check_wording(cohort)
     rows = _planned(cohort, training, policy, size, seed, guidance, steps, attribute)
-    if captions and column_of(cohort.spec.prompt):
+    if captions and prompt_columns(cohort.spec.prompt):
         check_captions(_conditions(rows), list(rows["prompt"]))
-    elif column_of(cohort.spec.prompt):
+    elif prompt_columns(cohort.spec.prompt):
         rows["prompt"] = None
     given = {"solver": solver, "negative": negative, "guidance_low": guidance_low, "guidance_high": guidance_high}
     return rows.assign(**{name: value for name, value in given.items() if value is not None})
@@ -139,7 +139,7 @@ def _finished(
     order = numpy_generator(seed, "plan-order").permutation(len(rows))
     rows = rows.iloc[order].reset_index(drop=True)
     rows = _prompted(cohort, rows, source, seed)
-    rows["seed"] = [derive(seed, "image", index) for index in range(len(rows))]
+    rows["seed"] = [derive_seed(seed, "image", index) for index in range(len(rows))]
     return rows.assign(guidance=float(guidance), steps=int(steps))
 
 
@@ -152,7 +152,7 @@ def _prompted(cohort: Cohort, rows: pd.DataFrame, source: pd.DataFrame, seed: in
     """Rows with the prompt of each: written by the template, or the caption of an image of ``source``."""
     asked = _conditions(rows)
     rows = rows.copy()
-    if column_of(cohort.spec.prompt):
+    if prompt_columns(cohort.spec.prompt):
         rows["prompt"] = pd.Series(deal_captions(source, asked, seed), index=rows.index, dtype=object)
     else:
         rows["prompt"] = [cohort.prompt(dict(zip(asked.columns, values, strict=True))) for values in cell_keys(asked)]
@@ -196,7 +196,7 @@ def _check_attribute(cohort: Cohort, policy: str, attribute: str | None, size: i
 
 def _check_wording(cohort: Cohort) -> None:
     """Captions are whole: there is none of the same image with another level of one attribute."""
-    for column in column_of(cohort.spec.prompt):
+    for column in prompt_columns(cohort.spec.prompt):
         mend = "write 'prompt' in cohort.yaml as a template with the attribute in braces"
         problem = Problem(f"prompts are the column '{column}', in which no attribute can be changed", mend)
         raise InputError("No counterfactual plan can be made.", [problem])

@@ -23,7 +23,7 @@ from equigen.diffusion import (
 )
 from equigen.equity import build
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, naming_full_disk
+from equigen.files import convert_disk_full, hash_value
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
 from equigen.training.cohort_data import Sides, check_cohort, groups_of
 from equigen.training.datasets import prepare_sides
@@ -97,7 +97,7 @@ def train(
 
     def keep(trainer: Trainer, weights: Tensors) -> None:
         place = folder / "snapshots" / f"{trainer.seen:09d}"
-        with naming_full_disk(place):
+        with convert_disk_full(place):
             _pipeline(settings, weights, coder, words, sides).save_pretrained(str(place), safe_serialization=True)
 
     def grids(trainer: Trainer) -> Images:
@@ -115,7 +115,7 @@ def train(
     trainer.run(show)
     weights = trainer.weights()
     if accelerator.is_main_process:
-        with naming_full_disk(folder):
+        with convert_disk_full(folder):
             write_trained_on(folder, cohort, key, settings.start)
             _export(trainer, _pipeline(settings, weights, coder, words, sides), folder)
     accelerator.wait_for_everyone()

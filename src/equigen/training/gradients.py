@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from equigen.diffusion import Objective, loss_per_image, min_snr_weights
 from equigen.equity import Mechanism, checked_weights
 from equigen.errors import InputError, Problem
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 from equigen.training.loss_scale import LossScale
 from equigen.training.settings import TrainSettings
 from equigen.training.stream import Batch
@@ -113,7 +113,7 @@ class Gradients:
             return
         device = self.accelerator.device
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(derive(self.settings.seed, "dropout", place))
+            torch.manual_seed(derive_seed(self.settings.seed, "dropout", place))
             yield
 
     def _everyone(self, losses: list[torch.Tensor]) -> torch.Tensor:

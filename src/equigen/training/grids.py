@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from equigen.diffusion import EquigenPipeline
-from equigen.seeds import derive, torch_generator
+from equigen.seeds import derive_seed, torch_generator
 from equigen.training.data import Data
 
 COLUMNS, GUIDANCE, STEPS = 6, 2.0, 20
@@ -41,7 +41,7 @@ def group_grids(draw: Draw, data: Data, seed: int) -> dict[str, NDArray[np.uint8
         if len(rows):
             order = torch.randperm(len(rows), generator=torch_generator(seed, "grid", place))
             ids = data.ids[rows[order].repeat(COLUMNS)[:COLUMNS]]
-            seeds = [derive(seed, "grid-noise", column) for column in range(COLUMNS)]
+            seeds = [derive_seed(seed, "grid-noise", column) for column in range(COLUMNS)]
             strips[name] = np.concatenate(list(draw(ids, seeds)), axis=1)
     return strips
 

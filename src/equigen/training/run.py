@@ -12,7 +12,7 @@ import equigen
 from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json, write_parquet
-from equigen.integrity import record_of
+from equigen.integrity import record_files
 from equigen.training.loop import Trainer
 
 RECORD = "training.json"
@@ -60,7 +60,7 @@ def write_record(trainer: Trainer, generator: str, autoencoder: str, folder: Pat
         "parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
         "trained_parameters": sum(parameter.numel() for parameter in trainer.parameters),
         "processes": trainer.accelerator.num_processes,
-        "files": {name: entry["sha256"] for name, entry in record_of(folder, SKIPPED).items()
+        "files": {name: entry["sha256"] for name, entry in record_files(folder, SKIPPED).items()
                   if name.partition("/")[0] not in APART},
         "versions": {"equigen": equigen.__version__, "torch": torch.__version__},
     }

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from equigen.diffusion import STEPS, Conditions
 from equigen.seeds import numpy_generator, torch_generator
-from equigen.shuffle import shuffled
+from equigen.shuffle import shuffled_rows
 from equigen.training.settings import TrainSettings
 
 LARGE = 2**22
@@ -65,7 +65,7 @@ class Stream:
     def _of_epoch(self, epoch: int, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows at some places of an epoch's order."""
         if self.count > LARGE:
-            return shuffled(places, self.count, self.settings.seed, epoch)
+            return shuffled_rows(places, self.count, self.settings.seed, epoch)
         if epoch != self._epoch:
             self._epoch = epoch
             self._order = numpy_generator(self.settings.seed, "epoch", epoch).permutation(self.count)

@@ -29,7 +29,7 @@ from equigen.diffusion import (
     warn_of_long_prompts,
 )
 from equigen.equity import build
-from equigen.files import naming_full_disk
+from equigen.files import convert_disk_full
 from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.training.cohort_data import Sides
@@ -81,7 +81,7 @@ def train_text(
     trainer.run(show)
     weights = trainer.weights()
     if accelerator.is_main_process:
-        with naming_full_disk(folder):
+        with convert_disk_full(folder):
             _write(base, weights, table, trainer, folder)
             made = open_any_generator(folder, "cpu")
             write_trained_on(folder, cohort, key, settings.start or settings.base)
@@ -162,7 +162,7 @@ def _write(base: Base, weights: Tensors, table: Table, trainer: Trainer, folder:
     settings = base.settings
     equity = {"mechanism": settings.mechanism, "settings": settings.mechanism_settings, "seed": settings.seed}
     record = {"size": settings.size, "equity": equity, "images_seen": trainer.seen}
-    with naming_full_disk(folder):
+    with convert_disk_full(folder):
         fresh = _filled(base, weights, table, "cpu")
         if fresh.lora is None:
             fresh.save(folder, record)

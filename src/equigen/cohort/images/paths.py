@@ -13,7 +13,7 @@ import pandas as pd
 from equigen.cohort.images.arrow import image_columns, is_dataset, open_dataset
 from equigen.cohort.images.shard_members import Members
 from equigen.cohort.images.tar_shards import leads_out
-from equigen.cohort.spec import CohortSpec, ImageRole, nearest
+from equigen.cohort.spec import CohortSpec, ImageRole, suggestion
 from equigen.errors import InputError, Problem, readable
 
 FOLDER = "@folder"  # a column that every table has: the entry of image.folders in which the image was found
@@ -82,7 +82,7 @@ def _dataset(folder: Path, role: ImageRole) -> Path:
     given = [key for key in ImageRole.model_fields if key != "column" and getattr(role, key) != getattr(plain, key)]
     problems = [Problem(f"image.{key} has no meaning for a dataset", f"leave '{key}' out") for key in given]
     if role.column not in known:
-        problems.append(Problem(f"the column '{role.column}' holds no images", nearest(role.column or "", known)))
+        problems.append(Problem(f"the column '{role.column}' holds no images", suggestion(role.column or "", known)))
     if problems:
         raise InputError(f"The dataset {folder.name} does not fit the specification.", problems)
     return folder.resolve()

@@ -37,10 +37,10 @@ def open_image(path: Path) -> BinaryIO:
     except (NotADirectoryError, FileNotFoundError) as error:
         found = _member(path) or _row(path)
         if found is None:
-            raise closed(error) from error
+            raise open_fault(error) from error
         return found
     except OSError as error:
-        raise closed(error) from error
+        raise open_fault(error) from error
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -48,12 +48,12 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
-def closed(error: OSError) -> ImageFault:
+def open_fault(error: OSError) -> ImageFault:
     """The fault of a file that the system does not open."""
     return ImageFault(f"cannot be opened: {error.strerror}", "check the path and its permissions")
 
 
-def is_there(path: Path) -> bool:
+def image_exists(path: Path) -> bool:
     """Whether an image can be opened."""
     try:
         open_image(path).close()
@@ -93,7 +93,7 @@ def _row(path: Path) -> BinaryIO | None:
     return open_row(folder, path.parent.name, int(path.name))
 
 
-def state_of(path: Path) -> tuple[int, int]:
+def file_state(path: Path) -> tuple[int, int]:
     """(bytes, time of change) of the file that an image is in; raises OSError where there is none."""
     try:
         state = path.stat()

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort.images.faults import ImageFault
 from equigen.errors import InputError, Problem
-from equigen.files import UNREADABLE, replacing
+from equigen.files import UNREADABLE, replace_file
 
 BLOCK = 512  # a tar's unit, bytes
 _STATE = b"equigen.shard"
@@ -146,7 +146,7 @@ def _build_index(shard: Path, state: State) -> Shard:
     table = table.replace_schema_metadata({_STATE: json.dumps(state)})
     for file in _index_files(shard):
         try:
-            with replacing(file) as temporary:
+            with replace_file(file) as temporary:
                 pq.write_table(table, temporary, write_page_checksum=True)
             break
         except PermissionError:

@@ -10,7 +10,7 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from equigen.errors import InputError, Problem
-from equigen.seeds import derive, numpy_generator
+from equigen.seeds import derive_seed, numpy_generator
 
 RATIO_RANGE = (0.25, 0.85)
 DISC_RANGE = (0.28, 0.375)
@@ -180,9 +180,9 @@ def _eye(index: int, seed: int, settings: PhantomSettings, patient: Mapping[str,
         "disc_aspect": float(rng.uniform(1.0, 1.12)),
         "cup_shift": float(rng.uniform(0.0, 0.25)),
         "exposure": float(np.clip(rng.normal(1.0, settings.exposure_sd), 0.7, 1.15)),
-        "vessel_seed": derive(seed, "phantom/vessels", index),
-        "texture_seed": derive(seed, "phantom/texture", index),
-        "noise_seed": derive(seed, "phantom/noise", index),
+        "vessel_seed": derive_seed(seed, "phantom/vessels", index),
+        "texture_seed": derive_seed(seed, "phantom/texture", index),
+        "noise_seed": derive_seed(seed, "phantom/noise", index),
     }
 
 

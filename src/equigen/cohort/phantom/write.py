@@ -13,7 +13,7 @@ from equigen.cohort.phantom.parameters import PhantomSettings, sample_parameters
 from equigen.cohort.phantom.render import render
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json, write_text
-from equigen.pngs import is_whole, write_png
+from equigen.pngs import is_complete_png, write_png
 from equigen.progress import progress_bar
 
 BATCH = 64
@@ -88,7 +88,7 @@ def _specification(seed: int, settings: PhantomSettings) -> dict[str, Any]:
 
 def _write_images(folder: Path, params: pd.DataFrame, size: int, show: bool) -> None:
     """Render what is missing, in batches."""
-    missing = [row for row in range(len(params)) if not is_whole(folder / _file(row), size)]
+    missing = [row for row in range(len(params)) if not is_complete_png(folder / _file(row), size)]
     with progress_bar("phantom", len(params), done=len(params) - len(missing), show=show) as bar:
         for start in range(0, len(missing), BATCH):
             rows = missing[start : start + BATCH]

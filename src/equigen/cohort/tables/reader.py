@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 
 from equigen.cohort.images.arrow import dataset_table, is_dataset
-from equigen.cohort.spec import nearest
+from equigen.cohort.spec import suggestion
 from equigen.cohort.tables.text import (
     PARQUET,
     SEPARATORS,
-    decoded,
+    decode_text,
     file_bytes,
     named_cells,
     refusal,
@@ -72,7 +72,7 @@ def read_table(source: str | Path | pd.DataFrame) -> pd.DataFrame:
         if file.is_dir():
             raise refusal(str(file), "is a folder, not a table", "give one table")
         near = sorted(item.name for item in file.parent.glob("*") if is_table(item))
-        raise refusal(str(file), "there is no such table", nearest(file.name, near))
+        raise refusal(str(file), "there is no such table", suggestion(file.name, near))
     if not is_table(file):
         message = f"'{file.suffix}' is no kind of table" if file.suffix else "has no suffix that says which table it is"
         raise refusal(str(file), message, "save it as .csv, .tsv or .parquet")
@@ -82,7 +82,7 @@ def read_table(source: str | Path | pd.DataFrame) -> pd.DataFrame:
     suffix = table_suffix(file)
     if suffix == ".parquet":
         raise refusal(str(file), "is no readable Parquet file", "write it again; name a text table .csv or .tsv")
-    return _of_text(decoded(data, str(file)), TEXT_SUFFIXES[suffix], str(file))
+    return _of_text(decode_text(data, str(file)), TEXT_SUFFIXES[suffix], str(file))
 
 
 def table_notes(table: pd.DataFrame) -> list[Problem]:
@@ -215,7 +215,7 @@ def check_columns(table: pd.DataFrame, roles: Iterable[tuple[str, str]], file: s
             problems.append(Problem(message, "write it as text", column=column, file=file))
         elif column not in names:
             problems.append(
-                Problem(f"{role}: the table has no such column", nearest(column, names), column=column, file=file)
+                Problem(f"{role}: the table has no such column", suggestion(column, names), column=column, file=file)
             )
     if problems:
         raise InputError(f"The table {file} lacks columns that the specification names.", problems)

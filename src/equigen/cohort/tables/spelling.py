@@ -17,7 +17,7 @@ _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
 SHOWN = 5
 
 
-def folded(text: str) -> str:
+def fold_spelling(text: str) -> str:
     """A text without what tells its spellings apart.
 
     Compatibility form of Unicode, case, blanks, dashes, invisible characters, leading zeros of whole numbers, and zeros
@@ -36,14 +36,14 @@ def folded(text: str) -> str:
 
 
 def spelling_variants(values: Iterable[str]) -> list[dict[str, int]]:
-    """Groups of values that ``folded`` makes the same: each a mapping of spelling to its number of rows.
+    """Groups of values that ``fold_spelling`` makes the same: each a mapping of spelling to its number of rows.
 
     >>> spelling_variants(["7", "007", "8", "7"])
     [{'7': 2, '007': 1}]
     """
     groups: dict[str, dict[str, int]] = {}
     for value, count in Counter(values).items():
-        groups.setdefault(folded(value), {})[value] = count
+        groups.setdefault(fold_spelling(value), {})[value] = count
     return [group for group in groups.values() if len(group) > 1]
 
 

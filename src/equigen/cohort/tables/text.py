@@ -110,7 +110,7 @@ def _joined(data: bytes, decompressor: Any, limit: int) -> bytes:
     return b"".join(parts)
 
 
-def decoded(data: bytes, file: str) -> str:
+def decode_text(data: bytes, file: str) -> str:
     """Text of a table: UTF-8 with or without a byte order mark.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from transformers.utils import logging
 
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 Tensors = dict[str, torch.Tensor]
 
@@ -61,7 +61,7 @@ class Family(ABC):
     def token_counts(self, texts: Sequence[str]) -> dict[str, list[int]]:
         """How many tokens each text has for each encoder, special ones included, before it is cut."""
         ready = [self.prepared(text) for text in texts]
-        with quiet(logging):  # its remark on long texts is ours to make, with the row
+        with silence_library(logging):  # its remark on long texts is ours to make, with the row
             return {
                 name: [len(ids) for ids in tokenizer(ready)["input_ids"]] for name, tokenizer in self.tokenizers.items()
             }

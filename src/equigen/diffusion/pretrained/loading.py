@@ -23,7 +23,7 @@ from equigen.diffusion.pretrained.sdxl import StableDiffusionXL
 from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.errors import InputError, Problem
 from equigen.model_files import CONVERT, folder_problems, weight_fault
-from equigen.progress import quiet
+from equigen.progress import silence_library
 
 _ALL: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, PixArt)
 FAMILIES: dict[str, type[Family]] = {kind: family for family in _ALL for kind in family.pipelines}
@@ -66,7 +66,7 @@ def open_pretrained(
         problem = Problem(found, f"use one of {', '.join(FAMILIES)}", file=str(folder / INDEX))
         raise InputError("This kind of pipeline is not supported.", [problem])
     _check_files(folder, FAMILIES[kind])
-    with quiet(diffusers_logging), quiet(transformers_logging):
+    with silence_library(diffusers_logging), silence_library(transformers_logging):
         parts = _parts(folder, FAMILIES[kind], index, dtype, variant)
         pipeline = _assembled(folder, kind, parts)
     pipeline.set_progress_bar_config(disable=True)
@@ -103,7 +103,7 @@ def pipeline_folder(place: str | Path, variant: str | None = None) -> Path:
 
 def _downloaded(place: str, variant: str | None) -> Path:
     """The folder in the hub's cache, filled from the hub where it is not there yet."""
-    with quiet(diffusers_logging):
+    with silence_library(diffusers_logging):
         try:
             return Path(
                 diffusers.DiffusionPipeline.download(

@@ -14,8 +14,8 @@ import transformers
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
-from equigen.files import naming_full_disk, write_json
-from equigen.progress import quiet
+from equigen.files import convert_disk_full, write_json
+from equigen.progress import silence_library
 
 INDEX, RECORD = "model_index.json", "equigen.json"
 
@@ -37,9 +37,9 @@ def save_pipeline(pipeline: Any, folder: Path, record: Mapping[str, Any]) -> Pat
     replaced.
     """
     hidden = folder.with_name(f".{folder.name}.{uuid4().hex[:8]}.part")
-    with naming_full_disk(folder):
+    with convert_disk_full(folder):
         try:
-            with quiet(diffusers_logging), quiet(transformers_logging):
+            with silence_library(diffusers_logging), silence_library(transformers_logging):
                 pipeline.save_pretrained(str(hidden), safe_serialization=True)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / INDEX).unlink(missing_ok=True)

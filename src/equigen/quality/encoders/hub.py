@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
 from equigen.model_files import folder_problems, weight_fault
-from equigen.progress import quiet
+from equigen.progress import silence_library
 from equigen.quality.encoders.base import Bicubic, NetworkEncoder, Outputs
 from equigen.quality.encoders.weights import OFFLINE, state_hash, unusable
 
@@ -163,7 +163,7 @@ def load_whole(kind: Any, config: Any, folder: Path, source: str, encoder: str) 
     from transformers.utils import logging
 
     try:
-        with quiet(logging):  # its report of the weights is read here instead of printed
+        with silence_library(logging):  # its report of the weights is read here instead of printed
             network, told = kind.from_pretrained(
                 folder,
                 config=config,

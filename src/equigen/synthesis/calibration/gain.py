@@ -28,7 +28,7 @@ from equigen.quality import (
     measure_families,
     passes,
 )
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 from equigen.statistics import two_sided_p_value
 from equigen.synthesis.calibration.measurement import kept
 from equigen.synthesis.generation import generate, plan_hash
@@ -54,7 +54,7 @@ def measure_gain(
     The prompts are those of the policy ``match`` over the confirming images, which are measured against as ``through``
     keeps them; ``levels`` are the groups in order.
     """
-    rows = match_plan(confirm, images, derive(settings.seed, "calibrate/confirm"), steps=chosen.steps)
+    rows = match_plan(confirm, images, derive_seed(settings.seed, "calibrate/confirm"), steps=chosen.steps)
     plans = {which: apply_guidance(rows, chosen, which) for which in SETS}
     # One folder for each plan: choices of the same guidance share their images, and another search has others.
     places = {which: out / plan_hash(asked)[:16] for which, asked in plans.items()}

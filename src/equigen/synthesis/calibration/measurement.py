@@ -29,7 +29,7 @@ from equigen.quality import (
     kernel_value,
     whole_patients,
 )
-from equigen.seeds import derive, numpy_generator
+from equigen.seeds import derive_seed, numpy_generator
 from equigen.statistics import patient_codes, split_halves
 from equigen.synthesis.chunks import Batched, render
 from equigen.synthesis.generation import plan_hash
@@ -70,7 +70,7 @@ def group_rows(tune: Cohort, names: list[str], attribute: str, images: int, step
     owners = np.array(group_names(tune.frame, attribute))
     parts = []
     for name in names:
-        own = match_plan(tune.where(owners == name), images, derive(seed, f"calibrate/{name}"), steps=steps)
+        own = match_plan(tune.where(owners == name), images, derive_seed(seed, f"calibrate/{name}"), steps=steps)
         parts.append(own.assign(group=name))
     return pd.concat(parts, ignore_index=True)
 

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from equigen.cohort import load_images
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, read_parquet, write_parquet
-from equigen.pngs import is_whole, write_png
+from equigen.pngs import is_complete_png, write_png
 from equigen.progress import Bar, progress_bar
 from equigen.quality import Classifier, answers
-from equigen.seeds import derive
+from equigen.seeds import derive_seed
 from equigen.synthesis.screening.rules import Rule
 
 TOGETHER = 128  # images drawn, judged and saved together, always the same ones: rounding may depend on them
@@ -27,7 +27,7 @@ Redraw = Callable[[pd.DataFrame], Images]
 
 def next_seed(seed: int, redraw: int) -> int:
     """Seed of the k-th redraw (1, 2, ...) of an image that was first drawn with ``seed``."""
-    return derive(seed, "redraw", redraw)
+    return derive_seed(seed, "redraw", redraw)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Rounds:
         if "sha256" not in kept or list(kept["row"]) != list(rows):
             return False
         paths = [self.folder / name for name in names]
-        return all(is_whole(path, self.size) and hash_file(path) == recorded
+        return all(is_complete_png(path, self.size) and hash_file(path) == recorded
                    for path, recorded in zip(paths, kept["sha256"], strict=True))  # fmt: skip
 
     def _judged(self, draw: int, rows: NDArray[np.int64], names: list[str]) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from equigen.cohort import Cohort, check_images, read_generated, read_image
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_parquet, write_parquet
-from equigen.integrity import renew
+from equigen.integrity import renew_record
 from equigen.quality import Classifier, ImageSet, Settings, check_held_out, image_set, read_images
 from equigen.synthesis.chunks import render
 from equigen.synthesis.generation import SyntheticSet, opened
@@ -119,7 +119,7 @@ def screen(
     table = _table(base, found, rule, held_out, real, settings)
     write_parquet(folder / TABLE, table)
     write_parquet(folder / SYNTHETIC, screened(base, found))
-    renew(folder)
+    renew_record(folder)
     return Screening(folder, table, found)
 
 
