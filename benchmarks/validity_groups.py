@@ -21,8 +21,8 @@ from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
 from equigen.quality.measurement import EncodedSide, Inputs
 from equigen.report.findings import LEVEL
-from equigen.report.study.differences_findings import difference_sentences
-from equigen.report.study.memorisation_findings import memorisation_sentences
+from equigen.report.study.differences import difference_sentences
+from equigen.report.study.memorisation import memorisation_sentences
 
 GROUPS = ["a", "b", "c"]
 METRICS = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "coverage"]

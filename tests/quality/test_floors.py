@@ -8,8 +8,8 @@ import pytest
 from scipy.stats import binomtest, permutation_test
 
 from equigen.quality.floors import exceedance_p_value
-from equigen.report.study.differences_findings import difference_sentences, with_holm
-from equigen.report.study.memorisation_findings import memorisation_sentences
+from equigen.report.study.differences import difference_sentences, with_holm
+from equigen.report.study.memorisation import memorisation_sentences
 
 
 def p_of(side, reference, seed=0):

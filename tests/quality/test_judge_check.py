@@ -7,7 +7,7 @@ import pytest
 from equigen.quality import ImageSet, evaluate_sets
 from equigen.quality.judge.questions import Answers, Question
 from equigen.quality.judge.reconstruction_check import FAILS, UNCHECKED, Recognised, recognised, reconstruction_note
-from equigen.report.study.semantic_findings import semantic_sentences
+from equigen.report.study.semantic import semantic_sentences
 
 
 def answers(real, reconstructed, column="attr.race", n=6):

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from equigen.quality.copy_power import AUTOENCODER, CHANGES, POWER_COLUMNS
-from equigen.report.study.memorisation_findings import PHRASES, power_sentences
+from equigen.report.study.memorisation import PHRASES, power_sentences
 
 
 def power(*rows):

@@ -10,7 +10,7 @@ from report_rows import NAN
 from equigen.errors import InputError
 from equigen.report import report
 from equigen.report.frames import differences_frame
-from equigen.report.study.differences_findings import difference_sentences, difference_verdict
+from equigen.report.study.differences import difference_sentences, difference_verdict
 
 
 def row(difference, low, high, metric="kd", attribute="*", group="*", **rest):

@@ -12,7 +12,7 @@ from equigen.report.frames import quality_frame
 from equigen.report.metrics import METRICS, floor_name, metric, ordered
 from equigen.report.rounding import error
 from equigen.report.study.details import all_numbers, monte_carlo, side_by_side
-from equigen.report.study.quality_findings import quality_sentences
+from equigen.report.study.quality import quality_sentences
 
 QUALITY = [
     "kd", "fd", "fd_inf", "is", "precision", "recall", "density", "coverage", "mifid", "nn_ratio", "authenticity",

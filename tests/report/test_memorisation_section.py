@@ -14,7 +14,7 @@ from report_rows import NAN, quality_row
 from equigen.errors import InputError
 from equigen.report import ClosePairs, pair_caption, report
 from equigen.report.frames import quality_frame
-from equigen.report.study.memorisation_findings import memorisation_sentences
+from equigen.report.study.memorisation import memorisation_sentences
 
 HOLM = "p adjusted by Holm over 3 attributes, 0.001 before"
 

@@ -7,7 +7,7 @@ from report_rows import NAN, quality_row
 
 from equigen.report import report
 from equigen.report.frames import quality_frame
-from equigen.report.study.semantic_findings import semantic_sentences
+from equigen.report.study.semantic import semantic_sentences
 
 
 def auc(attribute, group, estimate, metric="semantic_auc", **rest):

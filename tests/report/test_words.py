@@ -7,9 +7,9 @@ from report_rows import fairness_row, quality_row
 from equigen.report.findings import gap_text, primary_tasks, split_seed, verdict
 from equigen.report.frames import fairness_frame, quality_frame
 from equigen.report.metrics import metric
-from equigen.report.study.diagnosis_findings import fairness_sentences
-from equigen.report.study.quality_findings import quality_sentences
-from equigen.report.study.semantic_findings import semantic_sentences
+from equigen.report.study.diagnosis import fairness_sentences
+from equigen.report.study.quality import quality_sentences
+from equigen.report.study.semantic import semantic_sentences
 
 NAN = float("nan")
 

@@ -12,7 +12,7 @@ from .images import ClosePairs as ClosePairs
 from .images import Grid as Grid
 from .pairs.findings import pairs_sentences as pairs_sentences
 from .pairs.page import write_pairs_page as write_pairs_page
-from .study.memorisation_findings import pair_caption as pair_caption
+from .study.memorisation import pair_caption as pair_caption
 from .study.page import report as report
 from .study.page import write_report as write_report
 from .study.screening import screening_sentences as screening_sentences

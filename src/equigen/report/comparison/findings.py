@@ -9,7 +9,7 @@ import pandas as pd
 from equigen.report.comparison.view import GAPS, MEANS, UNSAID, View, at, judged, views
 from equigen.report.layout import Sentence
 from equigen.report.rounding import known, listing, number
-from equigen.report.study.differences_findings import FIRM, SEEDS
+from equigen.report.study.differences import FIRM, SEEDS
 
 VERDICT = "Verdict"
 HALF = 0.5  # what the comparison asks for: a gap of at most this share of the reference's

@@ -13,7 +13,7 @@ from equigen.errors import InputError, Problem
 from equigen.report.frames import in_order
 from equigen.report.metrics import Metric, metric, ordered
 from equigen.report.rounding import interval, known, number, signed_with_interval
-from equigen.report.study.differences_findings import FIRM, difference_verdict
+from equigen.report.study.differences import FIRM, difference_verdict
 
 TEXT = ["setting", "mechanism", "plan", "guidance", "metric", "attribute", "figure"]
 NUMBERS = [

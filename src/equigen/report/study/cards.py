@@ -15,11 +15,11 @@ from equigen.report.frames import in_order, plain
 from equigen.report.metrics import metric
 from equigen.report.rounding import with_interval
 from equigen.report.study.content import Content
-from equigen.report.study.diagnosis_findings import TOPIC as DIAGNOSIS
-from equigen.report.study.differences_findings import TOPIC as COMPARED
-from equigen.report.study.memorisation_findings import TOPIC as MEMORISATION
-from equigen.report.study.quality_findings import TOPIC as QUALITY
-from equigen.report.study.semantic_findings import TOPIC as SEMANTIC
+from equigen.report.study.diagnosis import TOPIC as DIAGNOSIS
+from equigen.report.study.differences import TOPIC as COMPARED
+from equigen.report.study.memorisation import TOPIC as MEMORISATION
+from equigen.report.study.quality import TOPIC as QUALITY
+from equigen.report.study.semantic import TOPIC as SEMANTIC
 from equigen.report.tables import WHOLE
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]|#])")

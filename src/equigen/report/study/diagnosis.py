@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 
-from equigen.report.findings import domain_title, is_group, main_domains, primary_tasks
+from equigen.report.findings import (
+    domain_title,
+    gap_text,
+    is_group,
+    main_domains,
+    one,
+    primary_tasks,
+    verdict,
+    worst_group,
+)
 from equigen.report.forest_figures import attributes, by, group_picture
 from equigen.report.frames import in_order
-from equigen.report.layout import Block, Picture, Section
+from equigen.report.layout import Block, Picture, Section, Sentence
 from equigen.report.metrics import Metric, metric
-from equigen.report.rounding import known, listing
+from equigen.report.rounding import interval, known, listing, number, p_text, signed, with_interval
 from equigen.report.tables import gap_table, value_table
+
+TOPIC = "Diagnosis and fairness"
+HEADLINES = ["auc", "high_risk_sensitivity"]
+
 
 
 def diagnosis_section(fairness: pd.DataFrame) -> Section:
@@ -94,3 +109,171 @@ def _details(rows: pd.DataFrame, title: str, main: list[str]) -> Block:
     ]
     lead = f"{len(tables)} tables: {listing([metric(n).short for n in in_order(rows['metric'])])}."
     return Block(f"{title}: all numbers, group by group", [lead], tables=tables, folded=True)
+
+
+def fairness_sentences(fairness: pd.DataFrame) -> list[Sentence]:
+    """Findings of the fairness table on its main tasks; caution where nothing is established."""
+    if fairness.empty:
+        return [Sentence("No diagnostic model was evaluated.", "missing", TOPIC)]
+    tasks = primary_tasks(in_order(fairness["task"]))
+    base = baseline(fairness)
+    result: list[Sentence] = []
+    for task in tasks:
+        for name in HEADLINES:
+            rows = fairness[(fairness["task"] == task) & (fairness["metric"] == name)]
+            for domain in main_domains(in_order(rows["domain"])):
+                result += _domain(rows[rows["domain"] == domain], task, domain, base, metric(name))
+    if not result:
+        result = [Sentence("AUC was not evaluated.", "missing", TOPIC)]
+    return [_reading(), *result, *_untested(fairness, tasks)]
+
+
+def _reading() -> Sentence:
+    text = (
+        "Tested on real images only. In brackets 95 % intervals over test patients; they do not hold "
+        "the spread between "
+        "training runs."
+    )
+    return Sentence(text, "note", TOPIC)
+
+
+def baseline(fairness: pd.DataFrame) -> str:
+    """The recipe others are compared with: what ``difference_to`` names, else ``real``, else the first."""
+    named = [name for name in in_order(fairness["difference_to"]) if name]
+    recipes = in_order(fairness["recipe"])
+    return named[0] if named else "real" if "real" in recipes else recipes[0]
+
+
+def _domain(rows: pd.DataFrame, task: str, domain: str, base: str, words: Metric) -> list[Sentence]:
+    lead = f"{task or 'diagnosis'}, {domain_title(domain)}"
+    whole = rows[(rows["attribute"] == "*") & (rows["group"] == "*")]
+    result = [_levels(whole, lead, base, words)] if not whole.empty else []
+    gaps = rows[(rows["group"] == "gap") & (rows["attribute"] != "*")]
+    return result + ([_gaps(rows, gaps, lead, words)] if not gaps.empty else [])
+
+
+def _levels(whole: pd.DataFrame, lead: str, base: str, words: Metric) -> Sentence:
+    """Each recipe's value and its difference to the baseline."""
+    start, parts, firm = one(whole, recipe=base), [], False
+    text = f"{lead}: {words.short}"
+    text += f" {_value(start, words)} with {base}." if start is not None else f"; {base} was not evaluated."
+    for _, row in whole[whole["recipe"] != base].iterrows():
+        said, established = _difference(row, base, words)
+        parts.append(f"{row['recipe']}: {_value(row, words)}; {said}")
+        firm = firm or established
+    return Sentence(text, "finding" if firm else "chance", TOPIC, tuple(parts))
+
+
+def _value(row: Any, words: Metric) -> str:
+    return (
+        with_interval(row["estimate"], row["ci_low"], row["ci_high"], words)
+        if known(row["estimate"])
+        else "not evaluated"
+    )
+
+
+def _difference(row: Any, base: str, words: Metric) -> tuple[str, bool]:
+    """The paired difference in words, and whether it is established (its interval leaves zero out)."""
+    if not known(row["difference"]):
+        return f"no paired difference to {base} was computed", False
+    span = interval(row["difference_low"], row["difference_high"], words)
+    if not span:
+        return (
+            f"paired difference {signed(row['difference'], words)} without interval: nothing is established",
+            False,
+        )
+    established = bool(row["difference_low"] > 0 or row["difference_high"] < 0)
+    better = (row["difference"] > 0) == (words.better == "higher")
+    end = (
+        ("better" if better else "worse") + ", zero is outside the interval"
+        if established
+        else "no difference established"
+    )
+    return f"paired difference {signed(row['difference'], words)} ({span}): {end}", established
+
+
+def _gaps(rows: pd.DataFrame, gaps: pd.DataFrame, lead: str, words: Metric) -> Sentence:
+    """How many gaps are larger than chance, then attribute by attribute."""
+    seen = [verdict(row, words).beyond for _, row in gaps.iterrows()]
+    tested = sum(known_verdict is not None for known_verdict in seen)
+    beyond = sum(known_verdict is True for known_verdict in seen)
+    counted = (
+        f"{beyond or 'none'} of {tested} gaps {'is' if beyond == 1 else 'are'} larger than chance explains"
+    )
+    text = (
+        f"{lead}, gap in {words.short} between groups: {counted if tested else 'not tested against chance'}."
+    )
+    parts = [
+        _attribute_gaps(rows[rows["attribute"] == attribute], attribute, words)
+        for attribute in in_order(gaps["attribute"])
+    ]
+    return Sentence(text, "finding" if beyond else "chance", TOPIC, (*parts, *_gap_changes(gaps, words)))
+
+
+def _attribute_gaps(rows: pd.DataFrame, attribute: str, words: Metric) -> str:
+    """The gaps of one attribute under each recipe; the chance band is said once where all say the same."""
+    gaps = rows[rows["group"] == "gap"]
+    verdicts = {verdict(row, words).beyond for _, row in gaps.iterrows()}
+    if verdicts == {False}:
+        said = [
+            f"{row['recipe']} {number(row['estimate'], words)} ({_band(row, words)})"
+            for _, row in gaps.iterrows()
+        ]
+        return f"by {attribute}: {', '.join(said)}: not distinguishable from chance"
+    said = [
+        f"{row['recipe']} {gap_text(row, words)}{_worst(rows, row['recipe'], words)}"
+        for _, row in gaps.iterrows()
+    ]
+    return f"by {attribute}: {'; '.join(said)}"
+
+
+def _band(row: Any, words: Metric) -> str:
+    chance = f"chance alone up to {number(row['null_high'], words)}" if known(row["null_high"]) else ""
+    return ", ".join(text for text in (chance, p_text(row["p_value"])) if text)
+
+
+def _worst(rows: pd.DataFrame, recipe: str, words: Metric) -> str:
+    own = rows[rows["recipe"] == recipe]
+    worst = worst_group(own[is_group(own)], words)
+    return f" (worst group {worst['group']}, {_value(worst, words)})" if worst is not None else ""
+
+
+def _gap_changes(gaps: pd.DataFrame, words: Metric) -> list[str]:
+    """Changes of gaps against the baseline: each established one, and once that the others are not."""
+    known_changes = gaps[gaps[["difference", "difference_low", "difference_high"]].notna().all(axis=1)]
+    firm = known_changes[(known_changes["difference_low"] > 0) | (known_changes["difference_high"] < 0)]
+    result = [
+        f"gap by {row['attribute']} of {row['recipe']} against {row['difference_to'] or 'the baseline'}: "
+        f"{signed(row['difference'], words)} "
+        f"({interval(row['difference_low'], row['difference_high'], words)}), "
+        f"{'narrower' if row['difference'] < 0 else 'wider'}, zero is outside the interval"
+        for _, row in firm.iterrows()
+    ]
+    rest = len(known_changes) - len(firm)
+    if rest:
+        recipes = listing(list(dict.fromkeys(known_changes.drop(firm.index)["recipe"])))
+        other = "other " if len(firm) else ""
+        result.append(f"no {other}change of a gap against the baseline is established ({recipes})")
+    return result
+
+
+def _untested(fairness: pd.DataFrame, tasks: list[str]) -> list[Sentence]:
+    """Groups of the main tasks without a number, and the tasks whose numbers are further down."""
+    rows = fairness[fairness["task"].isin(tasks) & fairness["metric"].isin(HEADLINES) & is_group(fairness)]
+    empty = rows[rows["estimate"].isna() & rows["domain"].isin(main_domains(in_order(rows["domain"])))]
+    names = list(
+        dict.fromkeys(
+            f"{a} {g} ({domain_title(d).split(' (')[0]})"
+            for a, g, d in zip(empty["attribute"], empty["group"], empty["domain"], strict=True)
+        )
+    )
+    result = (
+        [Sentence(f"Not judged, for want of patients or of one class: {listing(names)}.", "caution", TOPIC)]
+        if names
+        else []
+    )
+    rest = [task for task in in_order(fairness["task"]) if task not in tasks]
+    if rest:
+        text = f"{len(rest)} further tasks ({listing(rest)}) are in the section on diagnosis."
+        result.append(Sentence(text, "note", TOPIC))
+    return result

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from statistics import NormalDist
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from equigen.report.figures import looks
-from equigen.report.findings import is_intersection, singles
+from equigen.report.figures import REFERENCES, looks
+from equigen.report.findings import LEVEL, by_mechanism, is_intersection, singles
 from equigen.report.forest import Mark, forest
 from equigen.report.forest_figures import alt_text, axis_name
 from equigen.report.frames import in_order
-from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
+from equigen.report.layout import Block, Cell, Picture, Row, Section, Sentence, Table
 from equigen.report.metrics import Metric, metric, ordered
-from equigen.report.rounding import ABSENT, interval, known, listing, number, p_text, signed
-from equigen.report.study.differences_findings import (
-    FIRM,
-    HEADLINES,
-    difference_verdict,
-    row_name,
-    seed_words,
-    with_holm,
-)
+from equigen.report.rounding import ABSENT, interval, known, listing, number, p_text, signed, signed_with_interval
+from equigen.statistics import holm
 
+TOPIC = "Generators compared"
+SEEDS = 3
+SIDE = NormalDist().inv_cdf(0.975)
+FAR = 30.0  # standard errors, beyond which a p-value is 0 for any purpose
+HEADLINES = ["kd", "near_copies", "semantic_auc"]
+FIRM = ["better", "worse", "higher", "lower"]
+UNDECIDED = "no difference established"
 _INTRO = (
     "Every set of generated images against the reference, on the same real images and in the same resamples, so "
     "that what they share cancels. The axis says on which side of 0 is better; of a gap, smaller is better. An "
@@ -107,3 +109,136 @@ def _row(row: Any, words: Metric) -> Row:
         Cell(said, mark="beyond" if firm else "" if known(row["difference"]) else "missing"),
     ]
     return Row(row_name(row), cells, "derived" if row["group"] in {"gap", "es", "worst"} else "")
+
+
+def difference_verdict(row: Any) -> str:
+    """``better``, ``worse`` or ``no difference established``, for the run against its reference.
+
+    A difference is established when its interval leaves zero out and, where a p-value is given, that is at
+    most 0.05. Which sign is better depends on the metric; a smaller gap is better for all of them. A metric
+    without a direction is ``higher`` or ``lower``. Without an interval nothing is established, nor where ``p_holm``
+    (``with_holm``) is above 0.05.
+    """
+    if not known(row["difference"]):
+        return "not evaluated"
+    low, high = row["ci_low"], row["ci_high"]
+    if not known(low) or not known(high):
+        return "no interval: nothing is established"
+    if low <= 0 <= high or (known(row["p_value"]) and row["p_value"] > LEVEL):
+        return UNDECIDED
+    if known(row.get("p_holm")) and row["p_holm"] > LEVEL:
+        return UNDECIDED
+    rises = low > 0
+    wanted = "lower" if row["group"] == "gap" else metric(row["metric"]).better
+    if not wanted:
+        return "higher" if rises else "lower"
+    return "better" if rises == (wanted == "higher") else "worse"
+
+
+def difference_sentences(differences: pd.DataFrame) -> list[Sentence]:
+    """For the headline metrics: each run against its reference overall, then groups and gaps that differ."""
+    if differences.empty:
+        return []
+    names = [name for name in HEADLINES if (differences["metric"] == name).any()]
+    chosen = names or in_order(differences["metric"])[:1]
+    rows = singles(_first_encoder(with_holm(differences)))
+    rows = rows[rows["metric"].isin(chosen)]
+    pairs = rows[["run", "difference_to"]].drop_duplicates().to_dict("records")
+    said = [
+        _pair(part, pair, chosen)
+        for pair in pairs
+        if not (part := rows[(rows["run"] == pair["run"]) & (rows["difference_to"] == pair["difference_to"])]).empty
+    ]
+    return [_seeds(differences), *said]
+
+
+def with_holm(differences: pd.DataFrame) -> pd.DataFrame:
+    """The rows with ``p_holm``: p adjusted by Holm over what is said of one set against another; es is not in it.
+
+    A family is the headline metrics of one pair of sets and one encoder, whole set, groups and gaps; each other metric
+    is a family of its own, and so are the intersections. The table's p-values cannot be below 2 / (1 + replicates),
+    which no family of many rows survives, so p is taken from difference and interval as those of a normal variable, and
+    no smaller p counts where the table's is above 0.05 already.
+    """
+    rows = differences.reset_index(drop=True).assign(p_holm=np.nan)
+    named = [name for name in HEADLINES if (rows["metric"] == name).any()]
+    family = rows["metric"].where(~rows["metric"].isin(named), "headlines")
+    keys = [rows["run"], rows["difference_to"], rows["encoder"], family, is_intersection(rows)]
+    wide = rows["ci_high"] - rows["ci_low"]
+    tested = rows["difference"].notna() & wide.notna() & (rows["group"] != "es")
+    for _, part in rows[tested].groupby(keys, sort=False, dropna=False):
+        error = (part["ci_high"] - part["ci_low"]).to_numpy(float) / (2 * SIDE)
+        size = np.abs(part["difference"].to_numpy(float))
+        score = np.divide(size, error, out=np.where(size > 0, np.inf, 0.0), where=error > 0)
+        p = np.array([2 * NormalDist().cdf(-min(float(value), FAR)) for value in score])
+        rows.loc[part.index, "p_holm"] = holm(p)
+    return rows
+
+
+def _first_encoder(rows: pd.DataFrame) -> pd.DataFrame:
+    """Each metric by the first encoder that measured it."""
+    first = rows.groupby("metric")["encoder"].transform("first")
+    return rows[rows["encoder"] == first]
+
+
+def _pair(rows: pd.DataFrame, pair: Any, names: list[str]) -> Sentence:
+    parts = [_metric(rows[rows["metric"] == name], metric(name)) for name in names]
+    verdicts = {difference_verdict(row) for row in rows.to_dict("records")}
+    firm = bool(verdicts & set(FIRM))
+    text = f"{pair['run']} against {pair['difference_to'] or 'its reference'}, on the same real images:"
+    return Sentence(text, "finding" if firm else "chance", TOPIC, tuple(filter(None, parts)))
+
+
+def _metric(rows: pd.DataFrame, words: Metric) -> str:
+    """Overall difference, then the groups and gaps by verdict; those undecided are counted."""
+    if rows.empty:
+        return ""
+    said = [f"{_said(row, words)}: {difference_verdict(row)}" for row in rows[rows["group"] == "*"].to_dict("records")]
+    others = rows[~rows["group"].isin(["*", "es"])].to_dict("records")
+    for verdict in FIRM:
+        own = [_said(row, words) for row in others if difference_verdict(row) == verdict]
+        said += [f"{verdict} for {', '.join(own)}"] if own else []
+    rest = sum(difference_verdict(row) not in FIRM for row in others)
+    said += [f"{UNDECIDED} for {rest} of {len(others)} groups and gaps"] if rest else []
+    scale = " x 1000" if words.scale == 1000 else ""
+    return f"{words.short}{scale}: {'; '.join(said)}"
+
+
+def _said(row: Any, words: Metric) -> str:
+    value = signed_with_interval(row["difference"], row["ci_low"], row["ci_high"], words)
+    return f"{row_name(row)} {value}"
+
+
+def row_name(row: Any) -> str:
+    """``whole set``, ``sex female``, ``gap by sex``, ``equity-scaled by sex``."""
+    if row["attribute"] == "*":
+        return "whole set"
+    derived = {"gap": "gap by", "es": "equity-scaled by", "worst": "worst group by"}.get(row["group"])
+    return f"{derived} {row['attribute']}" if derived else f"{row['attribute']} {row['group']}"
+
+
+def _seeds(differences: pd.DataFrame) -> Sentence:
+    return Sentence(seed_words(differences), "caution" if few_seeds(differences) else "note", TOPIC)
+
+
+def few_seeds(differences: pd.DataFrame) -> bool:
+    """Whether some generator was trained fewer than three times."""
+    return min(map(len, _families(differences).values()), default=0) < SEEDS
+
+
+def seed_words(differences: pd.DataFrame) -> str:
+    """What a difference between sets of images says, and does not say, about the ways of training."""
+    few = [name for name, runs in _families(differences).items() if len(runs) < SEEDS]
+    text = ("The intervals hold which patients and images were drawn, not another training run. Better and worse are "
+            "said where they stand after Holm's correction over the groups, gaps and metrics of a comparison.")
+    if not few:
+        return f"{text} Each generator was trained with at least {SEEDS} seeds: read the differences seed by seed."
+    return (
+        f"{text} With fewer than {SEEDS} training seeds ({listing(few)}) a difference is one between these sets "
+        "of images: not evidence about the way they were trained."
+    )
+
+
+def _families(differences: pd.DataFrame) -> dict[str, list[str]]:
+    names = dict.fromkeys([*in_order(differences["difference_to"]), *in_order(differences["run"])])
+    return by_mechanism([name for name in names if name and name not in REFERENCES])

@@ -5,18 +5,44 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from equigen.report.findings import singles
+from equigen.report.figures import REFERENCES
+from equigen.report.findings import (
+    against_real,
+    corrected,
+    gap_text,
+    is_group,
+    named_attributes,
+    one,
+    singles,
+    verdict,
+    worst_group,
+)
 from equigen.report.frames import in_order
 from equigen.report.images import ClosePairs, pair_strip
-from equigen.report.layout import Block, Cell, Row, Section, Table
-from equigen.report.metrics import metric, ordered
-from equigen.report.rounding import ABSENT, count, known, listing, number
+from equigen.report.layout import Block, Cell, Row, Section, Sentence, Table
+from equigen.report.metrics import Metric, metric, ordered
+from equigen.report.rounding import ABSENT, count, known, listing, number, p_text, with_interval
 from equigen.report.study.details import family_block
-from equigen.report.study.memorisation_findings import JUDGED, share
 from equigen.report.study.quality import figure_block, intersection_block, of_families
+from equigen.statistics import holm
 
+TOPIC = "Memorisation"
+PHRASES = {
+    "blur 1 px": "blurred by 1 px", "JPEG quality 50": "saved as JPEG of quality 50",
+    "noise sd 5": "with noise of 5 grey levels (SD)", "mirror image": "mirrored", "90 % crop": "cropped to 90 %",
+    "half size and back": "halved in size and enlarged again", "autoencoder": "passed through the autoencoder",
+}
+JUDGED = ["near_copies", "nn_ratio", "authenticity"]
+HINT = (
+    "Closeness to a training image is a hint of copying, not a proof of it: look at the closest pairs. In "
+    "brackets 95 % intervals; "
+)
+FIXED = "what held-out images give is taken as known, so a small group can seem closer by chance."
+TESTED = ("whether images are closer than held-out ones is tested with the error of both, and corrected over all that "
+          "is compared for a set (Holm).")
 _INTRO = (
     "Does a generator repeat its training images, and some groups' more than others'? Each generated image is "
     "compared with the training images in an encoder's features and, for near copies, as aligned thumbnails; real "
@@ -120,3 +146,150 @@ def _pair_row(row: Mapping[Hashable, Any], attributes: list[str]) -> Row:
     texts += [str(row[name]) or ABSENT for name in ("near_copy", "view", *attributes)]
     marks = ["", "", "", "", "beyond" if row["near_copy"] == "yes" else "", "", *("" for _ in attributes)]
     return Row(count(row["rank"]), [Cell(text, mark=mark) for text, mark in zip(texts, marks, strict=True)])
+
+
+def memorisation_sentences(quality: pd.DataFrame) -> list[Sentence]:
+    """Each run's closeness to the training images, against held-out images and between groups."""
+    rows = quality[quality["metric"].isin(JUDGED) & ~quality["run"].isin(REFERENCES)] if len(quality) else quality
+    if rows.empty:
+        return []
+    rows = singles(rows[rows["encoder"] == in_order(rows["encoder"])[0]])
+    runs = [_run(rows[rows["run"] == run], run) for run in in_order(rows["run"])]
+    tested = "p_floor" in rows and rows["p_floor"].notna().any()
+    return [Sentence(HINT + (TESTED if tested else FIXED), "note", TOPIC), *runs]
+
+
+def power_sentences(power: pd.DataFrame) -> list[Sentence]:
+    """How many planted copies the check finds over all groups, a sentence for each kind of change."""
+    tried = power[(power["attribute"] == "*") & power["share"].notna()] if len(power) else power
+    if tried.empty:
+        return []
+    parts = [
+        f"Of copies {PHRASES.get(str(row['change']), 'changed by ' + str(row['change']))}, "
+        f"{share(row['share'])} would have been found."
+        for row in tried.to_dict("records")
+    ]
+    alarm = tried["false_alarm"].iloc[0]
+    if known(alarm):
+        parts.append(f"Of held-out images, which are no copies, {share(alarm)} are called near copies.")
+    lead = "To test the copy check, changed copies of held-out images were searched for."
+    return [Sentence(lead, "note", TOPIC, tuple(parts))]
+
+
+def share(value: float) -> str:
+    """``98 %``; one decimal below 10 % and where rounding would say 100 % of a smaller share."""
+    percent = 100 * value
+    rough = percent < 10 or (round(percent) == 100 and percent < 100)
+    return f"{np.floor(10 * percent + 1e-9) / 10 if rough and percent > 10 else percent:.{1 if rough else 0}f} %"
+
+
+def _run(rows: pd.DataFrame, run: str) -> Sentence:
+    """One run: the whole set first, then groups closer than held-out images, then gaps."""
+    names = [name for name in JUDGED if (rows["metric"] == name).any()]
+    rows = _corrected_floors(rows)
+    overall = [text for name in names if (text := _whole(rows[rows["metric"] == name], metric(name)))]
+    closer = [text for name in names if (text := _closer(rows[rows["metric"] == name], metric(name)))]
+    gaps, unequal = _gaps(rows, names)
+    lead = f"{run}: {'; '.join(overall) or 'the whole set was not evaluated'}."
+    held = closer or [_none_closer(rows)]
+    tone = "caution" if closer or unequal else "chance"
+    return Sentence(lead, tone, TOPIC, tuple(filter(None, [*held, *gaps, _answer(gaps, unequal)])))
+
+
+def _corrected_floors(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of one run with ``p_floor`` adjusted by Holm over all of its figures and groups."""
+    if "p_floor" not in rows:
+        return rows
+    tested = rows["p_floor"].notna()
+    adjusted = rows["p_floor"].copy()
+    adjusted[tested] = holm(rows.loc[tested, "p_floor"].to_numpy(float))
+    return rows.assign(p_floor=adjusted)
+
+
+def _whole(rows: pd.DataFrame, words: Metric) -> str:
+    whole = one(rows, attribute="*", group="*")
+    if whole is None or not known(whole["estimate"]):
+        return ""
+    value = with_interval(whole["estimate"], whole["ci_low"], whole["ci_high"], words)
+    beside = f", real held-out images {number(whole['floor'], words)}" if known(whole["floor"]) else ""
+    said = {True: ": closer to the training images than new real ones", False: "", None: ": not compared"}
+    return f"{words.short} {value}{beside}{said[against_real(whole, words)]}"
+
+
+def _closer(rows: pd.DataFrame, words: Metric) -> str:
+    """The groups whose whole interval lies on the worse side of held-out images; where all do, the worst."""
+    groups = rows[is_group(rows)]
+    judged = groups[[against_real(row, words) is not None for row in groups.to_dict("records")]]
+    worse = judged[[bool(against_real(row, words)) for row in judged.to_dict("records")]]
+    if worse.empty:
+        return ""
+    lead = f"closer to the training images than real held-out ones, by {words.short}: "
+    last = worst_group(worse, words)
+    if last is not None and len(worse) == len(judged):
+        return f"{lead}all {len(worse)} groups that were judged, most of all {_against(last, words)}"
+    return lead + "; ".join(_against(row, words) for row in worse.to_dict("records"))
+
+
+def _against(row: Any, words: Metric) -> str:
+    value = with_interval(row["estimate"], row["ci_low"], row["ci_high"], words)
+    return f"{row['attribute']} {row['group']} {value} against {number(row['floor'], words)}"
+
+
+def _none_closer(rows: pd.DataFrame) -> str:
+    """No group is shown to be closer than held-out images, or that could not be asked."""
+    groups = rows[is_group(rows)].to_dict("records")
+    if not any(against_real(row, metric(row["metric"])) is not None for row in groups):
+        return "no group was compared with real held-out images" if groups else ""
+    return "no group is shown to be closer to the training images than real held-out images are"
+
+
+def _gaps(rows: pd.DataFrame, names: list[str]) -> tuple[list[str], list[str]]:
+    """What is said of the gaps that were computed, and the groups whose privacy is worse than another's.
+
+    A group that differs from the others but is no closer to the training images than real held-out ones is not
+    worse off by that.
+    """
+    said, chance, unequal = list[str](), list[str](), list[str]()
+    harmless: list[str] = []
+    for attribute in named_attributes(rows):
+        for name in names:
+            part, words = rows[(rows["attribute"] == attribute) & (rows["metric"] == name)], metric(name)
+            gap = one(part, group="gap")
+            if gap is None or not known(gap["estimate"]):
+                continue
+            worst, beyond = worst_group(part[is_group(part)], words), verdict(gap, words).beyond
+            if beyond is False:
+                p = f" ({p_text(gap['p_value'])})" if known(gap["p_value"]) else ""
+                chance.append(f"{words.short} by {attribute} {number(gap['estimate'], words)}{p}")
+                continue
+            who = f"worst {worst['group']}, " if worst is not None else ""
+            said.append(f"{words.short} by {attribute}: {who}{gap_text(gap, words)}{corrected(gap)}")
+            if beyond and worst is not None:
+                place = f"{attribute} {worst['group']} ({words.short})"
+                (harmless if against_real(worst, words) is False else unequal).append(place)
+    holm = corrected(rows[rows["group"] == "gap"].iloc[0]) if chance and (rows["group"] == "gap").any() else ""
+    inside = [f"gaps not distinguishable from chance: {'; '.join(chance)}{holm}"] if chance else []
+    if harmless:
+        said.append(f"groups differ, but even {listing(harmless)} is not closer than real held-out images are")
+    return said + inside, unequal
+
+
+def _answer(gaps: list[str], unequal: list[str]) -> str:
+    """Whether any group's privacy is worse than another's."""
+    if not gaps:
+        return "whether one group's privacy is worse than another's was not evaluated"
+    if not unequal:
+        return "no group's privacy is shown to be worse than another's; that does not show them to be equal"
+    return f"by these figures privacy is worse than another group's for {listing(unequal)}"
+
+
+def pair_caption(row: Any) -> str:
+    """``distance 3.21, ratio 0.710: near copy`` from one row of the copies table."""
+    parts = [
+        f"{name} {number(row[name], metric('nn_ratio' if name == 'ratio' else 'distance'))}"
+        for name in ("distance", "ratio")
+        if name in row and known(row[name])
+    ]
+    flag = row.get("near_copy")
+    judged = "" if flag is None or pd.isna(flag) else ": near copy" if flag else ": not a near copy"
+    return (", ".join(parts) or "distance not known") + judged

@@ -23,15 +23,11 @@ from equigen.report.layout import Section, Sentence
 from equigen.report.render import Page, software
 from equigen.report.study.cards import dataset_card, model_card
 from equigen.report.study.content import Content
-from equigen.report.study.diagnosis import diagnosis_section
-from equigen.report.study.diagnosis_findings import fairness_sentences
-from equigen.report.study.differences import differences_section
-from equigen.report.study.differences_findings import difference_sentences
-from equigen.report.study.memorisation import memorisation_section
-from equigen.report.study.memorisation_findings import memorisation_sentences, power_sentences
+from equigen.report.study.diagnosis import diagnosis_section, fairness_sentences
+from equigen.report.study.differences import difference_sentences, differences_section
+from equigen.report.study.memorisation import memorisation_section, memorisation_sentences, power_sentences
 from equigen.report.study.privacy import notices, without_names, without_real_images
-from equigen.report.study.quality import quality_section
-from equigen.report.study.quality_findings import quality_sentences
+from equigen.report.study.quality import quality_section, quality_sentences
 from equigen.report.study.screening import check_screening, screening_section, screening_sentences
 from equigen.report.study.sections import (
     counts_section,
@@ -41,8 +37,7 @@ from equigen.report.study.sections import (
     settings_section,
     training_section,
 )
-from equigen.report.study.semantic import semantic_section
-from equigen.report.study.semantic_findings import semantic_sentences
+from equigen.report.study.semantic import semantic_section, semantic_sentences
 
 
 def write_report(
