@@ -14,13 +14,13 @@ from equigen.quality.image_sets import image_set
 from equigen.study.screening import accepted
 from equigen.synthesis.generation import SyntheticSet
 from equigen.synthesis.pair_sets import read_pairs
-from equigen.synthesis.screening.screening import _base
+from equigen.synthesis.screening.screening import read_unscreened
 
 READERS = {
     "evaluate": lambda folder: image_set(folder, "generated"),
     "diagnose": lambda folder: read_source(folder, []),
     "counterfactual": read_pairs,
-    "screen": _base,
+    "screen": read_unscreened,
     "study": lambda folder: accepted(SyntheticSet(folder)),
 }
 

@@ -15,7 +15,7 @@ from equigen.quality.judge.questions import Question
 from equigen.report import write_report
 from equigen.report.study.screening import screening_section, screening_sentences
 from equigen.synthesis.screening.rules import Rule
-from equigen.synthesis.screening.table import Judged, screening_table
+from equigen.synthesis.screening.table import FieldVerdicts, screening_table
 
 SEX = Question("attr.sex", ["fe<male", "male"])
 N = 400
@@ -28,7 +28,7 @@ def table(generated, real=None):
         frame = pd.DataFrame({"attr.sex": np.array(SEX.levels, object)[np.arange(N) % 2]})
         place = np.arange(N) // 2
         ok = np.where(np.arange(N) % 2 == 0, place < shares[0] * N / 2, place < shares[1] * N / 2).astype(float)
-        return Judged(frame, {"*": ok, "label.dx": ok}, patients)
+        return FieldVerdicts(frame, {"*": ok, "label.dx": ok}, patients)
 
     asked = side(generated, None)
     tries = np.where(asked.ok["*"] == 1, 1, 4)

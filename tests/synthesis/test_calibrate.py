@@ -13,7 +13,7 @@ from equigen.errors import InputError
 from equigen.quality import kernel_distance
 from equigen.report.calibration.findings import calibration_sentences
 from equigen.synthesis import apply_guidance, calibrate, load_calibration, match_plan
-from equigen.synthesis.calibration.checks import images_each
+from equigen.synthesis.calibration.checks import images_per_group, require_autoencoder
 
 measure = sys.modules["equigen.synthesis.calibration.measurement"]
 module = sys.modules["equigen.synthesis.generation"]
@@ -183,7 +183,7 @@ def test_against_reconstructions_real_images_are_those_that_the_autoencoder_keep
     said = calibration_sentences(own.choice, own.gain, own.settings)[0].text
     assert "against real images as the autoencoder keeps them" in said
     with pytest.raises(InputError, match="the generator has no autoencoder"):
-        sys.modules["equigen.synthesis.calibration.calibration"]._coder(object())
+        require_autoencoder(object())
 
 
 def test_without_images_to_confirm_on_there_is_no_gain(pipeline, sides, designed, tmp_path):
@@ -254,10 +254,10 @@ def test_what_cannot_be_calibrated_is_refused_before_an_image_is_made(pipeline, 
 
 
 def test_images_of_an_evaluation_follow_from_the_budget():
-    assert images_each(None, 4000, 3, 4) == 166
-    assert images_each(None, 10_000, 2, 4) == 250
-    assert images_each(40, 480, 3, 4) == 40
+    assert images_per_group(None, 4000, 3, 4) == 166
+    assert images_per_group(None, 10_000, 2, 4) == 250
+    assert images_per_group(40, 480, 3, 4) == 40
     with pytest.raises(InputError, match="give at least 480"):
-        images_each(40, 479, 3, 4)
+        images_per_group(40, 479, 3, 4)
     with pytest.raises(InputError, match="give at least 192"):
-        images_each(None, 191, 3, 4)
+        images_per_group(None, 191, 3, 4)

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from equigen.synthesis.calibration.choice import TIE, best_common, best_each, cost, front
+from equigen.synthesis.calibration.choice import TIE, best_common, best_per_group, cost, front
 
 
 def every(curves):
@@ -22,7 +22,7 @@ def values(curves, places):
 @pytest.mark.parametrize(("objective", "weight"), [("worst", 1.0), ("gap", 0.0), ("gap", 0.4), ("gap", 3.0)])
 def test_the_choice_is_the_best_of_all_combinations(seed, objective, weight):
     curves = np.random.default_rng(seed).normal(size=(3, 7))
-    found = cost(values(curves, best_each(curves, objective, weight)), objective, weight)
+    found = cost(values(curves, best_per_group(curves, objective, weight)), objective, weight)
     assert found == cost(every(curves)[0], objective, weight).min()
 
 
@@ -40,15 +40,15 @@ def test_the_front_is_what_no_combination_beats_in_both(seed):
 def test_worst_leaves_the_other_groups_at_their_own_minimum():
     """The worst group cannot be helped below 5; what the others do then decides the mean alone."""
     curves = np.array([[9.0, 5.0, 6.0], [4.0, 3.0, 1.0]])
-    assert best_each(curves, "worst", 1.0).tolist() == [1, 2]
+    assert best_per_group(curves, "worst", 1.0).tolist() == [1, 2]
     assert cost(np.array([5.0, 1.0]), "worst", 1.0) == 5 + TIE * 3
 
 
 def test_gap_levels_down_where_its_weight_pays_for_it():
     """By hand: (5, 1) costs 3 + 4 w, (5, 4) costs 4.5 + w: the second is cheaper from w = 0.5 on."""
     curves = np.array([[5.0, 5.0], [1.0, 4.0]])
-    assert values(curves, best_each(curves, "gap", 0.4)).tolist() == [5, 1]
-    assert values(curves, best_each(curves, "gap", 0.6)).tolist() == [5, 4]
+    assert values(curves, best_per_group(curves, "gap", 0.4)).tolist() == [5, 1]
+    assert values(curves, best_per_group(curves, "gap", 0.6)).tolist() == [5, 4]
     assert [values(curves, places).tolist() for places in front(curves)] == [[5, 1], [5, 4]]
 
 

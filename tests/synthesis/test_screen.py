@@ -200,7 +200,7 @@ def test_a_lost_image_is_drawn_again_and_a_lost_table_written_again(folder, done
 
 @pytest.mark.parametrize("together", [7, 64, 4096])
 def test_how_many_are_drawn_together_changes_nothing(folder, done, monkeypatch, together):
-    monkeypatch.setattr(rounds, "TOGETHER", together)
+    monkeypatch.setattr(rounds, "BATCH", together)
     found = screen(folder, half_wrong(), reader(), **FAST)
     pd.testing.assert_frame_equal(table(found), table(done))
     pd.testing.assert_frame_equal(found.table, done.table)
@@ -328,7 +328,7 @@ def test_the_table_has_the_hashes_of_the_first_and_the_last_draw(recorded):
     frame = screen(recorded, half_wrong(), reader(), **FAST).synthetic.frame
     assert list(frame["sha256"]) == [hash_file(path) for path in frame["path"]]
     assert list(frame["first_sha256"]) == list(before["sha256"]) and (frame["sha256"] != frame["first_sha256"]).any()
-    pd.testing.assert_frame_equal(rounds.first_drawn(frame.drop(columns="path")), before)
+    pd.testing.assert_frame_equal(rounds.unscreened_table(frame.drop(columns="path")), before)
 
 
 def test_a_changed_image_that_was_drawn_again_is_told_and_screening_makes_it_again(recorded):

@@ -12,7 +12,7 @@ from equigen.quality.cells import Settings
 from equigen.quality.group_means import clustered, independent
 from equigen.quality.judge.questions import Question
 from equigen.synthesis.screening.rules import Rule
-from equigen.synthesis.screening.table import COLUMNS, Judged, groupings, judged, screening_table
+from equigen.synthesis.screening.table import COLUMNS, FieldVerdicts, field_verdicts, groupings, screening_table
 
 SETTINGS = Settings(replicates=400, seed=0, min_patients=30)
 RULE = Rule([DX])
@@ -25,7 +25,7 @@ def frame(sexes, dx=None) -> pd.DataFrame:
 def made(ok, sexes, tries=None, real=None, rule=RULE, groups=(SEX,)):
     ok = np.array(ok, float)
     tries = np.ones(len(ok), np.int64) if tries is None else np.array(tries)
-    side = Judged(frame(sexes), {"*": ok, "label.dx": ok})
+    side = FieldVerdicts(frame(sexes), {"*": ok, "label.dx": ok})
     return screening_table(rule, side, tries, tries == 4, real, groups, SETTINGS)
 
 
@@ -83,7 +83,7 @@ def test_p_values_are_adjusted_over_attributes():
     table = made(OK, SEXES, groups=(SEX, Question("attr.eye", ["left", "right"])))
     assert "p adjusted" not in row(table, "accepted_first", "sex", "gap")["note"]  # eye has no groups
     eye, ok = Question("attr.eye", ["left", "right"]), np.array(OK, float)
-    side = Judged(frame(SEXES).assign(**{"attr.eye": ["left", "right"] * 50}), {"*": ok, "label.dx": ok})
+    side = FieldVerdicts(frame(SEXES).assign(**{"attr.eye": ["left", "right"] * 50}), {"*": ok, "label.dx": ok})
     both = screening_table(RULE, side, np.ones(100, np.int64), np.zeros(100, bool), None, (SEX, eye), SETTINGS)
     found = row(both, "accepted_first", "sex", "gap")
     assert found["p_value"] == pytest.approx(2 / 401) and "Holm over 2 attributes" in found["note"]
@@ -100,7 +100,7 @@ def test_false_rejection_is_counted_by_patient():
     """Four images a patient, all alike: the interval is that of 50 patients, not of 200 images."""
     refused = np.repeat((np.arange(50) % 5 == 0).astype(float), 4)
     sexes = ["female", "male"] * 100
-    alone, together = (Judged(frame(sexes), {"*": 1 - refused, "label.dx": 1 - refused}, own)
+    alone, together = (FieldVerdicts(frame(sexes), {"*": 1 - refused, "label.dx": 1 - refused}, own)
                        for own in (patients(200, 1), patients(200, 4)))  # fmt: skip
     widths = []
     for real in (alone, together):
@@ -113,7 +113,7 @@ def test_false_rejection_is_counted_by_patient():
 
 
 def test_excess_is_refusal_less_false_rejection():
-    real = Judged(frame(["female", "male"] * 100), {name: np.tile([1.0, 1, 1, 0, 0, 1, 1, 1], 25)
+    real = FieldVerdicts(frame(["female", "male"] * 100), {name: np.tile([1.0, 1, 1, 0, 0, 1, 1, 1], 25)
                                                    for name in ("*", "label.dx")}, patients(200, 2))  # fmt: skip
     table = made(OK, SEXES, real=real)
     for group, refused, falsely in (("female", 15 / 60, 25 / 100), ("male", 30 / 40, 25 / 100)):
@@ -130,7 +130,7 @@ def test_a_field_that_the_screen_guesses_is_named():
     dx = np.array(["healthy", "ill"] * 200, object)
     for share, said in ((0.5, True), (0.9, False)):
         ok = (rng.random(400) < share).astype(float)
-        real = Judged(frame(["female"] * 400, dx), {"*": ok, "label.dx": ok}, patients(400, 2))
+        real = FieldVerdicts(frame(["female"] * 400, dx), {"*": ok, "label.dx": ok}, patients(400, 2))
         note = row(made(OK, SEXES, real=real, groups=(SEX, DX)), "false_rejection", field="label.dx")["note"]
         assert ("no better than chance" in note) == said
         other = made(OK, SEXES, real=real, groups=(SEX, DX), rule=Rule([DX], 0.5))
@@ -151,7 +151,7 @@ def test_clustered_means_are_those_of_the_bootstrap_by_hand():
 
 def test_an_image_of_which_nothing_is_checked_does_not_count():
     verdicts = pd.DataFrame({"accepted": [True, True, False], "ok.a": [1.0, np.nan, 0.0], "ok.b": [np.nan] * 2 + [1.0]})
-    side = judged(pd.DataFrame(index=range(3)), verdicts)
+    side = field_verdicts(pd.DataFrame(index=range(3)), verdicts)
     np.testing.assert_array_equal(side.ok["*"], [1, np.nan, 0])
     assert list(side.ok) == ["*", "a", "b"]
 

@@ -113,17 +113,17 @@ def with_guidance(rows: Any, generator: Path, identity: str, asked: str | None) 
         InputError: not one of these, a calibration that is asked for and not there, or one of another generator.
 
     """
-    from equigen.synthesis import FILE, apply_guidance, load_calibration
+    from equigen.synthesis import CALIBRATION_FILE, apply_guidance, load_calibration
 
-    if asked is None and not (generator / FILE).is_file():
+    if asked is None and not (generator / CALIBRATION_FILE).is_file():
         return rows
     if asked in {None, "calibrated", "common"}:
         chosen = load_calibration(generator, identity)
         which = "common" if asked == "common" else "group"
         one = f"{chosen.common:g} for all"
         told = one if which == "common" else ", ".join(f"{name} {value:g}" for name, value in chosen.groups.items())
-        console.print(f"Guidance by {generator / FILE}: {told} (--guidance 2 takes 2)", markup=False, highlight=False,
-                      soft_wrap=True)  # fmt: skip
+        console.print(f"Guidance by {generator / CALIBRATION_FILE}: {told} (--guidance 2 takes 2)",
+                      markup=False, highlight=False, soft_wrap=True)  # fmt: skip
         return apply_guidance(rows, chosen, which)  # type: ignore[arg-type]
     return rows.assign(guidance=guidance_number(asked))
 

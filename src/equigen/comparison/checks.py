@@ -29,7 +29,7 @@ from equigen.study import (
     placed,
     planned,
 )
-from equigen.synthesis import START, attribute_parts, check_sides, eligible_groups, images_each
+from equigen.synthesis import INITIAL_POINTS, attribute_parts, check_cohorts, eligible_groups, images_per_group
 from equigen.training import TrainSettings
 
 # what a training can only go on from a generator that has the same
@@ -214,6 +214,6 @@ def _check_calibration(settings: ComparisonSettings, cohort: Cohort, source: str
         return
     with at("calibrate", source):
         tune = cohort.split("val", domain="id")
-        check_sides(tune, None, asked.attribute)
+        check_cohorts(tune, None, asked.attribute)
         names, _ = eligible_groups(tune, asked.attribute, MIN_PATIENTS)
-        images_each(asked.images, asked.budget, len(names), START)
+        images_per_group(asked.images, asked.budget, len(names), INITIAL_POINTS)

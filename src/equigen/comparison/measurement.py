@@ -14,7 +14,7 @@ from equigen.comparison.settings import PRETRAINED, ComparisonSettings
 from equigen.files import read_json
 from equigen.quality import ImageSet
 from equigen.report import Calibrated
-from equigen.synthesis import FILE as CALIBRATION
+from equigen.synthesis import CALIBRATION_FILE as CALIBRATION
 from equigen.training import TrainSettings
 
 

@@ -20,7 +20,7 @@ from equigen.latents import Autoencoder
 from equigen.quality import ImageSet, join, whole_patients, within
 from equigen.seeds import numpy_generator
 from equigen.study import RECONSTRUCTION
-from equigen.synthesis import kept
+from equigen.synthesis import reconstructed_images
 
 FILE = "reconstruction.parquet"
 PLACE = ["setting", "metric", "attribute", "figure"]
@@ -58,7 +58,7 @@ def measure_reconstruction(
 
 def reconstructions(settings: ComparisonSettings, cohort: Cohort, coder: Autoencoder) -> ImageSet:
     """Held-out images as the autoencoder keeps them: at most ``evaluate.limit``, whole patients at random."""
-    return kept(_drawn(settings, cohort), coder, settings.size)
+    return reconstructed_images(_drawn(settings, cohort), coder, settings.size)
 
 
 def _drawn(settings: ComparisonSettings, cohort: Cohort) -> ImageSet:

@@ -20,7 +20,7 @@ from equigen.study import (
     check_keys,
     read_values,
 )
-from equigen.synthesis import LEAST_IMAGES, Against, are_bounds
+from equigen.synthesis import LEAST_IMAGES, Reference, is_guidance_range
 
 PRETRAINED = "pretrained"
 SET_ELSEWHERE = {
@@ -39,7 +39,7 @@ class EvaluateSettings(Strict):
     permutations: int = Field(200, ge=20)                               # of group labels, for the gap that chance gives
     limit: int = Field(4000, ge=50)                                     # images per side in a cell
     only: OnlySettings = Field(default_factory=dict)                    # label: diagnoses of which images are compared
-    against: Against = "images"                                         # reconstructions: as the autoencoder keeps them
+    against: Reference = "images"                                       # reconstructions: as the autoencoder keeps them
 
 
 class CalibrateStage(Strict):
@@ -53,11 +53,11 @@ class CalibrateStage(Strict):
     mechanisms: list[str] = Field(["none"], min_length=1)
     images: int | None = Field(None, ge=LEAST_IMAGES)                   # for each group and evaluation
     steps: int = Field(20, ge=1)
-    against: Against = "images"                                         # as in evaluate
+    against: Reference = "images"                                       # as in evaluate
 
     @model_validator(mode="after")
     def _bounds(self) -> CalibrateStage:
-        if not are_bounds(self.bounds):
+        if not is_guidance_range(self.bounds):
             raise ValueError(f"bounds {list(self.bounds)}: give the least and the greatest guidance, such as [1, 4]")
         return self
 

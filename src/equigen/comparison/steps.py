@@ -17,7 +17,7 @@ from equigen.files import read_json, write_json
 from equigen.integrity import STAMP
 from equigen.quality import extract, image_set, load_encoder
 from equigen.study import Stages
-from equigen.synthesis import FILE as CALIBRATION
+from equigen.synthesis import CALIBRATION_FILE as CALIBRATION
 from equigen.synthesis import apply_guidance, calibrate, generate, load_calibration, plan
 
 SET, ENCODED = "synthetic.parquet", "encoded.json"

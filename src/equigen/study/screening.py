@@ -17,7 +17,7 @@ from equigen.progress import console
 from equigen.quality import JudgeClassifier
 from equigen.study.stage_settings import ScreenSettings
 from equigen.study.stages import Stages
-from equigen.synthesis import CLAIM, SyntheticSet, first_drawn, screen
+from equigen.synthesis import GENERATION_FILE, SyntheticSet, screen, unscreened_table
 
 FIGURES, TABLE = "screening.parquet", "synthetic.parquet"
 
@@ -32,7 +32,7 @@ def screen_set(
     screening, and is then put right.
     """
     settings = {**asked.model_dump(exclude={"encoder"}), "encoder": encoder}
-    inputs = [equigen.__version__, (made.folder / CLAIM).read_text(), validation.hash, settings]
+    inputs = [equigen.__version__, (made.folder / GENERATION_FILE).read_text(), validation.hash, settings]
 
     owner = f"synthetic/{made.folder.name}"
 
@@ -69,7 +69,7 @@ def unscreen(stages: Stages, made: SyntheticSet) -> None:
     kept = stages.folder / _stage(made) / TABLE
     if kept.is_file() and hash_file(kept) == hash_file(made.folder / TABLE):
         with stages.changing(f"synthetic/{made.folder.name}"):
-            write_parquet(made.folder / TABLE, first_drawn(read_parquet(made.folder / TABLE)))
+            write_parquet(made.folder / TABLE, unscreened_table(read_parquet(made.folder / TABLE)))
             (made.folder / FIGURES).unlink(missing_ok=True)
         console.print(f"[yellow]{made.folder.name}: 'screen' is not asked for, its verdicts are taken back[/yellow]")
 
@@ -85,7 +85,7 @@ def is_screened(made: SyntheticSet) -> bool:
 
 def made_by(made: SyntheticSet) -> str | list[str]:
     """What the images of a set depend on: plan and generator, and the verdicts where it is screened."""
-    claim = (made.folder / CLAIM).read_text()
+    claim = (made.folder / GENERATION_FILE).read_text()
     return [claim, hash_file(made.folder / TABLE)] if is_screened(made) else claim
 
 

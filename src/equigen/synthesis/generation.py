@@ -22,7 +22,7 @@ from equigen.synthesis.chunks import CHUNK, Batched, Images, Rows, device_kind, 
 from equigen.synthesis.sharding import share_of, write_first
 from equigen.training import Run
 
-CLAIM, TABLE = "generation.json", "synthetic.parquet"
+GENERATION_FILE, TABLE = "generation.json", "synthetic.parquet"
 WRITERS = 4  # threads that compress images while a GPU makes the next ones; a CPU has no thread to spare
 EXTRA = ("guidance_low", "guidance_high", "solver", "negative", "pair", "changed")  # kept where a plan has them
 
@@ -93,7 +93,7 @@ def generate(
     """
     plan = plan.reset_index(drop=True)
     share = share_of(shard)
-    made_by = opened(generator, device)
+    made_by = open_pipeline(generator, device)
     folder = Path(out) if out else Path("synthetic") / (generator.name if isinstance(generator, Run) else made_by.hash)
     _check(plan, made_by, batch, chunk)
     work = Batched(made_by, _claim(folder, plan, Batched(made_by, chunk), fixed=chunk is not None))
@@ -122,7 +122,7 @@ def generate(
     return SyntheticSet(folder)
 
 
-def opened(generator: str | Path | Run | Generator, device: str | None) -> Generator:
+def open_pipeline(generator: str | Path | Run | Generator, device: str | None) -> Generator:
     """A generator from whatever names it, or itself."""
     if isinstance(generator, Run):
         return open_any_generator(generator.folder, device)
@@ -232,7 +232,7 @@ def _claim(folder: Path, plan: pd.DataFrame, work: Batched, *, fixed: bool) -> i
     ``fixed``: the user named the size, so another one is refused too.
     """
     claim = {"plan": plan_hash(plan), "generator": work.generator.hash, "images": len(plan)}
-    place = folder / CLAIM
+    place = folder / GENERATION_FILE
     if not place.is_file():
         write_first(place, {**claim, "chunk": work.chunk, "device": device_kind(work.generator)})
     found = read_json(place)
@@ -283,6 +283,6 @@ def _finish(folder: Path, plan: pd.DataFrame, names: list[str], generator: str) 
         left.unlink(missing_ok=True)
     halved = [read_json(path)["chunk"] for path in folder.glob("smallest-chunk-*.json")]
     if halved:
-        write_json(folder / CLAIM, {**read_json(folder / CLAIM), "smallest_chunk": min(halved)})
+        write_json(folder / GENERATION_FILE, {**read_json(folder / GENERATION_FILE), "smallest_chunk": min(halved)})
     hashes = [hash_file(folder / name) for name in names]
     write_parquet(folder / TABLE, _record(plan, names, generator).assign(sha256=hashes))

@@ -1,10 +1,10 @@
-"""Guidance chosen per group: what `calibrate` saves with a generator, and how a plan takes it up."""
+"""Guidance per group as saved by `calibrate`, and its application to a plan."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,66 +15,66 @@ from equigen.files import read_json, write_json
 from equigen.quality import BETWEEN
 
 Objective = Literal["worst", "gap"]
-Against = Literal["images", "reconstructions"]
-Which = Literal["group", "common", "default"]
-FILE = "calibration.json"
-DEFAULT = 2.0  # the guidance of `plan` and of `equigen generate`, which a calibration is held against
+Reference = Literal["images", "reconstructions"]
+Choice = Literal["group", "common", "default"]
+CALIBRATION_FILE = "calibration.json"
+DEFAULT = 2.0  # the guidance of `plan` and of `equigen generate`, to which a calibration is compared
 
 
 @dataclass(frozen=True)
 class Guidance:
-    """What was chosen for one generator, and on what: the content of ``calibration.json``."""
+    """The guidance chosen for one generator and the settings of its search: the content of ``calibration.json``."""
 
     attribute: str                # an attribute, or an intersection such as "sex & age"
-    groups: dict[str, float]      # guidance of each group that could be measured
+    groups: dict[str, float]      # guidance of each group with enough patients
     common: float                 # the best single guidance for all groups, by the same objective and data
-    default: float                # what a generator without a calibration takes
+    default: float                # guidance without a calibration
     objective: Objective          # "worst" or "gap"
     gap_weight: float             # multiple of the gap in the objective "gap"
     bounds: tuple[float, float]   # least and greatest guidance
-    budget: int                   # images that the search was allowed to make
-    spent: int                    # images that it made
-    images: int                   # images of one group in one evaluation
+    budget: int                   # greatest number of images of the search
+    spent: int                    # images that the search generated
+    images: int                   # of one group in one evaluation
     steps: int                    # of the sampler
     seed: int
     encoder: str                  # identity of the encoder
     cohort: str                   # name of the cohort
-    cohort_hash: str              # of the rows tuned on
-    split: str                    # of the rows tuned on
+    cohort_hash: str              # of the tuning images
+    split: str                    # of the tuning images
     generator: str                # hash of the generator
-    left_out: dict[str, str]      # groups without a guidance of their own, and why; they take the common one
+    left_out: dict[str, str]      # groups that take the common guidance, with the reason
     equigen: str                  # version
-    against: Against = "images"   # what was measured against: real images, or these as the autoencoder keeps them
+    against: Reference = "images"  # real images or their reconstructions by the autoencoder
 
-    def of(self, rows: pd.DataFrame, which: Which = "group") -> NDArray[np.float64]:
-        """[N] guidance of each row of a plan; rows of other or unknown groups take the common one.
+    def for_rows(self, rows: pd.DataFrame, choice: Choice = "group") -> NDArray[np.float64]:
+        """[N] guidance of each row of a plan; rows of other or unknown groups take the common guidance.
 
-        Raises InputError for an unknown ``which``, or a column of the attribute that is missing.
+        Raises InputError for an unknown ``choice`` or a missing column of the attribute.
         """
-        if which not in get_args(Which):
-            problem = Problem(f"'{which}'", f"use one of {', '.join(get_args(Which))}")
+        if choice not in get_args(Choice):
+            problem = Problem(f"'{choice}'", f"use one of {', '.join(get_args(Choice))}")
             raise InputError("There is no such choice of guidance.", [problem])
-        if which != "group":
-            return np.full(len(rows), self.common if which == "common" else self.default)
+        if choice != "group":
+            return np.full(len(rows), self.common if choice == "common" else self.default)
         return np.array([self.groups.get(group, self.common) for group in group_names(rows, self.attribute)], float)
 
     def save(self, folder: str | Path) -> Path:
         """Write ``calibration.json`` into a folder."""
-        path = Path(folder) / FILE
+        path = Path(folder) / CALIBRATION_FILE
         write_json(path, asdict(self))
         return path
 
 
 class Calibrated(Protocol):
-    """Whatever has a chosen guidance: a ``Calibration``."""
+    """An object with a chosen guidance, such as a ``Calibration``."""
 
     @property
     def guidance(self) -> Guidance:
-        """What was chosen."""
+        """The chosen guidance."""
 
 
 def group_names(rows: pd.DataFrame, attribute: str) -> list[str]:
-    """[N] group of each row; of an intersection ``level & level``. "" where it is unknown.
+    """Group of each row [N], ``level & level`` for an intersection, "" where unknown.
 
     >>> group_names(pd.DataFrame({"attr.sex": ["F", None], "attr.age": ["old", "old"]}), "sex & age")
     ['F & old', '']
@@ -84,44 +84,44 @@ def group_names(rows: pd.DataFrame, attribute: str) -> list[str]:
     if absent:
         problems = [Problem("is missing", "give the attribute's column", column=name) for name in absent]
         raise InputError(f"Groups of '{attribute}' cannot be told apart.", problems)
-    known = rows[columns].notna().all(axis=1)
-    parts = rows[columns].astype(str).itertuples(index=False)
-    return [BETWEEN.join(words) if whole else "" for words, whole in zip(parts, known, strict=True)]
+    complete = rows[columns].notna().all(axis=1)
+    levels = rows[columns].astype(str).itertuples(index=False)
+    return [BETWEEN.join(row) if valid else "" for row, valid in zip(levels, complete, strict=True)]
 
 
 def attribute_parts(attribute: str) -> list[str]:
-    """Names of the attributes of which an intersection is made; one for a plain attribute."""
-    return [part.strip() for part in attribute.split(BETWEEN.strip())]
+    """Names of the attributes in an intersection; one name for a single attribute."""
+    return [name.strip() for name in attribute.split(BETWEEN.strip())]
 
 
 def apply_guidance(
-    rows: pd.DataFrame, calibration: Guidance | Calibrated, which: Which = "group"
+    rows: pd.DataFrame, calibration: Guidance | Calibrated, choice: Choice = "group"
 ) -> pd.DataFrame:
-    """A copy of a plan in which each row has the guidance that was chosen for its group.
+    """A copy of a plan with the guidance that was chosen for the group of each row.
 
     Args:
         rows: a plan (``equigen.plan``), with the columns ``attr.<name>`` of the calibrated attribute.
-        calibration: what ``calibrate`` returned or ``load_calibration`` read.
-        which: "group" (groups that it does not know take the common guidance), "common" (the same for all) or
-            "default" (what it was held against).
+        calibration: the result of ``calibrate`` or ``load_calibration``.
+        choice: "group" (groups without a calibration take the common guidance), "common" (one guidance for all) or
+            "default" (the guidance without a calibration).
 
     Raises:
-        InputError: a column of the attribute is missing, ``which`` is unknown, or the rows are counterfactual pairs in
+        InputError: a column of the attribute is missing, ``choice`` is unknown, or the rows are counterfactual pairs in
             the calibrated attribute, whose images may differ in nothing else.
 
     """
-    chosen = calibration if isinstance(calibration, Guidance) else calibration.guidance
-    if which == "group":
-        check_pairs(rows, chosen.attribute)
-    return rows.assign(guidance=chosen.of(rows, which))
+    guidance = calibration if isinstance(calibration, Guidance) else calibration.guidance
+    if choice == "group":
+        check_pairs(rows, guidance.attribute)
+    return rows.assign(guidance=guidance.for_rows(rows, choice))
 
 
 def check_pairs(rows: pd.DataFrame, attribute: str) -> None:
-    """InputError where guidance by ``attribute`` would be changed within counterfactual pairs too."""
+    """Raise InputError where guidance by ``attribute`` would differ within counterfactual pairs."""
     changed = set(rows["changed"].dropna().astype(str)) if "changed" in rows else set()
     for name in sorted(changed & set(attribute_parts(attribute))):
-        found = f"the pairs are to differ in {name} alone, and guidance by {attribute} would differ with it"
-        problem = Problem(found, "take one guidance for all: common, or a number")
+        message = f"the pairs are to differ in {name} alone, and guidance by {attribute} would differ with it"
+        problem = Problem(message, "take one guidance for all: common, or a number")
         raise InputError("Guidance per group cannot be used for these counterfactual pairs.", [problem])
 
 
@@ -129,35 +129,31 @@ def load_calibration(folder: str | Path, generator: str | None = None) -> Guidan
     """Read the ``calibration.json`` of a generator's folder.
 
     Args:
-        folder: a generator, or the folder in which a calibration was made.
-        generator: hash of the generator that it is to be used for; None does not ask.
+        folder: of a generator or of a calibration.
+        generator: hash of the generator to use it with; None skips the check.
 
     Raises:
-        InputError: there is none, it is damaged, or it was made for a generator with another hash.
+        InputError: the file is missing, damaged, or of a generator with another hash.
 
     """
-    path = Path(folder) / FILE
+    path = Path(folder) / CALIBRATION_FILE
     if not path.is_file():
         problem = Problem("there is no such file", "run `equigen calibrate` first", file=str(path))
         raise InputError("This generator is not calibrated.", [problem])
     try:
-        found = _from_json(read_json(path))
+        record = {"against": "images", **read_json(path)}  # absent in files of earlier versions
+        record = {field.name: record[field.name] for field in fields(Guidance)}
+        record["groups"] = {str(name): float(value) for name, value in record["groups"].items()}
+        low, high = map(float, record["bounds"])
+        guidance = Guidance(**{**record, "common": float(record["common"]), "bounds": (low, high)})
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         problem = Problem(f"cannot be read ({error})", "delete it and run `equigen calibrate` again", file=str(path))
         raise InputError("The calibration is damaged.", [problem]) from error
-    if generator is not None and found.generator != generator:
+    if generator is not None and guidance.generator != generator:
         problem = Problem(
-            f"was made for generator {found.generator}, this one is {generator}",
+            f"was made for generator {guidance.generator}, this one is {generator}",
             "run `equigen calibrate` for this generator, delete the file, or name a guidance yourself",
             file=str(path),
         )
         raise InputError("The calibration belongs to another generator.", [problem])
-    return found
-
-
-def _from_json(values: dict[str, Any]) -> Guidance:
-    whole = {"against": "images", **values}  # files of earlier versions do not say it
-    chosen = {field.name: whole[field.name] for field in fields(Guidance)}
-    groups = {str(name): float(value) for name, value in chosen["groups"].items()}
-    low, high = map(float, chosen["bounds"])
-    return Guidance(**{**chosen, "groups": groups, "common": float(chosen["common"]), "bounds": (low, high)})
+    return guidance

@@ -1,4 +1,4 @@
-"""What can be wrong with a calibration, found before the first image is made."""
+"""Checks of a calibration's arguments and cohorts before the first image is generated."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from typing import get_args
 import pandas as pd
 
 from equigen.cohort import Cohort
+from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
+from equigen.latents import Autoencoder
 from equigen.quality import BETWEEN
-from equigen.synthesis.guidance import Against, Objective, attribute_parts, group_names
+from equigen.synthesis.guidance import Objective, Reference, attribute_parts, group_names
 
-LEAST = 4  # patients of a group
-LEAST_IMAGES = 8   # of a group in one evaluation: fewer say nothing
-USUAL = 8          # evaluations of each group where the number of images is not given
-MOST_IMAGES = 250  # then, at most
+LEAST_PATIENTS = 4   # of a group: its floor compares two halves of two or more patients
+LEAST_IMAGES = 8     # of a group in one evaluation
+MOST_IMAGES = 250    # of a group in one evaluation by default
+EVALUATIONS = 8      # of each group by default: they decide the number of images
 
 
-def are_bounds(bounds: tuple[float, ...]) -> bool:
-    """Whether these are a least and a greatest guidance."""
+def is_guidance_range(bounds: tuple[float, ...]) -> bool:
+    """Whether ``bounds`` are a finite least and a greater greatest guidance, 0 or more."""
     return len(bounds) == 2 and all(map(math.isfinite, bounds)) and 0 <= bounds[0] < bounds[1]
 
 
@@ -28,39 +30,40 @@ def check_options(
     objective: str, gap_weight: float, budget: int, bounds: tuple[float, float], images: int | None, steps: int,
     confirm_images: int, replicates: int, against: str,
 ) -> None:
-    """Raise InputError for each option that makes no sense."""
+    """Raise InputError that names each invalid option."""
     problems = []
     if objective not in get_args(Objective):
         problems.append(Problem(f"objective '{objective}'", f"use one of {', '.join(get_args(Objective))}"))
-    if against not in get_args(Against):
-        problems.append(Problem(f"against '{against}'", f"use one of {', '.join(get_args(Against))}"))
+    if against not in get_args(Reference):
+        problems.append(Problem(f"against '{against}'", f"use one of {', '.join(get_args(Reference))}"))
     if not (math.isfinite(gap_weight) and gap_weight >= 0):
         problems.append(Problem(f"gap_weight {gap_weight}", "use 0 or more"))
-    if not are_bounds(bounds):
+    if not is_guidance_range(bounds):
         mend = "give the least and the greatest guidance, such as 1 and 4"
         problems.append(Problem(f"bounds {tuple(bounds)}", mend))
     least = {"budget": (budget, 1), "steps": (steps, 1), "confirm_images": (confirm_images, LEAST_IMAGES),
              "replicates": (replicates, 20), "images": (LEAST_IMAGES if images is None else images, LEAST_IMAGES)}
-    few = {name: pair for name, pair in least.items() if pair[0] < pair[1]}
-    problems += [Problem(f"{name} {value}", f"use at least {low}") for name, (value, low) in few.items()]
+    problems += [Problem(f"{name} {value}", f"use at least {low}")
+                 for name, (value, low) in least.items() if value < low]  # fmt: skip
     if problems:
         raise InputError("This generator cannot be calibrated so.", problems)
 
 
-def check_sides(tune: Cohort, confirm: Cohort | None, attribute: str) -> None:
-    """Raise InputError where the real images cannot be used: unknown attributes, training images, shared patients."""
-    sides = {"tune": tune} if confirm is None else {"tune": tune, "confirm": confirm}
+def check_cohorts(tune: Cohort, confirm: Cohort | None, attribute: str) -> None:
+    """Raise InputError for unusable real images: unknown attributes, training images, shared patients."""
+    cohorts = {"tune": tune} if confirm is None else {"tune": tune, "confirm": confirm}
     problems = []
-    for name, side in sides.items():
-        if len(side) == 0:
+    for name, cohort in cohorts.items():
+        if len(cohort) == 0:
             problems.append(Problem(f"{name} holds no image", "mend the split in cohort.yaml"))
-        if "train" in set(side.frame["split"]):
+        if "train" in set(cohort.frame["split"]):
             mend = "give held-out images: those of the splits val and test"
             problems.append(Problem(f"{name} holds images of the training split", mend))
-        known = ", ".join(side.attributes) or "none"
+        available = ", ".join(cohort.attributes) or "none"
         problems += [
-            Problem(f"{name} has no attribute '{part}'", f"it has: {known}; write an intersection as 'sex & age'")
-            for part in attribute_parts(attribute) if part not in side.attributes
+            Problem(f"{name} has no attribute '{single}'",
+                    f"it has: {available}; write an intersection as 'sex & age'")
+            for single in attribute_parts(attribute) if single not in cohort.attributes
         ]
     if confirm is not None:
         shared = sorted(set(tune.frame["patient"]) & set(confirm.frame["patient"]))
@@ -71,42 +74,52 @@ def check_sides(tune: Cohort, confirm: Cohort | None, attribute: str) -> None:
         raise InputError("A calibration needs held-out real images.", problems)
 
 
+def require_autoencoder(pipeline: Generator) -> Autoencoder:
+    """The autoencoder of a generator; InputError without one."""
+    autoencoder: Autoencoder | None = getattr(pipeline, "autoencoder", None)
+    if autoencoder is None:
+        problem = Problem("the generator has no autoencoder", "calibrate against images")
+        raise InputError("There are no reconstructions.", [problem])
+    return autoencoder
+
+
 def ordered_levels(cohort: Cohort, attribute: str) -> list[str]:
     """Groups of an attribute, or of an intersection, in the order of the levels."""
-    levels = [cohort.attributes[part].levels for part in attribute_parts(attribute)]
-    return [BETWEEN.join(words) for words in product(*levels)]
+    levels = [cohort.attributes[name].levels for name in attribute_parts(attribute)]
+    return [BETWEEN.join(combination) for combination in product(*levels)]
 
 
 def eligible_groups(tune: Cohort, attribute: str, min_patients: int) -> tuple[list[str], dict[str, str]]:
-    """Groups with enough patients, in order, and the others with the reason.
+    """Names of the groups with enough patients, in order, and the reason for each other group.
 
-    Never fewer than LEAST, since a group's floor compares two halves of its patients, each with two or more. Raises
-    InputError where fewer than two groups are large enough.
+    ``LEAST_PATIENTS`` are needed whatever ``min_patients`` is. Raises InputError where fewer than two groups are large
+    enough.
     """
-    needed = max(LEAST, min_patients)
+    needed = max(LEAST_PATIENTS, min_patients)
     owners = pd.Series(group_names(tune.frame, attribute))
     counts = tune.frame["patient"].groupby(owners.to_numpy()).nunique()
     levels = ordered_levels(tune, attribute)
-    found = {level: int(counts.get(level, 0)) for level in levels}
-    names = [level for level, count in found.items() if count >= needed]
-    left_out = {level: f"too small: {count} patients" for level, count in found.items() if level not in names}
+    patients = {level: int(counts.get(level, 0)) for level in levels}
+    names = [level for level, count in patients.items() if count >= needed]
+    left_out = {level: f"too small: {count} patients" for level, count in patients.items() if level not in names}
     if len(names) < 2:
-        sizes = ", ".join(f"{level}: {count}" for level, count in found.items())
+        sizes = ", ".join(f"{level}: {count}" for level, count in patients.items())
         problem = Problem(f"of '{attribute}' fewer than two groups have {needed} patients ({sizes})",
                           "give more images, or another attribute", column=f"attr.{attribute}")
         raise InputError("There are no groups to calibrate.", [problem])
     return names, left_out
 
 
-def images_each(images: int | None, budget: int, groups: int, start: int) -> int:
-    """Images of a group in one evaluation; None takes what lets each group be evaluated ``USUAL`` times.
+def images_per_group(images: int | None, budget: int, groups: int, start: int) -> int:
+    """Images of a group in one evaluation; None takes as many as allow ``EVALUATIONS`` evaluations of each group.
 
-    Raises InputError where the budget does not reach for ``start`` evaluations of every group.
+    Raises InputError where the budget is less than ``start`` evaluations of every group.
     """
-    each = min(MOST_IMAGES, budget // (USUAL * groups)) if images is None else images
-    least = start * groups * max(each, LEAST_IMAGES)
-    if each < LEAST_IMAGES or budget < least:
+    count = min(MOST_IMAGES, budget // (EVALUATIONS * groups)) if images is None else images
+    least = start * groups * max(count, LEAST_IMAGES)
+    if count < LEAST_IMAGES or budget < least:
         message = f"a budget of {budget} images for {groups} groups"
-        mend = f"give at least {least if images is not None else USUAL * groups * LEAST_IMAGES}, or fewer images each"
+        needed = least if images is not None else EVALUATIONS * groups * LEAST_IMAGES
+        mend = f"give at least {needed}, or fewer images each"
         raise InputError("The budget is too small.", [Problem(message, mend)])
-    return each
+    return count

@@ -1,4 +1,4 @@
-"""Which guidance for each group: the objective, its exact minimum over the groups' curves, the front behind it."""
+"""The objective of a calibration, its exact minimum over the groups' curves, and the Pareto front of mean and gap."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 from equigen.synthesis.guidance import Objective
 
 Array = NDArray[np.float64]
-Places = NDArray[np.int64]
-TIE = 1e-3  # weight of the mean beside the worst group: it decides only between choices that are equal in the worst
+Indices = NDArray[np.int64]
+TIE = 1e-3  # weight of the mean added to the worst group's excess, which only breaks ties
 
 
 def cost(excess: Array, objective: Objective, gap_weight: float) -> Array:
-    """What is minimised, from excess KD [..., G] of all groups -> [...].
+    """Objective to minimise: excess KD of all groups [..., G] -> [...].
 
-    ``worst``: max_g e_g (and, to break ties, a thousandth of the mean). ``gap``: mean_g e_g + gap_weight times
+    ``worst``: max_g e_g plus ``TIE`` times the mean, to break ties. ``gap``: mean_g e_g + gap_weight times
     (max_g e_g - min_g e_g), METHODS section 3.
 
     >>> cost(np.array([1.0, 2.0, 6.0]), "gap", 2.0).item()
@@ -27,45 +27,44 @@ def cost(excess: Array, objective: Objective, gap_weight: float) -> Array:
     return np.asarray(mean + gap_weight * np.ptp(excess, axis=-1))
 
 
-def best_each(curves: Array, objective: Objective, gap_weight: float) -> Places:
-    """Place on the grid for each group, [G], that minimises the objective over all combinations of the curves [G, K].
+def best_per_group(curves: Array, objective: Objective, gap_weight: float) -> Indices:
+    """Grid index of each group [G] that minimises the objective over all combinations of the curves [G, K].
 
-    Exact, without going through K^G combinations; see ``_levels``.
+    Exact without enumerating the K^G combinations; see ``_candidates``.
     """
-    options = _levels(curves)
+    options = _candidates(curves)
     costs = cost(np.take_along_axis(curves, options.T, axis=1).T, objective, gap_weight)
     return np.asarray(options[int(np.argmin(costs))])
 
 
 def best_common(curves: Array, objective: Objective, gap_weight: float) -> int:
-    """The one place on the grid for all groups that minimises the objective; curves [G, K]."""
+    """Grid index that minimises the objective where all groups share it; curves [G, K]."""
     return int(np.argmin(cost(curves.T, objective, gap_weight)))
 
 
-def front(curves: Array) -> Places:
-    """[P, G] places of the choices that no other beats in both mean and gap, from the lowest mean on; curves [G, K]."""
-    options = _levels(curves)
+def front(curves: Array) -> Indices:
+    """Grid indices [P, G] of the Pareto-optimal choices in mean and gap, by ascending mean; curves [G, K]."""
+    options = _candidates(curves)
     values = np.take_along_axis(curves, options.T, axis=1).T
     means, gaps = values.mean(axis=1), np.ptp(values, axis=1)
-    kept, least = [], np.inf
+    optimal, least = [], np.inf
     for index in np.lexsort((gaps, means)):
         if gaps[index] < least:
-            kept.append(int(index))
+            optimal.append(int(index))
             least = float(gaps[index])
-    return np.asarray(options[kept])
+    return np.asarray(options[optimal])
 
 
-def _levels(curves: Array) -> Places:
-    """[L, G] the only combinations that can be best in mean, worst and gap together.
+def _candidates(curves: Array) -> Indices:
+    """Combinations [L, G] that contain every optimum in mean, worst or gap.
 
-    Let a be the lowest excess of a choice. Every group's smallest excess of at least a makes the mean, and the
-    greatest excess too, as small as they can be with that a; so one combination for each a is enough, and a is one of
-    the curves' values.
+    Let a be the lowest excess of a combination. Taking for each group its smallest excess of at least a minimises both
+    the mean and the greatest excess given a. One combination for each a suffices, and a is a value of a curve.
     """
-    found = []
-    for level in np.unique(curves):
-        allowed = np.where(curves >= level, curves, np.inf)
-        places = np.argmin(allowed, axis=1)
-        if np.isfinite(np.take_along_axis(allowed, places[:, None], axis=1)).all():
-            found.append(places)
-    return np.unique(np.array(found, dtype=np.int64), axis=0)
+    combinations = []
+    for lowest in np.unique(curves):
+        allowed = np.where(curves >= lowest, curves, np.inf)
+        indices = np.argmin(allowed, axis=1)
+        if np.isfinite(np.take_along_axis(allowed, indices[:, None], axis=1)).all():
+            combinations.append(indices)
+    return np.unique(np.array(combinations, dtype=np.int64), axis=0)

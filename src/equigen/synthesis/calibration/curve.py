@@ -1,4 +1,4 @@
-"""Excess KD of one group over guidance: a Gaussian process through what was measured."""
+"""Gaussian process regression of one group's excess KD on guidance."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def fit_curve(guidance: Array, excess: Array, grid: Array) -> Curve:
         y ~ N(m 1, s² (R + v I)),   R_ij = matern_{5/2}(|x_i - x_j| / l)
         mean(x) = m + r' C⁻¹ (y - m 1),   var(x) = s² (1 - r' C⁻¹ r + (1 - 1' C⁻¹ r)² / (1' C⁻¹ 1)),   C = R + v I
 
-    with m and s² in closed form (s² over n - 1) and (l, v) by the greatest restricted likelihood on a small table.
+    with m and s² in closed form (s² over n - 1) and (l, v) of greatest restricted likelihood on a grid.
     Source: Rasmussen and Williams, Gaussian Processes for Machine Learning, 2006, sections 2.2, 2.7 and 5.4.
-    All guidances of a group are measured on the same prompts and seeds, so the deviation is that of the curve between
-    the points, not what other prompts, seeds or real images would move.
+    All guidances of a group are measured on the same prompts and seeds, so the deviation is that of the interpolation;
+    it does not include the variation between prompts, seeds or real images.
 
     Args:
         guidance: [n] different values, n >= 2.
@@ -39,9 +39,9 @@ def fit_curve(guidance: Array, excess: Array, grid: Array) -> Curve:
 
     """
     span = float(grid[-1] - grid[0])
-    tried = [_Fit.of(guidance / span, excess, length, nugget) for length in LENGTHS for nugget in NUGGETS]
-    best = max(tried, key=lambda fit: fit.likelihood)
-    return Curve(grid, *best.at(grid / span))
+    fits = [_Fit.estimate(guidance / span, excess, length, nugget) for length in LENGTHS for nugget in NUGGETS]
+    best = max(fits, key=lambda fit: fit.likelihood)
+    return Curve(grid, *best.predict(grid / span))
 
 
 def matern(distance: Array, length: float) -> Array:
@@ -52,7 +52,7 @@ def matern(distance: Array, length: float) -> Array:
 
 @dataclass(frozen=True)
 class _Fit:
-    """One setting of (l, v) with what follows from it in closed form."""
+    """The process at one (l, v), with the closed-form estimates of its mean and variance."""
 
     points: Array
     length: float
@@ -63,20 +63,20 @@ class _Fit:
     likelihood: float
 
     @classmethod
-    def of(cls, points: Array, values: Array, length: float, nugget: float) -> _Fit:
+    def estimate(cls, points: Array, values: Array, length: float, nugget: float) -> _Fit:
         covariance = matern(np.abs(points[:, None] - points), length) + nugget * np.eye(len(points))
         inverse = np.linalg.inv(covariance)
         total = float(inverse.sum())
         centre = float(inverse.sum(axis=0) @ values) / total
         residual = values - centre
-        # Values that are all equal leave no variance: the smallest positive number keeps the logarithm finite.
+        # Equal values have no variance; the smallest positive number keeps the logarithm finite.
         variance = max(float(residual @ inverse @ residual) / (len(values) - 1), np.finfo(float).tiny)
         determinant = float(np.linalg.slogdet(covariance)[1])
         likelihood = -0.5 * ((len(values) - 1) * np.log(variance) + determinant + np.log(total))
         return cls(points, length, np.asarray(inverse, dtype=np.float64), centre, variance, residual, float(likelihood))
 
-    def at(self, points: Array) -> tuple[Array, Array]:
-        """Mean and standard deviation at other points."""
+    def predict(self, points: Array) -> tuple[Array, Array]:
+        """Mean and standard deviation at new points."""
         correlation = matern(np.abs(points[:, None] - self.points), self.length)
         weighted = correlation @ self.inverse
         explained = np.einsum("kn,kn->k", weighted, correlation)

@@ -1,4 +1,4 @@
-"""One evaluation of a calibration: images of one group at one guidance, and how far they are from its real images."""
+"""One evaluation of a calibration: the kernel distance of a group's images at one guidance to its real images."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ from equigen.synthesis.generation import plan_hash
 from equigen.synthesis.guidance import group_names
 from equigen.synthesis.plans import match_plan
 
-LIMIT = 4000  # real images of a group; beyond it whole patients are drawn at random, as in an evaluation
-HALVES = 100  # half splits that a floor is the mean of, as in an evaluation
+LIMIT = 4000  # real images of a group; beyond it patients are sampled at random, as in ``evaluate``
+HALVES = 100  # half splits of a floor, as in ``evaluate``
 Features = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Group:
-    """One group: features of its real images [N, D] with their patients [N], and the rows that are made for it.
+    """One group: features of its real images [N, D] with their patients [N], and the plan of its generated images.
 
     The prompts follow the joint distribution of the group's own real images (policy ``match``); prompts and seeds are
-    the same at every guidance (common random numbers), so that what differs between two guidances is the guidance.
+    the same at every guidance (common random numbers), so that evaluations differ in the guidance alone.
     ``floor`` is the KD between two halves of its real images, disjoint by patient.
     """
 
@@ -57,72 +57,73 @@ class Group:
     floor: float
     memory: Memory = field(default_factory=Memory)
 
-    def kernel_distance(self, made: Features) -> float:
+    def kernel_distance(self, generated: Features) -> float:
         """Unbiased KD of generated features [M, D] (each an image of its own patient) from the group's real images."""
-        own = np.arange(len(made)) + int(self.patients.max()) + 1
-        data = kernel_data(self.real, made, self.patients, own)
-        ones = np.ones((1, len(self.real))), np.ones((1, len(made)))
-        return float(kernel_value(data, np.arange(len(self.real)), np.arange(len(made)), *ones, self.memory.once)[0])
+        patients = np.arange(len(generated)) + int(self.patients.max()) + 1
+        data = kernel_data(self.real, generated, self.patients, patients)
+        weights = np.ones((1, len(self.real))), np.ones((1, len(generated)))
+        rows = np.arange(len(self.real)), np.arange(len(generated))
+        return float(kernel_value(data, *rows, *weights, self.memory.once)[0])
 
 
 def group_rows(tune: Cohort, names: list[str], attribute: str, images: int, steps: int, seed: int) -> pd.DataFrame:
-    """Rows to make for each group, ``images`` of each, one after the other; a column ``group`` says whose they are."""
-    owners = np.array(group_names(tune.frame, attribute))
-    parts = []
+    """Plan with ``images`` rows for each group, one group after the other; column ``group`` is the group's name."""
+    row_groups = np.array(group_names(tune.frame, attribute))
+    plans = []
     for name in names:
-        own = match_plan(tune.where(owners == name), images, derive_seed(seed, f"calibrate/{name}"), steps=steps)
-        parts.append(own.assign(group=name))
-    return pd.concat(parts, ignore_index=True)
+        plan = match_plan(tune.where(row_groups == name), images, derive_seed(seed, f"calibrate/{name}"), steps=steps)
+        plans.append(plan.assign(group=name))
+    return pd.concat(plans, ignore_index=True)
 
 
 def make_groups(
     tune: Cohort, rows: pd.DataFrame, attribute: str, network: Encoder, size: int, *,
-    seed: int, cache: Path, show: bool, through: Autoencoder | None = None,
+    seed: int, cache: Path, show: bool, autoencoder: Autoencoder | None = None,
 ) -> list[Group]:
-    """The groups of ``rows`` with the features of their real images (as ``through`` keeps them) and their floors."""
+    """The groups of ``rows`` with the features of their real images (or their reconstructions) and their floors."""
     names = list(dict.fromkeys(rows["group"]))
-    owners = np.array(group_names(tune.frame, attribute))
+    row_groups = np.array(group_names(tune.frame, attribute))
     patients = tune.frame["patient"].to_numpy()
-    taken = {}
+    sample = {}
     for name in names:
-        at = np.flatnonzero(owners == name)
+        members = np.flatnonzero(row_groups == name)
         rng = numpy_generator(seed, f"calibrate/limit/{name}")
-        taken[name] = at[whole_patients(patients[at], LIMIT, rng, "real")]
-    every = np.unique(np.concatenate(list(taken.values()))).astype(np.int64)
-    images = kept(ImageSet(tune.frame).take(every), through, size)
-    values = extract(images, network, size, cache_dir=cache, title="Encoding real images", show=show).values
+        sample[name] = members[whole_patients(patients[members], LIMIT, rng, "real")]
+    union = np.unique(np.concatenate(list(sample.values()))).astype(np.int64)
+    images = reconstructed_images(ImageSet(tune.frame).take(union), autoencoder, size)
+    features = extract(images, network, size, cache_dir=cache, title="Encoding real images", show=show).values
     codes = patient_codes(patients)
     groups = []
     for name in names:
-        own = values[np.searchsorted(every, taken[name])]
-        floor = half_floor(own, codes[taken[name]], seed, name)
-        asked = rows[rows["group"] == name].drop(columns="group").reset_index(drop=True)
-        groups.append(Group(name, own, codes[taken[name]], asked, floor))
+        real = features[np.searchsorted(union, sample[name])]
+        floor = half_floor(real, codes[sample[name]], seed, name)
+        plan = rows[rows["group"] == name].drop(columns="group").reset_index(drop=True)
+        groups.append(Group(name, real, codes[sample[name]], plan, floor))
     return groups
 
 
-def kept(images: ImageSet, through: Autoencoder | None, size: int) -> ImageSet:
-    """The images as an autoencoder keeps them; None: as they are."""
-    if through is None:
+def reconstructed_images(images: ImageSet, autoencoder: Autoencoder | None, size: int) -> ImageSet:
+    """The autoencoder's reconstructions of the images; without an autoencoder the images themselves."""
+    if autoencoder is None:
         return images
     pixels = load_images([Path(path) for path in images.frame["path"]], size)
-    return ImageSet(images.frame, through.reconstruct(pixels), images.levels, images.remark)
+    return ImageSet(images.frame, autoencoder.reconstruct(pixels), images.levels, images.remark)
 
 
 def half_floor(real: Features, patients: NDArray[np.int64], seed: int, name: str) -> float:
-    """KD between two halves of the real images that share no patient, the mean over ``HALVES`` splits."""
+    """Mean KD between two patient-disjoint halves of the real images over ``HALVES`` random splits."""
     data: KernelData = kernel_data(real, real[:0], patients, patients[:0])
-    everything = np.arange(len(real), dtype=np.int64)
-    cell = Cell("", name, 0, everything, everything[:0], len(np.unique(patients)), [], None)
+    rows = np.arange(len(real), dtype=np.int64)
+    cell = Cell("", name, 0, rows, rows[:0], len(np.unique(patients)), [], None)
     rng = numpy_generator(seed, f"calibrate/floor/{name}")
     return float(kernel_halves(data, cell, [split_halves(patients, rng) for _ in range(HALVES)]).mean())
 
 
 @dataclass(frozen=True)
-class Maker:
-    """Features of generated images, kept on disk under ``folder``: what was made once is never made again.
+class Evaluator:
+    """Generates images and encodes them; features are cached on disk in ``folder``.
 
-    ``generator`` is the pipeline's hash, given so that its weights are not read again for every evaluation.
+    ``generator`` is the pipeline's hash, a field so that its weights are not hashed again for every evaluation.
     """
 
     pipeline: Batched
@@ -131,31 +132,23 @@ class Maker:
     size: int
     folder: Path
 
-    def features(self, rows: pd.DataFrame, made: Callable[[int], Any]) -> Features:
-        """[n, D] of the images of some rows; ``made`` is told how many more are there."""
-        place = self.folder / f"{self._key(rows)}.safetensors"
-        kept = _read(place, len(rows))
-        if kept is not None:
-            made(len(rows))
-            return kept
+    def features(self, rows: pd.DataFrame, advance: Callable[[int], Any]) -> Features:
+        """Features [n, D] of the images of a plan; ``advance`` receives the number of images after each chunk."""
+        key = hash_value([self.generator, plan_hash(rows), self.size, identity(self.network)])[:24]
+        path = self.folder / f"{key}.safetensors"
+        try:
+            cached: Features | None = load(path.read_bytes())["features"]
+        except (FileNotFoundError, SafetensorError, KeyError):
+            cached = None
+        if cached is not None and len(cached) == len(rows):
+            advance(len(rows))
+            return cached
         images: dict[int, NDArray[np.uint8]] = {}
         for chunk in self.pipeline.cut(rows):
-            own = render(self.pipeline, rows.iloc[chunk], list(range(len(chunk))))
-            images |= dict(zip(chunk.tolist(), own, strict=True))
-            made(len(chunk))
-        pictures = ImageSet(rows, np.stack([images[row] for row in range(len(rows))]))
-        values = extract(pictures, self.network, self.size, show=False).values
-        write_bytes(place, save({"features": values}))
-        return values
-
-    def _key(self, rows: pd.DataFrame) -> str:
-        return hash_value([self.generator, plan_hash(rows), self.size, identity(self.network)])[:24]
-
-
-def _read(place: Path, count: int) -> Features | None:
-    """What an earlier run left there; None where there is nothing, or nothing whole."""
-    try:
-        values: Features = load(place.read_bytes())["features"]
-    except (FileNotFoundError, SafetensorError, KeyError):
-        return None
-    return values if len(values) == count else None
+            rendered = render(self.pipeline, rows.iloc[chunk], list(range(len(chunk))))
+            images |= dict(zip(chunk.tolist(), rendered, strict=True))
+            advance(len(chunk))
+        pixels = np.stack([images[row] for row in range(len(rows))])
+        features = extract(ImageSet(rows, pixels), self.network, self.size, show=False).values
+        write_bytes(path, save({"features": features}))
+        return features

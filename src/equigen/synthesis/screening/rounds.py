@@ -1,8 +1,8 @@
-"""The rounds of a screening: judge, draw the refused ones again with the next seed, judge those; resumable."""
+"""Resumable rounds of a screening: judge images, generate the refused ones again with the next seed, judge those."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,106 +19,97 @@ from equigen.quality import Classifier, answers
 from equigen.seeds import derive_seed
 from equigen.synthesis.screening.rules import Rule
 
-TOGETHER = 128  # images drawn, judged and saved together, always the same ones: rounding may depend on them
+BATCH = 128  # images generated, judged and saved together; fixed, since rounding may depend on the batch
 Images = NDArray[np.uint8]
 Redraw = Callable[[pd.DataFrame], Images]
-"""Rows of a plan (conditions, prompt, seed, guidance, steps) -> their images [n, size, size, 3] uint8."""
+"""Rows of a plan (conditions, prompt, seed, guidance, steps) -> images [n, size, size, 3] uint8."""
 
 
 def next_seed(seed: int, redraw: int) -> int:
-    """Seed of the k-th redraw (1, 2, ...) of an image that was first drawn with ``seed``."""
+    """Seed of the k-th redraw (1, 2, ...) of an image whose first draw has ``seed``."""
     return derive_seed(seed, "redraw", redraw)
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """A set, its screen, and where the work is kept.
+    """The inputs of a screening and the folder of its intermediate results.
 
-    ``base``: one row an image as it was first drawn, with ``image`` and ``seed``. ``folder``: of the set. ``place``:
-    below it, of this screening: ``draw-<number>/*.parquet`` hold the verdicts and ``images/<row>-<redraw>.png`` what
-    was drawn again.
+    ``base``: one row an image of the first draw, with ``image`` and ``seed``. ``folder``: of the set.
+    ``screen_folder``: below it, of this screening: ``draw-<number>/*.parquet`` hold the verdicts,
+    ``images/<row>-<redraw>.png`` the images of later draws.
     """
 
     base: pd.DataFrame
     folder: Path
-    place: Path
+    screen_folder: Path
     rule: Rule
     classifier: Classifier
     redraw: Redraw
     size: int
 
     def run(self, tries: int, show: bool) -> pd.DataFrame:
-        """Verdicts on every image that was drawn: ``row``, ``draw`` (1 is the first), ``seed``, ``image``, verdict.
+        """Verdicts on every generated image: ``row``, ``draw`` (1 is the first), ``seed``, ``image``, verdict.
 
-        Each round draws what the round before refused, at most ``tries`` times. Which rows these are, their seeds
-        and which of them are drawn together follow from the set and the screen alone, so work that was interrupted
-        goes on to the same bits.
+        Each round generates the refused images of the round before, at most ``tries`` times. The rows, seeds and
+        batches depend on the set and the rule alone, so an interrupted screening is resumed with identical results.
         """
-        wanted, found = np.arange(len(self.base)), []
+        rows, rounds = np.arange(len(self.base)), []
         for draw in range(1, tries + 2):
-            with progress_bar(f"screen, draw {draw}", len(wanted), show=show) as bar:
-                found.append(pd.concat([self._piece(draw, rows, bar) for rows in _pieces(wanted)], ignore_index=True))
-            wanted = found[-1]["row"].to_numpy()[~found[-1]["accepted"].to_numpy(dtype=bool)]
-            if not len(wanted):
+            with progress_bar(f"screen, draw {draw}", len(rows), show=show) as bar:
+                batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
+                rounds.append(pd.concat([self._batch_verdicts(draw, batch, bar) for batch in batches],
+                                        ignore_index=True))
+            rows = rounds[-1]["row"].to_numpy()[~rounds[-1]["accepted"].to_numpy(dtype=bool)]
+            if not len(rows):
                 break
-        return pd.concat(found, ignore_index=True)
+        return pd.concat(rounds, ignore_index=True)
 
-    def _piece(self, draw: int, rows: NDArray[np.int64], bar: Bar) -> pd.DataFrame:
-        """Verdicts on some rows of one round: kept ones where they and their images are whole, else made."""
-        path = self.place / f"draw-{draw}" / f"{rows[0]:07d}.parquet"
-        names = [self._name(draw, row) for row in rows]
-        kept = read_parquet(path) if path.is_file() else None
-        if kept is None or not self._is_kept(kept, rows, names):
-            kept = self._judged(draw, rows, names)
-            write_parquet(path, kept)
+    def _batch_verdicts(self, draw: int, rows: NDArray[np.int64], bar: Bar) -> pd.DataFrame:
+        """Verdicts on some rows of one round: read from disk where they and their images are intact, else computed."""
+        path = self.screen_folder / f"draw-{draw}" / f"{rows[0]:07d}.parquet"
+        if draw == 1:
+            names = [str(self.base["image"].iloc[row]) for row in rows]
+        else:
+            folder = self.screen_folder.relative_to(self.folder) / "images"
+            names = [(folder / f"{row:07d}-{draw - 1}.png").as_posix() for row in rows]
+        verdicts = read_parquet(path) if path.is_file() else None
+        if verdicts is None or not self._is_intact(verdicts, rows, names):
+            verdicts = self._judge(draw, rows, names)
+            write_parquet(path, verdicts)
         bar.advance(len(rows))
-        return kept
+        return verdicts
 
-    def _is_kept(self, kept: pd.DataFrame, rows: NDArray[np.int64], names: list[str]) -> bool:
-        """Whether kept verdicts are those of these rows, and their images the files that were judged."""
-        if "sha256" not in kept or list(kept["row"]) != list(rows):
+    def _is_intact(self, verdicts: pd.DataFrame, rows: NDArray[np.int64], names: list[str]) -> bool:
+        """Whether saved verdicts are on these rows, and the image files are those that were judged."""
+        if "sha256" not in verdicts or list(verdicts["row"]) != list(rows):
             return False
         paths = [self.folder / name for name in names]
         return all(is_complete_png(path, self.size) and hash_file(path) == recorded
-                   for path, recorded in zip(paths, kept["sha256"], strict=True))  # fmt: skip
+                   for path, recorded in zip(paths, verdicts["sha256"], strict=True))  # fmt: skip
 
-    def _judged(self, draw: int, rows: NDArray[np.int64], names: list[str]) -> pd.DataFrame:
-        asked = self.base.iloc[rows].reset_index(drop=True)
-        if draw > 1:
-            asked = asked.assign(seed=[next_seed(int(seed), draw - 1) for seed in asked["seed"]])
-            images = self._drawn(asked, names)
-        else:
+    def _judge(self, draw: int, rows: NDArray[np.int64], names: list[str]) -> pd.DataFrame:
+        """Verdicts on some rows of one round; images of a later draw are generated, and judged as written to disk."""
+        requested = self.base.iloc[rows].reset_index(drop=True)
+        if draw == 1:
             images = load_images([self.folder / name for name in names], self.size)
-        verdicts = self.rule.verdicts(answers(self.classifier, images), asked)
-        head = pd.DataFrame({"row": rows, "draw": draw, "seed": asked["seed"].astype("int64"), "image": names,
+        else:
+            requested = requested.assign(seed=[next_seed(int(seed), draw - 1) for seed in requested["seed"]])
+            images = self.redraw(requested)
+            shape = (len(requested), self.size, self.size, 3)
+            if images.shape != shape or images.dtype != np.uint8:
+                mend = f"images of the set are uint8 {list(shape)}"
+                problem = Problem(f"it makes {images.dtype} {list(images.shape)}", mend)
+                raise InputError("This generator does not make images like those of the set.", [problem])
+            for name, image in zip(names, images, strict=True):
+                write_png(self.folder / name, image)
+        verdicts = self.rule.verdicts(answers(self.classifier, images), requested)
+        head = pd.DataFrame({"row": rows, "draw": draw, "seed": requested["seed"].astype("int64"), "image": names,
                              "sha256": [hash_file(self.folder / name) for name in names]})  # fmt: skip
         return pd.concat([head, verdicts], axis=1)
 
-    def _drawn(self, asked: pd.DataFrame, names: list[str]) -> Images:
-        """Images drawn again and written; they come back as they are on disk."""
-        images = self.redraw(asked)
-        want = (len(asked), self.size, self.size, 3)
-        if images.shape != want or images.dtype != np.uint8:
-            mend = f"images of the set are uint8 {list(want)}"
-            problem = Problem(f"it makes {images.dtype} {list(images.shape)}", mend)
-            raise InputError("This generator does not make images like those of the set.", [problem])
-        for name, image in zip(names, images, strict=True):
-            write_png(self.folder / name, image)
-        return images
 
-    def _name(self, draw: int, row: int) -> str:
-        if draw == 1:
-            return str(self.base["image"].iloc[row])
-        return (self.place.relative_to(self.folder) / "images" / f"{row:07d}-{draw - 1}.png").as_posix()
-
-
-def _pieces(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(rows), TOGETHER):
-        yield rows[start : start + TOGETHER]
-
-
-def first_drawn(frame: pd.DataFrame) -> pd.DataFrame:
-    """A set's table as it was before any screening, without verdicts."""
+def unscreened_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """The table of a set before any screening, without verdicts."""
     bare = frame.reset_index(drop=True).assign(accepted=True, reason="")
     if "first_seed" not in bare:
         return bare
@@ -128,14 +119,14 @@ def first_drawn(frame: pd.DataFrame) -> pd.DataFrame:
     return restored.drop(columns=["tries", "first_image", "first_seed"])
 
 
-def screened(base: pd.DataFrame, found: pd.DataFrame) -> pd.DataFrame:
+def screened_table(base: pd.DataFrame, verdicts: pd.DataFrame) -> pd.DataFrame:
     """The set's table with the last draw of each row.
 
-    ``image`` and ``seed`` are of that draw, ``tries`` counts the images that were drawn, ``first_image`` and
-    ``first_seed`` are what it began with; a set with ``sha256`` has that of the last draw, and ``first_sha256``. Rows
-    given up keep their last image, are not ``accepted`` and have a ``reason``.
+    ``image``, ``seed`` and ``sha256`` (where the set has it) are of the last draw, ``first_image``, ``first_seed`` and
+    ``first_sha256`` of the first; ``tries`` counts the draws. Rows refused in every draw have ``accepted`` False and a
+    ``reason``.
     """
-    last = found.groupby("row", sort=True).tail(1).sort_values("row")
+    last = verdicts.groupby("row", sort=True).tail(1).sort_values("row")
     changed = {name: last[name].to_numpy() for name in ("image", "seed", "accepted", "reason")}
     first = {"first_image": base["image"].to_numpy(), "first_seed": base["seed"].to_numpy()}
     if "sha256" in base:

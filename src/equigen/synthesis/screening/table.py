@@ -1,4 +1,4 @@
-"""screening.parquet: how often a screen accepts each group's images, beside how it treats real ones of the group."""
+"""screening.parquet: acceptance rates of generated images and false rejection rates of real images, by group."""
 
 from __future__ import annotations
 
@@ -36,10 +36,11 @@ EXCESS = "share refused at first less that of real images; the mix of labels in 
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Verdicts on one side: ``frame`` [N] with ``label.*`` and ``attr.*``, and ``ok`` [N] by field, NaN unchecked.
+class FieldVerdicts:
+    """Verdicts on images: ``frame`` [N] with ``label.*`` and ``attr.*``, and ``ok`` [N] by field, NaN unchecked.
 
-    The field ``*`` is all of them together. ``patients`` [N] of real images; None where each image stands alone.
+    The field ``*`` is all fields together. ``patients`` [N] of real images; None for generated images, which are
+    independent.
     """
 
     frame: pd.DataFrame
@@ -48,10 +49,10 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One number an image, [N], NaN where it does not count, and its mean in every cell with its resamples.
+class Metric:
+    """One metric of a field (``name``): a value of each image [N], NaN where undefined.
 
-    ``name``: the field it is about.
+    ``means``: mean and resamples in every cell, by attribute.
     """
 
     run: str
@@ -59,29 +60,31 @@ class Figure:
     metric: str
     values: Array
     patients: NDArray[Any] | None
-    draws: dict[str, GroupMeans] = field(default_factory=dict)
+    means: dict[str, GroupMeans] = field(default_factory=dict)
 
 
-def judged(frame: pd.DataFrame, verdicts: pd.DataFrame, patients: NDArray[Any] | None = None) -> Judged:
-    """One side from its verdicts; an image of which no field was checked does not count in the field ``*``."""
+def field_verdicts(
+    frame: pd.DataFrame, verdicts: pd.DataFrame, patients: NDArray[Any] | None = None
+) -> FieldVerdicts:
+    """Verdicts by field from a rule's table; an image without any checked field is NaN in the field ``*``."""
     names = [str(name) for name in verdicts.columns if str(name).startswith("ok.")]
     checked = verdicts[names].notna().any(axis=1).to_numpy(dtype=bool)
     accepted = verdicts["accepted"].to_numpy(dtype=np.float64)
     fields = {name.removeprefix("ok."): verdicts[name].to_numpy(dtype=np.float64) for name in names}
-    return Judged(frame, {"*": np.where(checked, accepted, np.nan), **fields}, patients)
+    return FieldVerdicts(frame, {"*": np.where(checked, accepted, np.nan), **fields}, patients)
 
 
 def groupings(
     frames: Sequence[pd.DataFrame], levels: Mapping[str, Sequence[str]], kinds: Mapping[str, str]
 ) -> list[Question]:
-    """Attributes and labels of the first table, each with its groups; those of ``levels`` first, then others found."""
-    found = []
+    """Attributes and labels of the first table with their groups: those of ``levels``, then others in the tables."""
+    groups = []
     for column in (str(name) for name in frames[0].columns if str(name).startswith(("attr.", "label."))):
         cells = pd.concat([frame[column] for frame in frames if column in frame], ignore_index=True)
         for question in questions_about(column, cells, kinds, {}):
-            more = [] if question.finding else list(levels.get(column, ()))
-            found.append(Question(column, list(dict.fromkeys([*more, *question.levels])), question.finding))
-    return found
+            declared = [] if question.finding else list(levels.get(column, ()))
+            groups.append(Question(column, list(dict.fromkeys([*declared, *question.levels])), question.finding))
+    return groups
 
 
 def attribute_name(question: Question) -> str:
@@ -90,120 +93,119 @@ def attribute_name(question: Question) -> str:
 
 
 def screening_table(
-    rule: Rule, asked: Judged, tries: NDArray[np.int64], given_up: NDArray[np.bool_], real: Judged | None,
-    groups: Sequence[Question], settings: Settings,
+    rule: Rule, requested: FieldVerdicts, tries: NDArray[np.int64], given_up: NDArray[np.bool_],
+    real: FieldVerdicts | None, groups: Sequence[Question], settings: Settings,
 ) -> pd.DataFrame:
     """Rows of screening.parquet.
 
-    * ``accepted_first`` (run ``generated``): share of the images that the screen accepts as first drawn, by all
-      fields together (field ``*``) and by each; ``tries``: mean number of images drawn for one; ``given_up``: share
-      not accepted at the end;
-    * ``false_rejection`` (run ``real``): share of the real held-out images that the same screen refuses;
-    * ``excess_rejection`` (run ``generated``): share refused at first less ``false_rejection`` of the same group,
-      which a faithful generator would have near 0.
+    * ``accepted_first`` (run ``generated``): share of the images accepted in their first draw, by all fields together
+      (field ``*``) and by each; ``tries``: mean number of draws; ``given_up``: share refused in every draw;
+    * ``false_rejection`` (run ``real``): share of the real held-out images that the same rule refuses;
+    * ``excess_rejection`` (run ``generated``): share refused in the first draw less ``false_rejection`` of the same
+      group, near 0 for a faithful generator.
 
-    In each cell: n, and n_patients of real ones, ``count`` of those accepted, given up, refused or drawn, 95 %
-    interval (Wilson for shares of generated images, bootstrap over patients for real ones, bootstrap for the rest),
-    and for the groups of an attribute the gap with the band that permuted groups give, p adjusted by Holm over the
-    attributes. Groups below ``min_patients`` images (patients, of real ones) get no number.
+    Each cell has n, n_patients of real images, ``count`` of the images that the metric counts and a 95 % interval
+    (Wilson for shares of generated images, bootstrap over patients for real images, bootstrap for the others). Each
+    attribute has a gap with the null band of permuted groups, p adjusted by Holm over the attributes. Groups below
+    ``min_patients`` images (patients, of real images) have no estimate.
 
-    Notes of the whole set say how many images a field could not check, and which field the screen reads no better than
-    chance on real images.
+    Notes of the whole set state the number of images that a field could not check, and fields that the classifier
+    reads no better than chance on real images.
 
     Args:
-        rule: what was checked.
-        asked: verdicts on the images as first drawn.
-        tries: [N] images drawn for each.
-        given_up: [N] not accepted at the end.
-        real: verdicts on real held-out images; None: the last two metrics are left out.
+        rule: the rule of the screening.
+        requested: verdicts on the images of the first draw.
+        tries: [N] draws of each image.
+        given_up: [N] whether each image was refused in every draw.
+        real: verdicts on real held-out images; None leaves out the last two metrics.
         groups: attributes and labels.
         settings: ``replicates`` (bootstrap and permutations), ``seed`` and ``min_patients``.
 
     """
-    figures = [Figure("generated", name, "accepted_first", ok, None) for name, ok in asked.ok.items()]
-    counted = np.isfinite(asked.ok["*"])
-    figures += [
-        Figure("generated", "*", "tries", np.where(counted, tries.astype(np.float64), np.nan), None),
-        Figure("generated", "*", "given_up", np.where(counted, given_up.astype(np.float64), np.nan), None),
+    metrics = [Metric("generated", name, "accepted_first", ok, None) for name, ok in requested.ok.items()]
+    counted = np.isfinite(requested.ok["*"])
+    metrics += [
+        Metric("generated", "*", "tries", np.where(counted, tries.astype(np.float64), np.nan), None),
+        Metric("generated", "*", "given_up", np.where(counted, given_up.astype(np.float64), np.nan), None),
     ]
     rows: list[Row] = []
-    for figure in figures:
-        own = _rows(figure, asked.frame, groups, settings)
-        own[0]["note"] = join(own[0]["note"], _unchecked(figure))
-        rows += own
+    for metric in metrics:
+        rows += _rows(metric, requested.frame, groups, settings)
     if real is not None:
         for name, ok in real.ok.items():
-            refused = Figure("real", name, "false_rejection", 1 - ok, real.patients)
-            own = _rows(refused, real.frame, groups, settings)
-            own[0]["note"] = join(own[0]["note"], _unchecked(refused), _chance(refused, rule))
-            rows += own
-            first = next(item for item in figures if item.name == name and item.metric == "accepted_first")
-            rows += _excess_rows(first, refused, groups, settings)
+            refused = Metric("real", name, "false_rejection", 1 - ok, real.patients)
+            refused_rows = _rows(refused, real.frame, groups, settings)
+            refused_rows[0]["note"] = join(refused_rows[0]["note"], _chance_note(refused, rule))
+            first = next(metric for metric in metrics if metric.name == name and metric.metric == "accepted_first")
+            rows += refused_rows + _excess_rows(first, refused, groups)
     table = pd.DataFrame(rows, columns=COLUMNS)
     counts = dict.fromkeys(("n", "n_patients", "count"), "Int64")
     return table.astype({**counts, **dict.fromkeys(NUMBERS, "float64"), "note": "str"})
 
 
-def _rows(figure: Figure, frame: pd.DataFrame, groups: Sequence[Question], settings: Settings) -> list[Row]:
-    """The whole set, then each attribute's groups and gap; the draws are kept in the figure."""
+def _rows(metric: Metric, frame: pd.DataFrame, groups: Sequence[Question], settings: Settings) -> list[Row]:
+    """Rows of the whole set, with a note on unchecked images, then of each attribute's groups and gap.
+
+    Fills ``metric.means``.
+    """
     rows: list[Row] = []
     for question in [None, *groups]:
         name = "*" if question is None else attribute_name(question)
         codes = np.zeros(len(frame), np.int64) if question is None else question.truth(frame)
         levels = ["*"] if question is None else question.levels
-        purpose = f"screen/{figure.run}/{figure.name}/{figure.metric}/{name}"
-        figure.draws[name] = (
-            independent(figure.values, codes, levels, settings, purpose) if figure.patients is None
-            else clustered(figure.values, codes, levels, figure.patients, settings, purpose)
+        purpose = f"screen/{metric.run}/{metric.name}/{metric.metric}/{name}"
+        metric.means[name] = (
+            independent(metric.values, codes, levels, settings, purpose) if metric.patients is None
+            else clustered(metric.values, codes, levels, metric.patients, settings, purpose)
         )  # fmt: skip
-        rows += [_cell_row(figure, name, group) for group in levels]
+        rows += [_cell_row(metric, name, group) for group in levels]
         if question is not None:
-            rows.append(_gap_row(_head(figure), name, figure.draws[name]))
-    return _adjusted(rows)
+            rows.append(_gap_row(_head(metric), name, metric.means[name]))
+    rows = _adjusted(rows)
+    unchecked, total = int(np.isnan(metric.values).sum()), len(metric.values)
+    if unchecked:
+        note = f"{unchecked} of {total} images not checked: their level is unknown, to the table or to the classifier"
+        rows[0]["note"] = join(rows[0]["note"], note)
+    return rows
 
 
-def _unchecked(figure: Figure) -> str:
-    lost, total = int(np.isnan(figure.values).sum()), len(figure.values)
-    words = f"{lost} of {total} images not checked: their level is unknown, to the table or to the classifier"
-    return words if lost else ""
-
-
-def _chance(figure: Figure, rule: Rule) -> str:
-    """A word where the mean over levels of the share of real images read rightly may be that of guessing, 1 / L."""
-    question = next((own for own in rule.questions if own.name == figure.name), None)
-    if question is None or rule.threshold is not None or attribute_name(question) not in figure.draws:
+def _chance_note(metric: Metric, rule: Rule) -> str:
+    """A note where the mean over levels of the share of real images read correctly may be chance, 1 / L; else ""."""
+    question = next((question for question in rule.questions if question.name == metric.name), None)
+    if question is None or rule.threshold is not None or attribute_name(question) not in metric.means:
         return ""
-    cells = figure.draws[attribute_name(question)].cells
+    cells = metric.means[attribute_name(question)].cells
     draws = [cells[level].draws for level in question.levels if level in cells]
-    kept = [1 - values for values in draws if values is not None]
-    if len(kept) < len(question.levels):
+    correct = [1 - values for values in draws if values is not None]
+    if len(correct) < len(question.levels):
         return ""
-    means = np.mean(kept, axis=0)
+    means = np.mean(correct, axis=0)
     low, _ = percentile_interval(means[np.isfinite(means)])
-    return (f"on real images the screen reads {figure.name} no better than chance: leave it out of the fields"
+    return (f"on real images the screen reads {metric.name} no better than chance: leave it out of the fields"
             if low <= 1 / len(question.levels) else "")
 
 
-def _head(figure: Figure) -> Row:
-    return {"run": figure.run, "field": figure.name, "metric": figure.metric, "note": ""}
+def _head(metric: Metric) -> Row:
+    return {"run": metric.run, "field": metric.name, "metric": metric.metric, "note": ""}
 
 
-def _cell_row(figure: Figure, attribute: str, group: str) -> Row:
-    cell = figure.draws[attribute].cells[group]
-    patients = None if figure.patients is None else cell.patients
-    row = _head(figure) | {"attribute": attribute, "group": group, "n": cell.n, "n_patients": patients,
+def _cell_row(metric: Metric, attribute: str, group: str) -> Row:
+    """One metric in one group, with its interval and null band."""
+    cell = metric.means[attribute].cells[group]
+    patients = None if metric.patients is None else cell.patients
+    row = _head(metric) | {"attribute": attribute, "group": group, "n": cell.n, "n_patients": patients,
                            "count": round(cell.total)}
     if cell.draws is None:
         return row | {"note": f"too small: {cell.n if patients is None else patients} "
                               f"{'images' if patients is None else 'patients'}"}
-    found = interval(cell.value, cell.draws)
-    row |= {name: found[name] for name in ("estimate", "ci_low", "ci_high", "note")}
-    if figure.patients is None and figure.metric != "tries":
+    estimate = interval(cell.value, cell.draws)
+    row |= {name: estimate[name] for name in ("estimate", "ci_low", "ci_high", "note")}
+    if metric.patients is None and metric.metric != "tries":
         row["ci_low"], row["ci_high"] = wilson_interval(round(cell.total), cell.n)
-    elif figure.metric == "false_rejection":
+    elif metric.metric == "false_rejection":
         row["ci_low"], row["ci_high"], row["note"] = share_interval(cell)
-    if group in figure.draws[attribute].null:
-        row |= _band(figure.draws[attribute].null[group])
+    if group in metric.means[attribute].null:
+        row |= _band(metric.means[attribute].null[group])
     return row
 
 
@@ -212,51 +214,51 @@ def _band(null: Array) -> Row:
     return {"null_low": low, "null_high": high}
 
 
-def _gap_row(head: Row, attribute: str, found: GroupMeans) -> Row:
-    """Largest less smallest value over the groups that are large enough, with its interval and chance band."""
-    large = {group: cell for group, cell in found.cells.items() if cell.draws is not None}
-    left_out = [f"without {group} (too small)" for group in found.cells if group not in large]
+def _gap_row(head: Row, attribute: str, means: GroupMeans) -> Row:
+    """Largest less smallest value over the groups that are large enough, with its interval and null band."""
+    large = {group: cell for group, cell in means.cells.items() if cell.draws is not None}
+    left_out = [f"without {group} (too small)" for group in means.cells if group not in large]
     row = head | {"attribute": attribute, "group": "gap", "n": sum(cell.n for cell in large.values())}
     if len(large) < 2:
         return row | {"note": join("fewer than two groups are large enough to compare", *left_out)}
     draws = np.stack([cell.draws for cell in large.values() if cell.draws is not None], axis=1)
     value = gap(np.array([cell.value for cell in large.values()]))
-    summed = interval(value, np.ptp(draws, axis=1))
-    row |= {name: summed[name] for name in ("estimate", "ci_low", "ci_high")}
-    row["note"] = join(*left_out, summed["note"], LEANS)
-    if len(found.null) >= 2:
-        chance = np.ptp(np.stack(list(found.null.values()), axis=1), axis=1)
-        chance = chance[np.isfinite(chance)]
-        row |= _band(chance) | {"p_value": p_value(value, chance, scale=1.0)}
+    estimate = interval(value, np.ptp(draws, axis=1))
+    row |= {name: estimate[name] for name in ("estimate", "ci_low", "ci_high")}
+    row["note"] = join(*left_out, estimate["note"], LEANS)
+    if len(means.null) >= 2:
+        null = np.ptp(np.stack(list(means.null.values()), axis=1), axis=1)
+        null = null[np.isfinite(null)]
+        row |= _band(null) | {"p_value": p_value(value, null, scale=1.0)}
     return row
 
 
-def _excess_rows(first: Figure, refused: Figure, groups: Sequence[Question], settings: Settings) -> list[Row]:
-    """Share refused at first less false rejection, cell by cell, the resamples of both sides taken apart."""
+def _excess_rows(first: Metric, refused: Metric, groups: Sequence[Question]) -> list[Row]:
+    """Share refused in the first draw less false rejection, cell by cell, with independent resamples of the two."""
     rows: list[Row] = []
     head = {"run": "generated", "field": first.name, "metric": "excess_rejection", "note": ""}
     for name in ["*", *map(attribute_name, groups)]:
-        both = first.draws[name].refused_less(refused.draws[name])
-        for group, cell in both.cells.items():
+        excess = first.means[name].refused_less(refused.means[name])
+        for group, cell in excess.cells.items():
             row = head | {"attribute": name, "group": group, "n": cell.n, "n_patients": cell.patients}
             if cell.draws is None:
                 rows.append(row | {"note": "too small on one of the sides"})
                 continue
-            found = interval(cell.value, cell.draws)
-            row |= {part: found[part] for part in ("estimate", "ci_low", "ci_high")}
-            row |= _band(both.null[group]) if group in both.null else {}
-            rows.append(row | {"note": join(found["note"], EXCESS)})
+            estimate = interval(cell.value, cell.draws)
+            row |= {column: estimate[column] for column in ("estimate", "ci_low", "ci_high")}
+            row |= _band(excess.null[group]) if group in excess.null else {}
+            rows.append(row | {"note": join(estimate["note"], EXCESS)})
         if name != "*":
-            rows.append(_gap_row(head, name, both))
+            rows.append(_gap_row(head, name, excess))
     return _adjusted(rows)
 
 
 def _adjusted(rows: list[Row]) -> list[Row]:
-    """Rows with the p-values of their gaps adjusted by Holm, which the notes say."""
+    """Rows with the p-values of gaps adjusted by Holm, stated in their notes."""
     tested = [row for row in rows if row.get("p_value") is not None]
     for row, value in zip(tested, holm(np.array([row["p_value"] for row in tested])), strict=True):
         if len(tested) > 1:
-            words = f"p adjusted by Holm over {len(tested)} attributes and labels, {row['p_value']:.3g} before"
-            row["note"] = join(row["note"], words)
+            note = f"p adjusted by Holm over {len(tested)} attributes and labels, {row['p_value']:.3g} before"
+            row["note"] = join(row["note"], note)
         row["p_value"] = float(value)
     return rows
