@@ -26,7 +26,7 @@ from equigen.latents import load_autoencoder
 from equigen.quality import load_encoder
 from equigen.quality.copy_power import Planted, changed_images, fold_limits, measure_power, planted_rows, thumbnail_rows
 from equigen.quality.metrics.memorisation import search_training
-from equigen.quality.metrics.neighbours import nearest
+from equigen.quality.metrics.neighbours import nearest_neighbours
 from equigen.seeds import numpy_generator
 
 TRAINING, HELD_OUT, PLANTED = 1000, 400, 100
@@ -69,7 +69,7 @@ def measure(images: Images, patients: NDArray[Any]) -> dict[str, Any]:
     reference, owner = np.concatenate([features[2], features[0][place]]), np.concatenate([owners, people[place]])
     old = {}
     for name, own in changed.items():
-        distance, index = nearest(encoder(own)[0], reference, 1)
+        distance, index = nearest_neighbours(encoder(own)[0], reference, 1)
         old[name] = float(np.mean((distance[:, 0] <= limits[place, 0]) & (owner[index[:, 0]] == people[place])))
     return {
         "training images": len(train), "held-out images": len(real), "planted": len(place), "size": images.shape[1],

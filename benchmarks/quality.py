@@ -28,7 +28,7 @@ from equigen.progress import progress_bar
 from equigen.quality import ImageSet, evaluate, load_encoder
 from equigen.quality.cells import Settings, Side, make_cells
 from equigen.quality.metric_inputs import Plan
-from equigen.quality.metrics.frechet import by_features, by_rows, cheaper_route, frechet_influence
+from equigen.quality.metrics.frechet import cheaper_svd, frechet_influence, svd_by_features, svd_by_rows
 from equigen.quality.metrics.kernel import KernelData, kernel_data, kernel_null, measure_kernel
 from equigen.quality.resamples import make_draws
 
@@ -153,11 +153,11 @@ def frechet_routes() -> dict[str, Any]:
         n = int(times * ROUTE)
         a, b = (rng.standard_normal((n, ROUTE)) * scale for scale in (1.0, 1.2))
         seconds, found = {}, []
-        for name, route in (("n x n", by_rows), ("d x d", by_features)):
+        for name, route in (("n x n", svd_by_rows), ("d x d", svd_by_features)):
             started = time.perf_counter()
             found.append(frechet_influence(a, b, route))
             seconds[name] = time.perf_counter() - started
-        taken = "d x d" if cheaper_route(n, n, ROUTE) is by_features else "n x n"
+        taken = "d x d" if cheaper_svd(n, n, ROUTE) is svd_by_features else "n x n"
         apart.append(abs(found[0].value / found[1].value - 1))
         rows.append({"rows / features": times, "seconds": seconds, "taken": taken,
                      "taken / the other": seconds[taken] / (sum(seconds.values()) - seconds[taken]),

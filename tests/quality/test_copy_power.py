@@ -30,7 +30,7 @@ def names(side, count):
 
 
 def test_windows_by_hand():
-    found = [(window.share, window.top, window.left) for window in windows((1.0, 0.9), 0.05)]
+    found = [(window.share, window.y, window.x) for window in windows((1.0, 0.9), 0.05)]
     assert found[0] == (1.0, 0.0, 0.0)
     assert np.allclose(found[1:], [(0.9, a, b) for a in (0, 0.05, 0.1) for b in (0, 0.05, 0.1)])
 

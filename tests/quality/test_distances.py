@@ -15,9 +15,9 @@ from equigen.quality.metrics.distances import (
     cross_mean,
     pair_mean,
     polynomial_kernel,
-    without_clusters,
+    zero_cluster_pairs,
 )
-from equigen.quality.metrics.frechet import frechet_influence, frechet_value
+from equigen.quality.metrics.frechet import fast_frechet_distance, frechet_influence
 from equigen.quality.metrics.scores import inception_influence
 
 
@@ -62,19 +62,19 @@ def test_frechet_agrees_with_torchmetrics_with_few_rows_too(n, m, d):
 @pytest.mark.parametrize(("n", "m", "d"), [(90, 80, 10), (20, 18, 60), (30, 12, 20)])
 def test_both_routes_of_frechet_give_the_same_value_and_influences(n, m, d):
     a, b = features(n, d, 4), features(m, d, 5, 1.2)
-    parts = [frechet_influence(a, b, route) for route in (frechet.by_rows, frechet.by_features)]
+    parts = [frechet_influence(a, b, route) for route in (frechet.svd_by_rows, frechet.svd_by_features)]
     assert parts[0].value == pytest.approx(parts[1].value, rel=1e-9)
     for side in ("real", "generated"):
         first, second = (getattr(part, side) for part in parts)
         assert first == pytest.approx(second, abs=1e-6 * np.abs(first).max())
-    assert frechet_value(a, b) == pytest.approx(parts[0].value, rel=1e-7)
+    assert fast_frechet_distance(a, b) == pytest.approx(parts[0].value, rel=1e-7)
     assert frechet_distance(a, b) == pytest.approx(parts[0].value, rel=1e-9)
 
 
 def test_the_route_of_frechet_is_the_d_x_d_one_where_rows_far_outnumber_features():
-    assert frechet.cheaper_route(16, 20, 10) is frechet.by_features
-    assert frechet.cheaper_route(40, 15, 10) is frechet.by_rows
-    assert frechet.cheaper_route(8, 9, 100) is frechet.by_rows
+    assert frechet.cheaper_svd(16, 20, 10) is frechet.svd_by_features
+    assert frechet.cheaper_svd(40, 15, 10) is frechet.svd_by_rows
+    assert frechet.cheaper_svd(8, 9, 100) is frechet.svd_by_rows
 
 
 def test_frechet_of_a_set_with_itself_is_zero_and_order_does_not_matter():
@@ -137,8 +137,8 @@ def test_bootstrap_weights_equal_duplicated_rows_without_their_own_copies():
     pairs_b = [polynomial_kernel(b[[i]], b[[j]])[0, 0] for i in drawn_b for j in drawn_b if i != j]
     cross = polynomial_kernel(a[drawn_a], b[drawn_b]).mean()
     kernel_a, kernel_b = (
-        without_clusters(polynomial_kernel(a, a), clusters),
-        without_clusters(polynomial_kernel(b, b), None),
+        zero_cluster_pairs(polynomial_kernel(a, a), clusters),
+        zero_cluster_pairs(polynomial_kernel(b, b), None),
     )
     assert pair_mean(kernel_a, weights_a, clusters)[0] == pytest.approx(np.mean(pairs_a))
     assert pair_mean(kernel_b, weights_b, None)[0] == pytest.approx(np.mean(pairs_b))
@@ -156,7 +156,7 @@ def test_cross_mean_leaves_out_one_patient_on_both_sides():
 
 
 def test_a_replicate_with_one_cluster_is_undefined():
-    kernel = without_clusters(polynomial_kernel(features(3, 2, 0), features(3, 2, 0)), None)
+    kernel = zero_cluster_pairs(polynomial_kernel(features(3, 2, 0), features(3, 2, 0)), None)
     assert np.isnan(pair_mean(kernel, np.array([[3.0, 0, 0]]), np.arange(3))[0])
 
 

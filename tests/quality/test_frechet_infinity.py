@@ -6,7 +6,7 @@ import pytest
 from equigen.errors import InputError
 from equigen.quality import frechet_distance, frechet_infinity
 from equigen.quality.estimates import spread_of
-from equigen.quality.metrics.frechet import frechet_influence, infinity_influence, intercept_weights, pieces
+from equigen.quality.metrics.frechet import frechet_influence, infinity_influence, intercept_weights, subsample_slices
 
 
 def test_the_intercept_is_that_of_a_line_through_values_that_are_linear_in_one_over_n():
@@ -19,7 +19,7 @@ def test_the_intercept_is_that_of_a_line_through_values_that_are_linear_in_one_o
 
 
 def test_pieces_use_every_row_once_at_each_size():
-    for k, cut in enumerate(pieces(24), start=1):
+    for k, cut in enumerate(subsample_slices(24), start=1):
         assert sorted(np.concatenate([np.arange(24)[part] for part in cut])) == list(range(24))
         assert {part.stop - part.start for part in cut} == {24 // k}
 
@@ -41,7 +41,7 @@ def test_influence_is_the_combination_of_the_pieces():
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((24, 3)), rng.standard_normal((24, 3)) + 1
     part = infinity_influence(a, b, frechet_influence(a, b))
-    sizes = [np.mean([frechet_distance(a[c], b[c]) for c in cut]) for cut in pieces(24)]
+    sizes = [np.mean([frechet_distance(a[c], b[c]) for c in cut]) for cut in subsample_slices(24)]
     assert part.value == pytest.approx(intercept_weights(24) @ sizes, rel=1e-9)
     own = sum(w * frechet_influence(a[c], b[c]).real[0]
               for w, c in zip(intercept_weights(24), (slice(0, 24 // k) for k in (1, 2, 3, 4)), strict=True))

@@ -8,16 +8,16 @@ from sklearn.neighbors import NearestNeighbors
 
 from equigen.errors import InputError
 from equigen.progress import progress_bar
-from equigen.quality import neighbours
 from equigen.quality.cells import Settings, Side, make_cells, matched_n
 from equigen.quality.metric_inputs import Plan
+from equigen.quality.metrics import neighbours
 from equigen.quality.metrics.manifold import (
     manifold_influence,
     measure_manifold,
-    neighbours_for,
+    neighbour_count,
     precision_recall_density_coverage,
 )
-from equigen.quality.metrics.neighbours import nearest, nearest_angle, squared_distances
+from equigen.quality.metrics.neighbours import nearest_angle, nearest_neighbours, squared_distances
 from equigen.quality.resamples import make_draws
 
 
@@ -48,7 +48,7 @@ def test_nearest_agrees_with_scikit_learn_over_many_blocks(monkeypatch, dtype):
     query, reference = normal(40, 5, 1).astype(dtype), normal(60, 5, 2, shift=100).astype(dtype)
     found = NearestNeighbors(n_neighbors=4, algorithm="brute").fit(reference.astype(np.float64))
     distances, rows = found.kneighbors(query.astype(np.float64))
-    ours = nearest(query, reference, 4)
+    ours = nearest_neighbours(query, reference, 4)
     assert ours[0] == pytest.approx(distances, rel=1e-9)
     assert ours[1].tolist() == rows.tolist()
 
@@ -57,7 +57,7 @@ def test_copies_are_at_zero_and_near_copies_keep_their_digits():
     reference = 1e4 + normal(50, 8, 3)
     query = reference[[4, 30]].copy()
     query[1, 0] += 1e-7
-    distances, rows = nearest(query, reference, 1)
+    distances, rows = nearest_neighbours(query, reference, 1)
     assert rows[:, 0].tolist() == [4, 30]
     assert distances[0, 0] == 0
     assert distances[1, 0] == pytest.approx(abs(query[1, 0] - reference[30, 0]), rel=1e-12)
@@ -69,30 +69,31 @@ def test_copies_are_at_zero_and_near_copies_keep_their_digits():
 
 def test_rows_of_the_same_group_are_passed_over_and_what_is_missing_is_infinite():
     query, reference = np.array([[0.0], [10.0]]), np.array([[0.0], [1.0], [3.0]])
-    distances, rows = nearest(query, reference, 2, query_groups=np.array([5, 6]), reference_groups=np.array([5, 6, 5]))
+    distances, rows = nearest_neighbours(query, reference, 2, query_groups=np.array([5, 6]),
+                                         reference_groups=np.array([5, 6, 5]))
     assert rows.tolist() == [[1, -1], [2, 0]]
     assert distances.tolist() == [[1, np.inf], [7, 10]]
-    assert nearest(query, reference[:1], 3)[1].tolist() == [[0, -1, -1]] * 2
-    assert nearest(query[:0], reference, 2)[0].shape == (0, 2)
+    assert nearest_neighbours(query, reference[:1], 3)[1].tolist() == [[0, -1, -1]] * 2
+    assert nearest_neighbours(query[:0], reference, 2)[0].shape == (0, 2)
 
 
 def test_ties_come_in_the_order_of_rows_and_constant_features_are_all_at_zero():
-    distances, rows = nearest(np.zeros((2, 3)), np.zeros((5, 3)), 3)
+    distances, rows = nearest_neighbours(np.zeros((2, 3)), np.zeros((5, 3)), 3)
     assert distances.tolist() == [[0, 0, 0]] * 2
     assert rows.tolist() == [[0, 1, 2]] * 2
-    assert nearest(np.array([[2.0]]), np.array([[3.0], [1.0]]), 2)[1].tolist() == [[0, 1]]
+    assert nearest_neighbours(np.array([[2.0]]), np.array([[3.0], [1.0]]), 2)[1].tolist() == [[0, 1]]
 
 
 def test_bad_input_is_named():
     good = normal(4, 3)
     with pytest.raises(InputError, match="the first is 2"):
-        nearest(good, np.array([[0.0], [1.0], [np.nan]]), 1)
+        nearest_neighbours(good, np.array([[0.0], [1.0], [np.nan]]), 1)
     with pytest.raises(InputError, match="3 and 2 columns"):
-        nearest(good, good[:, :2], 1)
+        nearest_neighbours(good, good[:, :2], 1)
     with pytest.raises(InputError, match="one side only"):
-        nearest(good, good, 1, query_groups=np.arange(4))
+        nearest_neighbours(good, good, 1, query_groups=np.arange(4))
     with pytest.raises(InputError, match="shape"):
-        nearest(good[0], good, 1)
+        nearest_neighbours(good[0], good, 1)
 
 
 def test_nearest_angle_by_hand():
@@ -253,7 +254,7 @@ def test_the_group_that_collapsed_is_found_and_the_floor_stays_a_ceiling():
 
 
 def test_small_n_takes_a_smaller_k_and_says_so():
-    assert [neighbours_for(n) for n in (2, 3, 5, 7, 400)] == [1, 1, 3, 5, 5]
+    assert [neighbour_count(n) for n in (2, 3, 5, 7, 400)] == [1, 1, 3, 5, 5]
     values = normal(30, 2)
     for item in measure_manifold(values, normal(30, 2, 1), one_cell(30, 30, matched_n=4)):
         assert np.isfinite(item.estimates["*", "*"].value)

@@ -18,7 +18,7 @@ from equigen.quality.metrics.memorisation import (
     measure_memorisation,
     search_training,
 )
-from equigen.quality.metrics.mifid import memorisation_informed_distance, penalised
+from equigen.quality.metrics.mifid import memorisation_informed_distance, mifid_influence
 from equigen.statistics import p_value
 
 
@@ -102,15 +102,15 @@ def test_influences_of_the_penalty_are_its_derivative():
     rng = np.random.default_rng(1)
     angles, psi = 0.05 * rng.random(6), rng.standard_normal(6)
     part = Influence(3.0, np.array([1.0, -1.0]), psi - psi.mean())
-    found = penalised(part, angles)
+    found = mifid_influence(part, angles)
     assert found.value == pytest.approx(3 / angles.mean())
     weights, step = rng.random(6), 1e-6
     weights = weights / weights.sum() - 1 / 6
     moved = (3 + step * weights @ part.generated) / (angles.mean() + step * weights @ angles)
     assert (moved - found.value) / step == pytest.approx(weights @ found.generated, rel=1e-3)
     assert found.real == pytest.approx(part.real / angles.mean())
-    assert penalised(part, angles + 1) is part
-    lost = penalised(part, np.where(np.arange(6) == 2, np.nan, angles))
+    assert mifid_influence(part, angles + 1) is part
+    lost = mifid_influence(part, np.where(np.arange(6) == 2, np.nan, angles))
     assert lost.value == pytest.approx(3 / np.delete(angles, 2).mean())
     assert np.isfinite(lost.generated).all()
 
@@ -248,7 +248,7 @@ def test_one_search_serves_many_tables_and_its_held_out_part_many_generators(mon
     plain, closest = measure_memorisation(real, made, train, *people, plan)
     search = search_training(real, other, train, *people)
     shared = search_training(real, made, train, *people, held_out=search.held_out)
-    monkeypatch.setattr("equigen.quality.metrics.memorisation.nearest", None)  # nothing may be searched again
+    monkeypatch.setattr("equigen.quality.metrics.memorisation.nearest_neighbours", None)  # no second search
     again, same = measure_memorisation(real, made, train, *people, plan, search=shared)
     assert [item.estimates["*", "*"].value for item in again] == [item.estimates["*", "*"].value for item in plain]
     assert [item.estimates["*", "*"].floor for item in again] == [item.estimates["*", "*"].floor for item in plain]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
-from equigen.quality.metrics.memorisation import Closest, closest_pairs
+from equigen.quality.metrics.memorisation import NearestTraining, closest_pairs
 
 COPIES_COLUMNS = [
     "run", "rank", "generated", "training", "distance", "ratio", "near_copy", "view", "thumbnail_distance",
@@ -13,7 +13,7 @@ PAIRS = 24
 
 
 def copies_table(
-    run: str, closest: Closest | None, generated: pd.DataFrame | None, training: pd.DataFrame | None,
+    run: str, closest: NearestTraining | None, generated: pd.DataFrame | None, training: pd.DataFrame | None,
     attributes: list[str],
 ) -> pd.DataFrame:
     """The 24 closest pairs of one set, closest first, with the attributes asked for; empty without ``closest``.

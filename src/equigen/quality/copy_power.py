@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
 from equigen.latents import Autoencoder
-from equigen.quality.metrics.memorisation import Scores, near_copies, shared_thresholds
+from equigen.quality.metrics.memorisation import MemorisationScores, near_copies, shared_thresholds
 from equigen.quality.metrics.registration import common_components, nearest_thumbnails, thumbnails
 from equigen.seeds import numpy_generator
 from equigen.statistics import wilson_interval
@@ -98,7 +98,9 @@ def changed_images(images: Images, seed: int, autoencoder: Autoencoder | None = 
     return changed if autoencoder is None else changed | {AUTOENCODER: autoencoder.reconstruct(images)}
 
 
-def fold_limits(held_out: Scores, patients: NDArray[Any], seed: int) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+def fold_limits(
+    held_out: MemorisationScores, patients: NDArray[Any], seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """For each held-out image the limits [N, views] set by other patients, and whether it is a false alarm by them."""
     codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
     count = int(codes.max()) + 1
@@ -114,7 +116,7 @@ def fold_limits(held_out: Scores, patients: NDArray[Any], seed: int) -> tuple[ND
 
 def measure_power(
     planted: Planted,
-    held_out: Scores,
+    held_out: MemorisationScores,
     thumbnails: tuple[NDArray[Any], NDArray[Any]],
     patients: tuple[NDArray[Any], NDArray[Any]],
     groups: Mapping[str, tuple[Rows, list[str]]],

@@ -23,7 +23,7 @@ from equigen.quality.metric_inputs import Measured, Memory, Plan
 from equigen.quality.metrics.frechet import PARTS, measure_frechet
 from equigen.quality.metrics.kernel import kernel_data, measure_kernel
 from equigen.quality.metrics.manifold import measure_manifold
-from equigen.quality.metrics.memorisation import Closest, Search, measure_memorisation, search_training
+from equigen.quality.metrics.memorisation import NearestTraining, TrainingSearch, measure_memorisation, search_training
 from equigen.quality.metrics.scores import measure_inception
 from equigen.quality.resamples import make_draws
 from equigen.quality.rows import join
@@ -62,7 +62,7 @@ class Family:
     cells: list[Cell]
     measured: list[Measured]
     n: int | None
-    closest: Closest | None = None
+    closest: NearestTraining | None = None
 
 
 @dataclass(frozen=True)
@@ -88,10 +88,10 @@ class Shared:
 
     inputs: Inputs
     memory: Memory = field(default_factory=Memory)
-    searches: dict[str, Search] = field(default_factory=dict)
+    searches: dict[str, TrainingSearch] = field(default_factory=dict)
     judgements: dict[str, Judged] = field(default_factory=dict)
 
-    def search(self, name: str, bar: Bar) -> Search | None:
+    def search(self, name: str, bar: Bar) -> TrainingSearch | None:
         """Neighbours of one set among the training images, None where they are not wanted.
 
         Those of the held-out images are the same for all sets.
@@ -230,8 +230,8 @@ def _nothing(metric: str) -> Measured:
 
 def measure_set(
     real: EncodedSide, made: EncodedSide, plan: Plan, wanted: list[str], train: EncodedSide | None = None,
-    judged: Judged | None = None, search: Search | None = None,
-) -> tuple[list[Measured], Closest | None]:
+    judged: Judged | None = None, search: TrainingSearch | None = None,
+) -> tuple[list[Measured], NearestTraining | None]:
     """All wanted metrics of one generated set in all cells of a plan, in the order of ``wanted``.
 
     ``search`` is what was found for these images already (``search_training``); None searches now.

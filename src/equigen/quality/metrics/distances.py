@@ -1,4 +1,4 @@
-"""Distances between two sets of features: pure functions of arrays."""
+"""Fréchet and kernel distances between two sets of features, as functions of arrays."""
 
 from __future__ import annotations
 
@@ -14,16 +14,21 @@ from equigen.errors import InputError, Problem
 Array = NDArray[np.float64]
 
 
-def feature_matrix(features: NDArray[Any], what: str = "features") -> Array:
-    """Features as float64 [N, D]; InputError when not two-dimensional or not finite, naming the first row."""
+def feature_matrix(features: NDArray[Any], name: str = "features") -> Array:
+    """Return the features as float64 [N, D].
+
+    Raises:
+        InputError: they are not two-dimensional, or not finite; the first such row is named.
+
+    """
     array = np.asarray(features, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:
         problem = Problem(f"shape {array.shape}", "give [N, D] with one row per image")
-        raise InputError(f"{what} must be a matrix.", [problem])
+        raise InputError(f"{name} must be a matrix.", [problem])
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
         problem = Problem(f"{len(bad)} rows are not finite, the first is {bad[0]}", "look at these images")
-        raise InputError(f"{what} hold NaN or infinity.", [problem])
+        raise InputError(f"{name} hold NaN or infinity.", [problem])
     return array
 
 
@@ -51,26 +56,25 @@ def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
     9.0
 
     """
-    r, g = _pair(real, generated, least=2)
+    r, g = _check_sets(real, generated, least=2)
     mean_r, mean_g = r.mean(axis=0), g.mean(axis=0)
     a, b = (r - mean_r) / np.sqrt(len(r) - 1), (g - mean_g) / np.sqrt(len(g) - 1)
     d = r.shape[1]
     large = len(r) * len(g) > d * d
-    a_small, b_small = (_factor(side) if large and len(side) > d else side for side in (a, b))
+    # R of a QR decomposition has the same Gram matrix RᵀR as the rows, so the same covariance, in [D, D]
+    a_small, b_small = (np.linalg.qr(rows, mode="r") if large and len(rows) > d else rows for rows in (a, b))
     root = np.linalg.svd(a_small @ b_small.T, compute_uv=False).sum()
     value = np.sum((mean_r - mean_g) ** 2) + np.sum(a * a) + np.sum(b * b) - 2 * root
     return max(0.0, float(value))
 
 
-def _factor(rows: Array) -> Array:
-    """R of the QR decomposition: [D, D] with the same Gram matrix RᵀR, so the same covariance."""
-    return np.asarray(np.linalg.qr(rows, mode="r"), dtype=np.float64)
 
 
-def _pair(real: NDArray[Any], generated: NDArray[Any], least: int) -> tuple[Array, Array]:
+def _check_sets(real: NDArray[Any], generated: NDArray[Any], least: int) -> tuple[Array, Array]:
+    """Return both feature matrices as float64; InputError for fewer than ``least`` rows or different widths."""
     r, g = feature_matrix(real, "Real features"), feature_matrix(generated, "Generated features")
-    problems = [Problem(f"{len(side)} {name} rows", f"give at least {least}")
-                for side, name in ((r, "real"), (g, "generated")) if len(side) < least]
+    problems = [Problem(f"{len(rows)} {name} rows", f"give at least {least}")
+                for rows, name in ((r, "real"), (g, "generated")) if len(rows) < least]
     if r.shape[1] != g.shape[1]:
         problems.append(Problem(f"{r.shape[1]} and {g.shape[1]} columns", "use one encoder for both sides"))
     if problems:
@@ -80,10 +84,9 @@ def _pair(real: NDArray[Any], generated: NDArray[Any], least: int) -> tuple[Arra
 
 @dataclass(frozen=True)
 class Influence:
-    """A value with the first-order influence of each row: weights w_i in place of 1/n add sum w_i psi_i.
+    """A value with the first-order influence psi_i of each row: weights w_i in place of 1/n add sum w_i psi_i.
 
-    ``real`` [N] and ``generated`` [M] sum to zero; ``real`` is empty for a metric of the generated side
-    alone.
+    ``real`` [N] and ``generated`` [M] sum to zero; ``real`` is empty for a metric of generated images alone.
     """
 
     value: float
@@ -92,12 +95,12 @@ class Influence:
 
 
 def centred_values(values: Array) -> Array:
-    """Values less their mean."""
+    """Return the values less their mean."""
     return np.asarray(values - values.mean(), dtype=np.float64)
 
 
 def polynomial_kernel(a: NDArray[Any], b: NDArray[Any]) -> Array:
-    """Kernel of KID, k(x, y) = (x·y / d + 1)³ (Bińkowski et al., ICLR 2018, section 4).
+    """Return the kernel of KID, k(x, y) = (x·y / d + 1)³ (Bińkowski et al., ICLR 2018, section 4).
 
     Args:
         a: [N, D] features.
@@ -108,11 +111,11 @@ def polynomial_kernel(a: NDArray[Any], b: NDArray[Any]) -> Array:
 
     """
     inner = np.asarray(a, dtype=np.float64) @ np.asarray(b, dtype=np.float64).T
-    return kernel_of_inner(inner, np.asarray(a).shape[1])
+    return kernel_from_products(inner, np.asarray(a).shape[1])
 
 
-def kernel_of_inner(inner: Array, dimension: int) -> Array:
-    """The same kernel from inner products x·y that are there already."""
+def kernel_from_products(inner: Array, dimension: int) -> Array:
+    """Return the polynomial kernel from inner products x·y of features of that dimension."""
     base = inner / dimension + 1
     return np.asarray(base * base * base, dtype=np.float64)
 
@@ -140,19 +143,19 @@ def kernel_distance(
     -3.5
 
     """
-    r, g = _pair(real, generated, least=2)
+    r, g = _check_sets(real, generated, least=2)
     codes = np.arange(len(r)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
     if len(np.unique(codes)) < 2:
         problem = Problem("all real rows are of one cluster", "give images of at least two patients")
         raise InputError("The kernel distance needs pairs of different clusters.", [problem])
     ones_r, ones_g = np.ones((1, len(r))), np.ones((1, len(g)))
-    within_r = pair_mean(without_clusters(polynomial_kernel(r, r), codes), ones_r, codes)
-    within_g = pair_mean(without_clusters(polynomial_kernel(g, g), None), ones_g, None)
+    within_r = pair_mean(zero_cluster_pairs(polynomial_kernel(r, r), codes), ones_r, codes)
+    within_g = pair_mean(zero_cluster_pairs(polynomial_kernel(g, g), None), ones_g, None)
     return float((within_r + within_g - 2 * cross_mean(polynomial_kernel(r, g), ones_r, ones_g))[0])
 
 
-def without_clusters(kernel: Array, codes: NDArray[np.int64] | None) -> Array:
-    """A copy of a square kernel matrix with zero where both rows are of one cluster (None: the diagonal)."""
+def zero_cluster_pairs(kernel: Array, codes: NDArray[np.int64] | None) -> Array:
+    """Return a copy of a square kernel matrix with zero where both rows are of one cluster (None: the diagonal)."""
     result = np.array(kernel, dtype=np.float64)
     np.fill_diagonal(result, 0.0)
     if codes is not None:
@@ -164,7 +167,7 @@ def without_clusters(kernel: Array, codes: NDArray[np.int64] | None) -> Array:
 
 
 def pair_mean(kernel: Array, weights: Array, codes: NDArray[np.int64] | None) -> Array:
-    """Mean of the kernel over pairs of rows of different clusters, for many sets of multiplicities at once.
+    """Return the mean of the kernel over pairs of rows of different clusters, for each replicate.
 
         sum_{ij, c_i≠c_j} w_i w_j k_ij / (W² - sum_c W_c²),   W_c = sum of w over cluster c
 
@@ -172,7 +175,7 @@ def pair_mean(kernel: Array, weights: Array, codes: NDArray[np.int64] | None) ->
     and counting it would shift every replicate upwards.
 
     Args:
-        kernel: [N, N] from ``without_clusters``.
+        kernel: [N, N] from ``zero_cluster_pairs``.
         weights: [R, N] multiplicities, one row per replicate.
         codes: [N] cluster codes; None takes each row for its own cluster.
 
@@ -182,19 +185,19 @@ def pair_mean(kernel: Array, weights: Array, codes: NDArray[np.int64] | None) ->
     """
     total = np.einsum("rn,rn->r", weights @ kernel, weights)
     if codes is None:
-        own = np.einsum("rn,rn->r", weights, weights)
+        same_cluster = np.einsum("rn,rn->r", weights, weights)
     else:
-        own = np.square(_cluster_sums(weights, codes, int(codes.max()) + 1)).sum(axis=1)
-    pairs = weights.sum(axis=1) ** 2 - own
+        same_cluster = np.square(_cluster_sums(weights, codes, int(codes.max()) + 1)).sum(axis=1)
+    pairs = weights.sum(axis=1) ** 2 - same_cluster
     return _ratio(total, pairs)
 
 
 def cross_mean(kernel: Array, real: Array, generated: Array, codes_real: NDArray[np.int64] | None = None,
                codes_generated: NDArray[np.int64] | None = None) -> Array:
-    """Mean of the kernel between the two sides: real [R, N] and generated [R, M] multiplicities -> [R].
+    """Return the mean kernel of real and generated rows under multiplicities [R, N] and [R, M] -> [R].
 
     With cluster codes on one scale, the kernel holds zero where both rows are of one cluster, and these pairs
-    are not counted. NaN where no pair is left.
+    are not counted. NaN where no pair remains.
     """
     total = np.einsum("rm,rm->r", real @ kernel, generated)
     pairs = real.sum(axis=1) * generated.sum(axis=1)
@@ -206,11 +209,12 @@ def cross_mean(kernel: Array, real: Array, generated: Array, codes_real: NDArray
 
 
 def _cluster_sums(weights: Array, codes: NDArray[np.int64], size: int) -> Array:
-    """Sum of the weights [R, N] over the rows of each cluster -> [R, size]."""
+    """Return the sum of the weights [R, N] over the rows of each cluster -> [R, size]."""
     member = csr_array((np.ones(len(codes)), (codes, np.arange(len(codes)))), shape=(size, len(codes)))
     return np.asarray((member @ weights.T).T, dtype=np.float64)
 
 
 def _ratio(total: Array, pairs: Array) -> Array:
+    """Return total / pairs, NaN where there is no pair."""
     mean: Array = np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0.5)
     return mean

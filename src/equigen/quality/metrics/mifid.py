@@ -1,8 +1,8 @@
-"""The memorisation-informed Fréchet distance (MiFID): FD, made larger where generated images are copies.
+"""Memorisation-informed Fréchet distance (MiFID): FD with a penalty where generated images are copies.
 
-Its penalty depends on an angle between features alone and jumps at a fixed threshold, so it suits encoders
-whose held-out images stay well above it; where they do not, the note says so. The near-copies and distance
-ratios of ``memorisation`` tell more.
+The penalty depends on an angle between features alone and jumps at a fixed threshold, so it suits encoders whose
+held-out images are well above it; where they are not, the note says so. Near copies and distance ratios
+(``memorisation``) are more informative.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from equigen.quality.metric_inputs import Measured, Plan
 from equigen.quality.metrics.distances import Array, Influence, centred_values, frechet_distance
 from equigen.quality.metrics.frechet import frechet_halves, frechet_influence
 from equigen.quality.metrics.neighbours import nearest_angle
+from equigen.quality.rows import join
 
 TAU = 0.1  # cosine distance below which MiFID penalises (Bai et al.; Kaggle)
 JUMP = f"FD over a penalty that jumps at a cosine distance of {TAU}; interval to first order, blind to the jump"
@@ -27,20 +28,20 @@ JUMP = f"FD over a penalty that jumps at a cosine distance of {TAU}; interval to
 def memorisation_informed_distance(
     real: NDArray[Any], generated: NDArray[Any], tau: float = TAU, *, training: NDArray[Any] | None = None
 ) -> float:
-    """Memorisation-informed Fréchet distance (MiFID with the features of the FID Inception network).
+    """Return the memorisation-informed Fréchet distance (MiFID on features of the FID Inception network).
 
         MiFID = FD / d if d < tau, else FD;    d = mean_j min_i ( 1 - |cos(g_j, t_i)| )
 
-    Source: Bai et al., KDD 2021 (arXiv 2106.03062), the metric of Kaggle's comparison; d averages over the
-    *generated* images. torchmetrics 1.9 averages over those given as real: hand it the sides the other way
-    round (FD does not change) for the same number. As there, d + 1e-14 is divided by, a distance below 1e-8
-    counts as 0, and rows of zeros have no direction and are left out of d.
+    Source: Bai et al., KDD 2021 (arXiv 2106.03062), the metric of a Kaggle competition; d averages over the
+    *generated* images. torchmetrics 1.9 averages over its real images: swap its arguments (FD does not change)
+    for the same number. As there, the divisor is d + 1e-14, a distance below 1e-8 counts as 0, and rows of zeros
+    are left out of d.
 
     Args:
         real: [N, D] features that FD compares with.
         generated: [M, D] features.
         tau: threshold in (0, 1].
-        training: [T, D] features in which copies are looked for; None takes ``real``, as the comparison did.
+        training: [T, D] features in which copies are searched for; None takes ``real``, as in the competition.
 
     Raises:
         InputError: fewer than two rows, different D, NaN or infinity, tau outside (0, 1].
@@ -50,67 +51,61 @@ def memorisation_informed_distance(
         raise InputError("A cosine distance lies in [0, 1].", [Problem(f"tau is {tau}", "0.1 is usual")])
     value = frechet_distance(real, generated)
     angles = nearest_angle(generated, real if training is None else training)
-    return penalised(_bare(value, len(generated)), angles, tau).value
+    return mifid_influence(_constant_influence(value, len(generated)), angles, tau).value
 
 
-def penalised(distance: Influence, angles: Array, tau: float = TAU) -> Influence:
-    """MiFID with its influences from those of FD: for d < tau, psi = psi_FD / d - FD (a_j - d) / d².
+def mifid_influence(distance: Influence, angles: Array, tau: float = TAU) -> Influence:
+    """Return MiFID with influences from those of FD: for d < tau, psi = psi_FD / d - FD (a_j - d) / d².
 
     Args:
         distance: FD at a subsample, with influences.
         angles: [M] cosine distance of each generated row to its nearest training row; NaN is left out of d.
-        tau: threshold. The jump of the penalty there is not in the influences.
+        tau: threshold. The influences ignore the jump of the penalty there.
 
     """
-    known = np.isfinite(angles)
-    d = float(angles[known].mean()) if known.any() else 1.0
+    defined = np.isfinite(angles)
+    d = float(angles[defined].mean()) if defined.any() else 1.0
     if distance.value <= 1e-8:
         return Influence(0.0, np.zeros_like(distance.real), np.zeros_like(distance.generated))
     if d >= tau:
         return distance
     scale = 1 / (d + 1e-14)
-    own = np.where(known, angles - d, 0.0) * len(angles) / known.sum()
-    shift = centred_values(distance.generated * scale - distance.value * scale * scale * own)
+    angle_influence = np.where(defined, angles - d, 0.0) * len(angles) / defined.sum()
+    shift = centred_values(distance.generated * scale - distance.value * scale * scale * angle_influence)
     return Influence(distance.value * scale, distance.real * scale, shift)
 
 
 def measure_mifid(
     real: NDArray[Any], generated: NDArray[Any], angles: tuple[Array, Array], plan: Plan, note: str = ""
 ) -> Measured:
-    """MiFID at matched n in every eligible cell; its floor is that of one half of the real images against the other.
+    """Measure MiFID at matched n in every eligible cell; its floor is MiFID between two halves of the real images.
 
     Args:
         real: [N, D] features of held-out images.
         generated: [M, D].
         angles: cosine distances [M] of generated and [N] of held-out images to their nearest training image.
         plan: cells, draws and n.
-        note: words for each row.
+        note: end of the note of each row.
 
     """
-    def plug(first: Rows, second: Rows) -> list[Influence]:
+    def influences(first: Rows, second: Rows) -> list[Influence]:
         a, b = real[first].astype(np.float64), generated[second].astype(np.float64)
-        return [penalised(frechet_influence(a, b), angles[0][second])]
+        return [mifid_influence(frechet_influence(a, b), angles[0][second])]
 
     def floor(cell: Cell) -> list[Array]:
         values = []
         distances = frechet_halves(real, cell, plan)
         for value, (_, second) in zip(distances, plan.half_samples(cell), strict=True):
-            values.append(penalised(_bare(float(value), len(second)), angles[1][second]).value)
+            values.append(mifid_influence(_constant_influence(float(value), len(second)), angles[1][second]).value)
         return [np.array(values)]
 
-    words = "; ".join(part for part in (_angle_note(*angles), JUMP, note) if part)
-    return measure_plugs([("mifid", "lower")], plug, floor, plan, [words])[0]
+    means = [float(distances[np.isfinite(distances)].mean()) if np.isfinite(distances).any() else np.nan
+             for distances in angles]
+    text = f"mean cosine distance to training: {means[0]:.3g} generated, {means[1]:.3g} held out"
+    warning = "tau does not fit this encoder, since held-out images are penalised too" if means[1] < TAU else ""
+    return measure_plugs([("mifid", "lower")], influences, floor, plan, [join(text, warning, JUMP, note)])[0]
 
 
-def _angle_note(generated: Array, held_out: Array) -> str:
-    """The two mean distances, and a warning where the penalty strikes images that cannot be copies."""
-    means = [float(side[np.isfinite(side)].mean()) if np.isfinite(side).any() else np.nan
-             for side in (generated, held_out)]
-    words = f"mean cosine distance to training: {means[0]:.3g} generated, {means[1]:.3g} held out"
-    odd = "; tau does not fit this encoder, since held-out images are penalised too"
-    return words + (odd if means[1] < TAU else "")
-
-
-def _bare(value: float, count: int) -> Influence:
-    """A value whose influences are of no interest."""
+def _constant_influence(value: float, count: int) -> Influence:
+    """Return a value with influences of zero, where only the value is of interest."""
     return Influence(value, np.zeros(0), np.zeros(count))
