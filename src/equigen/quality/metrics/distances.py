@@ -62,7 +62,8 @@ def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
     d = r.shape[1]
     large = len(r) * len(g) > d * d
     # R of a QR decomposition has the same Gram matrix RᵀR as the rows, so the same covariance, in [D, D]
-    a_small, b_small = (np.asarray(np.linalg.qr(rows, mode="r")) if large and len(rows) > d else rows for rows in (a, b))
+    a_small, b_small = (np.asarray(np.linalg.qr(rows, mode="r")) if large and len(rows) > d else rows
+                        for rows in (a, b))
     root = np.linalg.svd(a_small @ b_small.T, compute_uv=False).sum()
     value = np.sum((mean_r - mean_g) ** 2) + np.sum(a * a) + np.sum(b * b) - 2 * root
     return max(0.0, float(value))
