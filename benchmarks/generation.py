@@ -24,7 +24,7 @@ from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import Generator, TextGenerator
 from equigen.diffusion.stand_in import stable_diffusion
 from equigen.quality import Encoder, ImageSet, kernel_distance, load_encoder
-from equigen.quality.features import extract
+from equigen.quality.features import extract_features
 from equigen.synthesis import generate, match_plan
 from equigen.synthesis.chunks import render
 from equigen.training import TrainSettings, train
@@ -84,7 +84,7 @@ def small(folder: Path) -> dict[str, Any]:
     slow = render(generator, rows.assign(steps=USUAL, solver="ddim"), list(range(SETS)))
     first = np.concatenate([part[:FEW] for part in np.array_split(np.arange(SETS), TURNS)])
     network = load_encoder(ENCODER)
-    real = extract(ImageSet(held_out.frame), network, SIZE, show=False).values
+    real = extract_features(ImageSet(held_out.frame), network, SIZE, show=False).values
     kd = distances(real, {"chunks": features(rows, chunked, network), "usual": features(rows, slow, network)})
     return {
         "ratio": speeds["chunks"] / speeds["usual"],
@@ -100,7 +100,7 @@ def small(folder: Path) -> dict[str, Any]:
 
 def features(rows: pd.DataFrame, images: NDArray[np.uint8], network: Encoder) -> NDArray[np.float32]:
     """[N, D] of images made for some rows."""
-    return extract(ImageSet(rows, images), network, SIZE, show=False).values
+    return extract_features(ImageSet(rows, images), network, SIZE, show=False).values
 
 
 def distances(real: NDArray[np.float32], made: dict[str, NDArray[np.float32]]) -> dict[str, Any]:

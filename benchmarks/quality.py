@@ -26,8 +26,8 @@ from equigen.cohort import load_images
 from equigen.cohort.phantom import write_phantom
 from equigen.progress import progress_bar
 from equigen.quality import ImageSet, evaluate, load_encoder
-from equigen.quality.cells import Settings, Side, make_cells
-from equigen.quality.metric_inputs import Plan
+from equigen.quality.cells import GroupedImages, ResamplingSettings, make_cells
+from equigen.quality.metric_inputs import MeasurementPlan
 from equigen.quality.metrics.frechet import cheaper_svd, frechet_influence, svd_by_features, svd_by_rows
 from equigen.quality.metrics.kernel import KernelData, kernel_data, kernel_null, measure_kernel
 from equigen.quality.resamples import make_draws
@@ -129,7 +129,7 @@ def kernel_replicates() -> dict[str, Any]:
             "null bands besides, seconds": time.perf_counter() - started}
 
 
-def _kernel_setting() -> tuple[Plan, KernelData]:
+def _kernel_setting() -> tuple[MeasurementPlan, KernelData]:
     """Three attributes over the same images; who is in no group of an attribute of two levels is unknown there."""
     rng, images = np.random.default_rng(0), 3 * GROUP
     order = np.arange(images) // GROUP
@@ -137,12 +137,12 @@ def _kernel_setting() -> tuple[Plan, KernelData]:
     for name, own in LEVELS.items():
         codes = rng.permuted(order)
         groups[name] = np.where(codes < len(own), codes, -1).astype(np.int64)
-    real, made = (Side(np.array([f"{name}{row}" for row in range(images)]), groups) for name in ("r", "g"))
-    settings = Settings(replicates=REPLICATES)
+    real, made = (GroupedImages(np.array([f"{name}{row}" for row in range(images)]), groups) for name in ("r", "g"))
+    settings = ResamplingSettings(replicates=REPLICATES)
     cells = [cell for cell in make_cells(real, made, LEVELS, settings) if cell.attribute != "*"]
     values = [rng.standard_normal((images, FEATURES), dtype=np.float32) for _ in range(2)]
     with progress_bar("KD", len(cells), show=False) as bar:
-        plan = Plan(cells, make_draws(real, made, cells, settings), GROUP // 2, settings, bar)
+        plan = MeasurementPlan(cells, make_draws(real, made, cells, settings), GROUP // 2, settings, bar)
     return plan, kernel_data(values[0], values[1], real.patients, made.patients)
 
 

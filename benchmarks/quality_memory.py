@@ -15,18 +15,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.quality.cells import Settings
+from equigen.quality.cells import ResamplingSettings
 from equigen.quality.evaluation import measure_sets
 from equigen.quality.features import Features
-from equigen.quality.measurement import EncodedSide, Inputs, wanted_metrics
+from equigen.quality.measurement import EncodedImages, EvaluationInputs, select_metrics
 
 LEVELS = {"sex": ["female", "male"], "race": ["asian", "black", "white"], "age": ["under 60", "60 and over"]}
 FEATURES, CLASSES, BLOCK = 1280, 1000, 4096
-SETTINGS = Settings(repeats=1)  # the default is 5: more subsamples one after another, in no more memory
+SETTINGS = ResamplingSettings(repeats=1)  # the default is 5: more subsamples one after another, in no more memory
 GIB = 2**30
 
 
-def side(name: str, images: int) -> EncodedSide:
+def side(name: str, images: int) -> EncodedImages:
     """Two images of each patient, half a feature's variance common to both; groups at random."""
     rng = np.random.default_rng([images, *name.encode()])
     values, chances = np.empty((images, FEATURES), np.float32), np.empty((images, CLASSES), np.float32)
@@ -35,7 +35,7 @@ def side(name: str, images: int) -> EncodedSide:
     patient = np.arange(images) // 2
     groups = {attribute: rng.integers(0, len(names), images // 2 + 1)[patient] for attribute, names in LEVELS.items()}
     names = np.array([f"{name} {number}" for number in patient])
-    return EncodedSide(names, groups, Features(values, chances), pd.DataFrame(index=range(images)))
+    return EncodedImages(names, groups, Features(values, chances), pd.DataFrame(index=range(images)))
 
 
 def _fill(values: NDArray[np.float32], chances: NDArray[np.float32], rng: np.random.Generator) -> None:
@@ -62,9 +62,9 @@ def measure(images: int) -> dict[str, float]:
     before, sides = peak(), [side(name, images) for name in ("real", "generated")]
     arrays = [array for one in sides for array in (one.features.values, one.features.probabilities)]
     held = sum(array.nbytes for array in arrays if array is not None) / GIB
-    wanted, started = wanted_metrics(None, train=False, labels=False), time.perf_counter()
-    table = measure_sets(Inputs(sides[0], {"generated": sides[1]}, wanted), LEVELS, SETTINGS, encoder="random",
-                         show=False).quality
+    wanted, started = select_metrics(None, train=False, labels=False), time.perf_counter()
+    inputs = EvaluationInputs(sides[0], {"generated": sides[1]}, wanted)
+    table = measure_sets(inputs, LEVELS, SETTINGS, encoder="random", show=False).quality
     if table[table["group"] == "*"]["estimate"].isna().any():
         raise RuntimeError("a metric of the whole set has no number")
     return {"images a side": images, "features and class probabilities, GiB": held, "peak, GiB": peak(),

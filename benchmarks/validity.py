@@ -20,14 +20,14 @@ from scipy.special import expit, softmax
 from scipy.stats import binomtest, kstest
 
 from equigen.progress import progress_bar
-from equigen.quality.cells import Settings, make_cells
+from equigen.quality.cells import ResamplingSettings, make_cells
 from equigen.quality.estimates import measure_mean
 from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
 from equigen.quality.judge.phantom_oracle import measure_semantic
 from equigen.quality.judge.questions import Answers, Judged, Question
-from equigen.quality.measurement import EncodedSide, Inputs
-from equigen.quality.metric_inputs import Measured, Plan
+from equigen.quality.measurement import EncodedImages, EvaluationInputs
+from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import frechet_distance
 from equigen.quality.metrics.frechet import frechet_infinity
 from equigen.quality.metrics.memorisation import search_training
@@ -38,7 +38,7 @@ Array = NDArray[np.float64]
 LEVELS = {"group": ["a", "b", "c"]}
 APART = 1.2  # between the scores of the two classes of a label, in standard deviations
 TRUE_AUC = NormalDist().cdf(APART / np.sqrt(2))
-SETTINGS = Settings(matched_n=14, repeats=3, replicates=99, min_patients=20)
+SETTINGS = ResamplingSettings(matched_n=14, repeats=3, replicates=99, min_patients=20)
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class World:
     spread: float = 1.0
     apart: float = 0.0
 
-    def side(self, name: str, seed: int) -> EncodedSide:
+    def side(self, name: str, seed: int) -> EncodedImages:
         """One side of one cohort: "real", "train" (further patients like the real ones), or another name."""
         true = name in {"real", "train"}
         rng = np.random.default_rng([seed, *name.encode()])
@@ -75,7 +75,7 @@ class World:
         classes = softmax(2 * values[:, :3], axis=1).astype(np.float32)
         names = np.array([f"{name} {number}" for number in patient])
         frame = pd.DataFrame({"attr.group": np.array(LEVELS["group"])[groups[patient]]})
-        return EncodedSide(names, {"group": groups[patient].astype(np.int64)},
+        return EncodedImages(names, {"group": groups[patient].astype(np.int64)},
                            Features(values.astype(np.float32), classes), frame)
 
 
@@ -84,34 +84,34 @@ WORLDS = {"one distribution": World(made=(1, 3)), "the generator differs": DIFFE
 
 
 def measure_cohort(
-    world: World, seed: int, metrics: list[str], settings: Settings, sets: Sequence[str] = ("generated",)
+    world: World, seed: int, metrics: list[str], settings: ResamplingSettings, sets: Sequence[str] = ("generated",)
 ) -> Evaluation:
     """Quality and comparison tables of one simulated cohort."""
-    inputs = Inputs(world.side("real", seed), {name: world.side(name, seed) for name in sets}, metrics,
+    inputs = EvaluationInputs(world.side("real", seed), {name: world.side(name, seed) for name in sets}, metrics,
                     streams={name: name for name in sets})
     levels = {"group": LEVELS["group"][: len(world.real)]}
     return measure_sets(inputs, levels, replace(settings, seed=seed), encoder="simulated", intersections=False,
                         show=False)
 
 
-def cohorts(world: World, count: int, metrics: list[str], settings: Settings) -> pd.DataFrame:
+def cohorts(world: World, count: int, metrics: list[str], settings: ResamplingSettings) -> pd.DataFrame:
     """Quality tables of ``count`` cohorts one below the other."""
     return pd.concat([measure_cohort(world, seed, metrics, settings).quality for seed in range(count)])
 
 
-def bare_table(world: World, seed: int, settings: Settings, kind: str) -> pd.DataFrame:
+def bare_table(world: World, seed: int, settings: ResamplingSettings, kind: str) -> pd.DataFrame:
     """Quality table of one cohort for a metric that needs more than features: "semantic_auc" or "near_copies"."""
     real, made = world.side("real", seed), world.side("generated", seed)
     settings = replace(settings, seed=seed)
     cells = make_cells(real, made, {"group": LEVELS["group"][: len(world.real)]}, settings)
     with progress_bar("", 1, show=False) as bar:
-        plan = Plan(cells, make_draws(real, made, cells, settings), settings.matched_n or 2, settings, bar)
+        plan = MeasurementPlan(cells, make_draws(real, made, cells, settings), settings.matched_n or 2, settings, bar)
         made_by = {"semantic_auc": _semantic, "near_copies": partial(_copies, world)}
         measured = made_by[kind](real, made, plan, seed)
     return assemble([measured], cells, "generated", "simulated", plan.n)
 
 
-def _semantic(real: EncodedSide, made: EncodedSide, plan: Plan, seed: int) -> Measured:
+def _semantic(real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, seed: int) -> MetricResult:
     """Scores of a judge whose AUC is known: two normals whose means differ by ``APART``."""
     rng, parts = np.random.default_rng([seed, 1]), []
     for side in (real, made):
@@ -122,7 +122,7 @@ def _semantic(real: EncodedSide, made: EncodedSide, plan: Plan, seed: int) -> Me
     return measure_semantic(Judged([answers], {"label": ""}), plan)[0]
 
 
-def _copies(world: World, real: EncodedSide, made: EncodedSide, plan: Plan, seed: int) -> Measured:
+def _copies(world: World, real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, seed: int) -> MetricResult:
     train = world.side("train", seed)
     found = search_training(real.features.values, made.features.values, train.features.values, real.patients,
                             train.patients)
@@ -208,7 +208,7 @@ def raw_gaps(world: World, seed: int) -> float:
     return float(values[0] - values[-1])
 
 
-def unequal_groups(count: int, settings: Settings, images: tuple[int, int] = (1, 3)) -> dict[str, Any]:
+def unequal_groups(count: int, settings: ResamplingSettings, images: tuple[int, int] = (1, 3)) -> dict[str, Any]:
     """Groups of 40 and 200 patients from one distribution: raw FD ranks sizes, KD and FD at matched n should not."""
     world = World((40, 200), (40, 200), images, dimension=16)
     raw = np.array([raw_gaps(world, seed) for seed in range(count)])
@@ -242,7 +242,7 @@ def gaussians(count: int = 30, n: int = 200, d: int = 8) -> dict[str, Any]:
         for name, column in zip(names, table.T, strict=True)}}
 
 
-def paired(count: int, settings: Settings, metrics: Sequence[str] = ("kd",)) -> dict[str, Any]:
+def paired(count: int, settings: ResamplingSettings, metrics: Sequence[str] = ("kd",)) -> dict[str, Any]:
     """Share of intervals of the difference between two equal generators that leave out zero: 5 % if right."""
     world = replace(DIFFERENT, made=(1, 1))
     tables = [measure_cohort(world, seed, list(metrics), settings, ("first", "second")).differences

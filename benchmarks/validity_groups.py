@@ -16,17 +16,17 @@ import numpy as np
 import pandas as pd
 from scipy.special import softmax
 
-from equigen.quality.cells import Settings
+from equigen.quality.cells import ResamplingSettings
 from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
-from equigen.quality.measurement import EncodedSide, Inputs
+from equigen.quality.measurement import EncodedImages, EvaluationInputs
 from equigen.report.findings import LEVEL
 from equigen.report.study.differences import difference_sentences
 from equigen.report.study.memorisation import memorisation_sentences
 
 GROUPS = ["a", "b", "c"]
 METRICS = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "coverage"]
-SETTINGS = Settings(repeats=2, replicates=99, min_patients=20)
+SETTINGS = ResamplingSettings(repeats=2, replicates=99, min_patients=20)
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Scenario:
     dimension: int = 4
     alike: float = 0.5
 
-    def side(self, name: str, seed: int, *, shift: float = 0.0) -> EncodedSide:
+    def side(self, name: str, seed: int, *, shift: float = 0.0) -> EncodedImages:
         """One side: patients of its own from the one distribution."""
         rng = np.random.default_rng([seed, *name.encode()])
         groups = np.repeat(np.arange(len(self.patients)), self.patients)
@@ -54,7 +54,7 @@ class Scenario:
         classes = softmax(2 * values[:, :3], axis=1).astype(np.float32)
         frame = pd.DataFrame({"attr.group": np.array(GROUPS)[groups[patient]]})
         names = np.array([f"{name} {number}" for number in patient])
-        return EncodedSide(names, {"group": groups[patient].astype(np.int64)},
+        return EncodedImages(names, {"group": groups[patient].astype(np.int64)},
                            Features(values.astype(np.float32), classes), frame)
 
 
@@ -74,8 +74,9 @@ def measured(
 ) -> Evaluation:
     """The tables of one simulated evaluation."""
     made = {name: scenario.side(name, seed, shift=scenario.shift) for name in sets}
-    inputs = Inputs(scenario.side("real", seed), made, metrics, scenario.side("train", seed) if train else None,
-                    streams={name: name for name in sets})
+    training = scenario.side("train", seed) if train else None
+    streams = {name: name for name in sets}
+    inputs = EvaluationInputs(scenario.side("real", seed), made, metrics, training, streams=streams)
     levels = {"group": GROUPS[: len(scenario.patients)]}
     return measure_sets(inputs, levels, replace(SETTINGS, seed=seed), encoder="simulated", intersections=False,
                         show=False)

@@ -10,14 +10,14 @@ from PIL import Image
 from equigen.cohort.generated_images import accepted_flags, add_paths, read_generated, screening_note
 from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
-from equigen.quality.image_sets import image_set
+from equigen.quality.image_sets import load_image_set
 from equigen.study.screening import accepted
 from equigen.synthesis.generation import SyntheticSet
 from equigen.synthesis.pair_sets import read_pairs
 from equigen.synthesis.screening.screening import read_unscreened
 
 READERS = {
-    "evaluate": lambda folder: image_set(folder, "generated"),
+    "evaluate": lambda folder: load_image_set(folder, "generated"),
     "diagnose": lambda folder: read_source(folder, []),
     "counterfactual": read_pairs,
     "screen": read_unscreened,
@@ -60,7 +60,7 @@ def test_links_within_the_set_and_a_linked_set_are_read(tmp_path):
     (tmp_path / "set" / "images" / "link.png").symlink_to("0.png")
     frame.assign(image=["images/link.png", *frame["image"][1:]]).to_parquet(tmp_path / "set" / "synthetic.parquet")
     (tmp_path / "alias").symlink_to(tmp_path / "set")
-    assert len(image_set(tmp_path / "alias", "generated")) == 4
+    assert len(load_image_set(tmp_path / "alias", "generated")) == 4
 
 
 def test_the_first_image_of_a_screened_set_is_checked_too(tmp_path):
@@ -93,13 +93,13 @@ def test_a_table_that_is_none_is_refused(tmp_path, reader, damage):
 def test_verdicts_are_read_whatever_their_column_is_made_of(tmp_path, cells):
     frame = a_set(tmp_path, accepted=pd.Series(cells))
     assert accepted_flags(frame)[0].tolist() == [True, False, True, True]
-    images = image_set(tmp_path, "generated")
+    images = load_image_set(tmp_path, "generated")
     assert len(images) == 3
     assert images.remark == "1 of 4 images were refused by screening and are left out"
     source = read_source(tmp_path, [])
     assert len(source.table) == 3
     assert source.remark == images.remark
-    assert len(image_set(add_paths(frame, tmp_path), "generated")) == 3
+    assert len(load_image_set(add_paths(frame, tmp_path), "generated")) == 3
     assert read_pairs(tmp_path).frame["pair"].tolist() == [1, 1]
     assert len(accepted(SyntheticSet(tmp_path))) == 3
 
@@ -114,5 +114,5 @@ def test_a_verdict_that_says_neither_is_refused_with_its_row(tmp_path, reader):
 
 def test_a_table_given_in_python_is_held_to_the_same_verdicts():
     with pytest.raises(InputError, match="maybe"):
-        image_set(pd.DataFrame({"path": ["a"], "accepted": ["maybe"]}), "generated")
+        load_image_set(pd.DataFrame({"path": ["a"], "accepted": ["maybe"]}), "generated")
     assert screening_note(np.array([True, True])) == ""

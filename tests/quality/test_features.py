@@ -17,8 +17,8 @@ from equigen.cohort import Cohort, pack
 from equigen.errors import InputError
 from equigen.quality import ImageSet
 from equigen.quality import features as module
-from equigen.quality.features import extract, file_remarks, jpeg_share
-from equigen.quality.image_sets import image_set
+from equigen.quality.features import extract_features, file_remarks, jpeg_share
+from equigen.quality.image_sets import load_image_set
 
 RNG = np.random.default_rng(0)
 
@@ -45,7 +45,7 @@ def test_equal_images_are_encoded_once_and_get_the_same_row(small, tmp_path, cac
     rows = np.array([3, 0, 3, 9, 0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9])
     encoder, plain = ColourEncoder(), ColourEncoder()(images.pixels)
     place = tmp_path if cached else None
-    found = extract(images.take(rows), encoder, 8, cache_dir=place, show=False)
+    found = extract_features(images.take(rows), encoder, 8, cache_dir=place, show=False)
     assert encoder.seen == 10
     assert np.array_equal(found.values, plain[0][rows])
     assert np.array_equal(found.probabilities, plain[1][rows])
@@ -58,7 +58,7 @@ def test_equal_files_are_encoded_once(tmp_path):
     copy.write_bytes((tmp_path / "1.png").read_bytes())
     frame = pd.concat([images.frame, pd.DataFrame({"path": [str(copy)]})], ignore_index=True)
     encoder = ColourEncoder()
-    values = extract(ImageSet(frame), encoder, 8, show=False).values
+    values = extract_features(ImageSet(frame), encoder, 8, show=False).values
     assert encoder.seen == 3
     assert np.array_equal(values[3], values[1])
     assert not np.array_equal(values[0], values[1])
@@ -66,20 +66,20 @@ def test_equal_files_are_encoded_once(tmp_path):
 
 def test_images_of_unknown_hash_are_not_taken_for_one_another(tmp_path):
     frame = save(tmp_path, 4).frame.assign(sha256=[None, None, "unknown", "unknown"])
-    values = extract(ImageSet(frame), ColourEncoder(), 8, show=False).values
+    values = extract_features(ImageSet(frame), ColourEncoder(), 8, show=False).values
     assert len(np.unique(values, axis=0)) == 4
 
 
 def test_a_cache_filled_in_part_and_in_another_order_gives_the_same_bits(small, tmp_path):
     images = make_images(30, 0)
-    plain = extract(images, ColourEncoder(), 8, show=False)
+    plain = extract_features(images, ColourEncoder(), 8, show=False)
     order = RNG.permutation(30)
-    extract(images.take(order[:11]), ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    extract_features(images.take(order[:11]), ColourEncoder(), 8, cache_dir=tmp_path, show=False)
     encoder = ColourEncoder()
-    found = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    found = extract_features(images, encoder, 8, cache_dir=tmp_path, show=False)
     assert encoder.seen == 19
     third = ColourEncoder()
-    turned = extract(images.take(order), third, 8, cache_dir=tmp_path, show=False)
+    turned = extract_features(images.take(order), third, 8, cache_dir=tmp_path, show=False)
     assert third.seen == 0
     for values, rows in ((found, np.arange(30)), (turned, order)):
         assert np.array_equal(values.values, plain.values[rows])
@@ -103,7 +103,7 @@ class Watchful(ColourEncoder):
 def test_no_more_than_one_block_of_images_is_alive(small, tmp_path):
     images = save(tmp_path / "images", 21)
     encoder = Watchful()
-    extract(images, encoder, 8, cache_dir=tmp_path / "cache", show=False)
+    extract_features(images, encoder, 8, cache_dir=tmp_path / "cache", show=False)
     assert (encoder.seen, encoder.most) == (21, 4)
 
 
@@ -122,7 +122,7 @@ def peak(count, monkeypatch, folder):
     peaks = []
     for _ in range(2):
         tracemalloc.start()
-        found = extract(ImageSet(frame), Wide(), 16, cache_dir=folder, show=False)
+        found = extract_features(ImageSet(frame), Wide(), 16, cache_dir=folder, show=False)
         peaks.append(tracemalloc.get_traced_memory()[1] - found.values.nbytes)
         tracemalloc.stop()
     return peaks
@@ -151,13 +151,13 @@ HARMS = {
 @pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
 def test_a_damaged_cache_file_is_told_deleted_and_made_again(tmp_path, harm, capsys):
     images = make_images(4, 0)
-    whole = extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    whole = extract_features(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
     file = next(tmp_path.rglob("*.safetensors"))
     before = file.read_bytes()
     file.write_bytes(harm(before))
     capsys.readouterr()
     encoder = ColourEncoder()
-    again = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    again = extract_features(images, encoder, 8, cache_dir=tmp_path, show=False)
     assert encoder.seen == 4 and np.array_equal(again.values, whole.values) and file.read_bytes() == before
     text = "".join(capsys.readouterr().err.split())
     assert file.name in text and "isdamaged" in text
@@ -165,13 +165,13 @@ def test_a_damaged_cache_file_is_told_deleted_and_made_again(tmp_path, harm, cap
 
 def test_a_cache_file_of_an_earlier_version_has_no_hash_and_is_read(tmp_path):
     images, encoder = make_images(4, 0), ColourEncoder()
-    whole = extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    whole = extract_features(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
     file = next(tmp_path.rglob("*.safetensors"))
     with safe_open(file, framework="numpy") as shard:
         stated, tensors = shard.metadata(), {name: shard.get_tensor(name) for name in shard.keys()}  # noqa: SIM118
     del tensors["sha256"]
     save_file(tensors, file, metadata={"keys": stated["keys"]})
-    again = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    again = extract_features(images, encoder, 8, cache_dir=tmp_path, show=False)
     assert encoder.seen == 0 and np.array_equal(again.values, whole.values)
 
 
@@ -195,7 +195,7 @@ class Lapsing(ColourEncoder):
 @pytest.mark.parametrize("what", ["classes", "width", "nan", "rows", "fewer"])
 def test_an_encoder_that_changes_its_mind_is_refused(small, what):
     with pytest.raises(InputError, match="colour does not keep its word"):
-        extract(make_images(8, 0), Lapsing(what), 8, show=False)
+        extract_features(make_images(8, 0), Lapsing(what), 8, show=False)
 
 
 # ---------------------------------------------------------------- files
@@ -241,11 +241,11 @@ def test_a_cohort_in_tar_shards_gives_what_its_files_give(tmp_path):
     found = []
     for name, images in files.items():
         spec = pack(Cohort.from_table(tmp_path / name, show_progress=False), tmp_path / f"{name}-packed", show=False)
-        found.append(image_set(Cohort.read(spec, show_progress=False), name))
+        found.append(load_image_set(Cohort.read(spec, show_progress=False), name))
         assert all(".tar/" in path for path in found[-1].frame["path"])
-        same = [extract(side, ColourEncoder(), 8, show=False).values for side in (found[-1], images)]
+        same = [extract_features(side, ColourEncoder(), 8, show=False).values for side in (found[-1], images)]
         assert np.array_equal(*same)
     assert file_remarks(*found, 8) == file_remarks(*files.values(), 8) and len(file_remarks(*found, 8)) == 3
     frame = found[0].frame.assign(path=[*found[0].frame["path"][:4], found[0].frame["path"].iloc[4] + "x"])
     with pytest.raises(InputError, match=r"row 6, column 'path': no file"):
-        image_set(frame, "real")
+        load_image_set(frame, "real")

@@ -11,13 +11,13 @@ from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from equigen.errors import InputError
 from equigen.progress import progress_bar
-from equigen.quality.cells import Settings, Side, cross_groups, make_cells
+from equigen.quality.cells import GroupedImages, ResamplingSettings, cross_groups, make_cells
 from equigen.quality.judge import probe
 from equigen.quality.judge.judge import Annotated, fit_judges, measure_semantic
 from equigen.quality.judge.probe import fit_probe, fit_temperature, log_loss, patient_folds, reliability
 from equigen.quality.judge.questions import Answers, Judged, Question, questions_of
 from equigen.quality.judge.semantic_metrics import asked_probability, macro_auc
-from equigen.quality.metric_inputs import Plan
+from equigen.quality.metric_inputs import MeasurementPlan
 from equigen.quality.resamples import make_draws
 from equigen.quality.rows import assemble
 from equigen.statistics import ranking
@@ -40,16 +40,21 @@ def made(n: int, seed: int, images: int = 2) -> Annotated:
     return Annotated(features.astype(np.float32), frame, np.array([f"{seed} {i // images}" for i in range(n)]))
 
 
-def planned(real: Annotated, generated: Annotated, levels=None, replicates: int = 100, crossed: bool = False) -> Plan:
-    settings = Settings(repeats=1, replicates=replicates, min_patients=30)
+def planned(
+    real: Annotated, generated: Annotated, levels=None, replicates: int = 100, crossed: bool = False
+) -> MeasurementPlan:
+    settings = ResamplingSettings(repeats=1, replicates=replicates, min_patients=30)
     levels = LEVELS if levels is None else levels
-    sides = [Side(part.patients, {name: pd.Categorical(part.frame[f"attr.{name}"], groups).codes.astype(np.int64)
-                                  for name, groups in levels.items()}) for part in (real, generated)]
+    sides = [
+        GroupedImages(part.patients, {name: pd.Categorical(part.frame[f"attr.{name}"], groups).codes.astype(np.int64)
+                                      for name, groups in levels.items()})
+        for part in (real, generated)
+    ]
     if crossed:
         sides, levels = cross_groups(sides, levels)
     cells = make_cells(*sides, levels, settings)
     with progress_bar("", 1, show=False) as bar:
-        return Plan(cells, make_draws(*sides, cells, settings), 30, settings, bar)
+        return MeasurementPlan(cells, make_draws(*sides, cells, settings), 30, settings, bar)
 
 
 def asked(part: Annotated, **columns) -> Annotated:
@@ -95,7 +100,7 @@ def test_a_multiplicity_is_a_repeated_row_and_blocks_do_not_matter(monkeypatch):
     whole = weighted_auc(truth, score, weights)
     one = np.ones((1, int(weights[3].sum())))
     assert whole[3] == weighted_auc(np.repeat(truth, weights[3]), np.repeat(score, weights[3]), one)[0]
-    monkeypatch.setattr(ranking, "HELD", 100)
+    monkeypatch.setattr(ranking, "WEIGHTS_IN_MEMORY", 100)
     np.testing.assert_array_equal(weighted_auc(truth, score, weights), whole)
     order = rng.permutation(50)
     np.testing.assert_allclose(weighted_auc(truth[order], score[order], weights[:, order]), whole, atol=1e-14)

@@ -6,7 +6,13 @@ import pytest
 
 from equigen.quality import ImageSet, evaluate_sets
 from equigen.quality.judge.questions import Answers, Question
-from equigen.quality.judge.reconstruction_check import FAILS, UNCHECKED, Recognised, recognised, reconstruction_note
+from equigen.quality.judge.reconstruction_check import (
+    RECONSTRUCTION_FAILURE,
+    UNCHECKED,
+    Recognised,
+    recognised,
+    reconstruction_note,
+)
 from equigen.report.study.semantic import semantic_sentences
 
 
@@ -78,9 +84,10 @@ def notes(quality, run, metric):
 def test_rows_of_a_failing_question_say_so_and_no_generator_is_blamed():
     quality = measured(reconstruction=side(1, race_shown=False), none=side(2, race_shown=False))
     told = notes(quality, "none", "semantic_attribute_probability")
-    assert all(f"{FAILS} (attr.race asian " in note for note in told)
-    assert not any(FAILS in note for note in notes(quality, "none", "semantic_auc"))
-    assert not any(FAILS in note for note in notes(quality, "reconstruction", "semantic_attribute_probability"))
+    assert all(f"{RECONSTRUCTION_FAILURE} (attr.race asian " in note for note in told)
+    assert not any(RECONSTRUCTION_FAILURE in note for note in notes(quality, "none", "semantic_auc"))
+    probabilities = notes(quality, "reconstruction", "semantic_attribute_probability")
+    assert not any(RECONSTRUCTION_FAILURE in note for note in probabilities)
     said = [item for item in semantic_sentences(quality) if "attribute asked for seen" in item.text]
     assert [item.tone for item in said] == ["finding"]
     assert "this blames no generator" in said[0].parts[0] and "below the ceiling" not in said[0].parts[0]
@@ -88,7 +95,7 @@ def test_rows_of_a_failing_question_say_so_and_no_generator_is_blamed():
 
 def test_a_generator_is_blamed_where_the_judge_holds_on_reconstructions():
     quality = measured(reconstruction=side(1), none=side(2, race_shown=False))
-    assert not any(FAILS in note for note in notes(quality, "none", "semantic_attribute_probability"))
+    assert not any(RECONSTRUCTION_FAILURE in note for note in notes(quality, "none", "semantic_attribute_probability"))
     said = [item for item in semantic_sentences(quality) if "attribute asked for seen" in item.text]
     assert [item.tone for item in said] == ["caution"] and "below the ceiling" in said[0].parts[0]
 

@@ -8,8 +8,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from equigen.errors import InputError
 from equigen.progress import progress_bar
-from equigen.quality.cells import Settings, Side, make_cells, matched_n
-from equigen.quality.metric_inputs import Plan
+from equigen.quality.cells import GroupedImages, ResamplingSettings, make_cells, matched_n
+from equigen.quality.metric_inputs import MeasurementPlan
 from equigen.quality.metrics import neighbours
 from equigen.quality.metrics.manifold import (
     manifold_influence,
@@ -26,15 +26,15 @@ def normal(n, d, seed=0, shift=0.0):
 
 
 def make_plan(real, generated, levels, **settings):
-    chosen = Settings(**{"replicates": 200, "repeats": 2, "min_patients": 20, **settings})
+    chosen = ResamplingSettings(**{"replicates": 200, "repeats": 2, "min_patients": 20, **settings})
     cells = make_cells(real, generated, levels, chosen)
     n = matched_n(cells, chosen)
     with progress_bar("test", 1, show=False) as bar:
-        return Plan(cells, make_draws(real, generated, cells, chosen), n, chosen, bar)
+        return MeasurementPlan(cells, make_draws(real, generated, cells, chosen), n, chosen, bar)
 
 
 def one_cell(n, m, **settings):
-    sides = (Side(np.array([f"{side}{i}" for i in range(count)]), {}) for side, count in (("r", n), ("g", m)))
+    sides = (GroupedImages(np.array([f"{side}{i}" for i in range(count)]), {}) for side, count in (("r", n), ("g", m)))
     return make_plan(*sides, {}, **settings)
 
 
@@ -241,7 +241,7 @@ def test_the_group_that_collapsed_is_found_and_the_floor_stays_a_ceiling():
     group = np.arange(240) % 2
     real, generated = normal(240, 4), normal(240, 4, 1)
     generated[group == 1] *= 0.15  # all of group b look alike
-    sides = [Side(np.array([f"{side}{i}" for i in range(240)]), {"sex": group}) for side in "rg"]
+    sides = [GroupedImages(np.array([f"{side}{i}" for i in range(240)]), {"sex": group}) for side in "rg"]
     plan = make_plan(*sides, {"sex": ["a", "b"]})
     measured = {item.metric: item for item in measure_manifold(real, generated, plan)}
     recall = measured["recall"]

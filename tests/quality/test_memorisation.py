@@ -9,7 +9,7 @@ from sklearn.neighbors import NearestNeighbors
 from test_manifold import make_plan, normal
 
 from equigen.errors import InputError
-from equigen.quality.cells import Side
+from equigen.quality.cells import GroupedImages
 from equigen.quality.metrics.distances import Influence, frechet_distance
 from equigen.quality.metrics.manifold import measure_manifold
 from equigen.quality.metrics.memorisation import (
@@ -51,7 +51,7 @@ def measure(real, generated, train, group=None, patients=None, **settings):
     """Measure with one image per patient; ``group`` holds codes of real and generated rows."""
     patients = patients or (names("r", len(real)), names("t", len(train)))
     groups = {"sex": group} if group is not None else {"sex": (np.zeros(len(real), int), np.zeros(len(generated), int))}
-    sides = [Side(people, {name: codes[index] for name, codes in groups.items()})
+    sides = [GroupedImages(people, {name: codes[index] for name, codes in groups.items()})
              for index, people in enumerate((patients[0], names("g", len(generated))))]
     plan = make_plan(*sides, {"sex": ["a", "b"]} if group is not None else {}, **settings)
     measured, closest = measure_memorisation(real, generated, train, *patients, plan)
@@ -230,7 +230,7 @@ def test_a_reconstruction_is_not_compared_with_its_original():
     real, train = normal(60, 4), normal(60, 4, 1)
     patients = names("r", 60)
     made = real + 1e-3
-    plan = make_plan(Side(patients, {}), Side(patients, {}), {})
+    plan = make_plan(GroupedImages(patients, {}), GroupedImages(patients, {}), {})
     plain, _ = measure_memorisation(real, made, train, patients, names("t", 60), plan)
     apart, _ = measure_memorisation(real, made, train, patients, names("t", 60), plan, generated_patients=patients)
     assert plain[0].estimates["*", "*"].value == 10
@@ -244,7 +244,7 @@ def test_a_reconstruction_is_not_compared_with_its_original():
 def test_one_search_serves_many_tables_and_its_held_out_part_many_generators(monkeypatch):
     real, made, other, train = (normal(60, 3, seed) for seed in range(4))
     people = names("r", 60), names("t", 60)
-    plan = make_plan(Side(people[0], {}), Side(names("g", 60), {}), {}, replicates=20)
+    plan = make_plan(GroupedImages(people[0], {}), GroupedImages(names("g", 60), {}), {}, replicates=20)
     plain, closest = measure_memorisation(real, made, train, *people, plan)
     search = search_training(real, other, train, *people)
     shared = search_training(real, made, train, *people, held_out=search.held_out)
@@ -278,7 +278,7 @@ def test_p_values_under_the_null_are_uniform_or_cautious():
         groups = [(rng.random(90) < 0.4).astype(int) for _ in range(2)]
         real, made, train = (rng.standard_normal((90, 4)) for _ in range(3))
         people = names("r", 90), names("t", 90)
-        sides = Side(people[0], {"sex": groups[0]}), Side(names("g", 90), {"sex": groups[1]})
+        sides = GroupedImages(people[0], {"sex": groups[0]}), GroupedImages(names("g", 90), {"sex": groups[1]})
         plan = make_plan(*sides, {"sex": ["a", "b"]}, replicates=39, repeats=1, seed=seed)
         items = measure_manifold(real, made, plan) + measure_memorisation(real, made, train, *people, plan)[0]
         for item in items:

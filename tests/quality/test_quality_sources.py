@@ -12,8 +12,8 @@ from equigen.errors import InputError
 from equigen.quality import ImageSet, evaluate
 from equigen.quality.cells import cover
 from equigen.quality.encoders import EfficientNetLite0, identity, load_encoder
-from equigen.quality.features import default_size, extract
-from equigen.quality.image_sets import attribute_levels, codes, image_set
+from equigen.quality.features import default_size, extract_features
+from equigen.quality.image_sets import attribute_levels, group_codes, load_image_set
 
 FAST = {"replicates": 40, "repeats": 1, "show": False, "min_patients": 10}
 
@@ -49,7 +49,7 @@ def test_refused_images_are_left_out_and_counted(tmp_path):
 def test_every_bad_path_is_named_with_its_row(tmp_path):
     frame = pd.DataFrame({"path": [str(tmp_path / "a.png"), None], "attr.sex": ["a", "b"]})
     with pytest.raises(InputError) as error:
-        image_set(frame, "generated")
+        load_image_set(frame, "generated")
     assert [(p.row, p.column) for p in error.value.problems] == [(2, "path"), (3, "path")]
 
 
@@ -65,7 +65,7 @@ def test_every_bad_path_is_named_with_its_row(tmp_path):
 )
 def test_sources_that_cannot_be_used_are_refused(source, message):
     with pytest.raises(InputError, match=message):
-        image_set(source, "real")
+        load_image_set(source, "real")
 
 
 def test_attributes_must_be_on_both_sides_with_the_same_levels():
@@ -85,7 +85,7 @@ def test_attributes_must_be_on_both_sides_with_the_same_levels():
 
 def test_levels_keep_their_order_and_unknown_is_no_level():
     frame = pd.DataFrame({"attr.age": ["old", None, "young", np.nan]})
-    assert codes(frame, "age", ["young", "old"]).tolist() == [1, -1, 0, -1]
+    assert group_codes(frame, "age", ["young", "old"]).tolist() == [1, -1, 0, -1]
     real = ImageSet(frame, levels={"age": ["young", "old"]})
     assert attribute_levels(real, real, ["age"]) == {"age": ["young", "old"]}
 
@@ -107,38 +107,38 @@ def test_both_sides_are_brought_to_one_size():
 
 def test_features_are_encoded_once_and_found_again(tmp_path):
     images, encoder = make_images(30, 0), ColourEncoder()
-    first = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    first = extract_features(images, encoder, 8, cache_dir=tmp_path, show=False)
     assert encoder.seen == 30
     order = np.random.default_rng(0).permutation(30)
-    again = extract(images.take(order), encoder, 8, cache_dir=tmp_path, show=False)
+    again = extract_features(images.take(order), encoder, 8, cache_dir=tmp_path, show=False)
     assert encoder.seen == 30
     assert (again.values == first.values[order]).all()
     assert (again.probabilities == first.probabilities[order]).all()
-    extract(images, encoder, 4, cache_dir=tmp_path, show=False)
+    extract_features(images, encoder, 4, cache_dir=tmp_path, show=False)
     assert encoder.seen == 60  # another size is another image
 
 
 def test_only_new_images_are_encoded_and_another_encoder_has_its_own_cache(tmp_path):
     images, encoder = make_images(30, 0), ColourEncoder()
-    extract(images.take(np.arange(10)), encoder, 8, cache_dir=tmp_path, show=False)
-    whole = extract(images, encoder, 8, cache_dir=tmp_path, show=False)
+    extract_features(images.take(np.arange(10)), encoder, 8, cache_dir=tmp_path, show=False)
+    whole = extract_features(images, encoder, 8, cache_dir=tmp_path, show=False)
     assert encoder.seen == 30
-    assert whole.values == pytest.approx(extract(images, encoder, 8, show=False).values)
+    assert whole.values == pytest.approx(extract_features(images, encoder, 8, show=False).values)
 
     class Other(ColourEncoder):
         weight_hash = "other"
 
     other = Other()
-    extract(images, other, 8, cache_dir=tmp_path, show=False)
+    extract_features(images, other, 8, cache_dir=tmp_path, show=False)
     assert other.seen == 30
 
 
 def test_a_broken_cache_file_is_named_and_made_again(tmp_path, capsys):
     images = make_images(4, 0)
-    first = extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    first = extract_features(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
     file = next(tmp_path.rglob("*.safetensors"))
     file.write_bytes(file.read_bytes()[:20])
-    again = extract(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
+    again = extract_features(images, ColourEncoder(), 8, cache_dir=tmp_path, show=False)
     np.testing.assert_array_equal(again.values, first.values)
     assert file.name in "".join(capsys.readouterr().err.split())
 
@@ -150,7 +150,7 @@ def test_an_encoder_that_gives_nan_is_refused():
             return values * np.nan, classes
 
     with pytest.raises(InputError, match="does not keep its word"):
-        extract(make_images(4, 0), Broken(), 8, show=False)
+        extract_features(make_images(4, 0), Broken(), 8, show=False)
 
 
 def test_cover_uses_every_patient_and_repeats_none_within_a_subsample():

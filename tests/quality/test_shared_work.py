@@ -7,31 +7,31 @@ import pandas as pd
 import pytest
 
 from equigen.quality import measurement as measuring
-from equigen.quality.cells import Settings
+from equigen.quality.cells import ResamplingSettings
 from equigen.quality.evaluation import measure_sets
 from equigen.quality.features import Features
-from equigen.quality.measurement import EncodedSide, Inputs, wanted_metrics
-from equigen.quality.metric_inputs import Memory
+from equigen.quality.measurement import EncodedImages, EvaluationInputs, select_metrics
+from equigen.quality.metric_inputs import ResultCache
 from equigen.quality.metrics import frechet, kernel
 
 LEVELS = {"sex": ["f", "m"], "age": ["young", "old"]}
-SETTINGS = Settings(matched_n=8, repeats=1, replicates=20, min_patients=10)
+SETTINGS = ResamplingSettings(matched_n=8, repeats=1, replicates=20, min_patients=10)
 
 
-def side(name: str, patients: int, shift: float = 0.0) -> EncodedSide:
+def side(name: str, patients: int, shift: float = 0.0) -> EncodedImages:
     rng = np.random.default_rng([*name.encode()])
     values = rng.standard_normal((2 * patients, 5)).astype(np.float32) + np.float32(shift)
     chances = rng.dirichlet(np.ones(4), 2 * patients).astype(np.float32)
     owner = np.arange(2 * patients) // 2
     groups = {attribute: rng.permuted(np.arange(patients) % 2)[owner] for attribute in LEVELS}
-    return EncodedSide(np.array([f"{name}{number}" for number in owner]), groups, Features(values, chances),
+    return EncodedImages(np.array([f"{name}{number}" for number in owner]), groups, Features(values, chances),
                        pd.DataFrame({"row": np.arange(2 * patients)}))
 
 
 def tables(*names: str, intersections: bool = True) -> pd.DataFrame:
     made = {"a": side("a", 40, 0.2), "b": side("b", 44, 0.4)}
-    wanted = wanted_metrics(None, train=True, labels=False)
-    inputs = Inputs(side("real", 80), {name: made[name] for name in names}, wanted, side("train", 50))
+    wanted = select_metrics(None, train=True, labels=False)
+    inputs = EvaluationInputs(side("real", 80), {name: made[name] for name in names}, wanted, side("train", 50))
     return measure_sets(inputs, LEVELS, SETTINGS, encoder="none", intersections=intersections, show=False).quality
 
 
@@ -41,7 +41,7 @@ def together() -> pd.DataFrame:
 
 
 def test_shared_work_changes_no_number(together, monkeypatch):
-    monkeypatch.setattr(Memory, "once", lambda self, what, arrays, compute: compute())
+    monkeypatch.setattr(ResultCache, "once", lambda self, what, arrays, compute: compute())
     monkeypatch.setattr(measuring.Shared, "search", lambda *_: None)  # each metric then searches for itself
     pd.testing.assert_frame_equal(tables("a", "b"), together, check_exact=True)
 
@@ -74,7 +74,7 @@ def test_real_halves_and_training_images_are_gone_through_once_for_all_sets(monk
 
 
 def test_memory_tells_names_and_arrays_apart():
-    memory, rows = Memory(), np.arange(4)
+    memory, rows = ResultCache(), np.arange(4)
     assert memory.once("floor", [rows], lambda: 1) == 1
     assert memory.once("floor", [rows.copy()], lambda: 2) == 1
     assert memory.once("value", [rows], lambda: 3) == 3

@@ -10,7 +10,7 @@ from quality_images import ColourEncoder
 from equigen.comparison.evaluation import Sample, evaluate_comparison
 from equigen.errors import InputError
 from equigen.quality import ImageSet, evaluate_sets
-from equigen.quality.strata import within
+from equigen.quality.strata import filter_by_labels
 
 FAST = {"encoder": ColourEncoder(), "repeats": 2, "replicates": 60, "min_patients": 20, "show": False}
 SHARE = {"a": 0.2, "b": 0.8}  # of the diagnosis `hard`, by group
@@ -71,11 +71,11 @@ def test_a_group_may_be_absent_within_a_diagnosis():
 def test_of_several_findings_one_suffices_and_unknown_ones_do_not():
     side = images(60, 6, multilabel=True)
     side.frame.loc[:9, "label.dx"] = None
-    kept = within({"real": side, "mine": side}, {"dx": ["rare"]})
+    kept = filter_by_labels({"real": side, "mine": side}, {"dx": ["rare"]})
     known = side.frame["label.dx"].iloc[10:]
     assert set(kept["real"].frame["label.dx"]) == {"hard|rare"} and len(kept["mine"]) == (known == "hard|rare").sum()
-    assert within({"real": side}, {})["real"] is side
-    every = within({"real": side.take(np.arange(10, 60))}, {"dx": ["hard", "easy"]})["real"]
+    assert filter_by_labels({"real": side}, {})["real"] is side
+    every = filter_by_labels({"real": side.take(np.arange(10, 60))}, {"dx": ["hard", "easy"]})["real"]
     assert len(every) == 50 and every.remark == ""
 
 

@@ -10,7 +10,7 @@ import pytest
 from test_report import NOTHING, read
 
 from equigen.errors import InputError
-from equigen.quality.cells import Settings
+from equigen.quality.cells import ResamplingSettings
 from equigen.quality.judge.questions import Question
 from equigen.report import write_report
 from equigen.report.study.screening import screening_section, screening_sentences
@@ -34,7 +34,7 @@ def table(generated, real=None):
     tries = np.where(asked.ok["*"] == 1, 1, 4)
     return screening_table(Rule([Question("label.dx", ["no", "yes"])]), asked, tries, tries == 4,
                            None if real is None else side(real, np.array([f"p{i}" for i in range(N)])), [SEX],
-                           Settings(replicates=200))  # fmt: skip
+                           ResamplingSettings(replicates=200))  # fmt: skip
 
 
 def said(*given):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from equigen.errors import InputError
-from equigen.statistics import seeds_and_patients
+from equigen.statistics import mean_over_seeds
 from equigen.statistics.seeds import satterthwaite
 
 VALUES = np.array([1.0, 2.0, 6.0])
@@ -15,7 +15,7 @@ DRAWS = np.array([[0.0, 1.0, 2.0, 1.0], [2.0, 3.0, 4.0, 3.0], [4.0, 5.0, 6.0, 5.
 
 
 def test_intervals_by_hand():
-    found = seeds_and_patients(VALUES, DRAWS, patients=11)
+    found = mean_over_seeds(VALUES, DRAWS, patients=11)
     a, v = 7.0 / 3, 2.0 / 3  # s² is 7; the means' variance is (1 + 0 + 1 + 0) / 3
     assert (found.estimate, found.seeds, found.lost) == (3.0, 3, 0)
     assert found.seed == pytest.approx([3 - 4.302653 * a**0.5, 3 + 4.302653 * a**0.5], abs=1e-5)
@@ -35,36 +35,36 @@ def test_satterthwaite_is_the_df_of_welchs_test():
 
 
 def test_without_a_number_of_patients_their_variance_counts_as_known():
-    found = seeds_and_patients(VALUES, DRAWS)
+    found = mean_over_seeds(VALUES, DRAWS)
     half = 1.959964 * np.sqrt(2 / 3)
     assert found.patient == pytest.approx([3 - half, 3 + half], abs=1e-5)
 
 
 def test_one_seed_says_nothing_about_another_training():
-    found = seeds_and_patients(VALUES[:1], DRAWS[:1], patients=11)
+    found = mean_over_seeds(VALUES[:1], DRAWS[:1], patients=11)
     assert (found.seed, found.joint, found.p_value, found.df) == (None, None, None, None)
     assert found.patient == pytest.approx([1 - 2.228139 * (2 / 3) ** 0.5, 1 + 2.228139 * (2 / 3) ** 0.5], abs=1e-5)
 
 
 def test_without_resamples_only_seeds_are_known():
-    found = seeds_and_patients(VALUES, None)
-    assert found.seed == seeds_and_patients(VALUES, DRAWS).seed
+    found = mean_over_seeds(VALUES, None)
+    assert found.seed == mean_over_seeds(VALUES, DRAWS).seed
     assert (found.patient, found.joint, found.p_value) == (None, None, None)
 
 
 def test_undefined_resamples_are_counted_and_too_many_give_no_interval():
     holed = np.concatenate([DRAWS, np.full((3, 2), np.nan)], axis=1)
     holed[1, 4] = 9.0
-    found = seeds_and_patients(VALUES, holed, patients=11)
+    found = mean_over_seeds(VALUES, holed, patients=11)
     assert found.lost == 2
-    assert found.patient == seeds_and_patients(VALUES, DRAWS, patients=11).patient
+    assert found.patient == mean_over_seeds(VALUES, DRAWS, patients=11).patient
     most = np.concatenate([DRAWS, np.full((3, 5), np.nan)], axis=1)
-    assert seeds_and_patients(VALUES, most).patient is None
-    assert seeds_and_patients(VALUES, most).lost == 5
+    assert mean_over_seeds(VALUES, most).patient is None
+    assert mean_over_seeds(VALUES, most).lost == 5
 
 
 def test_no_difference_at_all_has_no_width_and_p_one():
-    found = seeds_and_patients(np.zeros(3), np.zeros((3, 30)), patients=40)
+    found = mean_over_seeds(np.zeros(3), np.zeros((3, 30)), patients=40)
     assert found.joint == (0.0, 0.0)
     assert found.p_value == 1.0
 
@@ -73,7 +73,7 @@ def test_bad_input():
     for values, draws, patients in ((np.array([]), None, None), (np.array([np.nan]), None, None),
                                     (VALUES, DRAWS[:2], None), (VALUES, DRAWS[0], None), (VALUES, DRAWS, 1)):
         with pytest.raises(InputError):
-            seeds_and_patients(values, draws, patients=patients)
+            mean_over_seeds(values, draws, patients=patients)
 
 
 def trials(seeds: int, between: float, patients: int = 50, runs: int = 800, apart: float = 0.0):
@@ -97,7 +97,7 @@ def covered(found) -> np.ndarray:
 @pytest.mark.parametrize("seeds", [3, 5])
 def test_the_joint_interval_covers_other_trainings_and_other_patients(seeds):
     between = np.sqrt(seeds / 50)  # as much variance of the mean from seeds as from patients
-    found = [seeds_and_patients(*trial, patients=50) for trial in trials(seeds, between)]
+    found = [mean_over_seeds(*trial, patients=50) for trial in trials(seeds, between)]
     joint, seed, patient = covered([(own.joint, own.seed, own.patient) for own in found])
     assert joint == pytest.approx(0.95, abs=3 * np.sqrt(0.95 * 0.05 / 800))
     assert seed < 0.92  # the same patients for all seeds
@@ -108,10 +108,10 @@ def test_the_joint_interval_covers_other_trainings_and_other_patients(seeds):
 
 def test_coverage_with_mostly_seeds_or_mostly_patients():
     for between, low, high in ((0.45, 0.90, 0.975), (0.02, 0.925, 0.98)):
-        found = [seeds_and_patients(*trial, patients=50) for trial in trials(3, between, runs=500)]
+        found = [mean_over_seeds(*trial, patients=50) for trial in trials(3, between, runs=500)]
         assert low < covered([(own.joint,) for own in found])[0] < high
 
 
 def test_patients_on_whom_seeds_differ_make_the_interval_wider_than_needed_not_narrower():
-    found = [seeds_and_patients(*trial, patients=50) for trial in trials(3, 0.05, runs=500, apart=2.0)]
+    found = [mean_over_seeds(*trial, patients=50) for trial in trials(3, 0.05, runs=500, apart=2.0)]
     assert covered([(own.joint,) for own in found])[0] > 0.94

@@ -15,7 +15,7 @@ from PIL import Image
 
 from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
-from equigen.quality.image_sets import image_set
+from equigen.quality.image_sets import load_image_set
 from equigen.synthesis import SyntheticSet, generate, plan
 from equigen.synthesis import generate as make  # the name of the function hides that of its file
 from equigen.synthesis.chunks import chunks
@@ -149,8 +149,9 @@ def test_a_table_that_cannot_be_read_is_made_again(pipeline, rows, whole, tmp_pa
 
 
 @pytest.mark.parametrize(("read", "title"), [
-    (lambda folder: image_set(folder, "generated"), "The generated images cannot be evaluated"),
-    (lambda folder: image_set(SyntheticSet(folder).frame, "generated"), "The generated images cannot be evaluated"),
+    (lambda folder: load_image_set(folder, "generated"), "The generated images cannot be evaluated"),
+    (lambda folder: load_image_set(SyntheticSet(folder).frame, "generated"),
+     "The generated images cannot be evaluated"),
     (lambda folder: read_source(folder, ["glaucoma"]), "The synthetic set is damaged"),
 ])  # fmt: skip
 def test_a_changed_image_is_named_where_the_set_is_used(whole, tmp_path, read, title):
@@ -172,7 +173,7 @@ def test_a_changed_image_is_named_where_the_set_is_used(whole, tmp_path, read, t
 def test_a_missing_image_is_named_where_the_set_is_used(whole, tmp_path):
     folder = shutil.copytree(whole.folder, tmp_path / "set")
     (folder / "images/0000003.png").unlink()
-    for read in (lambda: image_set(folder, "generated"), lambda: read_source(folder, ["glaucoma"])):
+    for read in (lambda: load_image_set(folder, "generated"), lambda: read_source(folder, ["glaucoma"])):
         with pytest.raises(InputError, match=r"1 images are missing: .*0000003\.png(.|\n)*generate"):
             read()
 

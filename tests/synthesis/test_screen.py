@@ -15,7 +15,7 @@ from equigen.cohort import load_images
 from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
 from equigen.files import hash_file
-from equigen.quality.image_sets import image_set
+from equigen.quality.image_sets import load_image_set
 from equigen.seeds import derive_seed
 from equigen.synthesis import Screening, generate, plan, screen
 from equigen.synthesis.generation import render
@@ -337,10 +337,10 @@ def test_a_changed_image_that_was_drawn_again_is_told_and_screening_makes_it_aga
     victim = frame["image"][frame["accepted"] & (frame["tries"] == 2)].iloc[0]
     Image.new("RGB", (8, 8)).save(recorded / victim)
     with pytest.raises(InputError, match=f"1 images are not the ones that were generated.*{victim}"):
-        image_set(recorded, "generated")
+        load_image_set(recorded, "generated")
     screen(recorded, half_wrong(), reader(), **FAST)
     assert files(recorded) == before
-    image_set(recorded, "generated")
+    load_image_set(recorded, "generated")
 
 
 def test_a_changed_first_image_is_not_screened(recorded):
@@ -352,7 +352,7 @@ def test_a_changed_first_image_is_not_screened(recorded):
 def test_an_edit_that_the_user_of_a_study_accepts_is_taken(recorded):
     Image.new("RGB", (8, 8)).save(recorded / "images/0000007.png")
     (recorded / "stage.json").write_text('{"accepted": ["images/0000007.png"]}')
-    assert len(image_set(recorded, "generated")) == N
+    assert len(load_image_set(recorded, "generated")) == N
 
 
 # Who uses a screened set
@@ -361,10 +361,10 @@ def test_an_edit_that_the_user_of_a_study_accepts_is_taken(recorded):
 def test_only_accepted_images_are_evaluated_and_learned_from(done):
     frame = done.synthetic.frame
     refused = int((~frame["accepted"]).sum())
-    side = image_set(done.synthetic, "generated")
+    side = load_image_set(done.synthetic, "generated")
     assert list(side.frame["path"]) == list(frame["path"][frame["accepted"]])
     assert side.remark == f"{refused} of {N} images were refused by screening and are left out"
-    again = image_set(frame, "generated")  # the table itself, as some callers give it
+    again = load_image_set(frame, "generated")  # the table itself, as some callers give it
     assert len(again) == N - refused and again.remark == side.remark
     source = read_source(done.folder, ["dx"])
     assert list(source.table["image"]) == list(frame["image"][frame["accepted"]])

@@ -8,13 +8,13 @@ import pytest
 from scipy.stats import binomtest
 from screen_world import DX, SEX, row
 
-from equigen.quality.cells import Settings
-from equigen.quality.group_means import clustered, independent
+from equigen.quality.cells import ResamplingSettings
+from equigen.quality.group_means import clustered_group_means, independent_group_means
 from equigen.quality.judge.questions import Question
 from equigen.synthesis.screening.rules import Rule
 from equigen.synthesis.screening.table import COLUMNS, FieldVerdicts, field_verdicts, groupings, screening_table
 
-SETTINGS = Settings(replicates=400, seed=0, min_patients=30)
+SETTINGS = ResamplingSettings(replicates=400, seed=0, min_patients=30)
 RULE = Rule([DX])
 
 
@@ -64,7 +64,7 @@ def test_p_values_under_the_null_are_as_likely_to_be_small_as_they_say():
     for seed in range(200):
         ok = (rng.random(100) < 0.6).astype(float)
         codes = (np.arange(100) >= 60).astype(np.int64)
-        found = independent(ok, codes, SEX.levels, Settings(replicates=60, seed=seed), "null")
+        found = independent_group_means(ok, codes, SEX.levels, ResamplingSettings(replicates=60, seed=seed), "null")
         observed = abs(found.cells["female"].value - found.cells["male"].value)
         chance = np.abs(found.null["female"] - found.null["male"])
         small += (1 + (chance >= observed - 1e-12).sum()) / 61 <= 0.2
@@ -139,7 +139,8 @@ def test_a_field_that_the_screen_guesses_is_named():
 
 def test_clustered_means_are_those_of_the_bootstrap_by_hand():
     values, codes = np.array([1.0, 0, 1, np.nan]), np.array([0, 0, 1, 1])
-    found = clustered(values, codes, SEX.levels, np.array(["a", "b", "c", "c"]), Settings(min_patients=1), "x")
+    patients, settings = np.array(["a", "b", "c", "c"]), ResamplingSettings(min_patients=1)
+    found = clustered_group_means(values, codes, SEX.levels, patients, settings, "x")
     assert found.cells["female"].value == 0.5 and found.cells["male"].n == 1
     women = found.cells["female"].draws
     assert set(women[np.isfinite(women)]) <= {0, 0.5, 1, 1 / 3, 2 / 3}

@@ -15,7 +15,7 @@ from equigen.comparison.settings import PRETRAINED, ComparisonSettings
 from equigen.equity import Groups, build, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
-from equigen.quality import load_encoder, wanted_metrics
+from equigen.quality import load_encoder, select_metrics
 from equigen.study import (
     DiagnoseSettings,
     EvaluateSettings,
@@ -111,7 +111,7 @@ def check_names_early(settings: ComparisonSettings, base: Path, source: str) -> 
     with at("evaluate.encoder", source):
         load_encoder(settings.evaluate.encoder)
     with at("evaluate.metrics", source):
-        wanted_metrics(settings.evaluate.metrics, train=False, labels=False)
+        select_metrics(settings.evaluate.metrics, train=False, labels=False)
     if settings.phantom is not None:
         shape = PhantomSettings()
         levels = {"race": tuple(shape.races), "sex": tuple(shape.sexes)}

@@ -33,7 +33,7 @@ from equigen.devices import best_device
 from equigen.files import read_json, read_parquet, write_parquet
 from equigen.latents import Autoencoder
 from equigen.progress import console
-from equigen.quality import ImageSet, has, told
+from equigen.quality import ImageSet, describe_label_filter, label_mask
 from equigen.report import write_comparison_page
 from equigen.study import LIBRARIES, Study, at, base_fact, coder_place, open_coder
 
@@ -197,8 +197,8 @@ class Comparison(Study):
     def _facts(self) -> dict[str, str]:
         """What stands under the title."""
         chosen, test = self.chosen, self.cohort.split("test", domain="id").frame
-        test = test[has(test, chosen.evaluate.only)]
-        only = f", {told(chosen.evaluate.only)} alone" if chosen.evaluate.only else ""
+        test = test[label_mask(test, chosen.evaluate.only)]
+        only = f", {describe_label_filter(chosen.evaluate.only)} alone" if chosen.evaluate.only else ""
         kept = ", as the autoencoder keeps them" if chosen.evaluate.against == "reconstructions" else ""
         seen = {run.images for member, run in self.members.items() if member.name in chosen.mechanisms}
         first = {run.images for member, run in self.members.items() if member.name not in chosen.mechanisms}

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from equigen.quality import Array, Cell, Estimate, Measured, join, usable
+from equigen.quality import Array, Cell, Estimate, MetricResult, cells_with_estimate, join_notes
 from equigen.statistics import gap
 
 Place = tuple[str, str, str]  # metric, attribute, figure
@@ -42,7 +42,7 @@ class Scored:
 
 def score(
     metrics: Sequence[str], heads: Sequence[dict[str, Any]], cells: Sequence[list[Cell]],
-    measured: Sequence[list[Measured]], n: int | None,
+    measured: Sequence[list[MetricResult]], n: int | None,
 ) -> list[Scored]:
     """Figures of the samples of one plan; worst and gap over the groups that have a number in all of them."""
     figures: list[dict[Place, Figure]] = [{} for _ in heads]
@@ -56,14 +56,14 @@ def score(
     return [Scored(dict(head), n, found) for head, found in zip(heads, figures, strict=True)]
 
 
-def _shared(items: Sequence[Measured | None], cells: Sequence[list[Cell]], attribute: str) -> list[str]:
+def _shared(items: Sequence[MetricResult | None], cells: Sequence[list[Cell]], attribute: str) -> list[str]:
     """The groups of an attribute in which every sample has a number."""
-    found = [[cell.group for cell in usable(item, own, attribute)] if item is not None else []
+    found = [[cell.group for cell in cells_with_estimate(item, own, attribute)] if item is not None else []
              for item, own in zip(items, cells, strict=True)]
     return [group for group in found[0] if all(group in other for other in found)]
 
 
-def _figures(item: Measured | None, cells: list[Cell], attribute: str, groups: list[str]) -> dict[str, Figure]:
+def _figures(item: MetricResult | None, cells: list[Cell], attribute: str, groups: list[str]) -> dict[str, Figure]:
     """Each cell of an attribute, then (but for the whole set) worst and gap."""
     own = [cell for cell in cells if cell.attribute == attribute]
     single = {cell.group: _single(item, cell) for cell in own}
@@ -72,12 +72,12 @@ def _figures(item: Measured | None, cells: list[Cell], attribute: str, groups: l
     out = [f"without {cell.group} ({cell.reason or 'no number in every sample'})" for cell in own
            if cell.group not in groups]
     if item is None or len(groups) < 2:
-        note = join("fewer than two groups have a number in every sample", *out)
+        note = join_notes("fewer than two groups have a number in every sample", *out)
         missing = Figure(float("nan"), np.zeros(0), 0, note=note)
         return {**single, "worst": missing, "gap": missing}
     parts = [single[group] for group in groups]
     values, draws = np.array([part.value for part in parts]), np.stack([part.replicates for part in parts], axis=1)
-    patients, notes = min(part.patients for part in parts), join(*out)
+    patients, notes = min(part.patients for part in parts), join_notes(*out)
     place = int(values.argmax() if item.kind == "lower" else values.argmin())
     worst = draws.max(axis=1) if item.kind == "lower" else draws.min(axis=1)
     chance = _chance(item, own, groups)
@@ -85,26 +85,26 @@ def _figures(item: Measured | None, cells: list[Cell], attribute: str, groups: l
     return {
         **single,
         **{group: replace(single[group], chance=chance[:, index]) for index, group in enumerate(groups)},
-        "worst": Figure(float(values[place]), worst, patients, note=join(f"worst group: {groups[place]}", notes)),
+        "worst": Figure(float(values[place]), worst, patients, note=join_notes(f"worst group: {groups[place]}", notes)),
         "gap": Figure(gap(values), np.ptp(draws, axis=1), patients, null, notes),
     }
 
 
-def _single(item: Measured | None, cell: Cell) -> Figure:
+def _single(item: MetricResult | None, cell: Cell) -> Figure:
     """The excess where there is one, else the estimate."""
     estimate = None if item is None else item.estimates.get((cell.attribute, cell.group))
     if item is None or estimate is None or not np.isfinite(estimate.value):
         reason = cell.reason or "undefined in this cell"
-        return Figure(float("nan"), np.zeros(0), cell.patients, note=join(reason, cell.note))
+        return Figure(float("nan"), np.zeros(0), cell.patients, note=join_notes(reason, cell.note))
     base = _floor(item, estimate)
     return Figure(estimate.value - base, estimate.replicates - base, cell.patients, note=cell.note)
 
 
-def _floor(item: Measured, estimate: Estimate) -> float:
+def _floor(item: MetricResult, estimate: Estimate) -> float:
     return estimate.floor if item.kind == "lower" and estimate.floor is not None else 0.0
 
 
-def _chance(item: Measured, cells: list[Cell], groups: list[str]) -> Array:
+def _chance(item: MetricResult, cells: list[Cell], groups: list[str]) -> Array:
     """[R, G] values that permuted labels give to these groups, where all of them are defined; [0, G] where none is."""
     names = [cell.group for cell in cells if cell.reason is None]
     table = item.null.get(cells[0].attribute)

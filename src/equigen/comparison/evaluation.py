@@ -22,34 +22,34 @@ from equigen.progress import Bar, progress_bar
 from equigen.quality import (
     Cell,
     Draws,
-    EncodedSide,
+    EncodedImages,
     Encoder,
+    GroupedImages,
     ImageSet,
-    Measured,
-    Memory,
+    LabelFilter,
+    MeasurementPlan,
+    MetricResult,
     Multiplicities,
-    Only,
-    Plan,
-    Settings,
-    Side,
+    ResamplingSettings,
+    ResultCache,
     Source,
     attribute_levels,
     check_features,
-    codes,
+    count_passes,
     default_size,
-    extract,
+    extract_features,
     file_remarks,
+    filter_by_labels,
+    group_codes,
     identity,
-    image_set,
-    join,
+    join_notes,
     load_encoder,
+    load_image_set,
     make_cells,
     make_draws,
     matched_n,
     measure_set,
-    passes,
-    wanted_metrics,
-    within,
+    select_metrics,
 )
 
 Guidance = float | Literal["calibrated", "common"]
@@ -128,7 +128,7 @@ def evaluate_comparison(
     repeats: int = 5,
     min_patients: int = 30,
     limit: int = 4000,
-    only: Only | None = None,
+    only: LabelFilter | None = None,
     reference: str = "none",
     cache_dir: str | Path | None = None,
     workers: int = 1,
@@ -157,7 +157,7 @@ def evaluate_comparison(
         repeats: how often each row is used in subsamples of n, at least, and half splits of the floor.
         min_patients: cells with fewer real patients, or fewer generated images, get no number.
         limit: images per side and cell; beyond it whole patients are drawn at random.
-        only: label to levels: images of other diagnoses are left out on both sides (``strata.within``).
+        only: label to levels: images of other diagnoses are left out on both sides (``filter_by_labels``).
         reference: name of the mechanism that the others are compared with.
         cache_dir: folder that keeps features, so that an interrupted measurement goes on; None keeps none.
         workers: samples measured at once, one thread each (more than 1: matrix products take one thread).
@@ -170,26 +170,27 @@ def evaluate_comparison(
             finite.
 
     """
-    settings = Settings(None, repeats, replicates, seed, min_patients, limit)
+    settings = ResamplingSettings(None, repeats, replicates, seed, min_patients, limit)
     settings.check()
     replace(settings, replicates=permutations).check()
-    wanted = wanted_metrics(metrics, train=False, labels=False)
+    wanted = select_metrics(metrics, train=False, labels=False)
     _check(samples)
-    sides = {"real": image_set(real, "real"), **{item.name: image_set(item.source, item.name) for item in samples}}
+    sides = {"real": load_image_set(real, "real")}
+    sides |= {item.name: load_image_set(item.source, item.name) for item in samples}
     levels = _levels(sides["real"], [sides[sample.name] for sample in samples], groups)
-    sides = within(sides, only or {})
+    sides = filter_by_labels(sides, only or {})
     truth, made = sides["real"], [(sample, sides[sample.name]) for sample in samples]
     network, first = load_encoder(encoder), made[0][1]
     coder = _Coder(network, size or default_size(first), levels, cache_dir)
     side = coder.encode(truth, "real", show=show)
-    wanted_metrics(metrics, train=False, labels=False, classes=side.features.probabilities is not None)
+    select_metrics(metrics, train=False, labels=False, classes=side.features.probabilities is not None)
     work = _Work(side, coder, settings, permutations, wanted, workers)
     own = threadpool_limits(1) if workers > 1 else nullcontext()
-    with own, progress_bar("Measuring samples", len(made) * passes(wanted) * work.cells(), show=show) as bar:
+    with own, progress_bar("Measuring samples", len(made) * count_passes(wanted) * work.cells(), show=show) as bar:
         scored = [found for plan in dict.fromkeys(sample.plan for sample in samples)
                   for found in work.plan([pair for pair in made if pair[0].plan == plan], bar)]
     refused = [f"{sample.name}: {images.remark}" for sample, images in made if images.remark]
-    about = join(truth.remark, *refused, *file_remarks(truth, first, coder.size), f"images at {coder.size} px",
+    about = join_notes(truth.remark, *refused, *file_remarks(truth, first, coder.size), f"images at {coder.size} px",
                  f"encoder {identity(network)}")
     return ComparisonResult(seeds_table(scored), summary_table(scored, reference, about))
 
@@ -205,31 +206,33 @@ class _Coder:
 
     def encode(
         self, images: ImageSet, name: str, cache: Path | None = None, *, show: bool = False
-    ) -> EncodedSide:
+    ) -> EncodedImages:
         """One side with its features, kept in ``cache``, or where all are kept."""
         title = f"Encoding {name} images"
-        features = extract(images, self.encoder, self.size, cache_dir=cache or self.cache, title=title, show=show)
+        folder = cache or self.cache
+        features = extract_features(images, self.encoder, self.size, cache_dir=folder, title=title, show=show)
         side = self.bare(images, name)
-        encoded = EncodedSide(side.patients, side.groups, features, images.frame)
+        encoded = EncodedImages(side.patients, side.groups, features, images.frame)
         check_features(encoded, name)
         return encoded
 
-    def bare(self, images: ImageSet, name: str) -> Side:
+    def bare(self, images: ImageSet, name: str) -> GroupedImages:
         """Patients and group codes; generated images are their own patients."""
-        return Side(images.patients(name), {key: codes(images.frame, key, own) for key, own in self.levels.items()})
+        groups = {key: group_codes(images.frame, key, own) for key, own in self.levels.items()}
+        return GroupedImages(images.patients(name), groups)
 
 
 @dataclass(frozen=True)
 class _Work:
     """What all samples share; ``memory`` keeps what depends on the real images and the labels alone."""
 
-    real: EncodedSide
+    real: EncodedImages
     coder: _Coder
-    settings: Settings
+    settings: ResamplingSettings
     permutations: int
     wanted: list[str]
     workers: int = 1
-    memory: Memory = field(default_factory=Memory)
+    memory: ResultCache = field(default_factory=ResultCache)
 
     def cells(self) -> int:
         """How many cells a sample has."""
@@ -244,20 +247,22 @@ class _Work:
             measured = list(pool.map(lambda pair, own: self._measure(pair[0], pair[1], own, n, bar), made, cells))
         return score(self.wanted, [sample.head() for sample, _ in made], cells, measured, n)
 
-    def _cells(self, side: Side) -> list[Cell]:
+    def _cells(self, side: GroupedImages) -> list[Cell]:
         arrays = [side.patients, *side.groups.values()]
         return self.memory.once("cells", arrays, lambda: make_cells(self.real, side, self.coder.levels, self.settings))
 
-    def _measure(self, sample: Sample, images: ImageSet, cells: list[Cell], n: int | None, bar: Bar) -> list[Measured]:
+    def _measure(
+        self, sample: Sample, images: ImageSet, cells: list[Cell], n: int | None, bar: Bar
+    ) -> list[MetricResult]:
         bar.note(sample.name)
         if n is None or all(cell.reason is not None for cell in cells):
-            bar.advance(passes(self.wanted) * len(cells))
+            bar.advance(count_passes(self.wanted) * len(cells))
             return []
         side = self.coder.encode(images, "generated", sample.features)
-        plan = Plan(cells, self._draws(side, cells), n, self.settings, bar, self.memory)
+        plan = MeasurementPlan(cells, self._draws(side, cells), n, self.settings, bar, self.memory)
         return measure_set(self.real, side, plan, self.wanted)[0]
 
-    def _draws(self, side: Side, cells: list[Cell]) -> Draws:
+    def _draws(self, side: GroupedImages, cells: list[Cell]) -> Draws:
         """Resamples of the real patients, every generated image once in each, and permuted labels on both sides."""
         def draw() -> Draws:
             drawn = make_draws(self.real, side, cells, self.settings)

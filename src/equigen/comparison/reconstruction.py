@@ -17,7 +17,7 @@ from equigen.comparison.evaluation import ComparisonResult, Sample
 from equigen.comparison.measurement import measure, test_images
 from equigen.comparison.settings import ComparisonSettings
 from equigen.latents import Autoencoder
-from equigen.quality import ImageSet, join, whole_patients, within
+from equigen.quality import ImageSet, filter_by_labels, join_notes, subsample_patients
 from equigen.seeds import numpy_generator
 from equigen.study import RECONSTRUCTION
 from equigen.synthesis import reconstructed_images
@@ -63,11 +63,11 @@ def reconstructions(settings: ComparisonSettings, cohort: Cohort, coder: Autoenc
 
 def _drawn(settings: ComparisonSettings, cohort: Cohort) -> ImageSet:
     """Held-out images that are measured, no more than a cell may have."""
-    images = within({"real": test_images(cohort)}, settings.evaluate.only)["real"]
+    images = filter_by_labels({"real": test_images(cohort)}, settings.evaluate.only)["real"]
     rng = numpy_generator(0, "contest/reconstruction")
-    drawn = images.take(whole_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
+    drawn = images.take(subsample_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
     fewer = f"{len(drawn):,} of {len(images):,} real images, drawn by patient" if len(drawn) < len(images) else ""
-    return replace(drawn, remark=join(drawn.remark, fewer))
+    return replace(drawn, remark=join_notes(drawn.remark, fewer))
 
 
 def _rows(measured: ComparisonResult) -> pd.DataFrame:

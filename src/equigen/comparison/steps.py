@@ -15,7 +15,7 @@ from equigen.diffusion import open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json
 from equigen.integrity import STAMP
-from equigen.quality import extract, image_set, load_encoder
+from equigen.quality import extract_features, load_encoder, load_image_set
 from equigen.study import Stages
 from equigen.synthesis import CALIBRATION_FILE as CALIBRATION
 from equigen.synthesis import apply_guidance, calibrate, generate, load_calibration, plan
@@ -96,8 +96,8 @@ def _open(bench: Bench, generator: Path) -> Any:
 def _encode_set(bench: Bench, stage: str, inputs: Any, encoder: str) -> None:
     """Features of a set, where the measurement looks for them: here they are made by many jobs at once."""
     def make(out: Path) -> None:
-        images = image_set(bench.out / stage, stage)
-        extract(images, load_encoder(encoder), bench.size, cache_dir=out)
+        images = load_image_set(bench.out / stage, stage)
+        extract_features(images, load_encoder(encoder), bench.size, cache_dir=out)
         write_json(out / ENCODED, {"images": len(images)})
 
     Stages(bench.out).run(Places.features(stage), _feature_inputs(bench, inputs, encoder), make, [ENCODED])

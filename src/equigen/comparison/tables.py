@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from equigen.comparison.estimates import Figure, Place, Scored
-from equigen.quality import join
-from equigen.statistics import SeedsAndPatients, holm, seeds_and_patients
+from equigen.quality import join_notes
+from equigen.statistics import SeedMean, holm, mean_over_seeds
 
 HEAD = ["setting", "mechanism", "seed", "plan", "guidance"]
 PLACE = ["metric", "attribute", "figure"]
@@ -57,7 +57,7 @@ def summary_table(scored: Sequence[Scored], reference: str, about: str = "") -> 
         for place in first.figures:
             row: Row = dict(zip(["setting", "mechanism", "plan", "guidance", *PLACE], [*key, *place], strict=True))
             row |= {"n": first.n, **_over_seeds(team, place), **_against(team, against, place, other, key)}
-            row["note"] = join(row["note"], row.pop("against"))
+            row["note"] = join_notes(row["note"], row.pop("against"))
             rows.append(row)
             if place[2] == "gap":
                 rows.append({**row, "figure": MEANS, **_gap_of_means(team, against, place, key == other)})
@@ -78,7 +78,7 @@ def _over_seeds(team: Mapping[int, Scored], place: Place) -> Row:
     figures = list(found.values())
     row, nulls = _summed(figures), [figure.null for figure in figures if np.isfinite(figure.null)]
     row["null_gap"] = float(np.mean(nulls)) if nulls else None
-    return {**row, "note": join(words, _words(_mean(figures)), BIASED if place[2] == "gap" else "")}
+    return {**row, "note": join_notes(words, _words(_mean(figures)), BIASED if place[2] == "gap" else "")}
 
 
 def _summed(figures: Sequence[Figure]) -> Row:
@@ -93,15 +93,15 @@ def _summed(figures: Sequence[Figure]) -> Row:
     return row
 
 
-def _mean(figures: Sequence[Figure]) -> SeedsAndPatients:
+def _mean(figures: Sequence[Figure]) -> SeedMean:
     values, draws = np.array([own.value for own in figures]), np.stack([own.replicates for own in figures])
-    return seeds_and_patients(values, draws, patients=min(own.patients for own in figures))
+    return mean_over_seeds(values, draws, patients=min(own.patients for own in figures))
 
 
-def _words(result: SeedsAndPatients) -> str:
+def _words(result: SeedMean) -> str:
     lost = f"{result.lost} resamples of the patients are undefined" if result.lost else ""
     few = "too few to give a patient interval" if result.patient is None else ""
-    return join(ONE_SEED if result.seeds == 1 else "", lost, few)
+    return join_notes(ONE_SEED if result.seeds == 1 else "", lost, few)
 
 
 def _notes(notes: Mapping[int, str]) -> str:
@@ -111,7 +111,7 @@ def _notes(notes: Mapping[int, str]) -> str:
         kinds.setdefault(note, []).append(seed)
     if len(kinds) == 1:
         return next(iter(kinds))
-    return join(*(f"{note} (seed {', '.join(map(str, seeds))})" for note, seeds in kinds.items() if note))
+    return join_notes(*(f"{note} (seed {', '.join(map(str, seeds))})" for note, seeds in kinds.items() if note))
 
 
 def _against(
@@ -132,10 +132,10 @@ def _against(
     result = _mean([_less(mine[seed], theirs[seed]) for seed in both])
     left_out = f"difference without seed {', '.join(map(str, alone))}, which one of the two lacks" if alone else ""
     lone = "difference of one seed: nothing follows about the mechanism" if result.seeds == 1 < len(team) else ""
-    return {"reference": words, **_difference(result), "against": join(left_out, lone)}
+    return {"reference": words, **_difference(result), "against": join_notes(left_out, lone)}
 
 
-def _difference(result: SeedsAndPatients) -> Row:
+def _difference(result: SeedMean) -> Row:
     ends = result.joint or result.patient or result.seed or (None, None)
     return {"difference": result.estimate, "difference_low": ends[0], "difference_high": ends[1],
             "p_value": result.p_value}
@@ -204,5 +204,5 @@ def _typed(rows: list[Row], about: str) -> pd.DataFrame:
     types = dict.fromkeys([*_NUMBERS, *_DIFFERENCE], "float64") | {"seeds": "int64", "n": "Int64"}
     frame = frame.astype(types | dict.fromkeys(_text(SUMMARY_COLUMNS), "str"))
     whole = frame["figure"] == "overall"
-    frame.loc[whole, "note"] = [join(note, about) for note in frame.loc[whole, "note"]]
+    frame.loc[whole, "note"] = [join_notes(note, about) for note in frame.loc[whole, "note"]]
     return frame

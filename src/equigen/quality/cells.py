@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,11 @@ from equigen.statistics import split_halves
 
 Rows = NDArray[np.int64]
 LARGEST_N = 400  # what matched n is limited to unless the user gives one: FD costs n³
-BETWEEN = " & "  # joins the names of two attributes, and of their groups, in an intersection
+INTERSECTION_SEPARATOR = " & "  # joins the names of two attributes, and of their groups, in an intersection
 
 
 @dataclass(frozen=True)
-class Settings:
+class ResamplingSettings:
     """How numbers are resampled.
 
     ``matched_n``: images per side in every group; None takes the most that the smallest eligible group
@@ -46,7 +47,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Side:
+class GroupedImages:
     """One side as arrays: [N] patients, and for each attribute [N] group codes with -1 for unknown."""
 
     patients: NDArray[Any]
@@ -75,7 +76,9 @@ class Cell:
     largest_n: int = 0
 
 
-def make_cells(real: Side, generated: Side, levels: dict[str, list[str]], settings: Settings) -> list[Cell]:
+def make_cells(
+    real: GroupedImages, generated: GroupedImages, levels: dict[str, list[str]], settings: ResamplingSettings
+) -> list[Cell]:
     """The whole set first, then each group of each attribute in the order of its levels.
 
     Raises InputError where a cell is larger than the limit and each of its patients is so too.
@@ -90,12 +93,13 @@ def make_cells(real: Side, generated: Side, levels: dict[str, list[str]], settin
 
 
 def _cell(
-    name: tuple[str, str, int], both: tuple[Rows, Rows], sides: tuple[Side, Side], settings: Settings
+    name: tuple[str, str, int], both: tuple[Rows, Rows], sides: tuple[GroupedImages, GroupedImages],
+    settings: ResamplingSettings,
 ) -> Cell:
     kept, notes = [], []
     for rows, side, title in zip(both, sides, ("real", "generated"), strict=True):
         rng = numpy_generator(settings.seed, f"quality/limit/{title}/{name[0]}/{name[1]}")
-        chosen = whole_patients(side.patients[rows], settings.limit, rng, title)
+        chosen = subsample_patients(side.patients[rows], settings.limit, rng, title)
         kept.append(rows[chosen].astype(np.int64))
         if len(chosen) < len(rows):
             notes.append(f"{len(chosen)} of {len(rows)} {title} images, drawn by patient")
@@ -105,7 +109,7 @@ def _cell(
     return cell if cell.reason is not None else _with_halves(cell, patients, sides[1].patients[kept[1]], settings)
 
 
-def _too_small(patients: int, generated: int, settings: Settings) -> str | None:
+def _too_small(patients: int, generated: int, settings: ResamplingSettings) -> str | None:
     if patients < settings.min_patients:
         return f"too small: {patients} patients"
     if generated < settings.min_patients:
@@ -113,7 +117,7 @@ def _too_small(patients: int, generated: int, settings: Settings) -> str | None:
     return None
 
 
-def _with_halves(cell: Cell, patients: NDArray[Any], owners: NDArray[Any], settings: Settings) -> Cell:
+def _with_halves(cell: Cell, patients: NDArray[Any], owners: NDArray[Any], settings: ResamplingSettings) -> Cell:
     """The cell with its half splits; ``patients`` of its real and ``owners`` of its generated rows."""
     purpose = f"quality/halves/{cell.attribute}/{cell.group}"
     halves = [split_halves(patients, numpy_generator(settings.seed, purpose, index))
@@ -127,7 +131,7 @@ def _with_halves(cell: Cell, patients: NDArray[Any], owners: NDArray[Any], setti
     return Cell(**{**values, "halves": [], "reason": reason})
 
 
-def whole_patients(patients: NDArray[Any], limit: int, rng: np.random.Generator, side: str) -> Rows:
+def subsample_patients(patients: NDArray[Any], limit: int, rng: np.random.Generator, side: str) -> Rows:
     """Positions of at most ``limit`` rows, whole patients drawn at random, in their old order.
 
     Raises InputError when there are more rows than that and each patient has more than ``limit``.
@@ -146,7 +150,7 @@ def whole_patients(patients: NDArray[Any], limit: int, rng: np.random.Generator,
     return np.flatnonzero(kept[codes]).astype(np.int64)
 
 
-def matched_n(cells: list[Cell], settings: Settings) -> int | None:
+def matched_n(cells: list[Cell], settings: ResamplingSettings) -> int | None:
     """The one n of all cells (METHODS section 6.1); None when no cell is large enough.
 
     Two disjoint halves of the real images of a group must hold n patients each for its floor, so n is at most
@@ -159,7 +163,9 @@ def matched_n(cells: list[Cell], settings: Settings) -> int | None:
     return settings.matched_n or min(LARGEST_N, *eligible)
 
 
-def cross_groups(sides: list[Side], levels: dict[str, list[str]]) -> tuple[list[Side], dict[str, list[str]]]:
+def cross_groups(
+    sides: list[GroupedImages], levels: dict[str, list[str]]
+) -> tuple[list[GroupedImages], dict[str, list[str]]]:
     """Intersections of all pairs of attributes, as attributes of their own.
 
     ``sex`` and ``age`` give ``sex & age`` with the groups ``female & under 40`` and so on; a row whose group is
@@ -167,15 +173,17 @@ def cross_groups(sides: list[Side], levels: dict[str, list[str]]) -> tuple[list[
     """
     names = list(levels)
     pairs = [(a, b) for index, a in enumerate(names) for b in names[index + 1 :]]
-    crossed = {f"{a}{BETWEEN}{b}": [f"{x}{BETWEEN}{y}" for x in levels[a] for y in levels[b]] for a, b in pairs}
+    crossed = {INTERSECTION_SEPARATOR.join(pair): [INTERSECTION_SEPARATOR.join(groups)
+                                                   for groups in product(*(levels[name] for name in pair))]
+               for pair in pairs}
     result = []
     for side in sides:
         groups = {}
         for a, b in pairs:
             known = (side.groups[a] >= 0) & (side.groups[b] >= 0)
             both = side.groups[a] * len(levels[b]) + side.groups[b]
-            groups[f"{a}{BETWEEN}{b}"] = np.where(known, both, -1).astype(np.int64)
-        result.append(Side(side.patients, groups))
+            groups[INTERSECTION_SEPARATOR.join((a, b))] = np.where(known, both, -1).astype(np.int64)
+        result.append(GroupedImages(side.patients, groups))
     return result, crossed
 
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.quality.cells import Settings
+from equigen.quality.cells import ResamplingSettings
 from equigen.quality.judge.questions import Question
-from equigen.quality.rows import join
+from equigen.quality.rows import join_notes
 from equigen.seeds import numpy_generator
 from equigen.statistics import percentile_interval, wilson_interval
 
@@ -33,7 +33,7 @@ NUMBERS = [name for name in COLUMNS[5:15] if name != "reference_to"]
 
 
 @dataclass(frozen=True)
-class Reading:
+class FieldPrediction:
     """What a classifier reads in one field: ``shown`` [P, L] the most probable level, ``asked`` [P, L], -1 unknown."""
 
     question: Question
@@ -42,7 +42,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Share:
+class ReferenceShare:
     """A share of real images with its interval."""
 
     value: float
@@ -50,7 +50,7 @@ class Share:
     high: float
 
 
-def neighbours(kinds: Codes, rng: np.random.Generator) -> Codes:
+def neighbour_pairs(kinds: Codes, rng: np.random.Generator) -> Codes:
     """[P, NEIGHBOURS] other pairs of the same kind, -1 where there are not as many, or the kind is unknown (-1).
 
     The pairs of a kind stand in a circle in random order, and each has those that follow it: so each is compared
@@ -64,7 +64,7 @@ def neighbours(kinds: Codes, rng: np.random.Generator) -> Codes:
     return found
 
 
-def distances(
+def pair_distances(
     load: Callable[[int], NDArray[Any]], others: Codes, measure: Callable[[NDArray[Any], NDArray[Any]], float],
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[Array, Array]:
@@ -75,7 +75,7 @@ def distances(
 
     Args:
         load: a pair's number -> what is compared, [L, ...].
-        others: [P, K] from ``neighbours``.
+        others: [P, K] from ``neighbour_pairs``.
         measure: the distance of two of them.
         tick: called after each pair.
 
@@ -117,7 +117,7 @@ def feature_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.linalg.norm(a.astype(np.float64) - b.astype(np.float64)))
 
 
-def flips(reading: Reading, rng: np.random.Generator) -> tuple[Array, Array]:
+def flip_rates(reading: FieldPrediction, rng: np.random.Generator) -> tuple[Array, Array]:
     """How often a level's image reads otherwise than the other levels' of its pair, [P, L], and than other pairs'.
 
     Within a pair a mean over the other levels. Of other pairs, asked for the same level of this field, the image of
@@ -125,7 +125,7 @@ def flips(reading: Reading, rng: np.random.Generator) -> tuple[Array, Array]:
     attribute. NaN where the field was not asked for, or there is no such pair.
     """
     shown, known = reading.shown, reading.asked[:, 0] >= 0
-    others = neighbours(np.where(known, reading.asked[:, 0], -1), rng)
+    others = neighbour_pairs(np.where(known, reading.asked[:, 0], -1), rng)
     count = shown.shape[1]
     within = np.full(shown.shape, np.nan)
     for level in range(count):
@@ -136,7 +136,7 @@ def flips(reading: Reading, rng: np.random.Generator) -> tuple[Array, Array]:
     return within, np.stack([_row_mean(differs[:, :, level]) for level in range(count)], axis=1)
 
 
-class Measures:
+class PairMetrics:
     """Rows of the table of measures, all from the same resamples of the pairs.
 
     Args:
@@ -147,7 +147,7 @@ class Measures:
 
     """
 
-    def __init__(self, attribute: str, levels: Sequence[str], pairs: int, settings: Settings) -> None:
+    def __init__(self, attribute: str, levels: Sequence[str], pairs: int, settings: ResamplingSettings) -> None:
         self.attribute, self.levels, self.settings = attribute, list(levels), settings
         rng = numpy_generator(settings.seed, "pairs/bootstrap")
         self._draws = rng.integers(0, max(1, pairs), (settings.replicates, pairs))
@@ -167,7 +167,7 @@ class Measures:
         for index, name in enumerate(two if len(two) > 1 else []):
             self._row(metric, "", name, within[:, index], between[:, index])
 
-    def reading(self, reading: Reading, real: Mapping[str, Share]) -> None:
+    def reading(self, reading: FieldPrediction, real: Mapping[str, ReferenceShare]) -> None:
         """How often a field reads as asked, at each level of the changed attribute and over all.
 
         ``real``: the same of real images, by level; "*" over all.
@@ -178,16 +178,17 @@ class Measures:
         for index, level in enumerate(self.levels):
             self._row("read_as_asked", reading.question.name, level, right[:, index], real=real.get(level))
 
-    def flip(self, reading: Reading) -> None:
+    def flip(self, reading: FieldPrediction) -> None:
         """How often a field that was not changed reads otherwise than in the pair's other images."""
         name = reading.question.name
-        within, between = flips(reading, numpy_generator(self.settings.seed, f"pairs/flips/{name}"))
+        within, between = flip_rates(reading, numpy_generator(self.settings.seed, f"pairs/flips/{name}"))
         self._row("flip", name, "*", _row_mean(within), _row_mean(between))
         for index, level in enumerate(self.levels if len(self.levels) > 2 else []):
             self._row("flip", name, level, within[:, index], between[:, index])
 
     def _row(
-        self, metric: str, field: str, group: str, values: Array, other: Array | None = None, real: Share | None = None
+        self, metric: str, field: str, group: str, values: Array, other: Array | None = None,
+        real: ReferenceShare | None = None,
     ) -> None:
         known = np.isfinite(values)
         row: dict[str, Any] = {"metric": metric, "field": field, "attribute": self.attribute, "group": group,
@@ -203,7 +204,7 @@ class Measures:
             row |= {"reference_to": SEEDS, "reference": base, **_interval("reference", other, chance)}
             row |= _ratio(row["estimate"], base, draws, chance)
             lost = int((known & ~np.isfinite(other)).sum())
-            row["note"] = join(row["note"], f"{lost} pairs have no other of the same request" if lost else "")
+            row["note"] = join_notes(row["note"], f"{lost} pairs have no other of the same request" if lost else "")
         if real is not None:
             row |= {"reference_to": REAL, "reference": real.value}
             row |= {"reference_low": real.low, "reference_high": real.high}

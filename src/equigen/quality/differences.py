@@ -7,9 +7,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from equigen.quality.measurement import Family
-from equigen.quality.metric_inputs import Array, Measured
-from equigen.quality.rows import FOLDS, fold_all, interval, join, usable, whole_set
+from equigen.quality.measurement import FamilyResult
+from equigen.quality.metric_inputs import Array, MetricResult
+from equigen.quality.rows import (
+    SUMMARIES,
+    cells_with_estimate,
+    interval_row,
+    join_notes,
+    overall_estimate,
+    summarise_rows,
+)
 from equigen.statistics import two_sided_p_value
 
 FIGURES = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
@@ -20,7 +27,7 @@ PAIRED = "paired bootstrap: the same real patients are drawn for both; p is two-
 Row = dict[str, Any]
 
 
-def compare(families: dict[str, list[Family]], encoder: str) -> pd.DataFrame:
+def compare(families: dict[str, list[FamilyResult]], encoder: str) -> pd.DataFrame:
     """Each set against each one before it: estimate less reference, for the whole, each group, gap and es.
 
     The two sets' replicates use the same real draws, so what their real side has in common cancels; see
@@ -37,7 +44,7 @@ def compare(families: dict[str, list[Family]], encoder: str) -> pd.DataFrame:
     return frame.astype({**dict.fromkeys(FIGURES, "float64"), "note": "str"})
 
 
-def _rows(own: Family, other: Family, *, whole: bool) -> list[Row]:
+def _rows(own: FamilyResult, other: FamilyResult, *, whole: bool) -> list[Row]:
     rows: list[Row] = []
     for item in own.measured:
         twin = next((found for found in other.measured if found.metric == item.metric), None)
@@ -50,7 +57,7 @@ def _rows(own: Family, other: Family, *, whole: bool) -> list[Row]:
     return rows
 
 
-def _cell(item: Measured, twin: Measured, place: tuple[str, str]) -> Row:
+def _cell(item: MetricResult, twin: MetricResult, place: tuple[str, str]) -> Row:
     head = {"attribute": place[0], "group": place[1]}
     first, second = item.estimates.get(place), twin.estimates.get(place)
     if first is None or second is None:
@@ -58,14 +65,16 @@ def _cell(item: Measured, twin: Measured, place: tuple[str, str]) -> Row:
     return {**head, **_difference(first.value, second.value, first.replicates, second.replicates)}
 
 
-def _folded(item: Measured, twin: Measured, attribute: str, own: Family, other: Family) -> list[Row]:
+def _folded(
+    item: MetricResult, twin: MetricResult, attribute: str, own: FamilyResult, other: FamilyResult
+) -> list[Row]:
     """Gap and es, over the groups in which both sets have a number."""
-    places = [[cell.group for cell in usable(found, family.cells, attribute)]
+    places = [[cell.group for cell in cells_with_estimate(found, family.cells, attribute)]
               for found, family in ((item, own), (twin, other))]
     groups = [group for group in places[0] if group in places[1]]
-    both = [whole_set(found, attribute) for found in (item, twin)]
+    both = [overall_estimate(found, attribute) for found in (item, twin)]
     rows = []
-    for name, fold in FOLDS.items():
+    for name, fold in SUMMARIES.items():
         head = {"attribute": attribute, "group": name}
         if len(groups) < 2 or both[0] is None or both[1] is None:
             rows.append({**head, "note": "fewer than two groups have a number in both sets"})
@@ -75,10 +84,10 @@ def _folded(item: Measured, twin: Measured, attribute: str, own: Family, other: 
             parts = [everything, *(found.estimates[attribute, group] for group in groups)]
             values = np.array([[part.value for part in parts if part is not None]])
             replicates = np.stack([part.replicates for part in parts if part is not None], axis=1)
-            folded.append((fold_all(values, item.kind, fold)[0], fold_all(replicates, item.kind, fold)))
+            folded.append((summarise_rows(values, item.kind, fold)[0], summarise_rows(replicates, item.kind, fold)))
         left_out = "" if len(groups) == len(places[0]) == len(places[1]) else f"over {', '.join(groups)}"
         row = _difference(float(folded[0][0]), float(folded[1][0]), folded[0][1], folded[1][1])
-        rows.append({**head, **row, "note": join(row["note"], left_out)})
+        rows.append({**head, **row, "note": join_notes(row["note"], left_out)})
     return rows
 
 
@@ -88,8 +97,8 @@ def _difference(value: float, reference: float, replicates: Array, others: Array
     row: Row = {"estimate": value, "reference": reference, "difference": difference}
     if not np.isfinite(difference):
         return {**row, "difference": None, "note": "one of the sets has no number here"}
-    part = interval(difference, draws)
-    row |= {"ci_low": part["ci_low"], "ci_high": part["ci_high"], "note": join(PAIRED, part["note"])}
+    part = interval_row(difference, draws)
+    row |= {"ci_low": part["ci_low"], "ci_high": part["ci_high"], "note": join_notes(PAIRED, part["note"])}
     defined = draws[np.isfinite(draws)]
     if part["ci_low"] is not None:
         row["p_value"] = two_sided_p_value(defined)

@@ -12,13 +12,25 @@ from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell, Rows, cover
 from equigen.quality.floors import exceedance_p_value
-from equigen.quality.metric_inputs import Array, Estimate, Key, Measured, Plan, Value
+from equigen.quality.metric_inputs import Array, Estimate, Key, MeasurementPlan, MetricResult, Value
 from equigen.quality.metrics.distances import Influence
 from equigen.quality.resamples import Pool
 
 __all__ = [
-    "Array", "Estimate", "Floor", "Key", "Measured", "Null", "Plan", "Plug", "Value", "averaged", "first_order",
-    "measure_mean", "measure_plugs", "measure_weighted",
+    "Array",
+    "Estimate",
+    "Floor",
+    "Key",
+    "MeasurementPlan",
+    "MetricResult",
+    "Null",
+    "Plug",
+    "Value",
+    "averaged",
+    "first_order",
+    "measure_mean",
+    "measure_plugs",
+    "measure_weighted",
 ]
 Plug = Callable[[Rows, Rows], list[Influence]]
 Floor = Callable[[Cell], float | Array]  # an array holds one value for each half split
@@ -27,8 +39,9 @@ STACKED = 2**25  # multiplicities of one side in memory at a time, 256 MiB
 
 
 def measure_weighted(
-    metric: str, kind: str, value: Value, floor: Floor | None, plan: Plan, note: str = "", null: Null | None = None
-) -> Measured:
+    metric: str, kind: str, value: Value, floor: Floor | None, plan: MeasurementPlan, note: str = "",
+    null: Null | None = None,
+) -> MetricResult:
     """Measure a metric that takes multiplicities, exactly so in each replicate and permutation.
 
     Args:
@@ -51,7 +64,7 @@ def measure_weighted(
         plan.bar.advance()
     pools = plan.draws.null.items()
     chance = {name: null(pool) if null is not None else pool_values(value, pool) for name, pool in pools}
-    return Measured(metric, kind, estimates, chance, note)
+    return MetricResult(metric, kind, estimates, chance, note)
 
 
 def pool_values(value: Value, pool: Pool) -> Array:
@@ -69,9 +82,9 @@ def pool_values(value: Value, pool: Pool) -> Array:
 
 
 def measure_plugs(
-    metrics: list[tuple[str, str]], plug: Plug, floor: Callable[[Cell], Any] | None, plan: Plan,
+    metrics: list[tuple[str, str]], plug: Plug, floor: Callable[[Cell], Any] | None, plan: MeasurementPlan,
     notes: list[str],
-) -> list[Measured]:
+) -> list[MetricResult]:
     """Measure metrics that have influence functions at matched n, over subsamples, in every eligible cell.
 
     ``plug`` gives one ``Influence`` for each of ``metrics`` (name and kind), and ``floor`` one value, or an array
@@ -101,10 +114,10 @@ def measure_plugs(
         plan.bar.advance()
     null = [_with_error(chance, own, plan) for chance, own in zip(null, estimates, strict=True)]
     zipped = zip(metrics, estimates, null, notes, strict=True)
-    return [Measured(*name, own, chance, note) for name, own, chance, note in zipped]
+    return [MetricResult(*name, own, chance, note) for name, own, chance, note in zipped]
 
 
-def _with_error(null: dict[str, Array], estimates: dict[Key, Estimate], plan: Plan) -> dict[str, Array]:
+def _with_error(null: dict[str, Array], estimates: dict[Key, Estimate], plan: MeasurementPlan) -> dict[str, Array]:
     """Null values with the subsampling error that the groups' estimates have too."""
     result = {}
     for attribute, values in null.items():
@@ -115,7 +128,7 @@ def _with_error(null: dict[str, Array], estimates: dict[Key, Estimate], plan: Pl
     return result
 
 
-def _first_order_null(parts: list[Averaged], plug: Plug, whole: Cell, plan: Plan) -> list[dict[str, Array]]:
+def _first_order_null(parts: list[Averaged], plug: Plug, whole: Cell, plan: MeasurementPlan) -> list[dict[str, Array]]:
     """For each metric, the group means of the influences under permutation, about the value of the whole set.
 
     Influences are those of the whole set, or of the pool where it holds rows that a limited whole set does not,
@@ -147,7 +160,7 @@ def pool_cell(attribute: str, pool: Pool) -> Cell:
     return Cell(attribute, "*", -1, np.sort(pool.real), np.sort(pool.generated), 0, [], None)
 
 
-def images_each(cell: Cell, plan: Plan) -> tuple[Array, Array]:
+def images_each(cell: Cell, plan: MeasurementPlan) -> tuple[Array, Array]:
     """How many of the cell's rows are of the same patient as each row, on both sides.
 
     Divided by it, multiplicities count patients, of each of whom a subsample holds one image.
@@ -156,7 +169,7 @@ def images_each(cell: Cell, plan: Plan) -> tuple[Array, Array]:
     return first, second
 
 
-def overlap_of(cell: Cell, plan: Plan) -> float:
+def overlap_of(cell: Cell, plan: MeasurementPlan) -> float:
     """Of the other images of a subsample that holds a given one, the share that another such one holds too.
 
     It is the share of patients in common times the chance that the same image of a patient is drawn. Two images of
@@ -169,7 +182,7 @@ def overlap_of(cell: Cell, plan: Plan) -> float:
     return float(np.mean(shares))
 
 
-def shared_patients(cell: Cell, plan: Plan) -> float:
+def shared_patients(cell: Cell, plan: MeasurementPlan) -> float:
     """The same for two of the subsamples that are averaged, which are one and the same once in ``repeats`` times."""
     overlap = overlap_of(cell, plan)
     return overlap + (1 - overlap) / plan.settings.repeats
@@ -207,7 +220,7 @@ class Averaged:
         return Influence(self.value, self.sides[0].scaled(overlap), self.sides[1].scaled(overlap))
 
 
-def averaged(plug: Plug, cell: Cell, plan: Plan, purpose: str) -> list[Averaged]:
+def averaged(plug: Plug, cell: Cell, plan: MeasurementPlan, purpose: str) -> list[Averaged]:
     """Means of metrics over subsamples of n rows of both sides, with the mean influence of every patient.
 
     So many subsamples are drawn that every patient of both sides is used ``repeats`` times or more.
@@ -264,7 +277,7 @@ def _within(codes: Rows, values: Array, size: int) -> tuple[Array, float | None,
     return mean, float(np.sum((values - mean[codes]) ** 2)) / spare if spare else None, count
 
 
-def subsamples(patients: tuple[Rows, Rows], plan: Plan, rng: np.random.Generator) -> list[tuple[Rows, Rows]]:
+def subsamples(patients: tuple[Rows, Rows], plan: MeasurementPlan, rng: np.random.Generator) -> list[tuple[Rows, Rows]]:
     """Pairs of n positions of both sides; every patient of both is used ``repeats`` times or more."""
     least = plan.settings.repeats * max(-(-(int(codes.max()) + 1) // plan.n) for codes in patients)
     both = [cover(codes, plan.n, least, rng)[:least] for codes in patients]
@@ -290,8 +303,8 @@ def weighted_mean(scores: Array, weights: Array) -> Array:
 
 
 def measure_mean(
-    metric: str, kind: str, generated: Array, real: Array | None, plan: Plan, note: str = ""
-) -> Measured:
+    metric: str, kind: str, generated: Array, real: Array | None, plan: MeasurementPlan, note: str = ""
+) -> MetricResult:
     """Mean of a score over the generated images of each cell; its floor is the mean over the real ones.
 
     ``generated`` [M] and ``real`` [N] (None: no floor) hold the score of each image of a side; an image whose

@@ -14,7 +14,7 @@ from equigen.cohort import check_unseen
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder, load_autoencoder
 from equigen.progress import console, progress_bar
-from equigen.quality.cells import Settings
+from equigen.quality.cells import ResamplingSettings
 from equigen.quality.closest_pairs import copies_table
 from equigen.quality.copy_power import (
     AUTOENCODER,
@@ -28,22 +28,22 @@ from equigen.quality.copy_power import (
 from equigen.quality.differences import compare
 from equigen.quality.encoders import Encoder, identity, load_encoder
 from equigen.quality.encoders.thumbnail import ThumbnailEncoder
-from equigen.quality.features import default_size, extract, file_remarks, same_files_remark
+from equigen.quality.features import default_size, extract_features, file_remarks, same_files_remark
 from equigen.quality.features import pixels as read_pixels
-from equigen.quality.image_sets import ImageSet, Source, attribute_levels, codes, image_set
+from equigen.quality.image_sets import ImageSet, Source, attribute_levels, group_codes, load_image_set
 from equigen.quality.judge.judge import fit_judges
 from equigen.quality.measurement import (
     SEMANTIC,
-    EncodedSide,
-    Family,
-    Inputs,
+    EncodedImages,
+    EvaluationInputs,
+    FamilyResult,
+    count_passes,
     measure_families,
-    passes,
-    wanted_metrics,
+    select_metrics,
 )
 from equigen.quality.row_order import in_content_order, request_of
-from equigen.quality.rows import assemble, join
-from equigen.quality.strata import Only, within
+from equigen.quality.rows import assemble, join_notes
+from equigen.quality.strata import LabelFilter, filter_by_labels
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def evaluate(
     size: int | None = None,
     min_patients: int = 30,
     limit: int = 4000,
-    only: Only | None = None,
+    only: LabelFilter | None = None,
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def evaluate_sets(
     size: int | None = None,
     min_patients: int = 30,
     limit: int = 4000,
-    only: Only | None = None,
+    only: LabelFilter | None = None,
     autoencoder: Autoencoder | None = None,
     cache_dir: str | Path | None = None,
     show: bool = True,
@@ -140,7 +140,7 @@ def evaluate_sets(
         size: side in pixels to which all are brought; None takes that of the first generated image.
         min_patients: cells with fewer real patients, or fewer generated images, get no number.
         limit: images per side and cell; beyond it whole patients are drawn at random, and the note says so.
-        only: label to levels: images of other diagnoses are left out on both sides (``strata.within``). The judge is
+        only: label to levels: images of other diagnoses are left out on both sides (``filter_by_labels``). The judge is
             not asked for a label of which one level is left, unless ``labels`` names it.
         autoencoder: through which planted copies go, to measure whether the copy check finds them; None takes the
             shipped one.
@@ -158,14 +158,14 @@ def evaluate_sets(
             metric or one that lacks its input, a setting is senseless, features are not finite.
 
     """
-    settings = Settings(matched_n, repeats, replicates, seed, min_patients, limit)
+    settings = ResamplingSettings(matched_n, repeats, replicates, seed, min_patients, limit)
     settings.check()
     sources = _sources(real, generated, train)
     levels = _levels(sources["real"], [sources[name] for name in generated], groups)
-    sources |= within({name: sources[name] for name in ("real", *generated)}, only or {})
+    sources |= filter_by_labels({name: sources[name] for name in ("real", *generated)}, only or {})
     made = [sources[name] for name in generated]
     named = _labels(sources["real"], made, labels, only or {})
-    wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named))
+    wanted = select_metrics(metrics, train=train is not None, labels=bool(named))
     network = load_encoder(encoder)
     pixels = size or default_size(made[0])
     files = {name: file_remarks(sources["real"], sources[name], pixels) for name in generated}
@@ -180,18 +180,21 @@ def evaluate_sets(
         for name, images in sources.items()
     }
     if encoded["real"].features.probabilities is None:
-        wanted = wanted_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
+        wanted = select_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
     planted = None if small is None else _planted(sources["real"], encoded["real"], pixels, autoencoder, seed)
-    inputs = Inputs(encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
-                    _streams({name: encoded[name].frame for name in generated}), planted)
+    inputs = EvaluationInputs(
+        encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
+        _streams({name: encoded[name].frame for name in generated}), planted,
+    )
     columns = [*(f"label.{name}" for name in named), *(f"attr.{name}" for name in levels)]
     result = measure_sets(inputs, levels, settings, encoder=identity(network), columns=columns, kinds=kinds,
                           intersections=intersections, show=show)
     about = f"images at {pixels} px; {network.preprocessing}"
     whole = result.quality["group"] == "*"
-    remarks = {name: join(sources["real"].remark, sources[name].remark, *files[name], about) for name in generated}
+    remarks = {name: join_notes(sources["real"].remark, sources[name].remark, *files[name], about)
+               for name in generated}
     result.quality.loc[whole, "note"] = [
-        join(note, remarks[run])
+        join_notes(note, remarks[run])
         for note, run in zip(result.quality.loc[whole, "note"], result.quality.loc[whole, "run"], strict=True)
     ]
     return result
@@ -200,20 +203,20 @@ def evaluate_sets(
 def _encoded(
     images: ImageSet, networks: tuple[Encoder, Encoder | None], size: int, levels: dict[str, list[str]], name: str,
     cache_dir: str | Path | None, show: bool,
-) -> EncodedSide:
+) -> EncodedImages:
     """One side with its features, patients and group codes."""
     network, small = networks
-    features = extract(images, network, size, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
-    thumbnails = None if small is None else extract(
+    features = extract_features(images, network, size, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
+    thumbnails = None if small is None else extract_features(
         images, small, size, cache_dir=cache_dir, title=f"Thumbnails of {name} images", show=show,
     ).values.astype(np.float16)
-    own = {attribute: codes(images.frame, attribute, levels[attribute])
+    own = {attribute: group_codes(images.frame, attribute, levels[attribute])
            for attribute in levels if attribute in images.attributes}
-    return in_content_order(EncodedSide(images.patients(name), own, features, images.frame, thumbnails), name)
+    return in_content_order(EncodedImages(images.patients(name), own, features, images.frame, thumbnails), name)
 
 
 def _planted(
-    images: ImageSet, real: EncodedSide, size: int, autoencoder: Autoencoder | None, seed: int
+    images: ImageSet, real: EncodedImages, size: int, autoencoder: Autoencoder | None, seed: int
 ) -> Planted:
     """Held-out images to be planted, after each change; a size that the autoencoder cannot take is noted."""
     coder, notes = autoencoder or load_autoencoder(), {}
@@ -228,7 +231,7 @@ def _planted(
 
 
 def measure_sets(
-    inputs: Inputs, levels: dict[str, list[str]], settings: Settings, *, encoder: str,
+    inputs: EvaluationInputs, levels: dict[str, list[str]], settings: ResamplingSettings, *, encoder: str,
     columns: Sequence[str] = (), kinds: Mapping[str, str] | None = None, intersections: bool = True, show: bool = True,
 ) -> Evaluation:
     """The tables from features alone: the numerical part of ``evaluate_sets``.
@@ -254,11 +257,11 @@ def measure_sets(
         order = {f"attr.{name}": groups for name, groups in levels.items()}
         judges = fit_judges(inputs.real.annotated(), train, columns=columns, kinds=kinds, levels=order,
                             min_patients=settings.min_patients, seed=settings.seed)
-        inputs = Inputs(inputs.real, inputs.sets, inputs.wanted, inputs.train, judges, inputs.streams, inputs.planted)
+        inputs = replace(inputs, judges=judges)
     crossed = intersections and len(levels) > 1
     cells = 1 + sum(len(groups) for groups in levels.values())
     pairs = 1 + sum(len(a) * len(b) for i, a in enumerate(levels.values()) for b in list(levels.values())[i + 1 :])
-    total = len(inputs.sets) * passes(inputs.wanted) * (cells + pairs * crossed)
+    total = len(inputs.sets) * count_passes(inputs.wanted) * (cells + pairs * crossed)
     with progress_bar("Measuring quality", total, show=show) as bar:
         families = measure_families(inputs, levels, settings, bar, intersections=crossed)
     tables = [assemble(family.measured, family.cells, name, encoder, family.n, whole=index == 0)
@@ -269,7 +272,7 @@ def measure_sets(
 
 
 def _power(
-    inputs: Inputs, families: dict[str, list[Family]], levels: dict[str, list[str]], seed: int
+    inputs: EvaluationInputs, families: dict[str, list[FamilyResult]], levels: dict[str, list[str]], seed: int
 ) -> pd.DataFrame:
     """The power of the copy check, which is the same for all sets; empty where none was searched for copies."""
     found = next((own[0].closest for own in families.values() if own[0].closest is not None), None)
@@ -281,7 +284,7 @@ def _power(
                          (real.patients, train.patients), groups, seed=seed)
 
 
-def _copies(inputs: Inputs, families: dict[str, list[Family]], attributes: list[str]) -> pd.DataFrame:
+def _copies(inputs: EvaluationInputs, families: dict[str, list[FamilyResult]], attributes: list[str]) -> pd.DataFrame:
     tables = []
     for name, own in families.items():
         closest = own[0].closest
@@ -297,9 +300,10 @@ def _sources(real: Source, generated: Mapping[str, Source], train: Source | None
         title = "A generated set cannot be called real or train." if reserved else "There is nothing to evaluate."
         raise InputError(title, [problem])
     check_unseen_sets(real, generated)
-    sides = {"real": image_set(real, "real"), **{name: image_set(source, name if len(generated) > 1 else "generated")
-                                                 for name, source in generated.items()}}
-    return sides if train is None else {**sides, "train": image_set(train, "train")}
+    sides = {"real": load_image_set(real, "real")}
+    sides |= {name: load_image_set(source, name if len(generated) > 1 else "generated")
+              for name, source in generated.items()}
+    return sides if train is None else {**sides, "train": load_image_set(train, "train")}
 
 
 def _same_files(sources: Mapping[str, ImageSet], name: str) -> list[str]:
@@ -330,7 +334,7 @@ def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> d
     return levels
 
 
-def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None, only: Only) -> list[str]:
+def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None, only: LabelFilter) -> list[str]:
     """Labels that a judge looks for, of those that all sides have; none of which one level is left, unless named."""
     sides = [real, *made]
     shared = [name for name in real.labels if all(name in side.labels for side in sides)]

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Rows
-from equigen.quality.metric_inputs import Array, Plan
+from equigen.quality.metric_inputs import Array, MeasurementPlan
 from equigen.statistics import p_value
 
 LEVEL = 0.05
 CLUSTERS = 1.5  # times as many images per patient in one group as in another: more than chance makes of equal groups
 
 
-def unlike_groups(real: NDArray[Any], generated: NDArray[Any], plan: Plan) -> dict[str, str]:
+def group_heterogeneity(real: NDArray[Any], generated: NDArray[Any], plan: MeasurementPlan) -> dict[str, str]:
     """For each attribute in what its eligible groups differ, "spread", "images per patient" or both; left out for none.
 
     Spread is the mean squared distance to the group's mean, on either side; whether it differs is a permutation test by

@@ -1,8 +1,7 @@
 """From images to features, in one pass, kept on disk by image hash and encoder.
 
-``extract`` streams: at most ``BLOCK`` images are in memory beside the features themselves. ``file_remarks(real,
-generated, size)`` gives, for the notes of a quality table, what the files say about a comparison: JPEG compression
-(of one side, ``jpeg_share``), and sides whose images come in other sizes.
+``extract_features`` holds at most ``BLOCK`` images in memory beside the features themselves. ``file_remarks`` gives
+the notes of a quality table about the files: JPEG compression, and native sizes that differ between the two sets.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def pixels(images: ImageSet, rows: Rows, size: int) -> NDArray[np.uint8]:
     return np.stack([square(image, size) for image in chosen])
 
 
-def extract(
+def extract_features(
     images: ImageSet, encoder: Encoder, size: int, *, cache_dir: str | Path | None = None,
     title: str = "Encoding images", show: bool = True,
 ) -> Features:

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import random_table
 
-from equigen.quality.cells import Settings
-from equigen.quality.rows import interval
+from equigen.quality.cells import ResamplingSettings
+from equigen.quality.rows import interval_row
 from equigen.seeds import numpy_generator
 from equigen.statistics import patient_bootstrap, patient_codes, permute_groups, wilson_interval
 
@@ -65,7 +65,7 @@ class GroupMeans:
         return GroupMeans(cells, {group: 1 - self.null[group] - real.null[group] for group in shared})
 
 
-def share_interval(cell: CellMean) -> tuple[float, float, str]:
+def patient_share_interval(cell: CellMean) -> tuple[float, float, str]:
     """95 % interval of a share over patients, and a word about it.
 
     By the bootstrap; where all or none count, and it has no width, Wilson's with as many cases as there are patients.
@@ -73,13 +73,15 @@ def share_interval(cell: CellMean) -> tuple[float, float, str]:
     if cell.value in {0.0, 1.0}:
         low, high = wilson_interval(cell.patients if cell.value else 0, cell.patients)
         return low, high, "without exception, so the interval is Wilson's over patients"
-    found = interval(cell.value, np.zeros(0) if cell.draws is None else cell.draws)
+    found = interval_row(cell.value, np.zeros(0) if cell.draws is None else cell.draws)
     nan = float("nan")
     ends = [nan if found[name] is None else float(found[name]) for name in ("ci_low", "ci_high")]
     return ends[0], ends[1], str(found["note"])
 
 
-def independent(values: Array, codes: Codes, levels: list[str], settings: Settings, purpose: str) -> GroupMeans:
+def independent_group_means(
+    values: Array, codes: Codes, levels: list[str], settings: ResamplingSettings, purpose: str
+) -> GroupMeans:
     """Means of [N] values (NaN does not count) of images that are each their own patient.
 
     The values are few different ones, so that resampling images is drawing counts of each value (multinomial), and
@@ -113,8 +115,8 @@ def independent(values: Array, codes: Codes, levels: list[str], settings: Settin
     return GroupMeans(cells, {level: means[:, index] for index, level in enumerate(counts)})
 
 
-def clustered(
-    values: Array, codes: Codes, levels: list[str], patients: NDArray[Any], settings: Settings, purpose: str
+def clustered_group_means(
+    values: Array, codes: Codes, levels: list[str], patients: NDArray[Any], settings: ResamplingSettings, purpose: str
 ) -> GroupMeans:
     """The same where a patient may have several images: whole patients are resampled and change groups.
 

@@ -70,7 +70,7 @@ class ImageSet:
 Source: TypeAlias = ImageSet | Cohort | pd.DataFrame | str | PathLike[str]
 
 
-def image_set(source: Source, side: str) -> ImageSet:
+def load_image_set(source: Source, side: str) -> ImageSet:
     """Bring a source to one form and check it before anything expensive.
 
     Args:
@@ -179,7 +179,7 @@ def _known(source: ImageSet, name: str) -> set[str]:
     return {str(value) for value in source.frame[f"attr.{name}"].dropna().unique()}
 
 
-def codes(frame: pd.DataFrame, name: str, levels: list[str]) -> NDArray[np.int64]:
+def group_codes(frame: pd.DataFrame, name: str, levels: list[str]) -> NDArray[np.int64]:
     """[N] index of each row's group in ``levels``; -1 where it is unknown."""
     index = {level: code for code, level in enumerate(levels)}
     values = frame[f"attr.{name}"]

@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.progress import Bar
-from equigen.quality.cells import Cell, Settings, Side, cross_groups, make_cells, matched_n
+from equigen.quality.cells import Cell, GroupedImages, ResamplingSettings, cross_groups, make_cells, matched_n
 from equigen.quality.copy_power import Planted
-from equigen.quality.exchangeability import unlike_groups
+from equigen.quality.exchangeability import group_heterogeneity
 from equigen.quality.features import Features
 from equigen.quality.judge.judge import Annotated, Judged, Judges
 from equigen.quality.judge.phantom_oracle import measure_semantic
 from equigen.quality.judge.reconstruction_check import RECONSTRUCTION, with_reconstruction_notes
-from equigen.quality.metric_inputs import Measured, Memory, Plan
+from equigen.quality.metric_inputs import MeasurementPlan, MetricResult, ResultCache
 from equigen.quality.metrics.frechet import PARTS, measure_frechet
 from equigen.quality.metrics.kernel import kernel_data, measure_kernel
 from equigen.quality.metrics.manifold import measure_manifold
 from equigen.quality.metrics.memorisation import NearestTraining, TrainingSearch, measure_memorisation, search_training
 from equigen.quality.metrics.scores import measure_inception
 from equigen.quality.resamples import make_draws
-from equigen.quality.rows import join
+from equigen.quality.rows import join_notes
 
 FIDELITY = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "coverage"]
 MEMORISATION = ["mifid", "nn_ratio", "authenticity", "near_copies"]
@@ -40,7 +40,7 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class EncodedSide(Side):
+class EncodedImages(GroupedImages):
     """One side with its features, and the table of its images; ``thumbnails`` [N, D] where copies are looked for."""
 
     features: Features
@@ -53,30 +53,30 @@ class EncodedSide(Side):
 
 
 @dataclass(frozen=True)
-class Family:
+class FamilyResult:
     """One generated set measured in the cells of one family: the attributes, or their intersections.
 
     ``n`` is the matched n, None where no cell is large enough. ``closest`` is there where training images are.
     """
 
     cells: list[Cell]
-    measured: list[Measured]
+    measured: list[MetricResult]
     n: int | None
     closest: NearestTraining | None = None
 
 
 @dataclass(frozen=True)
-class Inputs:
+class EvaluationInputs:
     """What is measured: the real side, the generated sets by name, and what some metrics need beside them.
 
     ``streams``: name of the random stream of each set's bootstrap; sets that answer the same requests share it.
     ``planted``: held-out images with which the power of the copy check is measured.
     """
 
-    real: EncodedSide
-    sets: dict[str, EncodedSide]
+    real: EncodedImages
+    sets: dict[str, EncodedImages]
     wanted: list[str]
-    train: EncodedSide | None = None
+    train: EncodedImages | None = None
     judges: Judges | None = None
     streams: dict[str, str] | None = None
     planted: Planted | None = None
@@ -86,8 +86,8 @@ class Inputs:
 class Shared:
     """What both families of cells and all sets have in common, each computed when it is first asked for."""
 
-    inputs: Inputs
-    memory: Memory = field(default_factory=Memory)
+    inputs: EvaluationInputs
+    memory: ResultCache = field(default_factory=ResultCache)
     searches: dict[str, TrainingSearch] = field(default_factory=dict)
     judgements: dict[str, Judged] = field(default_factory=dict)
 
@@ -123,7 +123,7 @@ class Shared:
         return self.judgements[name]
 
 
-def wanted_metrics(metrics: Sequence[str] | None, *, train: bool, labels: bool, classes: bool = True) -> list[str]:
+def select_metrics(metrics: Sequence[str] | None, *, train: bool, labels: bool, classes: bool = True) -> list[str]:
     """The metrics to measure; None takes all that the inputs allow.
 
     Raises:
@@ -147,7 +147,7 @@ def wanted_metrics(metrics: Sequence[str] | None, *, train: bool, labels: bool, 
     return [name for name in KNOWN if name in metrics]
 
 
-def passes(wanted: list[str]) -> int:
+def count_passes(wanted: list[str]) -> int:
     """How often the cells are gone through: the length of the progress bar in cells."""
     own = set(wanted)
     shared = [{"fd", "fd_inf"}, {"kd"}, {"is"}, {"precision", "recall", "density", "coverage"}]
@@ -155,7 +155,7 @@ def passes(wanted: list[str]) -> int:
     return sum(bool(own & names) for names in shared) + sum(len(names) for names in groups if own & names)
 
 
-def check_features(side: EncodedSide, name: str) -> None:
+def check_features(side: EncodedImages, name: str) -> None:
     """Raise InputError where features are not finite, in blocks, so that no copy of them is made."""
     values = side.features.values
     if values.ndim != 2 or values.shape[1] == 0 or len(values) != len(side.patients):
@@ -169,8 +169,9 @@ def check_features(side: EncodedSide, name: str) -> None:
 
 
 def measure_families(
-    inputs: Inputs, levels: dict[str, list[str]], settings: Settings, bar: Bar, *, intersections: bool
-) -> dict[str, list[Family]]:
+    inputs: EvaluationInputs, levels: dict[str, list[str]], settings: ResamplingSettings, bar: Bar, *,
+    intersections: bool,
+) -> dict[str, list[FamilyResult]]:
     """Measure each set in the cells of its attributes, and in those of their intersections as a second family.
 
     Within a family all sets are measured at one matched n.
@@ -194,9 +195,9 @@ def measure_families(
 
 
 def _family(
-    shared: Shared, real: EncodedSide, sets: Mapping[str, EncodedSide], levels: dict[str, list[str]],
-    settings: Settings, bar: Bar,
-) -> dict[str, Family]:
+    shared: Shared, real: EncodedImages, sets: Mapping[str, EncodedImages], levels: dict[str, list[str]],
+    settings: ResamplingSettings, bar: Bar,
+) -> dict[str, FamilyResult]:
     inputs = shared.inputs
     cells = {name: make_cells(real, made, levels, settings) for name, made in sets.items()}
     possible = [matched_n(own, settings) for own in cells.values()]
@@ -204,34 +205,34 @@ def _family(
     result = {}
     for name, made in sets.items():
         if n is None or all(cell.reason is not None for cell in cells[name]):
-            result[name] = Family(cells[name], [_nothing(metric) for metric in inputs.wanted], n)
-            bar.advance(passes(inputs.wanted) * len(cells[name]))
+            result[name] = FamilyResult(cells[name], [_nothing(metric) for metric in inputs.wanted], n)
+            bar.advance(count_passes(inputs.wanted) * len(cells[name]))
             continue
         stream = (inputs.streams or {}).get(name, "generated")
         draws = make_draws(real, made, cells[name], settings, stream)
-        plan = Plan(cells[name], draws, n, settings, bar, shared.memory)
+        plan = MeasurementPlan(cells[name], draws, n, settings, bar, shared.memory)
         measured, closest = measure_set(real, made, plan, inputs.wanted, inputs.train, shared.judged(name),
                                         shared.search(name, bar))
-        result[name] = Family(cells[name], measured, n, closest)
+        result[name] = FamilyResult(cells[name], measured, n, closest)
     return result
 
 
 def _thumbnails(
-    real: EncodedSide, made: EncodedSide, train: EncodedSide
+    real: EncodedImages, made: EncodedImages, train: EncodedImages
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]] | None:
     if real.thumbnails is None or made.thumbnails is None or train.thumbnails is None:
         return None
     return real.thumbnails, made.thumbnails, train.thumbnails
 
 
-def _nothing(metric: str) -> Measured:
-    return Measured(metric, KINDS.get(metric, "share"), {})
+def _nothing(metric: str) -> MetricResult:
+    return MetricResult(metric, KINDS.get(metric, "share"), {})
 
 
 def measure_set(
-    real: EncodedSide, made: EncodedSide, plan: Plan, wanted: list[str], train: EncodedSide | None = None,
-    judged: Judged | None = None, search: TrainingSearch | None = None,
-) -> tuple[list[Measured], NearestTraining | None]:
+    real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, wanted: list[str],
+    train: EncodedImages | None = None, judged: Judged | None = None, search: TrainingSearch | None = None,
+) -> tuple[list[MetricResult], NearestTraining | None]:
     """All wanted metrics of one generated set in all cells of a plan, in the order of ``wanted``.
 
     ``search`` is what was found for these images already (``search_training``); None searches now.
@@ -241,10 +242,11 @@ def measure_set(
     codes = patients[: len(real.patients)], patients[len(real.patients) :]
     found = _frechets(values, plan, [name for name in wanted if name in {"fd", "fd_inf"}])
     if "kd" in wanted:
-        found.append(replace(measure_kernel(kernel_data(*values, *codes), plan), unlike=unlike_groups(*values, plan)))
+        kernel = measure_kernel(kernel_data(*values, *codes), plan)
+        found.append(replace(kernel, unlike=group_heterogeneity(*values, plan)))
     classes = real.features.probabilities, made.features.probabilities
     if "is" in wanted and classes[0] is not None and classes[1] is not None:
-        alike = unlike_groups(classes[0], classes[1], plan)
+        alike = group_heterogeneity(classes[0], classes[1], plan)
         found.append(replace(measure_inception(classes[0], classes[1], plan), unlike=alike))
     if {"precision", "recall", "density", "coverage"} & set(wanted):
         found += measure_manifold(*values, plan, patients=codes)
@@ -260,18 +262,18 @@ def measure_set(
                   key=lambda item: order.index(item.metric) if item.metric in order else len(order)), closest
 
 
-def _frechets(values: tuple[Any, Any], plan: Plan, names: list[str]) -> list[Measured]:
+def _frechets(values: tuple[Any, Any], plan: MeasurementPlan, names: list[str]) -> list[MetricResult]:
     """FD and FD-infinity; the latter gets words and no number where n has no quarter of two images."""
     d, n = values[0].shape[1], plan.n
     few = f"n {n} is below the {d} features, so FD is mostly bias: quote its excess, or KD" if n < d else ""
     bent = f"n/4 is {n // PARTS}, below the {d} features, where FD is not linear in 1/n: bias remains, quote KD"
-    notes = {"fd": join(few, BANDS),
-             "fd_inf": join("intercept of FD at n, n/2, n/3 and n/4, may be negative", bent if n < PARTS * d else "",
-                            BANDS)}
+    notes = {"fd": join_notes(few, BANDS),
+             "fd_inf": join_notes("intercept of FD at n, n/2, n/3 and n/4, may be negative",
+                                  bent if n < PARTS * d else "", BANDS)}
     small = n < 2 * PARTS
     possible = [name for name in names if name == "fd" or not small]
     measured = measure_frechet(*values, plan, possible, notes) if possible else []
     if possible != names:
         note = f"n {n} is too small to extrapolate from n/4: at least {2 * PARTS}"
-        measured.append(Measured("fd_inf", "lower", {}, {}, note))
+        measured.append(MetricResult("fd_inf", "lower", {}, {}, note))
     return measured

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.progress import Bar
-from equigen.quality.cells import Cell, Rows, Settings, cover
+from equigen.quality.cells import Cell, ResamplingSettings, Rows, cover
 from equigen.quality.resamples import Draws
 from equigen.seeds import numpy_generator
 
@@ -40,7 +40,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Measured:
+class MetricResult:
     """One metric in all eligible cells.
 
     ``null`` gives for each attribute [R, G] what its eligible groups, in the order of the cells, would show
@@ -58,7 +58,7 @@ class Measured:
 
 
 @dataclass(frozen=True)
-class Memory:
+class ResultCache:
     """What has been computed already, for sets measured on the same real, training and judged images.
 
     Only for what does not depend on a generated set, and only while those images are the same.
@@ -81,7 +81,7 @@ class Memory:
 
 
 @dataclass(frozen=True)
-class Plan:
+class MeasurementPlan:
     """What all metrics share: the cells, the resampling draws, the one n, the settings, the progress bar.
 
     ``memory`` is shared by the plans of sets that are measured on the same real images; None remembers nothing.
@@ -90,9 +90,9 @@ class Plan:
     cells: list[Cell]
     draws: Draws
     n: int
-    settings: Settings
+    settings: ResamplingSettings
     bar: Bar
-    memory: Memory | None = None
+    memory: ResultCache | None = None
 
     def rng(self, purpose: str, cell: Cell) -> np.random.Generator:
         """A generator for one purpose in one cell."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from equigen.quality.cells import Cell, Rows, Settings, Side
+from equigen.quality.cells import Cell, GroupedImages, ResamplingSettings, Rows
 from equigen.seeds import numpy_generator
 from equigen.statistics import patient_codes, permute_groups
 
@@ -51,7 +51,8 @@ class Draws:
 
 
 def make_draws(
-    real: Side, generated: Side, cells: list[Cell], settings: Settings, stream: str = "generated"
+    real: GroupedImages, generated: GroupedImages, cells: list[Cell], settings: ResamplingSettings,
+    stream: str = "generated",
 ) -> Draws:
     """Draw bootstrap multiplicities and permutations, both with patients whole.
 
@@ -67,7 +68,7 @@ def make_draws(
     return Draws(_bootstrap(codes[0], settings, "real"), _bootstrap(codes[1], settings, stream), null)
 
 
-def _bootstrap(patients: Rows, settings: Settings, name: str) -> Multiplicities:
+def _bootstrap(patients: Rows, settings: ResamplingSettings, name: str) -> Multiplicities:
     """Cluster bootstrap (Field and Welsh, J. R. Stat. Soc. B 69, 2007): as many patients drawn as there are."""
     rng = numpy_generator(settings.seed, f"quality/bootstrap/{name}")
     size = int(patients.max()) + 1 if len(patients) else 0
@@ -77,7 +78,7 @@ def _bootstrap(patients: Rows, settings: Settings, name: str) -> Multiplicities:
     return Multiplicities(counts, patients)
 
 
-def _pool(attribute: str, cells: list[Cell], patients: tuple[Rows, Rows], settings: Settings) -> Pool:
+def _pool(attribute: str, cells: list[Cell], patients: tuple[Rows, Rows], settings: ResamplingSettings) -> Pool:
     sides = []
     for name, own in (("real", patients[0]), ("generated", patients[1])):
         parts = [cell.real if name == "real" else cell.generated for cell in cells]

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from equigen.quality.features import Features
-from equigen.quality.measurement import EncodedSide
+from equigen.quality.measurement import EncodedImages
 
 ASKED = {"patient", "seed", "prompt"}
 
 
-def in_content_order(side: EncodedSide, name: str | None = None) -> EncodedSide:
+def in_content_order(side: EncodedImages, name: str | None = None) -> EncodedImages:
     """The side with its rows ordered by what they ask for, their patient, their groups and their features.
 
     Every random draw is one of positions, so the order decides which images a seed draws. Rows that are the same in
@@ -45,7 +45,7 @@ def in_content_order(side: EncodedSide, name: str | None = None) -> EncodedSide:
         return side
     chances = None if features.probabilities is None else features.probabilities[order]
     thumbnails = None if side.thumbnails is None else side.thumbnails[order]
-    return EncodedSide(patients, {key: codes[order] for key, codes in side.groups.items()},
+    return EncodedImages(patients, {key: codes[order] for key, codes in side.groups.items()},
                        Features(features.values[order], chances), side.frame.iloc[order], thumbnails)
 
 

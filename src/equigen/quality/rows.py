@@ -10,20 +10,22 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell
-from equigen.quality.metric_inputs import Estimate, Measured
+from equigen.quality.metric_inputs import Estimate, MetricResult
 from equigen.statistics import equity_scaled, gap, holm, interval_error, p_value, percentile_interval
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
-FIGURES = ["estimate", "ci_low", "ci_high", "floor", "excess", "null_low", "null_high", "p_value"]
-ERRORS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
+NUMBER_COLUMNS = ["estimate", "ci_low", "ci_high", "floor", "excess", "null_low", "null_high", "p_value"]
+ERROR_COLUMNS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
 COLUMNS = [
-    "run", "encoder", "metric", "attribute", "group", "n_real", "n_generated", "matched_n", *FIGURES, "note", *ERRORS,
-    "p_floor",
+    "run", "encoder", "metric", "attribute", "group", "n_real", "n_generated", "matched_n", *NUMBER_COLUMNS, "note",
+    *ERROR_COLUMNS, "p_floor",
 ]
 COUNTED = {"authenticity", "near_copies", "judge_agreement"}  # shares of the generated images
-LEANS = ("a gap is never negative, and the largest less the smallest of noisy values leans upwards: its interval does "
-         "not hold 0 even where groups are equal, so that null band and p alone say whether they differ")
+GAP_BIAS_NOTE = (
+    "a gap is never negative, and the largest less the smallest of noisy values leans upwards: its interval does "
+    "not hold 0 even where groups are equal, so that null band and p alone say whether they differ"
+)
 EQUAL_EXCESS = "p is that of the gap in excess: bootstrap of equal excesses, the floor as uncertain as the estimate"
 CAREFUL = ("p is the larger of permutation and bootstrap of equal values, since the groups differ in {}, in which "
            "permutations mix them")
@@ -39,7 +41,7 @@ FORMULA = {
 
 
 def assemble(
-    measured: list[Measured], cells: list[Cell], run: str, encoder: str, n: int | None, *, whole: bool = True
+    measured: list[MetricResult], cells: list[Cell], run: str, encoder: str, n: int | None, *, whole: bool = True
 ) -> pd.DataFrame:
     """The quality table: for each metric the whole set, each group, then gap and es of each attribute.
 
@@ -63,21 +65,22 @@ def assemble(
         rows += [{**head, **row} for row in own]
     frame = pd.DataFrame(rows, columns=COLUMNS)
     counts = dict.fromkeys(("n_real", "n_generated", "matched_n"), "Int64")
-    return frame.astype({**counts, **dict.fromkeys([*FIGURES, *ERRORS, "p_floor"], "float64"), "note": "str"})
+    numbers = dict.fromkeys([*NUMBER_COLUMNS, *ERROR_COLUMNS, "p_floor"], "float64")
+    return frame.astype({**counts, **numbers, "note": "str"})
 
 
-def join(*parts: str) -> str:
+def join_notes(*parts: str) -> str:
     """The parts that are not empty, separated by a semicolon."""
     return "; ".join(part for part in parts if part)
 
 
 def equity_value(kind: str, values: Array) -> float:
-    """Equity-scaled value of [1 + G] values, the whole set first; ``kind`` as in ``Measured``."""
+    """Equity-scaled value of [1 + G] values, the whole set first; ``kind`` as in ``MetricResult``."""
     relative, higher = kind != "share", kind != "lower"
     return equity_scaled(float(values[0]), values[1:], relative=relative, higher_is_better=higher)
 
 
-FOLDS: dict[str, Callable[[str, Array], float]] = {
+SUMMARIES: dict[str, Callable[[str, Array], float]] = {
     "gap": lambda kind, values: gap(values[1:]), "es": equity_value,
 }
 
@@ -85,46 +88,46 @@ FOLDS: dict[str, Callable[[str, Array], float]] = {
 def _counts(attribute: str, group: str, cells: list[Cell]) -> Row:
     real, generated = sum(len(cell.real) for cell in cells), sum(len(cell.generated) for cell in cells)
     return {"attribute": attribute, "group": group, "n_real": real, "n_generated": generated, "note": "",
-            **dict.fromkeys([*FIGURES, *ERRORS, "p_floor"])}
+            **dict.fromkeys([*NUMBER_COLUMNS, *ERROR_COLUMNS, "p_floor"])}
 
 
 def _eligible(cells: list[Cell], attribute: str) -> list[Cell]:
     return [cell for cell in cells if cell.attribute == attribute and cell.reason is None]
 
 
-def usable(item: Measured, cells: list[Cell], attribute: str) -> list[Cell]:
+def cells_with_estimate(item: MetricResult, cells: list[Cell], attribute: str) -> list[Cell]:
     """Cells of an attribute in which the metric has a number."""
     return [cell for cell in _eligible(cells, attribute) if _defined(item, cell)]
 
 
-def whole_set(item: Measured, attribute: str) -> Estimate | None:
+def overall_estimate(item: MetricResult, attribute: str) -> Estimate | None:
     """What the groups of an attribute are held against: its own value on the whole set where the metric has one."""
     return item.estimates.get(("*", attribute), item.estimates.get(("*", "*")))
 
 
-def _defined(item: Measured, cell: Cell) -> bool:
+def _defined(item: MetricResult, cell: Cell) -> bool:
     estimate = item.estimates.get((cell.attribute, cell.group))
     return estimate is not None and bool(np.isfinite(estimate.value))
 
 
-def _cell_row(item: Measured, cell: Cell, cells: list[Cell]) -> Row:
+def _cell_row(item: MetricResult, cell: Cell, cells: list[Cell]) -> Row:
     row = _counts(cell.attribute, cell.group, [cell])
     if cell.reason is not None:
-        return {**row, "note": join(cell.reason, cell.note)}
+        return {**row, "note": join_notes(cell.reason, cell.note)}
     if not _defined(item, cell):
-        return {**row, "note": join(item.note, "undefined in this cell", cell.note)}
+        return {**row, "note": join_notes(item.note, "undefined in this cell", cell.note)}
     estimate = item.estimates[cell.attribute, cell.group]
     excess = estimate.value - estimate.floor if estimate.floor is not None and item.kind == "lower" else None
-    row |= interval(estimate.value, estimate.replicates) | {"floor": estimate.floor, "excess": excess}
+    row |= interval_row(estimate.value, estimate.replicates) | {"floor": estimate.floor, "excess": excess}
     row |= {"mc_estimate": estimate.mc_value, "mc_floor": None if estimate.floor is None else estimate.mc_floor}
     row["p_floor"] = estimate.p_floor
     if cell.attribute in item.null:
         names = [other.group for other in _eligible(cells, cell.attribute)]
         row |= _band(item.null[cell.attribute][:, names.index(cell.group)])
-    return {**row, "note": join(item.note, row["note"], _rule_of_three(item, estimate.value, cell), cell.note)}
+    return {**row, "note": join_notes(item.note, row["note"], _rule_of_three(item, estimate.value, cell), cell.note)}
 
 
-def _rule_of_three(item: Measured, value: float, cell: Cell) -> str:
+def _rule_of_three(item: MetricResult, value: float, cell: Cell) -> str:
     """What an interval of no width cannot say: a share of 0 or 1 among n may be 3 / n from it."""
     counted = item.metric.startswith("oracle_") or item.metric in COUNTED
     if not counted or value not in {0.0, 1.0}:
@@ -133,7 +136,7 @@ def _rule_of_three(item: Measured, value: float, cell: Cell) -> str:
     return f"without exception; by the rule of three up to {3 / count:.2g} may be"
 
 
-def interval(value: float, replicates: Array) -> Row:
+def interval_row(value: float, replicates: Array) -> Row:
     """Estimate and interval; replicates in which a group was empty are counted in the note."""
     defined = replicates[np.isfinite(replicates)]
     lost = len(replicates) - len(defined)
@@ -152,36 +155,36 @@ def _band(null: Array) -> Row:
     return {"null_low": low, "null_high": high}
 
 
-def _summary_rows(item: Measured, attribute: str, cells: list[Cell]) -> list[Row]:
-    large, whole = usable(item, cells, attribute), whole_set(item, attribute)
+def _summary_rows(item: MetricResult, attribute: str, cells: list[Cell]) -> list[Row]:
+    large, whole = cells_with_estimate(item, cells, attribute), overall_estimate(item, attribute)
     left_out = [f"without {cell.group} ({cell.reason or 'undefined there'})" for cell in cells
                 if cell.attribute == attribute and cell not in large]
     if len(large) < 2 or whole is None or not np.isfinite(whole.value):
-        note = join("fewer than two groups are large enough to compare", item.note, *left_out)
-        return [{**_counts(attribute, group, large), "note": note} for group in FOLDS]
+        note = join_notes("fewer than two groups are large enough to compare", item.note, *left_out)
+        return [{**_counts(attribute, group, large), "note": note} for group in SUMMARIES]
     estimates = [whole, *(item.estimates[attribute, cell.group] for cell in large)]
     names = [cell.group for cell in _eligible(cells, attribute)]
     columns = [names.index(cell.group) for cell in large]
     null = item.null[attribute][:, columns] if attribute in item.null else np.zeros((0, len(large)))
     spread = SPREAD if item.metric in {"fd", "fd_inf", "mifid"} else ""
-    words = {"gap": join(LEANS, spread), "es": FORMULA[item.kind]}
+    words = {"gap": join_notes(GAP_BIAS_NOTE, spread), "es": FORMULA[item.kind]}
     rows = []
-    for group in FOLDS:
+    for group in SUMMARIES:
         row = _counts(attribute, group, large)
         row |= _folded(item, estimates, null, group, item.unlike.get(attribute, ""))
         excess = "excess is made of the groups' excesses" if row["excess"] is not None else ""
-        rows.append({**row, "note": join(item.note, *left_out, row["note"], words[group], excess)})
+        rows.append({**row, "note": join_notes(item.note, *left_out, row["note"], words[group], excess)})
     return rows
 
 
-def _folded(item: Measured, estimates: list[Estimate], null: Array, group: str, differs: str = "") -> Row:
+def _folded(item: MetricResult, estimates: list[Estimate], null: Array, group: str, differs: str = "") -> Row:
     """Fold the values of the whole and its groups into one, and so in each replicate and permutation."""
     values = np.array([estimate.value for estimate in estimates])
 
     def fold(array: Array) -> Array:
-        return fold_all(array, item.kind, FOLDS[group])
+        return summarise_rows(array, item.kind, SUMMARIES[group])
 
-    row = interval(float(fold(values[None])[0]), fold(np.stack([part.replicates for part in estimates], axis=1)))
+    row = interval_row(float(fold(values[None])[0]), fold(np.stack([part.replicates for part in estimates], axis=1)))
     chance = fold(np.column_stack([np.full(len(null), values[0]), null]))
     row |= _band(chance) | {"floor": None, "excess": None}
     row["mc_estimate"] = _moved(fold, values, np.array([part.mc_value for part in estimates]))
@@ -195,7 +198,7 @@ def _folded(item: Measured, estimates: list[Estimate], null: Array, group: str, 
     return row
 
 
-def _gap_test(item: Measured, groups: list[Estimate], row: Row, chance: Array, differs: str) -> Row:
+def _gap_test(item: MetricResult, groups: list[Estimate], row: Row, chance: Array, differs: str) -> Row:
     """P-value of a gap by the null that holds its level for this metric, and the words that say which.
 
     FD's expectation differs between groups of different spread even under a perfect generator, so its gap is tested in
@@ -206,18 +209,18 @@ def _gap_test(item: Measured, groups: list[Estimate], row: Row, chance: Array, d
     values = np.array([estimate.value for estimate in groups])
     scale, asked = float(np.abs(values).max()), len(groups[0].replicates)
     if item.metric in NOT_TESTED and "spread" in differs:
-        return {"note": join(row["note"], UNTESTED)}
+        return {"note": join_notes(row["note"], UNTESTED)}
     floors = [estimate.floor for estimate in groups if estimate.floor is not None]
     if item.metric in EXCESS_TESTED and len(floors) == len(groups):
         excess, error = values - np.array(floors), np.hypot(row["mc_estimate"], row["mc_floor"])
         found = _tested(float(np.ptp(excess)), _equal_values(groups, WIDENED), scale, asked, float(error))
-        return {**found, "note": join(row["note"], found.get("note", ""), EQUAL_EXCESS)}
+        return {**found, "note": join_notes(row["note"], found.get("note", ""), EQUAL_EXCESS)}
     found = _tested(row["estimate"], chance, scale, asked, row["mc_estimate"])
     if differs and found:
         other = _tested(row["estimate"], _equal_values(groups, 1.0), scale, asked, row["mc_estimate"])
         larger = max(found, other, key=lambda part: part.get("p_value", 0.0))
-        found = {**larger, "note": join(found["note"], CAREFUL.format(differs))}
-    return {**found, "note": join(row["note"], found.get("note", ""))}
+        found = {**larger, "note": join_notes(found["note"], CAREFUL.format(differs))}
+    return {**found, "note": join_notes(row["note"], found.get("note", ""))}
 
 
 def _equal_values(groups: list[Estimate], widened: float) -> Array:
@@ -247,11 +250,11 @@ def _tested(value: float, chance: Array, scale: float, asked: int, error: float)
     lost = len(chance) - len(defined)
     note = f"{lost} permutations are undefined" if lost else ""
     if len(chance) < asked:
-        note = join(note, f"null band of {len(chance)} permutations, since the groups are large")
+        note = join_notes(note, f"null band of {len(chance)} permutations, since the groups are large")
     return {"p_value": p, "mc_p": moved, "note": note}
 
 
-def fold_all(table: Array, kind: str, fold: Callable[[str, Array], float]) -> Array:
+def summarise_rows(table: Array, kind: str, fold: Callable[[str, Array], float]) -> Array:
     """[R, 1 + G] -> [R]; NaN where one of a row's values is undefined, or a relative scale has none."""
     return np.array([_fold(row, kind, fold) for row in table], dtype=np.float64)
 
@@ -268,5 +271,5 @@ def _adjust(rows: list[Row]) -> None:
     for row, value in zip(tested, adjusted, strict=True):
         if len(tested) > 1:
             words = f"p adjusted by Holm over {len(tested)} attributes, {row['p_value']:.3g} before"
-            row["note"] = join(row["note"], words)
+            row["note"] = join_notes(row["note"], words)
         row["p_value"] = float(value)

@@ -14,12 +14,12 @@ from equigen.cohort import suggestion
 from equigen.errors import InputError, Problem
 from equigen.quality.image_sets import ImageSet
 from equigen.quality.judge.questions import JOIN
-from equigen.quality.rows import join
+from equigen.quality.rows import join_notes
 
-Only: TypeAlias = Mapping[str, Sequence[str]]  # label -> levels of which images are kept
+LabelFilter: TypeAlias = Mapping[str, Sequence[str]]  # label -> levels of which images are kept
 
 
-def within(sides: Mapping[str, ImageSet], only: Only) -> dict[str, ImageSet]:
+def filter_by_labels(sides: Mapping[str, ImageSet], only: LabelFilter) -> dict[str, ImageSet]:
     """Of every side the images that have one of the named levels in each label; of several findings, one suffices.
 
     Groups differ in their diagnoses, and diagnoses in how well they are drawn, so a gap between groups may be one
@@ -35,19 +35,22 @@ def within(sides: Mapping[str, ImageSet], only: Only) -> dict[str, ImageSet]:
     """
     problems = [problem for side, images in sides.items() for problem in _lacking(images, only, side)]
     real = sides["real"].frame
-    problems = problems or level_faults({name: _levels(real[f"label.{name}"]) for name in only}, only)
+    problems = problems or label_filter_problems({name: _levels(real[f"label.{name}"]) for name in only}, only)
     kept = {} if problems else {side: _kept(images, only) for side, images in sides.items()}
-    problems += [Problem(f"{side}: no image has {told(only)}", "name other levels, or generate images that have it")
+    mend = "name other levels, or generate images that have it"
+    problems += [Problem(f"{side}: no image has {describe_label_filter(only)}", mend)
                  for side, images in kept.items() if not len(images)]
     if problems:
         raise InputError("The comparison cannot be kept within these diagnoses.", problems)
     if len(kept["real"]) == len(real):
         return kept
-    words = f"only {told(only)}: {len(kept['real']):,} of {len(real):,} real images"
-    return {**kept, "real": replace(kept["real"], remark=join(kept["real"].remark, words))}
+    words = f"only {describe_label_filter(only)}: {len(kept['real']):,} of {len(real):,} real images"
+    return {**kept, "real": replace(kept["real"], remark=join_notes(kept["real"].remark, words))}
 
 
-def level_faults(known: Only, only: Only, key: str = "", source: str | None = None) -> list[Problem]:
+def label_filter_problems(
+    known: LabelFilter, only: LabelFilter, key: str = "", source: str | None = None
+) -> list[Problem]:
     """Labels and levels that are not known, each with the nearest that is. ``key``: what to write before them."""
     problems = []
     for name, levels in only.items():
@@ -62,7 +65,7 @@ def level_faults(known: Only, only: Only, key: str = "", source: str | None = No
     return problems
 
 
-def has(frame: pd.DataFrame, only: Only) -> NDArray[np.bool_]:
+def label_mask(frame: pd.DataFrame, only: LabelFilter) -> NDArray[np.bool_]:
     """[N] which rows have one of the levels in each label."""
     kept = np.ones(len(frame), dtype=bool)
     for name, levels in only.items():
@@ -71,18 +74,18 @@ def has(frame: pd.DataFrame, only: Only) -> NDArray[np.bool_]:
     return kept
 
 
-def told(only: Only) -> str:
+def describe_label_filter(only: LabelFilter) -> str:
     """In words: ``dx nv or mel, stage 1``."""
     return ", ".join(f"{name} {' or '.join(levels)}" for name, levels in only.items())
 
 
-def _lacking(images: ImageSet, only: Only, side: str) -> list[Problem]:
+def _lacking(images: ImageSet, only: LabelFilter, side: str) -> list[Problem]:
     return [Problem(f"the images of {side} have no label '{name}'", suggestion(name, images.labels),
                     column=f"label.{name}") for name in only if name not in images.labels]
 
 
-def _kept(images: ImageSet, only: Only) -> ImageSet:
-    return images.take(np.flatnonzero(has(images.frame, only))) if only else images
+def _kept(images: ImageSet, only: LabelFilter) -> ImageSet:
+    return images.take(np.flatnonzero(label_mask(images.frame, only))) if only else images
 
 
 def _levels(cells: pd.Series) -> list[str]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
-from equigen.statistics.intervals import finite
+from equigen.statistics.intervals import check_finite
 
 
 def gap(values: NDArray[np.float64] | Sequence[float]) -> float:
@@ -20,7 +20,7 @@ def gap(values: NDArray[np.float64] | Sequence[float]) -> float:
     >>> gap([0.5, 0.25, 0.75])
     0.5
     """
-    array = finite(np.asarray(values, dtype=np.float64), "a gap")
+    array = check_finite(np.asarray(values, dtype=np.float64), "a gap")
     return float(array.max() - array.min())
 
 
@@ -54,7 +54,7 @@ def equity_scaled(
     35.0
 
     """
-    distance = float(np.sum(np.abs(finite(groups, "an equity-scaled value") - overall)))
+    distance = float(np.sum(np.abs(check_finite(groups, "an equity-scaled value") - overall)))
     if not np.isfinite(overall):
         problem = Problem(f"overall is {overall}", "report it as undefined")
         raise InputError("Cannot scale what is not finite.", [problem])

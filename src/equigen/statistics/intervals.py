@@ -9,7 +9,7 @@ from scipy.special import ndtri, stdtrit
 from equigen.errors import InputError, Problem
 
 
-def finite(values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
+def check_finite(values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
     """Values as a flat float64 array; InputError when there is none or one is NaN or infinite.
 
     A missing value has to be counted and reported by whoever made it; it may not vanish in a figure.
@@ -41,7 +41,7 @@ def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tup
     """
     if not 0 < level < 1:
         raise InputError("A level lies between 0 and 1.", [Problem(f"level is {level}", "0.95 is usual")])
-    array = finite(values, "an interval")
+    array = check_finite(values, "an interval")
     low, high = np.quantile(array, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
@@ -61,7 +61,7 @@ def interval_error(values: NDArray[np.float64], level: float = 0.95) -> float:
         InputError: no values, or a value that is not finite.
 
     """
-    array, tail = finite(values, "an interval's error"), (1 - level) / 2
+    array, tail = check_finite(values, "an interval's error"), (1 - level) / 2
     step = np.sqrt(tail * (1 - tail) / len(array))
     ends = [np.quantile(array, np.clip([end - step, end + step], 0, 1)) for end in (tail, 1 - tail)]
     return float(max(high - low for low, high in ends) / 2)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 
 Array = NDArray[np.float64]
-HELD = 4_000_000  # weights held at once: more rows mean fewer replicates at a time, the same result
+WEIGHTS_IN_MEMORY = 4_000_000  # weights held at once: more rows mean fewer replicates at a time, the same result
 
 
 def weighted_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]) -> Array:
@@ -47,7 +47,7 @@ def weighted_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]
     order = np.argsort(values, kind="stable")
     positive, ranked = np.asarray(truth)[order] == 1, values[order]
     first, last = (np.searchsorted(ranked, ranked[positive], side=side) for side in ("left", "right"))
-    step = max(1, HELD // max(1, len(values)))
+    step = max(1, WEIGHTS_IN_MEMORY // max(1, len(values)))
     blocks = [table[start : start + step] for start in range(0, len(table), step)]
     parts = [_areas(block[:, order].astype(np.float64), positive, first, last) for block in blocks]
     return np.concatenate([np.zeros(0), *parts])

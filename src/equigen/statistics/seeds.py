@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 from scipy.stats import t as student
 
 from equigen.errors import InputError, Problem
-from equigen.statistics.intervals import finite
+from equigen.statistics.intervals import check_finite
 
 Array = NDArray[np.float64]
 Ends = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class SeedsAndPatients:
+class SeedMean:
     """A mean over S seeds with its intervals (low, high); None where the data cannot give one.
 
     ``seed``: other trainings, the same patients. ``patient``: other patients, the same trainings. ``joint``: both.
@@ -34,9 +34,9 @@ class SeedsAndPatients:
     lost: int = 0
 
 
-def seeds_and_patients(
+def mean_over_seeds(
     estimates: Array, replicates: Array | None, *, patients: int | None = None, level: float = 0.95
-) -> SeedsAndPatients:
+) -> SeedMean:
     """Mean of a figure over training seeds, with what seeds, patients and both leave open.
 
     With y_s the figure of seed s, s² the variance of the y_s, and v the variance over resamples of the patients of
@@ -71,7 +71,7 @@ def seeds_and_patients(
     (2.0, 98.0)
 
     """
-    values = finite(np.asarray(estimates), "a mean over seeds")
+    values = check_finite(np.asarray(estimates), "a mean over seeds")
     _check(values, replicates, patients)
     count, mean = len(values), float(values.mean())
     v, lost = (None, 0) if replicates is None else _patient_variance(np.asarray(replicates, dtype=np.float64))
@@ -80,10 +80,10 @@ def seeds_and_patients(
     seed = None if a is None else _ends(mean, a, count - 1.0, level)
     patient = None if v is None else _ends(mean, v, spare, level)
     if a is None or v is None:
-        return SeedsAndPatients(mean, count, seed, patient, None, None, None, lost)
+        return SeedMean(mean, count, seed, patient, None, None, None, lost)
     df = satterthwaite([a, v], [count - 1.0, spare])
     joint, p = _ends(mean, a + v, df, level), _two_sided(mean, a + v, df)
-    return SeedsAndPatients(mean, count, seed, patient, joint, df, p, lost)
+    return SeedMean(mean, count, seed, patient, joint, df, p, lost)
 
 
 def satterthwaite(variances: list[float], df: list[float]) -> float:

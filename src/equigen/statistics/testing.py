@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
-from equigen.statistics.intervals import finite
+from equigen.statistics.intervals import check_finite
 
 TIE = 1e-12  # a permutation that gives back the observed grouping must count as equal despite rounding
 
@@ -24,8 +24,8 @@ def p_value(observed: float, null: NDArray[np.float64], *, scale: float = 0.0) -
     0.5
 
     """
-    values = finite(null, "a p-value")
-    target = float(finite(np.array([observed]), "a p-value")[0])
+    values = check_finite(null, "a p-value")
+    target = float(check_finite(np.array([observed]), "a p-value")[0])
     reached = int(np.sum(values >= target - TIE * max(1e-300, abs(target), abs(scale))))
     return (1 + reached) / (1 + len(values))
 
@@ -48,7 +48,7 @@ def two_sided_p_value(draws: NDArray[np.float64]) -> float:
     0.5
 
     """
-    values = finite(draws, "a p-value")
+    values = check_finite(draws, "a p-value")
     least = min(int(np.sum(values <= 0)), int(np.sum(values >= 0)))
     return min(1.0, 2 * (1 + least) / (1 + len(values)))
 
@@ -67,7 +67,7 @@ def holm(p_values: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     if len(p_values) == 0:
         return np.zeros(0)
-    values = finite(p_values, "Holm's correction")
+    values = check_finite(p_values, "Holm's correction")
     if values.min() < 0 or values.max() > 1:
         problem = Problem(f"values from {values.min()} to {values.max()}", "check the test they come from")
         raise InputError("A p-value lies in [0, 1].", [problem])

@@ -12,7 +12,7 @@ from equigen.cohort import Cohort, PhantomSettings, parse_spec, read_yaml, sugge
 from equigen.equity import Groups, build, group_losses, names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
-from equigen.quality import Only, has, level_faults, load_encoder, told
+from equigen.quality import LabelFilter, describe_label_filter, label_filter_problems, label_mask, load_encoder
 from equigen.study.judges import check_judges
 from equigen.study.settings import StudySettings, check_keys
 from equigen.study.settings_errors import at
@@ -109,17 +109,18 @@ def check_names(
         raise InputError("The study's settings do not fit the cohort.", problems)
 
 
-def check_only(only: Only, cohort: Cohort, plans: Mapping[str, pd.DataFrame], source: str) -> None:
+def check_only(only: LabelFilter, cohort: Cohort, plans: Mapping[str, pd.DataFrame], source: str) -> None:
     """Whether the diagnoses that the measurement is kept to are the cohort's, with images of them on both sides.
 
     ``plans``: rows of the plans that are measured. Raises InputError.
     """
     known = {name: list(spec.levels or ()) for name, spec in cohort.labels.items()}
-    problems = level_faults(known, only, "evaluate.only: ", source)
+    problems = label_filter_problems(known, only, "evaluate.only: ", source)
     sides = {"the test split": cohort.split("test", domain="id").frame, **plans}
     problems = problems or [
-        Problem(f"evaluate.only: no image of {side} has {told(only)}", "name other levels", file=source)
-        for side, frame in sides.items() if not has(frame, only).any()
+        Problem(f"evaluate.only: no image of {side} has {describe_label_filter(only)}", "name other levels",
+                file=source)
+        for side, frame in sides.items() if not label_mask(frame, only).any()
     ]
     if problems:
         raise InputError("The settings do not fit the cohort.", problems)

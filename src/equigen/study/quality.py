@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, Oracle, check_unseen, load_images
 from equigen.latents import Autoencoder
-from equigen.quality import Evaluation, ImageSet, evaluate_sets, image_set, oracle_correctness, within
+from equigen.quality import Evaluation, ImageSet, evaluate_sets, filter_by_labels, load_image_set, oracle_correctness
 from equigen.study.stage_settings import EvaluateSettings
 
 RECONSTRUCTION = "reconstruction"
@@ -36,8 +36,8 @@ def evaluate_study(
     check_unseen(test_images, folders.items(), "This cohort cannot be evaluated against")
     levels = {name: list(spec.levels) for name, spec in cohort.attributes.items()}
     sides = {"real": ImageSet(test_images.frame.reset_index(drop=True), levels=levels)}
-    sides |= {name: _with_levels(image_set(folder, name), levels) for name, folder in folders.items()}
-    made = within(sides, asked.only)
+    sides |= {name: _with_levels(load_image_set(folder, name), levels) for name, folder in folders.items()}
+    made = filter_by_labels(sides, asked.only)
     real = made.pop("real")
     pixels = load_images(list(real.frame["path"]), size)
     made[RECONSTRUCTION] = ImageSet(real.frame, coder.reconstruct(pixels), levels)

@@ -22,7 +22,7 @@ from equigen.integrity import remove_temporary_files
 from equigen.latents import LatentStore, encode, encode_store, reconstruction_error, store_error
 from equigen.locks import lock_folder
 from equigen.progress import console
-from equigen.quality import Evaluation, told
+from equigen.quality import Evaluation, describe_label_filter
 from equigen.report import Grid, write_report
 from equigen.study.checks import check_cohort, check_early, check_sets, generators, used_plans
 from equigen.study.evaluation_results import for_report, read_tables, write_tables
@@ -323,7 +323,7 @@ class Study:
             "Images seen in training": f"{self.training.images:,} each",
             **base_fact(self.training),
             "Image size": f"{self.settings.size} x {self.settings.size} pixels",
-            **({"Image quality is of": f"{told(only)} alone"} if only else {}),
+            **({"Image quality is of": f"{describe_label_filter(only)} alone"} if only else {}),
         }
 
 

@@ -20,24 +20,24 @@ from equigen.quality import (
     CellMean,
     Classifier,
     Encoder,
+    FieldPrediction,
     ImageSet,
-    Measures,
+    PairMetrics,
     Question,
-    Reading,
-    Settings,
-    Share,
+    ReferenceShare,
+    ResamplingSettings,
     check_held_out,
-    clustered,
-    distances,
-    extract,
+    clustered_group_means,
+    extract_features,
     feature_distance,
     identity,
-    image_set,
     load_encoder,
-    neighbours,
+    load_image_set,
+    neighbour_pairs,
+    pair_distances,
+    patient_share_interval,
     pixel_difference,
     read_images,
-    share_interval,
 )
 from equigen.seeds import numpy_generator
 from equigen.synthesis.generation import SyntheticSet
@@ -128,7 +128,7 @@ def compare_pairs(
         InputError: as ``read_pairs``; senseless settings; real images that the classifier has learned from.
 
     """
-    settings = Settings(replicates=replicates, seed=seed, min_patients=min_pairs)
+    settings = ResamplingSettings(replicates=replicates, seed=seed, min_patients=min_pairs)
     settings.check()
     if limit < 2:
         raise InputError("These pairs cannot be measured.", [Problem(f"limit {limit}", "use at least 2")])
@@ -138,13 +138,13 @@ def compare_pairs(
     size = int(min(read_image(pairs.frame["path"].iloc[0]).shape[:2]))
     readings, columns = _readings(pairs, classifier, size, show)
     real = _real_shares(pairs, readings, classifier, held_out, size, settings, show)
-    features = extract(ImageSet(pairs.frame), network, size, cache_dir=cache_dir, show=show).values
-    others = neighbours(np.zeros(len(pairs), np.int64), numpy_generator(seed, "pairs/neighbours"))
+    features = extract_features(ImageSet(pairs.frame), network, size, cache_dir=cache_dir, show=show).values
+    others = neighbour_pairs(np.zeros(len(pairs), np.int64), numpy_generator(seed, "pairs/neighbours"))
     shaped = features.reshape(len(pairs), len(pairs.levels), -1)
     with progress_bar("comparing pixels", len(pairs), show=show) as bar:
-        by_pixel = distances(lambda pair: pairs.images([pair], size)[0], others, pixel_difference, bar.advance)
-    by_feature = distances(lambda pair: shaped[pair], others, feature_distance)
-    measures = Measures(pairs.attribute, pairs.levels, len(pairs), settings)
+        by_pixel = pair_distances(lambda pair: pairs.images([pair], size)[0], others, pixel_difference, bar.advance)
+    by_feature = pair_distances(lambda pair: shaped[pair], others, feature_distance)
+    measures = PairMetrics(pairs.attribute, pairs.levels, len(pairs), settings)
     measures.distance("pixel_difference", *by_pixel)
     measures.distance("feature_distance", *by_feature)
     for reading in readings:
@@ -168,7 +168,7 @@ def _first(pairs: Pairs, limit: int) -> Pairs:
 
 def _readings(
     pairs: Pairs, classifier: Classifier | None, size: int, show: bool
-) -> tuple[list[Reading], dict[str, list[Any]]]:
+) -> tuple[list[FieldPrediction], dict[str, list[Any]]]:
     """What the classifier reads in each field that the set asks for, and the columns that say so image by image."""
     if classifier is None:
         return [], {}
@@ -178,37 +178,37 @@ def _readings(
     for question in asked:
         found = probabilities[question.name]
         shown = found.argmax(axis=1).astype(np.int64)
-        readings.append(Reading(question, shown.reshape(shape), question.truth(pairs.frame).reshape(shape)))
+        readings.append(FieldPrediction(question, shown.reshape(shape), question.truth(pairs.frame).reshape(shape)))
         columns[f"read.{question.name}"] = [question.levels[code] for code in shown]
         columns[f"p.{question.name}"] = list(found.max(axis=1))
     return readings, columns
 
 
 def _real_shares(
-    pairs: Pairs, readings: Sequence[Reading], classifier: Classifier | None, held_out: Cohort | None, size: int,
-    settings: Settings, show: bool,
-) -> dict[str, dict[str, Share]]:
+    pairs: Pairs, readings: Sequence[FieldPrediction], classifier: Classifier | None, held_out: Cohort | None,
+    size: int, settings: ResamplingSettings, show: bool,
+) -> dict[str, dict[str, ReferenceShare]]:
     """For each field the share of real images that are read rightly, by level of the changed attribute and over all."""
     if classifier is None or held_out is None:
         return {}
-    images = image_set(held_out, "real")
+    images = load_image_set(held_out, "real")
     found = read_images(classifier, images, size, title="reading real images", show=show)
     groups = Question(f"attr.{pairs.attribute}", pairs.levels).truth(images.frame)
-    shares: dict[str, dict[str, Share]] = {}
+    shares: dict[str, dict[str, ReferenceShare]] = {}
     for question in (reading.question for reading in readings):
         truth = question.truth(images.frame)
         right = np.where(truth >= 0, (found[question.name].argmax(axis=1) == truth).astype(np.float64), np.nan)
         own = shares[question.name] = {}
         for levels, codes in ((["*"], np.zeros(len(right), np.int64)), (pairs.levels, groups)):
             purpose = f"pairs/real/{question.name}/{len(levels)}"
-            cells = clustered(right, codes, levels, images.patients("real"), settings, purpose).cells
+            cells = clustered_group_means(right, codes, levels, images.patients("real"), settings, purpose).cells
             own.update({level: _share(cell) for level, cell in cells.items() if cell.draws is not None})
     return shares
 
 
-def _share(cell: CellMean) -> Share:
-    low, high, _ = share_interval(cell)
-    return Share(cell.value, low, high)
+def _share(cell: CellMean) -> ReferenceShare:
+    low, high, _ = patient_share_interval(cell)
+    return ReferenceShare(cell.value, low, high)
 
 
 def _each(pairs: Pairs, means: dict[str, NDArray[np.float64]], columns: dict[str, list[Any]]) -> pd.DataFrame:

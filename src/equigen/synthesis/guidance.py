@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json
-from equigen.quality import BETWEEN
+from equigen.quality import INTERSECTION_SEPARATOR
 
 Objective = Literal["worst", "gap"]
 Reference = Literal["images", "reconstructions"]
@@ -86,12 +86,12 @@ def group_names(rows: pd.DataFrame, attribute: str) -> list[str]:
         raise InputError(f"Groups of '{attribute}' cannot be told apart.", problems)
     complete = rows[columns].notna().all(axis=1)
     levels = rows[columns].astype(str).itertuples(index=False)
-    return [BETWEEN.join(row) if valid else "" for row, valid in zip(levels, complete, strict=True)]
+    return [INTERSECTION_SEPARATOR.join(row) if valid else "" for row, valid in zip(levels, complete, strict=True)]
 
 
 def attribute_parts(attribute: str) -> list[str]:
     """Names of the attributes in an intersection; one name for a single attribute."""
-    return [name.strip() for name in attribute.split(BETWEEN.strip())]
+    return [name.strip() for name in attribute.split(INTERSECTION_SEPARATOR.strip())]
 
 
 def apply_guidance(

@@ -16,8 +16,8 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value
 from equigen.progress import progress_bar
 from equigen.quality.encoders import Encoder, Images, identity, load_encoder
-from equigen.quality.features import extract, pixels
-from equigen.quality.image_sets import ImageSet, image_set
+from equigen.quality.features import extract_features, pixels
+from equigen.quality.image_sets import ImageSet, load_image_set
 from equigen.quality.judge.probe import Probe, fit_probe
 from equigen.quality.judge.questions import Annotated, Question, questions_of
 from equigen.seeds import numpy_generator
@@ -192,9 +192,9 @@ def fit_classifier(
 
     """
     questions, words = learnable(real, columns, min_patients)
-    network, images = load_encoder(encoder), image_set(real, "real")
+    network, images = load_encoder(encoder), load_image_set(real, "real")
     patients = images.patients("real")
-    features = extract(images, network, size, cache_dir=cache_dir, show=show).values
+    features = extract_features(images, network, size, cache_dir=cache_dir, show=show).values
     source = Annotated(features, images.frame, patients)
     fits = [_fit(question, source, seed) for question in questions]
     splits = " and ".join(dict.fromkeys(real.frame["split"]))

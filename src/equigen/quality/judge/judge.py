@@ -21,7 +21,7 @@ from scipy.special import softmax
 from equigen.quality.judge.probe import LIMIT, Probe, fit_probe, fit_temperature, patient_folds, reliability
 from equigen.quality.judge.questions import Annotated, Answers, Codes, Judged, Question, questions_of
 from equigen.quality.judge.semantic_metrics import measure_semantic
-from equigen.quality.rows import join
+from equigen.quality.rows import join_notes
 from equigen.seeds import numpy_generator
 
 __all__ = ["Annotated", "Answers", "FittedJudge", "Judged", "Judges", "Question", "fit_judges", "measure_semantic"]
@@ -84,7 +84,7 @@ def _calibration(fits: list[FittedJudge]) -> str:
     lows, highs = ([f"{pick(values):.3g}" for values in ([fit.brier for fit in fits], [fit.ece for fit in fits])]
                    for pick in (min, max))
     loose = sum(not all(probe.converged for probe in fit.probes) for fit in fits)
-    return join(f"on held-out real images {len(fits)} judges have Brier {lows[0]} to {highs[0]}, "
+    return join_notes(f"on held-out real images {len(fits)} judges have Brier {lows[0]} to {highs[0]}, "
                 f"ECE {lows[1]} to {highs[1]}", f"{loose} fits stopped before their tolerance" if loose else "")
 
 
@@ -123,7 +123,7 @@ class Judges:
     def _note(self, kind: str, absent: list[str]) -> str:
         own = [fit for fit in self.fitted if fit.question.column.startswith(f"{kind}.")]
         about = [word for word in [*self.words, *absent] if f"{kind}." in word]
-        return join(self.how if own else "", _calibration(own), *about)
+        return join_notes(self.how if own else "", _calibration(own), *about)
 
 
 def fit_judges(

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.progress import progress_bar
-from equigen.quality.cells import Cell, Settings, Side, make_cells
-from equigen.quality.estimates import Measured, Plan, measure_mean
-from equigen.quality.image_sets import ImageSet, codes
+from equigen.quality.cells import Cell, GroupedImages, ResamplingSettings, make_cells
+from equigen.quality.estimates import MeasurementPlan, MetricResult, measure_mean
+from equigen.quality.image_sets import ImageSet, group_codes
 from equigen.quality.judge.semantic_metrics import judge_agreement, measure_semantic
 from equigen.quality.resamples import make_draws
 from equigen.quality.rows import assemble
@@ -73,7 +73,8 @@ def oracle_correctness(
     if len(images) != len(requested) or len(images) == 0:
         problem = Problem(f"{len(images)} images, {len(requested)} rows", "give one row per image")
         raise InputError("The oracle needs a request for each image.", [problem])
-    settings = Settings(repeats=1, replicates=replicates, seed=seed, min_patients=min_patients, limit=len(images))
+    settings = ResamplingSettings(
+        repeats=1, replicates=replicates, seed=seed, min_patients=min_patients, limit=len(images))
     settings.check()
     table = ImageSet(requested.reset_index(drop=True), levels=levels or {})
     order = {name: table.levels.get(name) or sorted(table.frame[f"attr.{name}"].dropna().astype(str).unique())
@@ -82,7 +83,7 @@ def oracle_correctness(
     frames = []
     for metric, score in scores.items():
         part = table.take(np.flatnonzero(np.isfinite(score)))
-        side = Side(part.patients(run), {name: codes(part.frame, name, order[name]) for name in order})
+        side = GroupedImages(part.patients(run), {name: group_codes(part.frame, name, order[name]) for name in order})
         measured, cells = _share(metric, score[np.isfinite(score)], side, order, settings)
         frames.append(assemble([measured], cells, run, "oracle", None))
     result = pd.concat(frames, ignore_index=True)
@@ -130,10 +131,10 @@ def _agreement(asked: pd.Series, shown: pd.Series) -> Array:
 
 
 def _share(
-    metric: str, score: Array, side: Side, levels: dict[str, list[str]], settings: Settings
-) -> tuple[Measured, list[Cell]]:
+    metric: str, score: Array, side: GroupedImages, levels: dict[str, list[str]], settings: ResamplingSettings
+) -> tuple[MetricResult, list[Cell]]:
     """One share in each cell. A mean is its own first-order expansion: bootstrap and band are exact."""
     cells = make_cells(side, side, levels, settings)
     with progress_bar("Shares", len(cells), show=False) as bar:
-        plan = Plan(cells, make_draws(side, side, cells, settings), 0, settings, bar)
+        plan = MeasurementPlan(cells, make_draws(side, side, cells, settings), 0, settings, bar)
         return measure_mean(metric, "share", score, None, plan, NOTE), cells

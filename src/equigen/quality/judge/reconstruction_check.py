@@ -14,7 +14,7 @@ RECONSTRUCTION = "reconstruction"  # name of the set that holds held-out real im
 SHARE = 0.5  # of what a judge recognises on real images, it has to recognise on their reconstructions
 LEAST = 5  # images of a level, without which nothing is said of it
 UNCHECKED = "the judge was not checked on reconstructions: none were evaluated"
-FAILS = "the judge fails on reconstructions"
+RECONSTRUCTION_FAILURE = "the judge fails on reconstructions"
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def reconstruction_note(answers: Sequence[Answers] | None, kind: str) -> str:
     failing = [item for item in own if item.fails]
     if failing:
         told = ", ".join(item.words for item in failing)
-        return f"{FAILS} ({told}), so what it misses in generated images is no generator's fault"
+        return f"{RECONSTRUCTION_FAILURE} ({told}), so what it misses in generated images is no generator's fault"
     return f"the judge was checked on reconstructions: all of its {len(own)} levels are recognised there" if own else ""
 
 

@@ -9,12 +9,12 @@ from typing import Literal, TypeAlias
 import numpy as np
 import pandas as pd
 
-from equigen.quality.cells import BETWEEN, Cell, Rows
+from equigen.quality.cells import INTERSECTION_SEPARATOR, Cell, Rows
 from equigen.quality.estimates import measure_mean, measure_weighted
 from equigen.quality.judge.questions import Answers, Judged
-from equigen.quality.metric_inputs import Array, Estimate, Measured, Plan
-from equigen.quality.rows import join
-from equigen.statistics import HELD, percentile_interval, weighted_auc
+from equigen.quality.metric_inputs import Array, Estimate, MeasurementPlan, MetricResult
+from equigen.quality.rows import join_notes
+from equigen.statistics import WEIGHTS_IN_MEMORY, percentile_interval, weighted_auc
 
 Side: TypeAlias = Literal["real", "generated"]
 Statistic: TypeAlias = Callable[[Sequence[Answers], Side, Rows, Array], Array]
@@ -57,7 +57,7 @@ def _class_aucs(answer: Answers, side: Side, rows: Rows, weights: Array) -> Iter
     scores, levels = _of(answer, side)
     known = np.flatnonzero(levels[rows] >= 0)
     scores, levels = scores[rows[known]], levels[rows[known]]
-    step = max(1, HELD // max(1, len(rows)))
+    step = max(1, WEIGHTS_IN_MEMORY // max(1, len(rows)))
     classes = range(1, 2) if scores.shape[1] == 2 else range(scores.shape[1])
     found = {code: [np.zeros(0)] for code in classes}
     for start in range(0, len(weights), step):
@@ -97,7 +97,7 @@ def asked_probability(answers: Sequence[Answers], side: Side, rows: Rows, weight
     return _mean_of_defined(parts)
 
 
-def measure_semantic(judged: Judged, plan: Plan) -> list[Measured]:
+def measure_semantic(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]:
     """Rows of quality.parquet that say whether generated images show what was asked for, in each cell.
 
     * ``semantic_auc``: ``macro_auc`` over the label columns;
@@ -118,14 +118,14 @@ def measure_semantic(judged: Judged, plan: Plan) -> list[Measured]:
     )
     result = []
     if "label" in judged.notes:
-        note = join(judged.notes["label"], _head(labels, macro_auc, plan), _absent(labels, plan))
+        note = join_notes(judged.notes["label"], _head(labels, macro_auc, plan), _absent(labels, plan))
         result.append(_measure("semantic_auc", macro_auc, lambda _: labels, plan, note))
     if "attr" in judged.notes:
         note = judged.notes["attr"]
-        words = join(note, _head(attributes, macro_auc, plan), OTHERS, _absent(attributes, plan))
+        words = join_notes(note, _head(attributes, macro_auc, plan), OTHERS, _absent(attributes, plan))
         result.append(_measure("semantic_attribute_auc", macro_auc,
                                lambda name: _others(attributes, name), plan, words))
-        words = join(note, _head(attributes, asked_probability, plan), OWN)
+        words = join_notes(note, _head(attributes, asked_probability, plan), OWN)
         asked = _measure("semantic_attribute_probability", asked_probability,
                          lambda name: _own(attributes, name), plan, words)
         result.append(replace(asked, null={}))
@@ -134,7 +134,7 @@ def measure_semantic(judged: Judged, plan: Plan) -> list[Measured]:
 
 def _own(answers: list[Answers], attribute: str) -> list[Answers]:
     """Answers about the attributes that make a group; about all for the whole set."""
-    made_of = [f"attr.{name}" for name in [attribute, *attribute.split(BETWEEN)]]
+    made_of = [f"attr.{name}" for name in [attribute, *attribute.split(INTERSECTION_SEPARATOR)]]
     return [answer for answer in answers if attribute == "*" or answer.question.column in made_of]
 
 
@@ -145,10 +145,10 @@ def _others(answers: list[Answers], attribute: str) -> list[Answers]:
 
 
 def _measure(
-    metric: str, statistic: Statistic, chosen: Callable[[str], list[Answers]], plan: Plan, note: str
-) -> Measured:
+    metric: str, statistic: Statistic, chosen: Callable[[str], list[Answers]], plan: MeasurementPlan, note: str
+) -> MetricResult:
     """A statistic of the chosen answers in the cells of each attribute, through ``measure_weighted``."""
-    result = Measured(metric, "share", {}, {}, note)
+    result = MetricResult(metric, "share", {}, {}, note)
     for attribute in dict.fromkeys(cell.attribute for cell in plan.cells):
         answers = chosen(attribute)
         if answers:
@@ -160,7 +160,9 @@ def _measure(
     return result
 
 
-def _measure_attribute(metric: str, statistic: Statistic, answers: list[Answers], plan: Plan) -> Measured:
+def _measure_attribute(
+    metric: str, statistic: Statistic, answers: list[Answers], plan: MeasurementPlan
+) -> MetricResult:
     def value(_: Rows, rows: Rows, __: Array, weights: Array) -> Array:
         return statistic(answers, "generated", rows, weights)
 
@@ -169,7 +171,7 @@ def _measure_attribute(metric: str, statistic: Statistic, answers: list[Answers]
     return measure_weighted(metric, "share", value, floor, plan)
 
 
-def _only(plan: Plan, attribute: str) -> Plan:
+def _only(plan: MeasurementPlan, attribute: str) -> MeasurementPlan:
     """The plan of one attribute's cells."""
     null = {name: pool for name, pool in plan.draws.null.items() if name == attribute}
     cells = [cell for cell in plan.cells if cell.attribute == attribute]
@@ -180,14 +182,14 @@ def _once(statistic: Statistic, answers: Sequence[Answers], side: Side, rows: Ro
     return float(statistic(answers, side, rows, np.ones((1, len(rows))))[0])
 
 
-def _whole(statistic: Statistic, answers: list[Answers], plan: Plan) -> Estimate:
+def _whole(statistic: Statistic, answers: list[Answers], plan: MeasurementPlan) -> Estimate:
     cell = plan.eligible("*")[0]
     value = _once(statistic, answers, "generated", cell.generated)
     replicates = statistic(answers, "generated", cell.generated, plan.weights(cell)[1])
     return Estimate(value, replicates, _once(statistic, answers, "real", cell.real))
 
 
-def _head(answers: list[Answers], statistic: Statistic, plan: Plan) -> str:
+def _head(answers: list[Answers], statistic: Statistic, plan: MeasurementPlan) -> str:
     """What the floor is, with its interval on the whole set, and the value of each column there."""
     cells = plan.eligible("*")
     if not answers or not cells:
@@ -202,10 +204,10 @@ def _head(answers: list[Answers], statistic: Statistic, plan: Plan) -> str:
                           cells[0].generated)) for name in names]
     each = ", ".join(f"{name} {value:.3g}" if np.isfinite(value) else f"{name} undefined" for name, value in parts)
     spread = f"{CEILING} ({ceiling:.3g}, {low:.3g} to {high:.3g}, on the whole set)"
-    return join(spread, f"on the whole set by column: {each}" if len(names) > 1 else "")
+    return join_notes(spread, f"on the whole set by column: {each}" if len(names) > 1 else "")
 
 
-def _absent(answers: list[Answers], plan: Plan) -> str:
+def _absent(answers: list[Answers], plan: MeasurementPlan) -> str:
     """Which classes do not enter the mean of which cell, on either side."""
     sides: tuple[Side, ...] = ("generated", "real")
     found: list[str] = []
@@ -235,12 +237,12 @@ def _few(answer: Answers, side: Side, rows: Rows) -> list[str]:
     return [level for level, is_few in zip(answer.question.levels, few, strict=True) if is_few]
 
 
-def judge_agreement(judged: Judged, plan: Plan) -> list[Measured]:
+def judge_agreement(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]:
     """Share of images on which the judge's most probable level is the one that an oracle reads off them.
 
     Over the label columns that both judge (a multi-label one is no such column), or the attributes where there
     is none; several columns count alike. Images on which the oracle sees nothing do not count. The floor is the
-    agreement on the real images. Gives no ``Measured`` where no column is judged by both.
+    agreement on the real images. Gives no ``MetricResult`` where no column is judged by both.
     """
     both = [answer for answer in judged.answers
             if answer.question.finding is None and answer.question.column.split(".", 1)[1] in judged.oracle]
@@ -253,7 +255,7 @@ def judge_agreement(judged: Judged, plan: Plan) -> list[Measured]:
     seen = [_agrees(answer, answer.real, read) for answer, read, _ in pairs if read is not None]
     real = _mean_of_defined(seen) if len(seen) == len(pairs) else None
     blind = int(np.isnan(generated).sum())
-    note = join(
+    note = join_notes(
         f"judge and oracle on {', '.join(answer.question.column for answer in chosen)}",
         "the floor column holds their agreement on real images" if real is not None else "",
         f"{blind} generated images in which the oracle sees nothing do not count" if blind else "",

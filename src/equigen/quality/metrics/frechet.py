@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_plugs
-from equigen.quality.metric_inputs import Measured, Plan
+from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values, feature_matrix
 from equigen.seeds import numpy_generator
 
@@ -185,20 +185,23 @@ def infinity_influence(real: Array, generated: Array, full: Influence) -> Influe
     return Influence(float(value), psi[0], psi[1])
 
 
-def frechet_halves(real: NDArray[Any], cell: Cell, plan: Plan) -> Array:
+def frechet_halves(real: NDArray[Any], cell: Cell, plan: MeasurementPlan) -> Array:
     """Return FD between the two halves of each of ``plan.half_samples`` of the cell's real rows."""
     return plan.from_halves("fd of halves", cell, lambda: _half_distances(fast_frechet_distance, real, cell, plan))
 
 
-def _half_distances(distance: Callable[[Array, Array], float], real: NDArray[Any], cell: Cell, plan: Plan) -> Array:
+def _half_distances(
+    distance: Callable[[Array, Array], float], real: NDArray[Any], cell: Cell, plan: MeasurementPlan
+) -> Array:
     """Return the distance between the two halves of each of ``plan.half_samples``."""
     halves = plan.half_samples(cell)
     return np.array([distance(real[a].astype(np.float64), real[b].astype(np.float64)) for a, b in halves])
 
 
 def measure_frechet(
-    real: NDArray[np.float32], generated: NDArray[np.float32], plan: Plan, metrics: list[str], notes: dict[str, str]
-) -> list[Measured]:
+    real: NDArray[np.float32], generated: NDArray[np.float32], plan: MeasurementPlan, metrics: list[str],
+    notes: dict[str, str],
+) -> list[MetricResult]:
     """Measure ``fd`` and ``fd_inf`` at n in every eligible cell; the floor is FD of two halves of its real images.
 
     Args:

@@ -12,7 +12,7 @@ from scipy.sparse import csr_array
 
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_weighted
-from equigen.quality.metric_inputs import Array, Measured, Plan
+from equigen.quality.metric_inputs import Array, MeasurementPlan, MetricResult
 from equigen.quality.resamples import Pool
 from equigen.statistics import split_halves
 
@@ -50,7 +50,7 @@ def kernel_data(
     return KernelData(real, generated, codes[: len(real)], codes[len(real) :], shift)
 
 
-def measure_kernel(data: KernelData, plan: Plan, note: str = UNBIASED) -> Measured:
+def measure_kernel(data: KernelData, plan: MeasurementPlan, note: str = UNBIASED) -> MetricResult:
     """Measure KD in every eligible cell, on all of its rows.
 
     KD is unbiased, so its mean over all subsamples of n is its value on all rows. KD, replicates and null values
@@ -88,7 +88,7 @@ def kernel_value(
     return _clear_rounding(real_mean + mean(g, g) - 2 * mean(r, g), data.shift)
 
 
-def draw_half_splits(data: KernelData, cell: Cell, plan: Plan) -> list[tuple[Rows, Rows]]:
+def draw_half_splits(data: KernelData, cell: Cell, plan: MeasurementPlan) -> list[tuple[Rows, Rows]]:
     """Draw 100 random halvings of the cell's real rows, by patient.
 
     A few would give a noisy floor where patients have many images each.

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_plugs
-from equigen.quality.metric_inputs import Measured, Plan
+from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values
 from equigen.quality.metrics.neighbours import check_features, squared_distances
 
@@ -243,10 +243,10 @@ def neighbour_count(n: int) -> int:
 def measure_manifold(
     real_values: NDArray[Any],
     generated_values: NDArray[Any],
-    plan: Plan,
+    plan: MeasurementPlan,
     *,
     patients: tuple[Rows, Rows] | None = None,
-) -> list[Measured]:
+) -> list[MetricResult]:
     """Measure precision, recall, density and coverage at matched n in every eligible cell.
 
     The floor is the score of one half of the cell's real images against the other half (halves that share no

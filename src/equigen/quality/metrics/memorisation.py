@@ -27,12 +27,12 @@ from scipy.stats import rankdata
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Rows
 from equigen.quality.estimates import measure_mean
-from equigen.quality.metric_inputs import Measured, Plan
+from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array
 from equigen.quality.metrics.mifid import measure_mifid
 from equigen.quality.metrics.neighbours import blocks, check_features, nearest_angle, nearest_neighbours
 from equigen.quality.metrics.registration import nearest_thumbnails
-from equigen.quality.rows import join
+from equigen.quality.rows import join_notes
 
 QUANTILE = 0.01
 LARGEST_RATIO = 10.0
@@ -239,11 +239,11 @@ def measure_memorisation(
     train_values: NDArray[Any],
     real_patients: NDArray[Any],
     train_patients: NDArray[Any],
-    plan: Plan,
+    plan: MeasurementPlan,
     *,
     generated_patients: NDArray[Any] | None = None,
     search: TrainingSearch | None = None,
-) -> tuple[list[Measured], NearestTraining]:
+) -> tuple[list[MetricResult], NearestTraining]:
     """Measure memorisation in every eligible cell; the floor of each metric is its value on held-out real images.
 
     * ``nn_ratio``: mean of distance to the nearest training image over distance to the nearest held-out image
@@ -378,4 +378,4 @@ def _notes(search: TrainingSearch) -> dict[str, str]:
     last = {"near_copies": VIEWS} if len(search.thresholds) > 1 else {}
     parts = {name: [*texts, INTERVAL if name != "mifid" else "", FLOOR, leak, last.get(name, FEATURES)]
              for name, texts in parts.items()}
-    return {name: join(*texts) for name, texts in parts.items()}
+    return {name: join_notes(*texts) for name, texts in parts.items()}

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_plugs
-from equigen.quality.metric_inputs import Measured, Plan
+from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values, frechet_distance
 from equigen.quality.metrics.frechet import frechet_halves, frechet_influence
 from equigen.quality.metrics.neighbours import nearest_angle
-from equigen.quality.rows import join
+from equigen.quality.rows import join_notes
 
 TAU = 0.1  # cosine distance below which MiFID penalises (Bai et al.; Kaggle)
 JUMP = f"FD over a penalty that jumps at a cosine distance of {TAU}; interval to first order, blind to the jump"
@@ -76,8 +76,8 @@ def mifid_influence(distance: Influence, angles: Array, tau: float = TAU) -> Inf
 
 
 def measure_mifid(
-    real: NDArray[Any], generated: NDArray[Any], angles: tuple[Array, Array], plan: Plan, note: str = ""
-) -> Measured:
+    real: NDArray[Any], generated: NDArray[Any], angles: tuple[Array, Array], plan: MeasurementPlan, note: str = ""
+) -> MetricResult:
     """Measure MiFID at matched n in every eligible cell; its floor is MiFID between two halves of the real images.
 
     Args:
@@ -103,7 +103,7 @@ def measure_mifid(
              for distances in angles]
     text = f"mean cosine distance to training: {means[0]:.3g} generated, {means[1]:.3g} held out"
     warning = "tau does not fit this encoder, since held-out images are penalised too" if means[1] < TAU else ""
-    return measure_plugs([("mifid", "lower")], influences, floor, plan, [join(text, warning, JUMP, note)])[0]
+    return measure_plugs([("mifid", "lower")], influences, floor, plan, [join_notes(text, warning, JUMP, note)])[0]
 
 
 def _constant_influence(value: float, count: int) -> Influence:

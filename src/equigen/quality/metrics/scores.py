@@ -11,7 +11,7 @@ from scipy.special import entr
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows, cover
 from equigen.quality.estimates import measure_plugs
-from equigen.quality.metric_inputs import Measured, Plan
+from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values, feature_matrix
 
 NOTE = (
@@ -75,7 +75,7 @@ def _entropy(p: Array) -> Array:
     return np.asarray(entr(p).sum(axis=-1), dtype=np.float64)
 
 
-def measure_inception(real: NDArray[np.float32], generated: NDArray[np.float32], plan: Plan) -> Measured:
+def measure_inception(real: NDArray[np.float32], generated: NDArray[np.float32], plan: MeasurementPlan) -> MetricResult:
     """Measure IS at n in every eligible cell; its floor is the IS of the cell's real images at n."""
     def influences(_: Rows, rows: Rows) -> list[Influence]:
         return [inception_influence(generated[rows])]

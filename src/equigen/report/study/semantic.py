@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.quality import FAILS
+from equigen.quality import RECONSTRUCTION_FAILURE
 from equigen.report.figures import REFERENCES
 from equigen.report.findings import (
     against_real,
@@ -122,11 +122,11 @@ def excused(row: Any) -> bool:
     A probability of a group counts where its own attribute is a failing one, everything else where any of its kind is.
     """
     note = str(row["note"] or "")
-    if FAILS not in note:
+    if RECONSTRUCTION_FAILURE not in note:
         return False
     if row["metric"] != "semantic_attribute_probability" or row["attribute"] == "*":
         return True
-    told = note.split(FAILS, 1)[1]
+    told = note.split(RECONSTRUCTION_FAILURE, 1)[1]
     return any(f"attr.{name} " in told for name in str(row["attribute"]).split(" & "))
 
 

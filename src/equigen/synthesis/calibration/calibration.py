@@ -16,7 +16,7 @@ from equigen.errors import InputError, Problem
 from equigen.files import read_json, read_parquet, write_json, write_parquet
 from equigen.latents import Autoencoder
 from equigen.progress import progress_bar
-from equigen.quality import Encoder, Settings, identity, load_encoder
+from equigen.quality import Encoder, ResamplingSettings, identity, load_encoder
 from equigen.synthesis.calibration.checks import (
     check_cohorts,
     check_options,
@@ -174,8 +174,8 @@ def calibrate(
         guidance, table = _search_guidance(settings, tune, rows, network, pipeline, folder, show, autoencoder)
         gain = None if confirm is None else measure_gain(
             pipeline, confirm, guidance, ordered_levels(tune, attribute), network, images=confirm_images,
-            settings=Settings(replicates=replicates, seed=seed, min_patients=min_patients), out=folder / "confirm",
-            batch=batch, show=show, autoencoder=autoencoder,
+            settings=ResamplingSettings(replicates=replicates, seed=seed, min_patients=min_patients),
+            out=folder / "confirm", batch=batch, show=show, autoencoder=autoencoder,
         )  # fmt: skip
         result = Calibration(folder, guidance, table, gain)
         _save(result, inputs)

@@ -12,7 +12,7 @@ from equigen.cohort import Cohort
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
-from equigen.quality import BETWEEN
+from equigen.quality import INTERSECTION_SEPARATOR
 from equigen.synthesis.guidance import Objective, Reference, attribute_parts, group_names
 
 LEAST_PATIENTS = 4   # of a group: its floor compares two halves of two or more patients
@@ -86,7 +86,7 @@ def require_autoencoder(pipeline: Generator) -> Autoencoder:
 def ordered_levels(cohort: Cohort, attribute: str) -> list[str]:
     """Groups of an attribute, or of an intersection, in the order of the levels."""
     levels = [cohort.attributes[name].levels for name in attribute_parts(attribute)]
-    return [BETWEEN.join(combination) for combination in product(*levels)]
+    return [INTERSECTION_SEPARATOR.join(combination) for combination in product(*levels)]
 
 
 def eligible_groups(tune: Cohort, attribute: str, min_patients: int) -> tuple[list[str], dict[str, str]]:

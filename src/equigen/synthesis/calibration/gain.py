@@ -15,18 +15,18 @@ from equigen.diffusion import Generator
 from equigen.latents import Autoencoder
 from equigen.progress import progress_bar
 from equigen.quality import (
-    EncodedSide,
+    EncodedImages,
     Encoder,
-    Family,
+    EvaluationInputs,
+    FamilyResult,
     ImageSet,
-    Inputs,
-    Settings,
-    codes,
-    extract,
-    interval,
-    join,
+    ResamplingSettings,
+    count_passes,
+    extract_features,
+    group_codes,
+    interval_row,
+    join_notes,
     measure_families,
-    passes,
 )
 from equigen.seeds import derive_seed
 from equigen.statistics import two_sided_p_value
@@ -47,7 +47,8 @@ LEANS = "a gap is never negative, so its interval leans upwards"
 
 def measure_gain(
     pipeline: Generator, confirm: Cohort, guidance: Guidance, levels: list[str], network: Encoder, *,
-    images: int, settings: Settings, out: Path, batch: int, show: bool, autoencoder: Autoencoder | None = None,
+    images: int, settings: ResamplingSettings, out: Path, batch: int, show: bool,
+    autoencoder: Autoencoder | None = None,
 ) -> pd.DataFrame:
     """The gain table (see ``Calibration``): sets of the same prompts and seeds by the three choices of guidance.
 
@@ -65,18 +66,18 @@ def measure_gain(
         groups = pd.Series(group_names(frame, guidance.attribute), dtype=object)
         table = frame.reset_index(drop=True).assign(**{f"attr.{guidance.attribute}": groups.where(groups != "", None)})
         image_set = reconstructed_images(ImageSet(table), autoencoder if name == "real" else None, pipeline.size)
-        features = extract(image_set, network, pipeline.size, cache_dir=out / "features",
+        features = extract_features(image_set, network, pipeline.size, cache_dir=out / "features",
                            title=f"Encoding {name} images", show=show)
-        group_codes = {guidance.attribute: codes(table, guidance.attribute, levels)}
-        encoded[name] = EncodedSide(image_set.patients(name), group_codes, features, table)
-    inputs = Inputs(encoded["real"], {name: encoded[name] for name in SETS}, ["kd"])
-    cells = len(SETS) * (1 + len(levels)) * passes(["kd"])
+        codes_by_attribute = {guidance.attribute: group_codes(table, guidance.attribute, levels)}
+        encoded[name] = EncodedImages(image_set.patients(name), codes_by_attribute, features, table)
+    inputs = EvaluationInputs(encoded["real"], {name: encoded[name] for name in SETS}, ["kd"])
+    cells = len(SETS) * (1 + len(levels)) * count_passes(["kd"])
     with progress_bar("Measuring the gain", cells, show=show) as bar:
         families = measure_families(inputs, {guidance.attribute: levels}, settings, bar, intersections=False)
     return gain_table({name: family[0] for name, family in families.items()})
 
 
-def gain_table(families: dict[str, Family]) -> pd.DataFrame:
+def gain_table(families: dict[str, FamilyResult]) -> pd.DataFrame:
     """Excess KD of each set by quantity, and its paired differences from the preceding sets."""
     estimates = {name: _group_estimates(family) for name, family in families.items()}
     rows: list[dict[str, Any]] = []
@@ -90,14 +91,14 @@ def gain_table(families: dict[str, Family]) -> pd.DataFrame:
     return frame.astype({**counts, **dict.fromkeys(COLUMNS[5:10] + COLUMNS[11:15], "float64"), "note": "str"})
 
 
-def _group_estimates(family: Family) -> list[dict[str, Any]]:
+def _group_estimates(family: FamilyResult) -> list[dict[str, Any]]:
     """Estimates overall, of each group, and of mean, worst and gap over groups, with replicates of the excess."""
     values = family.measured[0].estimates
     estimates: list[dict[str, Any]] = []
     for cell in family.cells:
         head = {"figure": "overall" if cell.attribute == "*" else "group", "group": cell.group,
                 "n_real": len(cell.real), "n_generated": len(cell.generated),
-                "note": join(cell.reason or "", cell.note)}
+                "note": join_notes(cell.reason or "", cell.note)}
         estimate = values.get((cell.attribute, cell.group))
         if estimate is None or estimate.floor is None:
             estimates.append({**head, "note": head["note"] or "undefined in this group", "draws": None})
@@ -113,13 +114,13 @@ def _over_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     large = [estimate for estimate in groups if estimate["draws"] is not None]
     left_out = [f"without {estimate['group']} ({estimate['note']})" for estimate in groups if estimate["draws"] is None]
     if len(large) < 2:
-        note = join("fewer than two groups are large enough to compare", *left_out)
+        note = join_notes("fewer than two groups are large enough to compare", *left_out)
         return [{"figure": name, "group": "*", "note": note, "draws": None} for name in folds]
     values = np.array([estimate["excess"] for estimate in large])
     draws = np.stack([estimate["draws"] for estimate in large], axis=1)
     rows = []
     for name, fold in folds.items():
-        note = join(*left_out, LEANS if name == "gap" else "")
+        note = join_notes(*left_out, LEANS if name == "gap" else "")
         rows.append({"figure": name, "group": "*", "note": note, "excess": float(fold(values)),
                      "draws": np.asarray(fold(draws, axis=1), dtype=np.float64)})
     return rows
@@ -129,18 +130,18 @@ def _with_interval(estimate: dict[str, Any]) -> dict[str, Any]:
     """An estimate with the interval of its excess."""
     if estimate["draws"] is None:
         return estimate
-    row = interval(estimate["excess"], estimate["draws"])
+    row = interval_row(estimate["excess"], estimate["draws"])
     limits = {"ci_low": row["ci_low"], "ci_high": row["ci_high"]}
-    return {**estimate, **limits, "note": join(estimate["note"], row["note"])}
+    return {**estimate, **limits, "note": join_notes(estimate["note"], row["note"])}
 
 
 def _with_difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """An estimate with its difference from another set's; replicates are paired, and the equal floors cancel."""
     row = _with_interval(first)
     if first["draws"] is None or second["draws"] is None:
-        return {**row, "note": join(row["note"], "one of the sets has no number here")}
+        return {**row, "note": join_notes(row["note"], "one of the sets has no number here")}
     draws: Array = first["draws"] - second["draws"]
-    difference = interval(first["excess"] - second["excess"], draws)
+    difference = interval_row(first["excess"] - second["excess"], draws)
     p_value = None if difference["ci_low"] is None else two_sided_p_value(draws[np.isfinite(draws)])
     return {**row, "difference": difference["estimate"], "difference_low": difference["ci_low"],
-            "difference_high": difference["ci_high"], "p_value": p_value, "note": join(row["note"], PAIRED)}
+            "difference_high": difference["ci_high"], "p_value": p_value, "note": join_notes(row["note"], PAIRED)}

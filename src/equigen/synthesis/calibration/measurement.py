@@ -21,13 +21,13 @@ from equigen.quality import (
     Encoder,
     ImageSet,
     KernelData,
-    Memory,
-    extract,
+    ResultCache,
+    extract_features,
     identity,
     kernel_data,
     kernel_halves,
     kernel_value,
-    whole_patients,
+    subsample_patients,
 )
 from equigen.seeds import derive_seed, numpy_generator
 from equigen.statistics import patient_codes, split_halves
@@ -55,7 +55,7 @@ class Group:
     patients: NDArray[np.int64]
     rows: pd.DataFrame
     floor: float
-    memory: Memory = field(default_factory=Memory)
+    memory: ResultCache = field(default_factory=ResultCache)
 
     def kernel_distance(self, generated: Features) -> float:
         """Unbiased KD of generated features [M, D] (each an image of its own patient) from the group's real images."""
@@ -88,10 +88,10 @@ def make_groups(
     for name in names:
         members = np.flatnonzero(row_groups == name)
         rng = numpy_generator(seed, f"calibrate/limit/{name}")
-        sample[name] = members[whole_patients(patients[members], LIMIT, rng, "real")]
+        sample[name] = members[subsample_patients(patients[members], LIMIT, rng, "real")]
     union = np.unique(np.concatenate(list(sample.values()))).astype(np.int64)
     images = reconstructed_images(ImageSet(tune.frame).take(union), autoencoder, size)
-    features = extract(images, network, size, cache_dir=cache, title="Encoding real images", show=show).values
+    features = extract_features(images, network, size, cache_dir=cache, title="Encoding real images", show=show).values
     codes = patient_codes(patients)
     groups = []
     for name in names:
@@ -149,6 +149,6 @@ class Evaluator:
             images |= dict(zip(chunk.tolist(), rendered, strict=True))
             advance(len(chunk))
         pixels = np.stack([images[row] for row in range(len(rows))])
-        features = extract(ImageSet(rows, pixels), self.network, self.size, show=False).values
+        features = extract_features(ImageSet(rows, pixels), self.network, self.size, show=False).values
         write_bytes(path, save({"features": features}))
         return features

@@ -15,7 +15,7 @@ from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_parquet, write_parquet
 from equigen.integrity import renew_record
-from equigen.quality import Classifier, Settings, check_held_out, image_set, read_images
+from equigen.quality import Classifier, ResamplingSettings, check_held_out, load_image_set, read_images
 from equigen.synthesis.chunks import render
 from equigen.synthesis.generation import SyntheticSet, open_pipeline
 from equigen.synthesis.screening.rounds import Rounds, screened_table, unscreened_table
@@ -100,7 +100,7 @@ def screen(
     """
     folder = Path(synthetic)
     base = read_unscreened(folder)
-    settings = Settings(replicates=replicates, seed=seed, min_patients=min_patients)
+    settings = ResamplingSettings(replicates=replicates, seed=seed, min_patients=min_patients)
     settings.check()
     rule = make_rule(classifier.questions, fields, [str(name) for name in base.columns], threshold)
     pipeline = open_pipeline(generator, device)
@@ -121,7 +121,7 @@ def screen(
     levels: dict[str, list[str]] = {}
     kinds: dict[str, str] = {}
     if held_out is not None:
-        images = image_set(held_out, "real")
+        images = load_image_set(held_out, "real")
         path = screen_folder / f"real-{held_out.hash[:12]}.parquet"
         if path.is_file():
             real_verdicts = read_parquet(path)

@@ -11,16 +11,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality import (
-    LEANS,
+    GAP_BIAS_NOTE,
     GroupMeans,
     Question,
-    Settings,
-    clustered,
-    independent,
-    interval,
-    join,
+    ResamplingSettings,
+    clustered_group_means,
+    independent_group_means,
+    interval_row,
+    join_notes,
+    patient_share_interval,
     questions_about,
-    share_interval,
 )
 from equigen.statistics import gap, holm, p_value, percentile_interval, wilson_interval
 from equigen.synthesis.screening.rules import Rule
@@ -94,7 +94,7 @@ def attribute_name(question: Question) -> str:
 
 def screening_table(
     rule: Rule, requested: FieldVerdicts, tries: NDArray[np.int64], given_up: NDArray[np.bool_],
-    real: FieldVerdicts | None, groups: Sequence[Question], settings: Settings,
+    real: FieldVerdicts | None, groups: Sequence[Question], settings: ResamplingSettings,
 ) -> pd.DataFrame:
     """Rows of screening.parquet.
 
@@ -135,7 +135,7 @@ def screening_table(
         for name, ok in real.ok.items():
             refused = Metric("real", name, "false_rejection", 1 - ok, real.patients)
             refused_rows = _rows(refused, real.frame, groups, settings)
-            refused_rows[0]["note"] = join(refused_rows[0]["note"], _chance_note(refused, rule))
+            refused_rows[0]["note"] = join_notes(refused_rows[0]["note"], _chance_note(refused, rule))
             first = next(metric for metric in metrics if metric.name == name and metric.metric == "accepted_first")
             rows += refused_rows + _excess_rows(first, refused, groups)
     table = pd.DataFrame(rows, columns=COLUMNS)
@@ -143,7 +143,7 @@ def screening_table(
     return table.astype({**counts, **dict.fromkeys(NUMBERS, "float64"), "note": "str"})
 
 
-def _rows(metric: Metric, frame: pd.DataFrame, groups: Sequence[Question], settings: Settings) -> list[Row]:
+def _rows(metric: Metric, frame: pd.DataFrame, groups: Sequence[Question], settings: ResamplingSettings) -> list[Row]:
     """Rows of the whole set, with a note on unchecked images, then of each attribute's groups and gap.
 
     Fills ``metric.means``.
@@ -155,8 +155,8 @@ def _rows(metric: Metric, frame: pd.DataFrame, groups: Sequence[Question], setti
         levels = ["*"] if question is None else question.levels
         purpose = f"screen/{metric.run}/{metric.name}/{metric.metric}/{name}"
         metric.means[name] = (
-            independent(metric.values, codes, levels, settings, purpose) if metric.patients is None
-            else clustered(metric.values, codes, levels, metric.patients, settings, purpose)
+            independent_group_means(metric.values, codes, levels, settings, purpose) if metric.patients is None
+            else clustered_group_means(metric.values, codes, levels, metric.patients, settings, purpose)
         )  # fmt: skip
         rows += [_cell_row(metric, name, group) for group in levels]
         if question is not None:
@@ -165,7 +165,7 @@ def _rows(metric: Metric, frame: pd.DataFrame, groups: Sequence[Question], setti
     unchecked, total = int(np.isnan(metric.values).sum()), len(metric.values)
     if unchecked:
         note = f"{unchecked} of {total} images not checked: their level is unknown, to the table or to the classifier"
-        rows[0]["note"] = join(rows[0]["note"], note)
+        rows[0]["note"] = join_notes(rows[0]["note"], note)
     return rows
 
 
@@ -198,12 +198,12 @@ def _cell_row(metric: Metric, attribute: str, group: str) -> Row:
     if cell.draws is None:
         return row | {"note": f"too small: {cell.n if patients is None else patients} "
                               f"{'images' if patients is None else 'patients'}"}
-    estimate = interval(cell.value, cell.draws)
+    estimate = interval_row(cell.value, cell.draws)
     row |= {name: estimate[name] for name in ("estimate", "ci_low", "ci_high", "note")}
     if metric.patients is None and metric.metric != "tries":
         row["ci_low"], row["ci_high"] = wilson_interval(round(cell.total), cell.n)
     elif metric.metric == "false_rejection":
-        row["ci_low"], row["ci_high"], row["note"] = share_interval(cell)
+        row["ci_low"], row["ci_high"], row["note"] = patient_share_interval(cell)
     if group in metric.means[attribute].null:
         row |= _band(metric.means[attribute].null[group])
     return row
@@ -220,12 +220,12 @@ def _gap_row(head: Row, attribute: str, means: GroupMeans) -> Row:
     left_out = [f"without {group} (too small)" for group in means.cells if group not in large]
     row = head | {"attribute": attribute, "group": "gap", "n": sum(cell.n for cell in large.values())}
     if len(large) < 2:
-        return row | {"note": join("fewer than two groups are large enough to compare", *left_out)}
+        return row | {"note": join_notes("fewer than two groups are large enough to compare", *left_out)}
     draws = np.stack([cell.draws for cell in large.values() if cell.draws is not None], axis=1)
     value = gap(np.array([cell.value for cell in large.values()]))
-    estimate = interval(value, np.ptp(draws, axis=1))
+    estimate = interval_row(value, np.ptp(draws, axis=1))
     row |= {name: estimate[name] for name in ("estimate", "ci_low", "ci_high")}
-    row["note"] = join(*left_out, estimate["note"], LEANS)
+    row["note"] = join_notes(*left_out, estimate["note"], GAP_BIAS_NOTE)
     if len(means.null) >= 2:
         null = np.ptp(np.stack(list(means.null.values()), axis=1), axis=1)
         null = null[np.isfinite(null)]
@@ -244,10 +244,10 @@ def _excess_rows(first: Metric, refused: Metric, groups: Sequence[Question]) -> 
             if cell.draws is None:
                 rows.append(row | {"note": "too small on one of the sides"})
                 continue
-            estimate = interval(cell.value, cell.draws)
+            estimate = interval_row(cell.value, cell.draws)
             row |= {column: estimate[column] for column in ("estimate", "ci_low", "ci_high")}
             row |= _band(excess.null[group]) if group in excess.null else {}
-            rows.append(row | {"note": join(estimate["note"], EXCESS)})
+            rows.append(row | {"note": join_notes(estimate["note"], EXCESS)})
         if name != "*":
             rows.append(_gap_row(head, name, excess))
     return _adjusted(rows)
@@ -259,6 +259,6 @@ def _adjusted(rows: list[Row]) -> list[Row]:
     for row, value in zip(tested, holm(np.array([row["p_value"] for row in tested])), strict=True):
         if len(tested) > 1:
             note = f"p adjusted by Holm over {len(tested)} attributes and labels, {row['p_value']:.3g} before"
-            row["note"] = join(row["note"], note)
+            row["note"] = join_notes(row["note"], note)
         row["p_value"] = float(value)
     return rows
