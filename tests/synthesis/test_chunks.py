@@ -134,7 +134,7 @@ def test_memory_that_holds_says_nothing(tmp_path, capsys):
 def test_a_chunk_that_was_halved_stays_small():
     painter = Painter(holds=20)
     work = Batched(painter)
-    assert len(work.images(asks(96), set(range(96)))) == 96 and (work.chunk, work.fits) == (32, 16)
+    assert len(work.images(asks(96), set(range(96)))) == 96 and (work.chunk, work.capacity) == (32, 16)
     assert [len(call) for call in painter.calls] == [16] * 6
 
 

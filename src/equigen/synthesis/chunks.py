@@ -1,4 +1,4 @@
-"""Which rows of a plan pass through a network together, always the same ones, and what is done when memory is short."""
+"""Generation in fixed chunks of a plan, which are halved when memory is short."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from equigen.diffusion import EquigenPipeline, Generator, requests
 from equigen.errors import InputError, Problem
 from equigen.progress import console
 
-CHUNK = 32   # rows that pass through together on a CPU
-LARGE = 256  # on a GPU, for latents up to 32 x 32; fewer of larger ones, so that about as many positions do
-TOLD = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")  # torch on a GPU, and on a CPU
+CHUNK = 32   # rows of a chunk on a CPU
+LARGE = 256  # on a GPU for latents up to 32 x 32; fewer of larger ones, for about the same number of positions
+MEMORY_MESSAGES = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")  # of torch
 Rows = NDArray[np.int64]
 Images = NDArray[np.uint8]
 
 
 def chunk_size(generator: Generator) -> int:
-    """Rows that pass through a generator together where nobody says otherwise: a power of two.
+    """Default number of rows of a chunk: a power of two.
 
-    It depends on the kind of device and the size of the images, not on how much memory or what else there is.
+    It depends on the type of the device and the size of the images alone, not on the memory.
     """
     if device_kind(generator) == "cpu":
         return CHUNK
@@ -32,64 +32,67 @@ def chunk_size(generator: Generator) -> int:
 
 
 def device_kind(generator: Generator) -> str:
-    """``cpu`` or ``cuda``, say; ``cpu`` for a generator that does not tell where it is."""
+    """Type of the generator's device, such as ``cpu`` or ``cuda``; ``cpu`` for a generator without a device."""
     device: torch.device | None = getattr(generator, "device", None)
     return "cpu" if device is None else device.type
 
 
 def chunks(plan: pd.DataFrame, size: int, *, mixed: bool) -> list[Rows]:
-    """Row numbers that pass through the network together: at most ``size`` that ask for the same (``Request.kind``).
+    """Row numbers of each chunk: at most ``size`` rows with the same sampling settings (``Request.kind``).
 
-    A function of the plan alone, not of what is still missing. ``mixed``: rows may have scales of guidance of their
-    own.
+    A function of the plan alone, independent of the missing images. ``mixed``: rows of a chunk may differ in guidance.
     """
-    asked, numbers = requests(plan)
+    settings, numbers = requests(plan)
     kinds: dict[object, list[int]] = {}
-    for number, one in enumerate(asked):
-        kinds.setdefault(one.kind(mixed=mixed), []).append(number)
-    rows = [np.flatnonzero(np.isin(numbers, own)) for own in kinds.values()]
-    return [own[low : low + size] for own in rows for low in range(0, len(own), size)]
+    for number, request in enumerate(settings):
+        kinds.setdefault(request.kind(mixed=mixed), []).append(number)
+    groups = [np.flatnonzero(np.isin(numbers, members)) for members in kinds.values()]
+    return [rows[low : low + size] for rows in groups for low in range(0, len(rows), size)]
 
 
 class Batched:
-    """A generator that gets its rows in fixed chunks.
+    """A generator that computes its rows in fixed chunks.
 
-    Convolution and matrix libraries may round differently with another batch size or place in the batch. So each row is
-    always computed in the same place of the same chunk of the plan; a chunk that is too short is filled by repeating
-    its rows.
+    Convolution and matrix libraries may round differently with another batch size or position in the batch, so each
+    row is always computed at the same position of the same chunk of the plan; short chunks are padded with their rows.
 
-    Where memory is short the chunk is halved, for good. The halves of a power of two are the chunks of a run with half
-    as many, and its images are the same to the last bit, but not always those of a run that had memory enough.
-    ``fits`` is how many rows have been found to fit, ``chunk`` how many it was begun with.
+    Where memory is short the chunk is halved for all later calls. The halves of a power of two are the chunks of a run
+    with half the size, and the images are identical to those of such a run, but not always to those of the full size.
+    ``capacity`` is the current number of rows, ``chunk`` the initial one.
     """
 
     def __init__(self, generator: Generator, chunk: int | None = None) -> None:
         self.generator = generator
-        self.chunk = self.fits = chunk if chunk is not None else chunk_size(generator)
+        self.chunk = self.capacity = chunk if chunk is not None else chunk_size(generator)
 
     def cut(self, plan: pd.DataFrame) -> list[Rows]:
         """Chunks of a plan, as row numbers."""
         return chunks(plan, self.chunk, mixed=getattr(self.generator, "mixes_guidance", True))
 
-    def images(self, plan: pd.DataFrame, wanted: set[int]) -> dict[int, Images]:
-        """Image [size, size, 3] of each of the wanted rows, and of those that came with them."""
+    def images(self, plan: pd.DataFrame, requested: set[int]) -> dict[int, Images]:
+        """Image [size, size, 3] of each requested row, and of the other rows in their batches."""
         images: dict[int, Images] = {}
         for rows in self.cut(plan):
             low = 0
             while low < len(rows):
-                part = rows[low : low + self.fits]
-                if wanted.isdisjoint(part.tolist()):
-                    low += len(part)
+                batch = rows[low : low + self.capacity]
+                if requested.isdisjoint(batch.tolist()):
+                    low += len(batch)
                     continue
-                made = self._made(plan.iloc[part])
-                if made is not None:  # else the same rows again, fewer at once
-                    images |= dict(zip(part.tolist(), made, strict=False))
-                    low += len(part)
+                generated = self._generate(plan.iloc[batch])
+                if generated is not None:  # else the same rows again, in a smaller batch
+                    images |= dict(zip(batch.tolist(), generated, strict=False))
+                    low += len(batch)
         return images
 
-    def _made(self, rows: pd.DataFrame) -> Images | None:
-        """Images of some rows, and of those that fill them up; None where memory was short, after making it enough."""
-        full = rows.iloc[[index % len(rows) for index in range(self._filled(len(rows)))]]
+    def _generate(self, rows: pd.DataFrame) -> Images | None:
+        """Images of some rows, then of the padding; None where memory was short, after halving the capacity."""
+        size = self.capacity
+        # On a CPU chunks of this package's pipeline are padded in full, as in existing sets. Elsewhere a chunk has
+        # hundreds of rows, or takes minutes an image, so it is padded to the next power of two only.
+        if not (isinstance(self.generator, EquigenPipeline) and device_kind(self.generator) == "cpu"):
+            size = int(min(self.capacity, 2 ** (len(rows) - 1).bit_length()))
+        full = rows.iloc[[index % len(rows) for index in range(size)]]
         first = requests(full.iloc[:1])[0][0]
         seeds, guidance = full["seed"].tolist(), full["guidance"].tolist()
         try:
@@ -97,40 +100,33 @@ class Batched:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-        self._halve()  # out of the handler, where the error no longer holds on to the tensors of the call
+        self._halve()  # outside the handler, where the error no longer references the tensors of the call
         return None
 
-    def _filled(self, rows: int) -> int:
-        """Rows of a chunk after filling up: all of it as sets are made that exist; else the next power of two.
-
-        A chunk of hundreds, or of a network that takes minutes an image, would waste more than the rest of the plan.
-        """
-        if isinstance(self.generator, EquigenPipeline) and device_kind(self.generator) == "cpu":
-            return self.fits
-        return int(min(self.fits, 2 ** (rows - 1).bit_length()))
-
     def _halve(self) -> None:
-        if self.fits == 1:
+        """Halve the capacity and free cached memory; InputError where one image does not fit."""
+        if self.capacity == 1:
             problem = Problem("not even one image fits", "use smaller images, another precision, or another device")
             raise InputError("The memory is too small for this generator.", [problem])
-        if self.fits == self.chunk:
-            words = f"Memory is too small for {self.chunk} images at once: going on with fewer."
-            console.print(f"{words} Some may differ in rounding from those that a larger memory makes.", style="yellow")
-        self.fits //= 2
+        if self.capacity == self.chunk:
+            message = f"Memory is too small for {self.chunk} images at once: going on with fewer."
+            console.print(f"{message} Some may differ in rounding from those that a larger memory makes.",
+                          style="yellow")  # fmt: skip
+        self.capacity //= 2
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory was short, on a GPU or a CPU."""
+    """Whether an error reports insufficient memory, on a GPU or a CPU."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and any(words in str(error) for words in TOLD)
+    return isinstance(error, RuntimeError) and any(message in str(error) for message in MEMORY_MESSAGES)
 
 
 def render(generator: Generator | Batched, plan: pd.DataFrame, rows: list[int]) -> Images:
-    """Images [n, size, size, 3] of some rows (positions) of a plan, in their order, whatever else is made."""
-    work = generator if isinstance(generator, Batched) else Batched(generator)
-    images = work.images(plan, set(rows))
+    """Images [n, size, size, 3] of some rows (positions) of a plan, in order; each independent of the other rows."""
+    batched = generator if isinstance(generator, Batched) else Batched(generator)
+    images = batched.images(plan, set(rows))
     return np.stack([images[row] for row in rows])

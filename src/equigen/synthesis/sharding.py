@@ -1,4 +1,4 @@
-"""Sharing a plan among processes: by number of the chunk, so that any number of them makes the same images."""
+"""Distribution of a plan over processes by chunk, so that the images do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ import torch.distributed as dist
 from equigen.errors import InputError, Problem
 from equigen.files import write_json
 
-PATIENCE = timedelta(days=30)  # processes that are done wait for the slowest; one that died ends the waiting at once
+PATIENCE = timedelta(days=30)  # of a barrier: a process waits for the slowest; a failed process ends the wait at once
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Share:
-    """What one process makes: the chunks whose number is ``index`` modulo ``count``.
+    """The chunks of one process: those whose number is ``index`` modulo ``count``.
 
-    ``together``: torchrun started the processes, and they wait for each other; else each is a job of its own.
+    ``distributed``: torchrun started the processes, and they wait for each other; otherwise each is an independent job.
     """
 
     index: int = 0
     count: int = 1
-    together: bool = False
+    distributed: bool = False
 
     @property
     def leads(self) -> bool:
-        """Whether this process finishes what all have made: the first of those that know each other, or each job."""
-        return not self.together or self.index == 0
+        """Whether this process completes the set: the first process of torchrun, or any independent job."""
+        return not self.distributed or self.index == 0
 
-    def of(self, parts: Sequence[T]) -> list[T]:
-        """The own ones of numbered parts."""
-        return list(parts[self.index :: self.count])
+    def select(self, chunks: Sequence[T]) -> list[T]:
+        """The chunks of this process."""
+        return list(chunks[self.index :: self.count])
 
     def wait(self) -> None:
-        """Until all processes have come here; returns at once where they do not know each other."""
-        if self.together:
-            dist.barrier(group=_waiting_room())
+        """Wait for all processes of torchrun; an independent job returns at once."""
+        if self.distributed:
+            dist.barrier(group=_barrier_group())
 
 
 def share_of(shard: tuple[int, int] | None = None) -> Share:
-    """The share of this process: ``shard`` (index, count) of a job array, or what torchrun says, or everything.
+    """The share of this process: ``shard`` (index, count) of a job array, that of torchrun, or the whole plan.
 
-    Raises InputError for a shard that there is none of, or one among processes that torchrun started.
+    Raises InputError for an invalid shard, or one in a process that torchrun started.
     """
     started = int(os.environ.get("WORLD_SIZE", "1")) > 1 or (dist.is_available() and dist.is_initialized())
     if shard is None:
@@ -69,20 +69,20 @@ def share_of(shard: tuple[int, int] | None = None) -> Share:
 
 
 @cache
-def _waiting_room() -> Any:
-    """A group to wait in for as long as images take: that of the training gives up after minutes."""
+def _barrier_group() -> Any:
+    """A process group for barriers with a long timeout; that of the training times out after minutes."""
     return dist.new_group(backend="gloo", timeout=PATIENCE)
 
 
 def write_first(path: Path, value: Any) -> None:
-    """Write JSON unless the file is there already: of several processes at once, exactly one writes it."""
-    own = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part.json")
-    write_json(own, value)
+    """Write JSON unless the file exists; of several concurrent processes exactly one writes it."""
+    temporary = path.with_name(f".{path.stem}.{uuid4().hex[:8]}.part.json")
+    write_json(temporary, value)
     try:
-        os.link(own, path)
+        os.link(temporary, path)
     except FileExistsError:
         pass
-    except OSError:  # a file system without links, as on some sticks: the last of them writes it
-        own.replace(path)
+    except OSError:  # a file system without hard links: the last process overwrites the file
+        temporary.replace(path)
     finally:
-        own.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)

@@ -150,7 +150,13 @@ def calibrate(
     """
     check_options(objective, gap_weight, budget, bounds, images, steps, confirm_images, replicates, against)
     check_cohorts(tune, confirm, attribute)
-    home, folder = _folders(generator, out)
+    home = generator.folder if isinstance(generator, Run) else None
+    if isinstance(generator, (str, Path)):
+        home = Path(generator)
+    folder = Path(out) if out is not None else home / "calibration" if home is not None else None
+    if folder is None:
+        problem = Problem("an open pipeline has no folder", "say with out where the calibration is to be kept")
+        raise InputError("There is no place for the calibration.", [problem])
     for cohort in [tune] if home is None or confirm is None else [tune, confirm]:
         check_unseen(cohort, [("the generator", home)] if home is not None else [], "This cohort cannot calibrate")
     pipeline = open_pipeline(generator, device)
@@ -206,17 +212,6 @@ def _search_guidance(
     table = calibration_table(groups, points, goal)
     spent = int((table["kind"] == "evaluated").sum()) * settings.images
     return replace(settings, spent=spent, **chosen_guidance(table)), table
-
-
-def _folders(generator: str | Path | Run | Generator, out: str | Path | None) -> tuple[Path | None, Path]:
-    """The generator's folder (None for an open pipeline) and that of the calibration."""
-    if isinstance(generator, (str, Path, Run)):
-        home = generator.folder if isinstance(generator, Run) else Path(generator)
-        return home, Path(out) if out is not None else home / "calibration"
-    if out is None:
-        problem = Problem("an open pipeline has no folder", "say with out where the calibration is to be kept")
-        raise InputError("There is no place for the calibration.", [problem])
-    return None, Path(out)
 
 
 def _read_finished(folder: Path, inputs: dict[str, Any]) -> Calibration | None:

@@ -48,16 +48,12 @@ class Rule:
             columns[f"ok.{question.name}"] = np.where(checked, right.astype(np.float64), np.nan)
             columns[f"p.{question.name}"] = p
             for row in np.flatnonzero(checked & ~right):
-                reasons[row].append(_reason(question, int(codes[row]), probabilities[row]))
+                code, best = int(codes[row]), int(probabilities[row].argmax())
+                request = f"{question.name}: asked for {question.levels[code]} ({probabilities[row, code]:.2f})"
+                reading = f", reads as {question.levels[best]} ({probabilities[row, best]:.2f})" if best != code else ""
+                reasons[row].append(request + reading)
         text = pd.Series(["; ".join(sentences) for sentences in reasons], dtype="str")
         return pd.DataFrame({"accepted": [not sentences for sentences in reasons], "reason": text, **columns})
-
-
-def _reason(question: Question, code: int, probabilities: Array) -> str:
-    """A sentence such as ``label.dx: asked for ill (0.12), reads as healthy (0.88)``."""
-    best = int(probabilities.argmax())
-    reading = f", reads as {question.levels[best]} ({probabilities[best]:.2f})" if best != code else ""
-    return f"{question.name}: asked for {question.levels[code]} ({probabilities[code]:.2f}){reading}"
 
 
 def make_rule(

@@ -65,10 +65,10 @@ def screen(
 
     An image is accepted where the classifier reads the requested level of each checked field: by default that level
     must be the most probable one, which treats all levels alike if the classifier does (``fit_classifier``); with a
-    threshold its probability must reach it. The k-th redraw of an image has the seed ``derive(first seed, "redraw",
-    k)``. ``synthetic.parquet`` gets ``image`` and ``seed`` of the last draw, ``accepted``, ``reason``, ``tries``
-    (number of draws, the first included), ``first_image`` and ``first_seed``; where it has ``sha256``, that of the
-    last draw and ``first_sha256``. Images refused in every draw stay in the set, not accepted; ``evaluate`` and
+    threshold its probability must reach it. The k-th redraw of an image has the seed ``derive_seed(first seed,
+    "redraw", k)``. ``synthetic.parquet`` gets ``image`` and ``seed`` of the last draw, ``accepted``, ``reason``,
+    ``tries`` (number of draws, the first included), ``first_image`` and ``first_seed``; where it has ``sha256``, that
+    of the last draw and ``first_sha256``. Images refused in every draw stay in the set, not accepted; ``evaluate`` and
     ``diagnose`` leave them out. The images of the first draw are never changed and the others lie in
     ``screening/<hash>/images``, so a set can be screened again by another rule. An interrupted call is resumed with
     identical results; a complete one generates nothing, except for images that differ from those it judged.
