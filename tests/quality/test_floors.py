@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest, permutation_test
 
 from equigen.quality.floors import exceedance_p_value
-from equigen.report.study.differences import difference_sentences, with_holm
+from equigen.report.study.differences import add_holm, difference_sentences
 from equigen.report.study.memorisation import memorisation_sentences
 
 
@@ -86,7 +86,7 @@ def compared(scores) -> pd.DataFrame:
 
 
 def test_better_and_worse_are_said_after_holm_over_the_groups_alone():
-    adjusted = with_holm(compared([2.2, -2.2, 0.1, 4.0]))["p_holm"].to_numpy()
+    adjusted = add_holm(compared([2.2, -2.2, 0.1, 4.0]))["p_holm"].to_numpy()
     assert adjusted == pytest.approx([3 * 0.0278, 3 * 0.0278, 0.920, 4 * 6.33e-5], rel=0.01)
     words = " ".join(" ".join(own.parts) for own in difference_sentences(compared([2.2, -2.2, 0.1, 4.0])))
     assert "worse for sex g3" in words

@@ -311,7 +311,7 @@ def test_the_tables_end_with_the_autoencoder_alone():
     by_sex, by_age = table_section(views(table(), ALONE), "none").blocks[0].tables
     assert [len(row.cells) for row in by_sex.rows if row.cells] == [len(by_sex.head) - 1] * 7
     assert [cell.text for cell in by_sex.rows[-1].cells][:6] == ["60.0", "55.0", "68.0", "68.0", "13.0", "6.00"]
-    assert by_sex.rows[-1].cells[0].under == "55.0 to 65.0"
+    assert by_sex.rows[-1].cells[0].detail == "55.0 to 65.0"
     assert by_age.rows[-1].cells[0].text == "60.0"  # the whole set has no attribute
     (whole,) = table_section(views(table()[lambda own: own["attribute"] == "*"], ALONE), "none").blocks[0].tables
     assert len(whole.rows[-1].cells) == len(whole.head) - 1

@@ -9,9 +9,9 @@ from report_rows import NAN, quality_row
 
 from equigen.report import report
 from equigen.report.frames import quality_frame
-from equigen.report.metrics import METRICS, floor_name, metric, ordered
-from equigen.report.rounding import error
-from equigen.report.study.details import all_numbers, monte_carlo, side_by_side
+from equigen.report.metrics import METRICS, floor_name, lookup_metric, sort_metrics
+from equigen.report.rounding import error_text
+from equigen.report.study.details import metrics_table, monte_carlo_text, numbers_table
 from equigen.report.study.quality import quality_sentences
 
 QUALITY = [
@@ -47,15 +47,16 @@ def test_every_metric_has_words_direction_family_and_floor(name):
 
 
 def test_floors_are_named_by_what_they_are():
-    names = {name: floor_name(metric(name)) for name in ("kd", "is", "recall", "near_copies", "semantic_auc", "auc")}
-    assert names == {
+    names = ("kd", "is", "recall", "near_copies", "semantic_auc", "auc")
+    floors = {name: floor_name(lookup_metric(name)) for name in names}
+    assert floors == {
         "kd": "between real images", "is": "real images score", "recall": "real held-out images score",
         "near_copies": "real held-out images", "semantic_auc": "ceiling (real images)", "auc": "real images score",
     }  # fmt: skip
 
 
 def test_metrics_are_ordered_as_the_catalogue_has_them():
-    assert ordered(["mine", "coverage", "fd", "kd"]) == ["kd", "fd", "coverage", "mine"]
+    assert sort_metrics(["mine", "coverage", "fd", "kd"]) == ["kd", "fd", "coverage", "mine"]
 
 
 def test_only_kd_is_drawn_and_the_others_are_folded(tmp_path):
@@ -85,20 +86,20 @@ def test_family_table_has_groups_as_rows_and_metrics_as_columns():
         quality_row("none", "sex", "f", 0.4, metric="precision", floor=NAN),
         quality_row("none", "sex", "gap", 0.1, metric="precision", null_high=0.05, null_low=0.0, p_value=0.02),
     ]))  # fmt: skip
-    table = side_by_side(rows, ["precision", "recall", "density"], "none")
+    table = metrics_table(rows, ["precision", "recall", "density"], "none")
     assert table.head == ["group", "precision", "recall"]
     assert [row.head for row in table.rows] == ["whole set", "sex", "f", "gap"]
-    assert [(cell.text, cell.under) for cell in table.rows[0].cells] == [
+    assert [(cell.text, cell.detail) for cell in table.rows[0].cells] == [
         ("0.600", "0.580 to 0.620; real held-out images score 0.800"),
         ("0.500", "0.480 to 0.520; real held-out images score 0.700"),
     ]
     assert [cell.text for cell in table.rows[2].cells] == ["0.400", "–"]
-    assert (table.rows[3].cells[0].under, table.rows[3].cells[0].mark) == ("0.080 to 0.120; p = 0.020", "beyond")
+    assert (table.rows[3].cells[0].detail, table.rows[3].cells[0].mark) == ("0.080 to 0.120; p = 0.020", "beyond")
 
 
 def test_errors_have_their_columns_and_empty_columns_are_left_out():
     frame = quality_frame(pd.DataFrame([quality_row("none", "sex", "gap", 0.25, p_value=0.04, **ERRORS)]))
-    table = all_numbers(frame, metric("kd"))
+    table = numbers_table(frame, lookup_metric("kd"))
     found = dict(zip(table.head[1:], (cell.text for cell in table.rows[0].cells), strict=True))
     assert found == {
         "real": "800", "generated": "800", "matched n": "100", "value": "250", "standard error": "12",
@@ -119,21 +120,21 @@ def test_old_table_has_no_block_of_errors(tmp_path):
 def test_monte_carlo_error_is_held_against_the_interval():
     rows = [quality_row("none", "sex", "f", 0.25, mc_estimate=0.0004, mc_interval=0.001),  # 0.04 wide
             quality_row("none", "sex", "m", 0.25, mc_estimate=0.006, mc_interval=0.001)]  # fmt: skip
-    assert monte_carlo(quality_frame(pd.DataFrame(rows[:1]))) == [
+    assert monte_carlo_text(quality_frame(pd.DataFrame(rows[:1]))) == [
         "The Monte-Carlo error (MC) is at most 2.5% of an interval's width: KD, none, f (sex)."
     ]
-    said = monte_carlo(quality_frame(pd.DataFrame(rows)))
+    said = monte_carlo_text(quality_frame(pd.DataFrame(rows)))
     assert said == [
         "The Monte-Carlo error (MC) is at most 15.0% of an interval's width: KD, none, m (sex). "
         "More repeats and replicates would make these numbers steadier."
     ]
-    assert monte_carlo(quality_frame(pd.DataFrame([quality_row("none", "*", "*", 0.2)]))) == []
+    assert monte_carlo_text(quality_frame(pd.DataFrame([quality_row("none", "*", "*", 0.2)]))) == []
 
 
 def test_errors_keep_two_digits():
-    shown = [error(value, metric("precision")) for value in (0.000123, 0.0451, 0.0, NAN, None)]
+    shown = [error_text(value, lookup_metric("precision")) for value in (0.000123, 0.0451, 0.0, NAN, None)]
     assert shown == ["0.00012", "0.045", "0", "–", "–"]
-    assert error(0.0123, metric("kd")) == "12"
+    assert error_text(0.0123, lookup_metric("kd")) == "12"
 
 
 CROSSED = [

@@ -4,9 +4,9 @@ import pandas as pd
 import pytest
 from report_rows import fairness_row, quality_row
 
-from equigen.report.findings import gap_text, primary_tasks, split_seed, verdict
+from equigen.report.findings import gap_text, mechanism_and_seed, primary_tasks, verdict
 from equigen.report.frames import fairness_frame, quality_frame
-from equigen.report.metrics import metric
+from equigen.report.metrics import lookup_metric
 from equigen.report.study.diagnosis import fairness_sentences
 from equigen.report.study.quality import quality_sentences
 from equigen.report.study.semantic import semantic_sentences
@@ -38,12 +38,12 @@ def gap_row(estimate, null_high, p_value):
 
 
 def test_gap_inside_the_band_is_not_distinguishable_from_chance():
-    text = gap_text(gap_row(0.12, 0.15, 0.21), metric("auc"))
+    text = gap_text(gap_row(0.12, 0.15, 0.21), lookup_metric("auc"))
     assert text == "gap 0.120, chance alone gives up to 0.150, p = 0.21: not distinguishable from chance"
 
 
 def test_gap_outside_the_band_is_larger_than_chance():
-    text = gap_text(gap_row(0.2, 0.15, 0.004), metric("auc"))
+    text = gap_text(gap_row(0.2, 0.15, 0.004), lookup_metric("auc"))
     assert text == "gap 0.200, chance alone gives up to 0.150, p = 0.004: larger than chance explains"
 
 
@@ -59,11 +59,11 @@ def test_gap_outside_the_band_is_larger_than_chance():
     ],
 )
 def test_verdict_needs_band_and_p_to_agree(estimate, null_high, p_value, beyond):
-    assert verdict(gap_row(estimate, null_high, p_value), metric("auc")).beyond is beyond
+    assert verdict(gap_row(estimate, null_high, p_value), lookup_metric("auc")).exceeds_chance is beyond
 
 
 def test_missing_gap_is_said_with_its_reason():
-    assert gap_text(gap_row(NAN, NAN, NAN), metric("kd")) == "gap not evaluated (too few)"
+    assert gap_text(gap_row(NAN, NAN, NAN), lookup_metric("kd")) == "gap not evaluated (too few)"
 
 
 def test_mechanism_against_none_names_who_gains_loses_and_is_unclear():
@@ -202,9 +202,9 @@ def test_nothing_evaluated_is_said():
 
 
 def test_seed_is_read_from_the_name_of_a_run():
-    assert split_seed("perturbation-s2") == ("perturbation", 2)
-    assert split_seed("group_dro/seed 11") == ("group_dro", 11)
-    assert split_seed("classes2") == ("classes2", None)
+    assert mechanism_and_seed("perturbation-s2") == ("perturbation", 2)
+    assert mechanism_and_seed("group_dro/seed 11") == ("group_dro", 11)
+    assert mechanism_and_seed("classes2") == ("classes2", None)
 
 
 def test_primary_tasks_are_the_summaries():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from equigen.report.figures import RULE, WIDTH, Look, drawing, legend, legend_height, svg_text
+from equigen.report.figures import RULE, WIDTH, LineStyle, add_legend, legend_height, page_figure, svg_text
 
-MOST_POINTS = 200
+MAX_POINTS = 200
 
 
-def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+def average_points(x: np.ndarray, y: np.ndarray, most: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
     """At most ``most`` points: neighbours are averaged in equal runs, so no spike is picked or lost alone."""
     if len(x) <= most:
         return x, y
@@ -18,9 +18,9 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int = MOST_POINTS) -> tuple[np.n
     return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
 
 
-def curves(
+def curve_figure(
     lines: dict[str, pd.DataFrame],
-    styles: dict[str, Look],
+    styles: dict[str, LineStyle],
     *,
     axis: str,
     alt: str,
@@ -34,16 +34,16 @@ def curves(
     """
     top = legend_height(list(lines))
     total = top + 2.35
-    with drawing(total) as figure:
+    with page_figure(total) as figure:
         entries = [
             (name, {"color": styles[name].color, "linestyle": styles[name].dash, "linewidth": 1.6})
             for name in lines
         ]
-        legend(figure, entries, total)
+        add_legend(figure, entries, total)
         axes = figure.add_axes((0.8 / WIDTH, 0.5 / total, 1 - 0.98 / WIDTH, 1.75 / total))
         for name, frame in lines.items():
             ordered = frame.dropna(subset=["value"]).sort_values("images_seen", kind="stable")
-            x, y = thinned(ordered["images_seen"].to_numpy(float), ordered["value"].to_numpy(float))
+            x, y = average_points(ordered["images_seen"].to_numpy(float), ordered["value"].to_numpy(float))
             marker = styles[name].marker if len(x) < 12 else None
             axes.plot(
                 x,
@@ -64,7 +64,7 @@ def curves(
         return svg_text(figure, alt, slug)
 
 
-def shared_limits(frames: list[pd.DataFrame], early: float = 0.0) -> tuple[float, float] | None:
+def axis_limits(frames: list[pd.DataFrame], early: float = 0.0) -> tuple[float, float] | None:
     """Ends of an axis for the finite values after the first ``early`` share of training; None without any."""
     late = [frame[frame["images_seen"] >= early * frame["images_seen"].max()] for frame in frames]
     values = np.concatenate([frame["value"].to_numpy(float) for frame in late]) if late else np.array([])

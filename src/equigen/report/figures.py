@@ -49,7 +49,7 @@ _STYLE = {
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How one run, recipe or group is drawn: told apart by marker and dash as well as by colour."""
 
     color: str
@@ -58,14 +58,14 @@ class Look:
     filled: bool = True
 
 
-def looks(names: list[str]) -> dict[str, Look]:
+def run_styles(names: list[str]) -> dict[str, LineStyle]:
     """A look per name: references in grey with open markers, the others down the palette."""
     result, place = {}, 0
     for name in names:
         if name in REFERENCES:
-            result[name] = Look("#4a4f57", "s" if name == "real" else "D", ":", filled=False)
+            result[name] = LineStyle("#4a4f57", "s" if name == "real" else "D", ":", filled=False)
         else:
-            result[name] = Look(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)],
+            result[name] = LineStyle(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)],
                                 DASHES[place % len(DASHES)])  # fmt: skip
             place += 1
     return result
@@ -80,14 +80,14 @@ def display_width(text: str) -> int:
     return sum(2 if unicodedata.east_asian_width(letter) in "WF" else 1 for letter in text)
 
 
-def wrapped(text: str, width: int) -> str:
+def wrap_text(text: str, width: int) -> str:
     """Text broken into lines of at most ``width`` columns, long words included."""
     letters = max(1, width * len(text) // max(display_width(text), 1))
     return "\n".join(wrap(text, min(width, letters), break_long_words=True)) or text
 
 
 @contextmanager
-def drawing(height: float) -> Iterator[Figure]:
+def page_figure(height: float) -> Iterator[Figure]:
     """A figure of the page's width, drawn in the page's style.
 
     Text stays text in the page's SVG, where the browser chooses a font that has the letters. Matplotlib only measures
@@ -101,9 +101,9 @@ def drawing(height: float) -> Iterator[Figure]:
         yield figure
 
 
-def legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]], height: float) -> None:
+def add_legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]], height: float) -> None:
     """A legend across the top of the figure, in as many columns as the longest name allows."""
-    labels = [wrapped(label, 34) for label, _ in entries]
+    labels = [wrap_text(label, 34) for label, _ in entries]
     handles = [Line2D([], [], **{"linestyle": "none", "markersize": 5, **style}) for _, style in entries]
     figure.legend(
         handles,
@@ -127,7 +127,7 @@ def legend_columns(labels: list[str]) -> int:
 
 def legend_height(names: list[str]) -> float:
     """Inches that the legend of these names needs."""
-    labels = [wrapped(name, 34) for name in names]
+    labels = [wrap_text(name, 34) for name in names]
     columns = np.array_split(np.array([label.count("\n") + 1 for label in labels]), legend_columns(labels))
     return 0.1 + 0.175 * max(int(lines.sum()) for lines in columns)
 

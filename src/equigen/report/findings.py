@@ -10,7 +10,7 @@ import pandas as pd
 
 from equigen.report.frames import DERIVED
 from equigen.report.metrics import Metric
-from equigen.report.rounding import known, number, p_text
+from equigen.report.rounding import is_finite, number, p_text
 
 LEVEL = 0.05
 _SEEDED = re.compile(r"^(?P<base>.+?)[\s._/@-]+(?:seed|s)[\s._=-]*(?P<seed>\d+)$")
@@ -23,9 +23,9 @@ DOMAINS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a chance band says about one value: ``beyond`` is None where chance was not tested."""
+    """What a chance band says about one value: ``exceeds_chance`` is None where chance was not tested."""
 
-    beyond: bool | None
+    exceeds_chance: bool | None
     text: str
 
 
@@ -35,9 +35,9 @@ def verdict(row: Any, metric: Metric) -> Verdict:
     Larger than chance needs both: above the band and p at most 0.05, where both are given; if they disagree
     the gap counts as not distinguishable. A missing estimate or band gives no verdict.
     """
-    if not known(row["estimate"]):
+    if not is_finite(row["estimate"]):
         return Verdict(None, "not evaluated")
-    has_band, has_p = known(row["null_high"]), known(row["p_value"])
+    has_band, has_p = is_finite(row["null_high"]), is_finite(row["p_value"])
     if not has_band and not has_p:
         return Verdict(None, "whether chance explains it was not tested")
     outside = (not has_band or row["estimate"] > row["null_high"]) and (not has_p or row["p_value"] <= LEVEL)
@@ -49,25 +49,25 @@ def verdict(row: Any, metric: Metric) -> Verdict:
 
 def gap_text(row: Any, metric: Metric) -> str:
     """``gap 0.12, chance alone gives up to 0.15: not distinguishable from chance``."""
-    if not known(row["estimate"]):
+    if not is_finite(row["estimate"]):
         return f"gap not evaluated{_because(row['note'])}"
     return f"gap {number(row['estimate'], metric)}, {verdict(row, metric).text}"
 
 
-def corrected(row: Any) -> str:
+def correction_note(row: Any) -> str:
     """Whether the row's note says that its p-value is corrected for the number of attributes."""
-    return " (p corrected over attributes, Holm)" if "Holm" in str(row["note"]) and known(row["p_value"]) else ""
+    return " (p corrected over attributes, Holm)" if "Holm" in str(row["note"]) and is_finite(row["p_value"]) else ""
 
 
-def against_real(row: Any, metric: Metric) -> bool | None:
+def worse_than_real(row: Any, metric: Metric) -> bool | None:
     """Whether a row is worse than what real images give, by its interval: None where one of them is unknown.
 
     Worse means that ``p_floor``, which counts the floor's own sampling error, is at most 0.05; where a row has none,
     that the whole interval lies on the worse side of ``floor``.
     """
-    if not metric.better or not all(known(row[name]) for name in ("estimate", "ci_low", "ci_high", "floor")):
+    if not metric.better or not all(is_finite(row[name]) for name in ("estimate", "ci_low", "ci_high", "floor")):
         return None
-    if known(row.get("p_floor")):
+    if is_finite(row.get("p_floor")):
         return bool(row["p_floor"] <= LEVEL)
     return bool(row["ci_low"] > row["floor"] if metric.better == "lower" else row["ci_high"] < row["floor"])
 
@@ -76,17 +76,17 @@ def _because(note: str) -> str:
     return f" ({note})" if note else ""
 
 
-def split_seed(run: str) -> tuple[str, int | None]:
+def mechanism_and_seed(run: str) -> tuple[str, int | None]:
     """A run's mechanism and training seed: ``perturbation-s2`` and ``perturbation/seed 2`` are its seed 2."""
     found = _SEEDED.match(run)
     return (found["base"], int(found["seed"])) if found else (run, None)
 
 
-def by_mechanism(runs: list[str]) -> dict[str, list[str]]:
+def runs_by_mechanism(runs: list[str]) -> dict[str, list[str]]:
     """Mechanism -> its runs, one a training seed, in the order of their first appearance."""
     result: dict[str, list[str]] = {}
     for run in runs:
-        result.setdefault(split_seed(run)[0], []).append(run)
+        result.setdefault(mechanism_and_seed(run)[0], []).append(run)
     return result
 
 
@@ -120,17 +120,17 @@ def is_intersection(frame: pd.DataFrame) -> pd.Series:
     return frame["attribute"].str.contains(" & ", regex=False).astype(bool)
 
 
-def singles(frame: pd.DataFrame) -> pd.DataFrame:
+def without_intersections(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows of the whole set and of single attributes: without intersections."""
     return frame if frame.empty else frame[~is_intersection(frame)]
 
 
-def named_attributes(frame: pd.DataFrame) -> list[str]:
+def attribute_names(frame: pd.DataFrame) -> list[str]:
     """The attributes of a table in order, without the whole set's ``*``."""
     return [name for name in dict.fromkeys(map(str, frame["attribute"])) if name != "*"]
 
 
-def one(frame: pd.DataFrame, **wanted: str) -> Any | None:
+def first_row(frame: pd.DataFrame, **wanted: str) -> Any | None:
     """The first row with these values, or None."""
     for column, value in wanted.items():
         frame = frame[frame[column] == value]

@@ -11,15 +11,15 @@ from equigen.report.figures import (
     MUTED,
     RULE,
     WIDTH,
-    Look,
-    drawing,
-    legend,
+    LineStyle,
+    add_legend,
     legend_height,
-    looks,
+    page_figure,
+    run_styles,
     svg_text,
-    wrapped,
+    wrap_text,
 )
-from equigen.report.rounding import known
+from equigen.report.rounding import is_finite
 
 _LABEL = 1.55  # inches for the groups' names
 _LINE = 0.155  # inches for one run of one group
@@ -40,7 +40,7 @@ class Mark:
     remark: str = ""
 
 
-def forest(
+def forest_plot(
     groups: list[Mark],
     gaps: list[Mark],
     *,
@@ -49,7 +49,7 @@ def forest(
     alt: str,
     slug: str,
     series: list[str] | None = None,
-    styles: dict[str, Look] | None = None,
+    styles: dict[str, LineStyle] | None = None,
     floor: str = "floor (real against real)",
     limits: tuple[float, float] | None = None,
     zero: str = "",
@@ -64,7 +64,7 @@ def forest(
     """
     names = series or list(dict.fromkeys(mark.series for mark in groups + gaps))
     names = [name for name in names if any(mark.series == name for mark in groups + gaps)]
-    style = styles or looks(names)
+    style = styles or run_styles(names)
     rows = list(dict.fromkeys(mark.row for mark in groups))
     entries = _entries(names, style, groups, gaps, floor=floor)
     entries += [(zero, {"marker": "|", "color": INK, "markersize": 11})] if zero else []
@@ -75,8 +75,8 @@ def forest(
         len({g.series for g in gaps}),
         legend_height([label for label, _ in entries]),
     )
-    with drawing(sizes.total) as figure:
-        legend(figure, entries, sizes.total)
+    with page_figure(sizes.total) as figure:
+        add_legend(figure, entries, sizes.total)
         upper = figure.add_axes(sizes.upper())
         _groups(upper, groups, rows, names, style=style, scale=scale)
         upper.set_xlabel(axis)
@@ -122,21 +122,21 @@ class _Sizes:
 
 
 def _lines(rows: list[str]) -> int:
-    return max((wrapped(row, 22).count("\n") + 1 for row in rows), default=1)
+    return max((wrap_text(row, 22).count("\n") + 1 for row in rows), default=1)
 
 
 def _entries(
-    names: list[str], style: dict[str, Look], groups: list[Mark], gaps: list[Mark], *, floor: str
+    names: list[str], style: dict[str, LineStyle], groups: list[Mark], gaps: list[Mark], *, floor: str
 ) -> list[tuple[str, Any]]:
     entries: list[tuple[str, Any]] = [(name, _dot(style[name])) for name in names]
-    if any(known(mark.floor) for mark in groups):
+    if any(is_finite(mark.floor) for mark in groups):
         entries.append((floor, {"marker": "|", "color": INK, "markersize": 8}))
-    if any(known(mark.null_high) for mark in gaps):
+    if any(is_finite(mark.null_high) for mark in gaps):
         entries.append(("chance band of the gap", {"marker": "s", "color": BAND, "markersize": 8}))
     return entries
 
 
-def _dot(look: Look) -> dict[str, Any]:
+def _dot(look: LineStyle) -> dict[str, Any]:
     return {
         "marker": look.marker,
         "color": look.color,
@@ -145,52 +145,52 @@ def _dot(look: Look) -> dict[str, Any]:
 
 
 def _groups(
-    axes: Any, marks: list[Mark], rows: list[str], names: list[str], *, style: dict[str, Look], scale: float
+    axes: Any, marks: list[Mark], rows: list[str], names: list[str], *, style: dict[str, LineStyle], scale: float
 ) -> None:
     middles = {row: float(place) for place, row in enumerate(rows)}
     shift = {name: (i - (len(names) - 1) / 2) * 0.8 / max(len(names), 2) for i, name in enumerate(names)}
-    drawn = {mark.row for mark in marks if known(mark.estimate)}
+    drawn = {mark.row for mark in marks if is_finite(mark.estimate)}
     places = [middles[mark.row] + (shift[mark.series] if mark.row in drawn else 0.0) for mark in marks]
     _points(axes, marks, places, style=style, scale=scale)
     axes.hlines([edge - 0.5 for edge in range(1, len(rows))], 0, 1, transform=axes.get_yaxis_transform(),
                 color=RULE, linewidth=0.7, zorder=0)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [wrapped(row, 22) for row in rows], multialignment="right")
+    axes.set_yticks(range(len(rows)), [wrap_text(row, 22) for row in rows], multialignment="right")
     axes.set_ylim(len(rows) - 0.5, -0.5)
     _tidy(axes)
 
 
 def _points(
-    axes: Any, marks: list[Mark], places: list[float], *, style: dict[str, Look], scale: float
+    axes: Any, marks: list[Mark], places: list[float], *, style: dict[str, LineStyle], scale: float
 ) -> None:
     """Estimates and intervals run by run, floors, and once a place the remark where there is no estimate."""
-    pairs = [(mark, y) for mark, y in zip(marks, places, strict=True) if known(mark.estimate)]
+    pairs = [(mark, y) for mark, y in zip(marks, places, strict=True) if is_finite(mark.estimate)]
     for name in dict.fromkeys(mark.series for mark, _ in pairs):
         own = [(mark, y) for mark, y in pairs if mark.series == name]
-        bars = [(m, y) for m, y in own if known(m.low) and known(m.high)]
+        bars = [(m, y) for m, y in own if is_finite(m.low) and is_finite(m.high)]
         axes.hlines([y for _, y in bars], [m.low * scale for m, _ in bars], [m.high * scale for m, _ in bars],
                     color=style[name].color, linewidth=1.6, zorder=3)  # fmt: skip
         axes.plot([m.estimate * scale for m, _ in own], [y for _, y in own], linestyle="none", markersize=5,
                   zorder=4, **_dot(style[name]))  # fmt: skip
-    floors = [(mark.floor * scale, y) for mark, y in pairs if known(mark.floor)]
+    floors = [(mark.floor * scale, y) for mark, y in pairs if is_finite(mark.floor)]
     axes.plot([x for x, _ in floors], [y for _, y in floors], "|", color=INK, markersize=8,
               markeredgewidth=1.3, zorder=2)  # fmt: skip
-    remarks = {y: mark.remark for mark, y in zip(marks, places, strict=True) if not known(mark.estimate)}
+    remarks = {y: mark.remark for mark, y in zip(marks, places, strict=True) if not is_finite(mark.estimate)}
     for y, remark in remarks.items():
         axes.text(0.01, y, remark, transform=axes.get_yaxis_transform(), color=MUTED, fontsize=7.5,
                   style="italic", verticalalignment="center")  # fmt: skip
 
 
-def _gaps(axes: Any, marks: list[Mark], names: list[str], style: dict[str, Look], scale: float) -> None:
+def _gaps(axes: Any, marks: list[Mark], names: list[str], style: dict[str, LineStyle], scale: float) -> None:
     present = [name for name in names if any(mark.series == name for mark in marks)]
     places = [float(present.index(mark.series)) for mark in marks]
-    bands = [(mark, y) for mark, y in zip(marks, places, strict=True) if known(mark.null_high)]
-    lows = [mark.null_low if known(mark.null_low) else 0.0 for mark, _ in bands]
+    bands = [(mark, y) for mark, y in zip(marks, places, strict=True) if is_finite(mark.null_high)]
+    lows = [mark.null_low if is_finite(mark.null_low) else 0.0 for mark, _ in bands]
     widths = [(mark.null_high - low) * scale for (mark, _), low in zip(bands, lows, strict=True)]
     axes.barh(
         [y for _, y in bands], widths, left=[low * scale for low in lows], height=0.8, color=BAND, zorder=1
     )
     _points(axes, marks, places, style=style, scale=scale)
-    axes.set_yticks(range(len(present)), [wrapped(name, 22).split("\n")[0] for name in present])
+    axes.set_yticks(range(len(present)), [wrap_text(name, 22).split("\n")[0] for name in present])
     axes.set_ylim(len(present) - 0.5, -0.5)
     axes.set_xlim(left=0)
     _tidy(axes)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from equigen.errors import InputError, Problem
-from equigen.report.metrics import metric
+from equigen.report.metrics import lookup_metric
 
 DERIVED = ["gap", "es", "worst"]  # groups that are no group of patients
 _ESTIMATE = ["estimate", "ci_low", "ci_high", "null_low", "null_high", "p_value"]
@@ -33,7 +33,7 @@ _OPTIONAL = {
 }  # fmt: skip
 
 
-def _completed(
+def _complete_table(
     frame: pd.DataFrame, name: str, text: list[str], numbers: list[str], needed: list[str]
 ) -> pd.DataFrame:
     required = [column for column in text if column not in _OPTIONAL] + needed
@@ -56,8 +56,8 @@ def quality_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     """The quality table with every column of the contract; a missing excess is estimate minus floor."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*QUALITY_TEXT, *QUALITY_NUMBERS])
-    full = _completed(frame, "quality", QUALITY_TEXT, QUALITY_NUMBERS, ["estimate"])
-    distance = full["metric"].map(lambda name: metric(name).better == "lower") & ~full["group"].isin(DERIVED)
+    full = _complete_table(frame, "quality", QUALITY_TEXT, QUALITY_NUMBERS, ["estimate"])
+    distance = full["metric"].map(lambda name: lookup_metric(name).better == "lower") & ~full["group"].isin(DERIVED)
     over = (full["estimate"] - full["floor"]).where(distance)
     return full.assign(excess=full["excess"].fillna(over))
 
@@ -66,7 +66,7 @@ def fairness_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     """The fairness table with every column of the contract."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*FAIRNESS_TEXT, *FAIRNESS_NUMBERS])
-    full = _completed(frame, "fairness", FAIRNESS_TEXT, FAIRNESS_NUMBERS, ["estimate"])
+    full = _complete_table(frame, "fairness", FAIRNESS_TEXT, FAIRNESS_NUMBERS, ["estimate"])
     return full.assign(domain=full["domain"].replace("", "all"))
 
 
@@ -74,7 +74,7 @@ def differences_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     """The comparison of sets of generated images with every column of the contract."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*DIFFERENCES_TEXT, *DIFFERENCES_NUMBERS])
-    return _completed(frame, "comparison", DIFFERENCES_TEXT, DIFFERENCES_NUMBERS, ["difference"])
+    return _complete_table(frame, "comparison", DIFFERENCES_TEXT, DIFFERENCES_NUMBERS, ["difference"])
 
 
 def copies_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
@@ -82,7 +82,7 @@ def copies_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*COPIES_TEXT, *COPIES_NUMBERS, "near_copy"])
     attributes = [str(name) for name in frame.columns if str(name).startswith("attr.")]
-    full = _completed(frame, "copies", [*COPIES_TEXT, *attributes], COPIES_NUMBERS, ["distance"])
+    full = _complete_table(frame, "copies", [*COPIES_TEXT, *attributes], COPIES_NUMBERS, ["distance"])
     flags = frame["near_copy"].tolist() if "near_copy" in frame else [None] * len(frame)
     return full.assign(near_copy=["" if pd.isna(flag) else "yes" if flag else "no" for flag in flags])
 
@@ -91,7 +91,7 @@ def power_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     """The power of the copy check (copy_power.parquet) with every column of the contract."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*POWER_TEXT, *POWER_NUMBERS])
-    return _completed(frame, "copy_power", POWER_TEXT, POWER_NUMBERS, ["share", "false_alarm"])
+    return _complete_table(frame, "copy_power", POWER_TEXT, POWER_NUMBERS, ["share", "false_alarm"])
 
 
 def counts_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def counts_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*COUNTS_TEXT, "images", "patients", "small"])
     small = frame["small"].fillna(False).astype(bool) if "small" in frame else False
-    full = _completed(frame, "counts", COUNTS_TEXT, ["images", "patients"], ["images"])
+    full = _complete_table(frame, "counts", COUNTS_TEXT, ["images", "patients"], ["images"])
     outside = (frame["domain"] == "ood").to_numpy() if "domain" in frame else np.zeros(len(full), bool)
     split = full["split"].where(~outside, full["split"] + " (ood)")
     return full.assign(split=split, small=np.asarray(small))
@@ -110,25 +110,25 @@ def counts_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
 
 def history_frame(frame: pd.DataFrame) -> pd.DataFrame:
     """One generator's history: images seen, kind, attribute, group, value."""
-    return _completed(frame, "history", HISTORY_TEXT, ["images_seen", "value"], ["images_seen", "value"])
+    return _complete_table(frame, "history", HISTORY_TEXT, ["images_seen", "value"], ["images_seen", "value"])
 
 
-def in_order(values: pd.Series) -> list[str]:
+def unique_values(values: pd.Series) -> list[str]:
     """The different values in the order of their first appearance."""
     return [str(value) for value in values.drop_duplicates()]
 
 
-def plain(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """A JSON-like copy: NaN and infinity become None, NumPy scalars become Python's, the rest text."""
     if isinstance(value, Mapping):
-        return {str(key): plain(entry) for key, entry in value.items()}
+        return {str(key): json_value(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         ordered = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
-        return [plain(entry) for entry in ordered]
-    return _plain_scalar(value.item() if isinstance(value, np.generic) else value)
+        return [json_value(entry) for entry in ordered]
+    return _json_scalar(value.item() if isinstance(value, np.generic) else value)
 
 
-def _plain_scalar(value: Any) -> Any:
+def _json_scalar(value: Any) -> Any:
     if value is None or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, float):
@@ -138,10 +138,10 @@ def _plain_scalar(value: Any) -> Any:
     return value.as_posix() if isinstance(value, PurePath) else str(value)
 
 
-def as_data(frame: pd.DataFrame | None) -> dict[str, Any] | None:
+def json_table(frame: pd.DataFrame | None) -> dict[str, Any] | None:
     """A table as ``{"columns": [...], "rows": [[...], ...]}`` with None where a value is unknown."""
     if frame is None:
         return None
     columns = [frame[name].tolist() for name in frame.columns]
-    rows = [[plain(entry) for entry in row] for row in zip(*columns, strict=True)]
+    rows = [[json_value(entry) for entry in row] for row in zip(*columns, strict=True)]
     return {"columns": [str(name) for name in frame.columns], "rows": rows}

@@ -13,8 +13,8 @@ from PIL import Image
 from equigen.errors import InputError, Problem
 from equigen.report.layout import ImageTable, Pair, PairStrip, Strip
 
-SMALLEST = 96  # smaller images of a pair are enlarged by whole pixels, to be looked at
-LARGEST = 128  # pixels of one shown image; larger ones are shrunk for the page
+MIN_PIXELS = 96  # smaller images of a pair are enlarged by whole pixels, to be looked at
+MAX_PIXELS = 128  # pixels of one shown image; larger ones are shrunk for the page
 _SPACE = 2
 
 
@@ -107,13 +107,13 @@ def pair_strip(pairs: ClosePairs) -> PairStrip:
 
 
 def _pair(generated: NDArray[np.uint8], training: NDArray[np.uint8], caption: str, name: str) -> Pair:
-    tiles = [_shrunk(generated), _shrunk(training)]
-    factor = -(-SMALLEST // max(tiles[0].shape[:2]))
-    png, width = _beside([tile.repeat(factor, 0).repeat(factor, 1) for tile in tiles])
+    tiles = [_shrink_image(generated), _shrink_image(training)]
+    factor = -(-MIN_PIXELS // max(tiles[0].shape[:2]))
+    png, width = _join_images([tile.repeat(factor, 0).repeat(factor, 1) for tile in tiles])
     return Pair(png, f"{name}: generated image, left, and its closest training image, right; {caption}", width, caption)
 
 
-def _beside(tiles: list[NDArray[np.uint8]]) -> tuple[str, int]:
+def _join_images(tiles: list[NDArray[np.uint8]]) -> tuple[str, int]:
     """Images beside each other as a PNG in base64, and its width; they may differ in size."""
     height, width = max(tile.shape[0] for tile in tiles), sum(tile.shape[1] + _SPACE for tile in tiles) - _SPACE
     canvas, left = np.full((height, width, 3), 255, np.uint8), 0
@@ -132,8 +132,8 @@ def image_table(grid: Grid) -> ImageTable:
         (label, [_strip(images[index], label, source) for source, images in sources.items()])
         for index, label in enumerate(grid.rows)
     ]
-    shrunk = max(max(images.shape[2:4]) for images in sources.values()) > LARGEST
-    note = f" Shown at {LARGEST} pixels or less; the files are larger." if shrunk else ""
+    shrunk = max(max(images.shape[2:4]) for images in sources.values()) > MAX_PIXELS
+    note = f" Shown at {MAX_PIXELS} pixels or less; the files are larger." if shrunk else ""
     return ImageTable(grid.title, grid.caption + note, list(sources), rows)
 
 
@@ -151,9 +151,9 @@ def pair_table(
 
 def _tile(image: NDArray[np.uint8], alt: str, caption: str) -> Strip:
     """One image, shrunk or enlarged like those of close pairs."""
-    tile = _shrunk(image)
-    factor = -(-SMALLEST // max(tile.shape[:2]))
-    png, width = _beside([tile.repeat(factor, 0).repeat(factor, 1)])
+    tile = _shrink_image(image)
+    factor = -(-MIN_PIXELS // max(tile.shape[:2]))
+    png, width = _join_images([tile.repeat(factor, 0).repeat(factor, 1)])
     return Strip(png, alt, width, caption)
 
 
@@ -162,13 +162,13 @@ def _strip(images: NDArray[np.uint8], label: str, source: str) -> Strip:
     alt = f"{len(images)} {kind}, {label}"
     if not len(images):
         return Strip("", f"no {kind}, {label}", 0)
-    png, width = _beside([_shrunk(image) for image in images])
+    png, width = _join_images([_shrink_image(image) for image in images])
     return Strip(png, alt, width)
 
 
-def _shrunk(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _shrink_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     height, width = image.shape[:2]
-    factor = LARGEST / max(height, width)
+    factor = MAX_PIXELS / max(height, width)
     if factor >= 1:
         return image
     size = (max(1, round(width * factor)), max(1, round(height * factor)))

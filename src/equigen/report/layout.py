@@ -13,7 +13,7 @@ class Cell:
     """
 
     text: str
-    under: str = ""
+    detail: str = ""
     mark: str = ""
 
 
@@ -101,13 +101,13 @@ class Block:
 
 @dataclass(frozen=True)
 class Section:
-    """A section with its anchor; ``absent`` is what the page says when there is no block."""
+    """A section with its anchor; ``empty_text`` is what the page says when there is no block."""
 
     anchor: str
     title: str
     intro: str
     blocks: list[Block]
-    absent: str
+    empty_text: str
 
 
 @dataclass(frozen=True)

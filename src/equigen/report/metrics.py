@@ -42,15 +42,15 @@ LIMITS: list[str] = _READ["limits"]
 QUOTE: list[str] = _READ["quote"]
 
 
-def metric(name: str) -> Metric:
+def lookup_metric(name: str) -> Metric:
     """The words about a metric; an unknown one keeps its name and says that it has no definition here."""
-    known = METRICS.get(name)
-    if known is not None:
-        return known
+    entry = METRICS.get(name)
+    if entry is not None:
+        return entry
     better = "lower" if name.endswith("error") else "higher" if name.endswith("accuracy") else ""
-    shown = name.replace("_", " ")
+    title = name.replace("_", " ")
     family = next((f for f in ("semantic", "oracle") if name.startswith(f"{f}_")), "").replace("oracle", "semantic")
-    return Metric(name, shown, shown, better, "No definition in this report.", "", family=family)
+    return Metric(name, title, title, better, "No definition in this report.", "", family=family)
 
 
 def floor_name(words: Metric) -> str:
@@ -58,7 +58,7 @@ def floor_name(words: Metric) -> str:
     return words.floor or ("between real images" if words.better == "lower" else "real images score")
 
 
-def ordered(names: list[str]) -> list[str]:
+def sort_metrics(names: list[str]) -> list[str]:
     """Names of metrics in the catalogue's order, those it does not know at the end."""
     places = {name: place for place, name in enumerate(METRICS)}
     return sorted(names, key=lambda name: places.get(name, len(places)))

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from equigen.report.layout import Section, Sentence
-from equigen.report.study.content import PHANTOM, closing, opening
+from equigen.report.study.content import PHANTOM, provenance_data, summary_data
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Page:
 
     def data(self) -> dict[str, Any]:
         """What the page says of itself as JSON-like data, without its tables."""
-        return {**opening(self), **closing(self)}
+        return {**summary_data(self), **provenance_data(self)}
 
 
 def software(versions: Mapping[str, str]) -> str:

@@ -12,14 +12,14 @@ from equigen.report.metrics import Metric
 ABSENT = "–"
 
 
-def known(value: Any) -> bool:
+def is_finite(value: Any) -> bool:
     """Whether a cell holds a finite number."""
     return isinstance(value, (int, float, np.integer, np.floating)) and math.isfinite(value)
 
 
 def number(value: Any, metric: Metric) -> str:
     """A value of a metric on its shown scale; a dash where it is unknown."""
-    if not known(value):
+    if not is_finite(value):
         return ABSENT
     shown = float(value) * metric.scale
     size = abs(shown)
@@ -30,48 +30,48 @@ def number(value: Any, metric: Metric) -> str:
     return text[1:] if text.startswith("-") and not text.strip("-0.,") else text
 
 
-def error(value: Any, metric: Metric) -> str:
+def error_text(value: Any, metric: Metric) -> str:
     """An error with two significant digits on the metric's shown scale; a dash where it is unknown."""
-    if not known(value):
+    if not is_finite(value):
         return ABSENT
     shown = abs(float(value)) * metric.scale
     decimals = 1 - math.floor(math.log10(shown)) if shown > 0 else 0
     return f"{shown:,.{min(max(decimals, 0), 6)}f}"
 
 
-def signed(value: Any, metric: Metric) -> str:
+def signed_number(value: Any, metric: Metric) -> str:
     """A difference with its sign."""
     text = number(value, metric)
-    return f"+{text}" if known(value) and float(value) > 0 else text
+    return f"+{text}" if is_finite(value) and float(value) > 0 else text
 
 
 def interval(low: Any, high: Any, metric: Metric) -> str:
     """``low to high`` or nothing when either end is unknown."""
-    return f"{number(low, metric)} to {number(high, metric)}" if known(low) and known(high) else ""
+    return f"{number(low, metric)} to {number(high, metric)}" if is_finite(low) and is_finite(high) else ""
 
 
-def with_interval(value: Any, low: Any, high: Any, metric: Metric) -> str:
+def estimate_text(value: Any, low: Any, high: Any, metric: Metric) -> str:
     """``value (low to high)``."""
     span = interval(low, high, metric)
     return f"{number(value, metric)} ({span})" if span else number(value, metric)
 
 
-def signed_with_interval(value: Any, low: Any, high: Any, metric: Metric) -> str:
+def difference_text(value: Any, low: Any, high: Any, metric: Metric) -> str:
     """``-12 (-20 to -4)``."""
     span = interval(low, high, metric)
-    return f"{signed(value, metric)} ({span})" if span else signed(value, metric)
+    return f"{signed_number(value, metric)} ({span})" if span else signed_number(value, metric)
 
 
 def p_text(p: Any) -> str:
     """``p = 0.03`` or ``p < 0.001``; nothing when unknown."""
-    if not known(p):
+    if not is_finite(p):
         return ""
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def count(value: Any) -> str:
     """A whole number with thousands separators; a dash where it is unknown."""
-    return f"{round(value):,}" if known(value) else ABSENT
+    return f"{round(value):,}" if is_finite(value) else ABSENT
 
 
 def listing(words: list[str]) -> str:
@@ -81,7 +81,7 @@ def listing(words: list[str]) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as a length of time a person reads."""
-    if not known(seconds):
+    if not is_finite(seconds):
         return ABSENT
     if seconds < 100:
         return f"{seconds:.1f} s"

@@ -6,13 +6,24 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.report.figures import INK, MUTED, PALETTE, RULE, WIDTH, drawing, legend, legend_height, looks, svg_text
-from equigen.report.frames import in_order
+from equigen.report.figures import (
+    INK,
+    MUTED,
+    PALETTE,
+    RULE,
+    WIDTH,
+    add_legend,
+    legend_height,
+    page_figure,
+    run_styles,
+    svg_text,
+)
+from equigen.report.frames import unique_values
 from equigen.report.layout import Picture
-from equigen.report.metrics import metric
+from equigen.report.metrics import lookup_metric
 from equigen.report.rounding import number
 
-KD = metric("kd")
+KD = lookup_metric("kd")
 MARKS = {"default": ("s", PALETTE[5], "default guidance"), "common": ("D", PALETTE[1], "common guidance"),
          "group": ("o", PALETTE[0], "guidance by group")}  # fmt: skip
 
@@ -21,15 +32,15 @@ def curves_picture(table: pd.DataFrame) -> Picture:
     """Excess KD over guidance: what was measured, each group's curve with its band, and the chosen guidance."""
     parts = {kind: table[table["kind"] == kind] for kind in ("curve", "evaluated")}
     chosen = table[(table["kind"] == "chosen") & (table["name"] == "group")].set_index("group")
-    names = in_order(parts["curve"]["group"])
-    styles, top = looks(names), legend_height([*names, "chosen"])
-    with drawing(top + 2.9) as figure:
+    names = unique_values(parts["curve"]["group"])
+    styles, top = run_styles(names), legend_height([*names, "chosen"])
+    with page_figure(top + 2.9) as figure:
         entries: list[tuple[str, dict[str, Any]]] = [
             (name, {"color": styles[name].color, "marker": styles[name].marker, "linestyle": styles[name].dash})
             for name in names
         ]
         star = {"color": INK, "marker": "*", "markersize": 10, "markerfacecolor": "none"}
-        legend(figure, [*entries, ("chosen", star)], top + 2.9)
+        add_legend(figure, [*entries, ("chosen", star)], top + 2.9)
         axes = _axes(figure, top)
         for name in names:
             look = styles[name]
@@ -56,14 +67,14 @@ def front_picture(table: pd.DataFrame) -> Picture:
     chosen = _wholes(table, "chosen").dropna(subset=["mean"])
     labels = ["front", "one guidance for all", *(MARKS[name][2] for name in chosen["name"])]
     top = legend_height(labels)
-    with drawing(top + 2.9) as figure:
+    with page_figure(top + 2.9) as figure:
         lines: list[tuple[str, dict[str, Any]]] = [
             ("front", {"color": INK, "linestyle": "-", "linewidth": 1.6}),
             ("one guidance for all", {"color": MUTED, "linestyle": "--", "linewidth": 1.3}),
         ]
         entries = lines + [(MARKS[name][2], {"color": MARKS[name][1], "marker": MARKS[name][0]})
                            for name in chosen["name"]]  # fmt: skip
-        legend(figure, entries, top + 2.9)
+        add_legend(figure, entries, top + 2.9)
         axes = _axes(figure, top)
         for frame, (_, style) in zip((front, shared), lines, strict=True):
             axes.plot(frame["mean"] * KD.scale, frame["gap"] * KD.scale, **style)

@@ -9,10 +9,10 @@ import pandas as pd
 
 from equigen.report.findings import LEVEL
 from equigen.report.layout import Sentence
-from equigen.report.metrics import metric
-from equigen.report.rounding import interval, known, listing, number, p_text, signed
+from equigen.report.metrics import lookup_metric
+from equigen.report.rounding import interval, is_finite, listing, number, p_text, signed_number
 
-KD = metric("kd")
+KD = lookup_metric("kd")
 SETS = {"default": "default guidance", "common": "common guidance", "group": "guidance by group"}
 FIGURES = {"overall": "all images", "mean": "mean of the groups", "worst": "worst group", "gap": "gap between groups"}
 CHOICE, GAIN = "What was chosen", "What it gained on other images"
@@ -73,7 +73,7 @@ def levelling(choice: pd.DataFrame) -> list[Sentence]:
 
 def visible(change: Any) -> bool:
     """Whether a group gets worse by more than the page's rounding hides."""
-    return known(change) and bool(change * KD.scale >= 0.005)
+    return is_finite(change) and bool(change * KD.scale >= 0.005)
 
 
 def _gained(gain: pd.DataFrame | None, settings: Mapping[str, Any]) -> list[Sentence]:
@@ -95,13 +95,13 @@ def _gained(gain: pd.DataFrame | None, settings: Mapping[str, Any]) -> list[Sent
 
 def _difference(row: Any) -> Sentence:
     what = f"{FIGURES[str(row['figure'])]}, guidance by group against {SETS[str(row['reference'])]}"
-    if not known(row["difference"]):
+    if not is_finite(row["difference"]):
         return Sentence(f"{what[0].upper()}{what[1:]}: no number ({row['note']}).", "missing", GAIN)
     values = f"{number(row['excess'] - row['difference'], KD)} to {number(row['excess'], KD)}"
     span = ", ".join(filter(None, [
         f"95 % interval {interval(row['difference_low'], row['difference_high'], KD)}", p_text(row["p_value"]),
     ]))  # fmt: skip
-    change = signed(row["difference"], KD)
+    change = signed_number(row["difference"], KD)
     head = f"{what[0].upper()}{what[1:]}: excess KD x 1000 from {values}, a difference of {change}"
     if not established(row):
         return Sentence(f"{head} ({span}), which chance can explain.", "chance", GAIN)
@@ -112,7 +112,7 @@ def _difference(row: Any) -> Sentence:
 def established(row: Any) -> bool:
     """Whether the interval of a difference leaves 0 out and its p-value is at most 0.05."""
     ends = row["difference_low"], row["difference_high"]
-    if not all(map(known, ends)) or not known(row["p_value"]):
+    if not all(map(is_finite, ends)) or not is_finite(row["p_value"]):
         return False
     return bool((ends[0] > 0 or ends[1] < 0) and row["p_value"] <= LEVEL)
 
@@ -120,7 +120,7 @@ def established(row: Any) -> bool:
 def _groups_worse(own: pd.DataFrame) -> list[Sentence]:
     """Groups that are established to be worse off on other patients too."""
     rows = own[(own["figure"] == "group") & (own["difference"] > 0)].to_dict("records")
-    told = [f"{row['group']} against {SETS[str(row['reference'])]} ({signed(row['difference'], KD)})"
+    told = [f"{row['group']} against {SETS[str(row['reference'])]} ({signed_number(row['difference'], KD)})"
             for row in rows if established(row)]
     if not told:
         return []

@@ -20,12 +20,12 @@ from equigen.report.calibration.findings import (
     goal_words,
     visible,
 )
-from equigen.report.figures import looks
-from equigen.report.forest import Mark, forest
-from equigen.report.frames import as_data
+from equigen.report.figures import run_styles
+from equigen.report.forest import Mark, forest_plot
+from equigen.report.frames import json_table
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
 from equigen.report.render import Page
-from equigen.report.rounding import ABSENT, count, interval, known, number, p_text, signed
+from equigen.report.rounding import ABSENT, count, interval, is_finite, number, p_text, signed_number
 from equigen.report.study.sections import settings_section
 
 NEEDED = {
@@ -98,7 +98,7 @@ def write_calibration_page(
                 settings, versions or {}, timings or {}, warnings, phantom)  # fmt: skip
     html = page.html()
     names = {"table": "calibration", "choice": "choice", "gain": "gain"}
-    data = {**page.data(), **{names[name]: as_data(frame) for name, frame in tables.items()}}
+    data = {**page.data(), **{names[name]: json_table(frame) for name, frame in tables.items()}}
     files.write_json(Path(folder) / "report.json", data)
     files.write_text(Path(folder) / "index.html", html)
     return Path(folder) / "index.html"
@@ -154,13 +154,13 @@ def _choice_section(choice: pd.DataFrame) -> Section:
 
 
 def _under(excess: Any) -> str:
-    return f"excess {number(excess, KD)}" if known(excess) else "not measured"
+    return f"excess {number(excess, KD)}" if is_finite(excess) else "not measured"
 
 
 def _change(value: Any) -> Cell:
-    if not known(value):
+    if not is_finite(value):
         return Cell(ABSENT, mark="missing")
-    return Cell(signed(value, KD), "worse" if visible(value) else "", "beyond" if visible(value) else "")
+    return Cell(signed_number(value, KD), "worse" if visible(value) else "", "beyond" if visible(value) else "")
 
 
 def _gain_section(gain: pd.DataFrame | None) -> Section:
@@ -190,11 +190,11 @@ def _differences(gain: pd.DataFrame) -> Picture:
     marks = [Mark(figure_name(row), SETS[str(row["set"])], row["difference"], row["difference_low"],
                   row["difference_high"], remark="not measured") for row in own.to_dict("records")]  # fmt: skip
     names = [SETS[name] for name in ("common", "group") if (own["set"] == name).any()]
-    told = [f"{mark.row}, {mark.series}: {signed(mark.estimate, KD)} ({interval(mark.low, mark.high, KD)})"
-            for mark in marks if known(mark.estimate)]  # fmt: skip
-    svg = forest(
+    told = [f"{mark.row}, {mark.series}: {signed_number(mark.estimate, KD)} ({interval(mark.low, mark.high, KD)})"
+            for mark in marks if is_finite(mark.estimate)]  # fmt: skip
+    svg = forest_plot(
         marks, [], axis="difference in excess KD x 1000, below 0 is better", scale=KD.scale, series=names,
-        alt=f"Differences to the default guidance. {'; '.join(told)}.", slug="gain", styles=looks(names),
+        alt=f"Differences to the default guidance. {'; '.join(told)}.", slug="gain", styles=run_styles(names),
         zero="0: no difference",
     )  # fmt: skip
     return Picture(svg, "Difference to the default guidance, with 95 % intervals")
@@ -215,17 +215,18 @@ def _gain_table(gain: pd.DataFrame) -> Table:
 
 def _excess(rows: Sequence[Any], name: str) -> Cell:
     row = next(row for row in rows if row["set"] == name and row["reference"] == "")
-    if not known(row["excess"]):
+    if not is_finite(row["excess"]):
         return Cell(ABSENT, str(row["note"]), "missing")
     span = interval(row["ci_low"], row["ci_high"], KD)
-    n = f"; n {count(row['n_real'])} and {count(row['n_generated'])}" if known(row["n_real"]) else ""
+    n = f"; n {count(row['n_real'])} and {count(row['n_generated'])}" if is_finite(row["n_real"]) else ""
     return Cell(number(row["excess"], KD), f"{span}{n}")
 
 
 def _difference(rows: Sequence[Any], reference: str) -> Cell:
     row = next(row for row in rows if row["set"] == "group" and row["reference"] == reference)
-    if not known(row["difference"]):
+    if not is_finite(row["difference"]):
         return Cell(ABSENT, mark="missing")
     span = interval(row["difference_low"], row["difference_high"], KD)
     p = p_text(row["p_value"])
-    return Cell(signed(row["difference"], KD), "; ".join(filter(None, [span, p])), "beyond" if established(row) else "")
+    detail = "; ".join(filter(None, [span, p]))
+    return Cell(signed_number(row["difference"], KD), detail, "beyond" if established(row) else "")

@@ -13,11 +13,11 @@ import pandas as pd
 
 from equigen.report.comparison.sections import figure_name
 from equigen.report.comparison.view import DERIVED, GAPS, RECONSTRUCTION, unit_name
-from equigen.report.curves import curves
-from equigen.report.figures import looks
+from equigen.report.curves import curve_figure
+from equigen.report.figures import run_styles
 from equigen.report.layout import Block, Picture, Section, Sentence
-from equigen.report.metrics import Metric, metric
-from equigen.report.rounding import known, listing, number, signed_with_interval
+from equigen.report.metrics import Metric, lookup_metric
+from equigen.report.rounding import difference_text, is_finite, listing, number
 
 LAST = 0.25    # of all images: the part of a training whose improvement is judged, at least
 MARGIN = 0.05  # of the value before that part: an improvement that is shown to be less counts as none
@@ -40,20 +40,20 @@ def curve_section(
     if curve is None or curve.empty:
         return Section("convergence", TITLE, "", [], "No kept generator was measured on the way.")
     shown = curve[curve["figure"].isin(DERIVED)]
-    words, pictures, text = metric(name), [], []
+    words, pictures, text = lookup_metric(name), [], []
     for index, (title, own) in enumerate(shown.assign(title=_titles(shown)).groupby("title", sort=False)):
         lines = {f"seed {seed}": part.assign(value=part["estimate"] * words.scale)
                  for seed, part in own.groupby("seed", sort=True)}
         lines |= _level(own, reconstruction, words)
         last = _last_step(own, words)
         alt = f"{title} over images seen, a line for each of {listing(list(lines))}. {last}"
-        svg = curves(lines, looks(list(lines)), axis=unit_name(words), alt=alt, slug=f"c{index}")
+        svg = curve_figure(lines, run_styles(list(lines)), axis=unit_name(words), alt=alt, slug=f"c{index}")
         pictures.append(Picture(svg, str(title)))
         text.append(f"{title}: {last}")
     if change is not None and not change.empty:
         part = _last_part(change[change["figure"].isin(DERIVED)])
         rows = zip(_titles(part), part.to_dict("records"), strict=True)
-        text = [f"{title}: {_brought(row, words)}" for title, row in rows if known(row["change"])]
+        text = [f"{title}: {_brought(row, words)}" for title, row in rows if is_finite(row["change"])]
     intro = (
         f"Generators that were kept on the way, measured like the others ({unit_name(words)}). Where the last points "
         "still fall, more training would change the comparison." + (RULE if change is not None else "")
@@ -67,7 +67,7 @@ def _level(own: pd.DataFrame, reconstruction: pd.DataFrame | None, words: Metric
         return {}
     keys = ["figure", *(name for name in ("attribute", "setting") if name in own)]
     here = reconstruction[reconstruction["metric"] == words.name].merge(own[keys].drop_duplicates(), on=keys)
-    if len(here) != 1 or not known(here["estimate"].iloc[0]):
+    if len(here) != 1 or not is_finite(here["estimate"].iloc[0]):
         return {}
     ends = [own["images_seen"].min(), own["images_seen"].max()]
     value = here["estimate"].iloc[0] * words.scale
@@ -82,7 +82,8 @@ def convergence_sentences(change: pd.DataFrame | None, name: str) -> list[Senten
     settings = whole["setting"].astype(str).tolist()
     rows = zip(settings, whole.to_dict("records"), strict=True)
     several = len(set(settings)) > 1
-    return [_sentence(row, metric(name), f"{TITLE} Setting {setting}" if several else TITLE) for setting, row in rows]
+    topics = ((f"{TITLE} Setting {setting}" if several else TITLE, row) for setting, row in rows)
+    return [_sentence(row, lookup_metric(name), topic) for topic, row in topics]
 
 
 def _sentence(row: Any, words: Metric, topic: str) -> Sentence:
@@ -102,12 +103,12 @@ def _sentence(row: Any, words: Metric, topic: str) -> Sentence:
 
 def _verdict(row: Any, words: Metric) -> tuple[str, str]:
     """Tone and kind, by the interval of the improvement against 0 and the margin."""
-    if not known(row["change"]):
+    if not is_finite(row["change"]):
         return "missing", "missing"
     low, high = row["change_low"], row["change_high"]
     if row["images_seen"] > (1 - LAST) * row["end"]:
         return "note", "short"
-    if int(row["seeds"]) < 2 or not (known(low) and known(high)):
+    if int(row["seeds"]) < 2 or not (is_finite(low) and is_finite(high)):
         return "note", "alone"
     if words.better != "higher":
         low, high = -high, -low
@@ -118,7 +119,7 @@ def _verdict(row: Any, words: Metric) -> tuple[str, str]:
 
 def _brought(row: Any, words: Metric) -> str:
     """As ``from 80,000 to 112,000 images seen it went from 260 to 255, a change of -5.00 (-12.0 to 2.00), -2 %``."""
-    change = signed_with_interval(row["change"], row["change_low"], row["change_high"], words)
+    change = difference_text(row["change"], row["change_low"], row["change_high"], words)
     gap = row["figure"] in GAPS  # of a gap near 0 any change is a large share
     share = f", {100 * row['change'] / row['estimate']:+.0f} %" if row["estimate"] > 0 and not gap else ""
     seen = f"from {int(row['images_seen']):,} to {int(row['end']):,} images seen"

@@ -8,8 +8,8 @@ import pandas as pd
 
 from equigen.report.comparison.view import GAPS, MEANS, UNSAID, View, at, judged, views
 from equigen.report.layout import Sentence
-from equigen.report.rounding import known, listing, number
-from equigen.report.study.differences import FIRM, SEEDS
+from equigen.report.rounding import is_finite, listing, number
+from equigen.report.study.differences import DIRECTIONS, SEEDS
 
 VERDICT = "Verdict"
 HALF = 0.5  # what the comparison asks for: a gap of at most this share of the reference's
@@ -53,11 +53,11 @@ def _seeds(summary: pd.DataFrame) -> Sentence:
 def _reference(view: View, attribute: str, reference: str, topic: str) -> Sentence:
     """How large the gap is without any mechanism, beside what chance gives."""
     rows = [view.row(reference, guidance, attribute, "gap") for guidance in view.guidances]
-    found = [row for row in rows if row is not None and known(row["estimate"])]
+    found = [row for row in rows if row is not None and is_finite(row["estimate"])]
     if not found:
         return Sentence(f"The gap by {attribute} of {reference} was not measured.", "missing", topic)
     told = [f"{view.value(row)} {at(row['guidance'])}" for row in found]
-    nulls = [row["null_gap"] for row in found if known(row["null_gap"])]
+    nulls = [row["null_gap"] for row in found if is_finite(row["null_gap"])]
     chance = f" Chance alone would give about {number(max(nulls), view.words)}." if nulls else ""
     text = f"Gap by {attribute} of {reference} ({view.unit}): {', '.join(told)}.{chance}"
     return Sentence(text, "note", topic, tuple(filter(None, [_worst(found)])))
@@ -84,7 +84,7 @@ def _quality(view: View, attribute: str, figure: str, reference: str, topic: str
              f"{number(row['estimate'] - row['difference'], view.words)}, difference {view.change(row)}: {judged(row)}"
              for row in firm]  # fmt: skip
     parts += [f"{UNSAID} of a change, at any guidance: {listing(silent)}"] if silent else []
-    told = [f"{said} with {listing(who)}" for said in FIRM if (who := _whose(firm, said))]
+    told = [f"{said} with {listing(who)}" for said in DIRECTIONS if (who := _whose(firm, said))]
     text = f"Against {reference}, {name} is {', '.join(told)}" if told else \
         f"{UNSAID.capitalize()} that any mechanism changes {name} against {reference}"
     return Sentence(f"{text}.", "finding" if firm else "chance", topic, tuple(parts))
@@ -125,7 +125,7 @@ def _change(view: View, attribute: str, row: Any) -> str:
     before = row["estimate"] - row["difference"]
     share = abs(row["difference"]) / before if before > 0 else float("nan")
     way = "less" if row["difference"] < 0 else "more"
-    told = f" ({100 * share:.0f} % {way})" if known(share) else ""
+    told = f" ({100 * share:.0f} % {way})" if is_finite(share) else ""
     others = {name: view.row(row["mechanism"], row["guidance"], attribute, name) for name in ("overall", "worst")}
     costs = [f"{title} {view.change(other)}: {_told(other)}" for title, other in
              (("overall", others["overall"]), ("worst group", others["worst"])) if other is not None]

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from equigen.report.frames import in_order
+from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Cell, Row, Section, Table
-from equigen.report.metrics import LIMITS, Metric, metric
-from equigen.report.rounding import ABSENT, count, interval, known, number, signed
+from equigen.report.metrics import LIMITS, Metric, lookup_metric
+from equigen.report.rounding import ABSENT, count, interval, is_finite, number, signed_number
 
 GAINS = {"overall": "overall", "mean": "mean of the groups", "worst": "worst group", "gap": "gap"}
 TERMS = [
@@ -65,7 +65,7 @@ class Shown(Protocol):
 
 def calibration_section(calibrations: Sequence[Shown], name: str) -> Section:
     """Guidance by group of every calibrated generator, and what it gained on images it was not chosen on."""
-    blocks, words = [], metric(name)
+    blocks, words = [], lookup_metric(name)
     for attribute in dict.fromkeys(str(own.chosen["attribute"]) for own in calibrations):
         own = [shown for shown in calibrations if str(shown.chosen["attribute"]) == attribute]
         tables = [_guidance(own, attribute)]
@@ -85,10 +85,10 @@ def _guidance(calibrations: Sequence[Shown], attribute: str) -> Table:
     rows = []
     for own in calibrations:
         values = [own.chosen["groups"].get(group) for group in groups]
-        cells = [Cell(f"{value:.2f}") if known(value) else Cell(ABSENT, "takes the common one", "missing")
+        cells = [Cell(f"{value:.2f}") if is_finite(value) else Cell(ABSENT, "takes the common one", "missing")
                  for value in values]
         common = own.chosen.get("common")
-        rows.append(Row(own.name, [*cells, Cell(f"{common:.2f}" if known(common) else ABSENT),
+        rows.append(Row(own.name, [*cells, Cell(f"{common:.2f}" if is_finite(common) else ABSENT),
                                    Cell(str(own.chosen.get("objective", "")))]))
     return Table(f"Guidance chosen, by {attribute}", ["generator", *groups, "common to all", "objective"], rows)
 
@@ -103,7 +103,7 @@ def _gains(calibrations: Sequence[Shown], words: Metric) -> Table:
             continue
         rows.append(Row(own.name, kind="attribute"))
         for row in chosen.to_dict("records"):
-            change = Cell(signed(row["difference"], words),
+            change = Cell(signed_number(row["difference"], words),
                           interval(row["difference_low"], row["difference_high"], words))
             rows.append(Row(f"{GAINS[row['figure']]}, against {row['reference']} guidance",
                             [Cell(number(row["excess"], words)), change]))
@@ -113,7 +113,7 @@ def _gains(calibrations: Sequence[Shown], words: Metric) -> Table:
 
 def reading_section(summary: pd.DataFrame, reference: str) -> Section:
     """What each word means, which metrics there are, what the numbers cannot support, and the table's notes."""
-    metrics = [metric(name) for name in in_order(summary["metric"])]
+    metrics = [lookup_metric(name) for name in unique_values(summary["metric"])]
     ways = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
     blocks = [
         Block("Words", terms=TERMS),

@@ -22,7 +22,7 @@ from equigen.report.comparison.sections import (
     table_section,
 )
 from equigen.report.comparison.view import ALONE, views
-from equigen.report.frames import as_data, plain
+from equigen.report.frames import json_table, json_value
 from equigen.report.render import Page
 from equigen.report.study.sections import settings_section
 
@@ -123,8 +123,8 @@ def write_comparison_page(
     html = page.html()
     tables = {"summary": comparison.summary, "seeds": comparison.seeds, "curve": curve,
               "curve_change": curve_change, "reconstruction": reconstruction}
-    shown = [{"name": own.name, "chosen": plain(own.chosen), "gain": as_data(own.gain)} for own in calibrations]
-    data = {**page.data(), **{name: as_data(table) for name, table in tables.items()}, "calibrations": shown}
+    shown = [{"name": own.name, "chosen": json_value(own.chosen), "gain": json_table(own.gain)} for own in calibrations]
+    data = {**page.data(), **{name: json_table(table) for name, table in tables.items()}, "calibrations": shown}
     files.write_json(Path(folder) / "report.json", data)
     files.write_text(Path(folder) / "index.html", html)
     return Path(folder) / "index.html"

@@ -10,15 +10,15 @@ from equigen.report.figures import (
     INK,
     RULE,
     WIDTH,
-    Look,
-    drawing,
-    legend,
+    LineStyle,
+    add_legend,
     legend_height,
-    looks,
+    page_figure,
+    run_styles,
     svg_text,
 )
 from equigen.report.layout import Picture
-from equigen.report.rounding import known, with_interval
+from equigen.report.rounding import estimate_text, is_finite
 
 _WORDS = {"common": "common", "calibrated": "calibrated", RECONSTRUCTION: ""}  # beside open marks
 
@@ -42,7 +42,7 @@ def plane_picture(view: View, attribute: str) -> Picture | None:
     alone = _of_rows(RECONSTRUCTION, RECONSTRUCTION, view.alone("*", "overall"), view.alone(attribute, "gap"))
     points += [alone] if alone is not None else []
     slug = f"plane-{view.slug}-{view.attributes.index(attribute)}"
-    svg = plane(points, looks([*view.mechanisms, RECONSTRUCTION]), scale=view.words.scale,
+    svg = plane(points, run_styles([*view.mechanisms, RECONSTRUCTION]), scale=view.words.scale,
                 alt=_alt(points, view, attribute), slug=slug,
                 axes=(f"overall {view.unit}", f"gap by {attribute}, {view.unit}"))
     return Picture(svg, f"Overall {view.unit} and its gap by {attribute}")
@@ -56,11 +56,11 @@ def _point(view: View, attribute: str, mechanism: str, guidance: str) -> Point |
 def _of_rows(mechanism: str, guidance: str, *rows: Any | None) -> Point | None:
     """The point of an overall row and one of a gap; None where one has no number."""
     first, second = ((row["estimate"], *bounds(row)) if row is not None else (float("nan"),) * 3 for row in rows)
-    return Point(mechanism, guidance, first, second) if known(first[0]) and known(second[0]) else None
+    return Point(mechanism, guidance, first, second) if is_finite(first[0]) and is_finite(second[0]) else None
 
 
 def plane(
-    points: list[Point], styles: dict[str, Look], *, axes: tuple[str, str], scale: float, alt: str, slug: str
+    points: list[Point], styles: dict[str, LineStyle], *, axes: tuple[str, str], scale: float, alt: str, slug: str
 ) -> str:
     """Points with their intervals as inline SVG; those at numbers are joined in the order given.
 
@@ -69,11 +69,11 @@ def plane(
     names = list(dict.fromkeys(point.mechanism for point in points))
     top = legend_height(names)
     total = top + 3.3
-    with drawing(total) as figure:
+    with page_figure(total) as figure:
         entries = [(name, {"color": look.color, "marker": look.marker,
                            "markerfacecolor": look.color if look.filled else "white"})
                    for name, look in styles.items() if name in names]  # fmt: skip
-        legend(figure, entries, total)
+        add_legend(figure, entries, total)
         area = figure.add_axes((0.8 / WIDTH, 0.5 / total, 1 - 1.03 / WIDTH, 2.7 / total))
         for name in names:
             _line(area, [point for point in points if point.mechanism == name], styles[name], scale)
@@ -85,7 +85,7 @@ def plane(
         return svg_text(figure, alt, slug)
 
 
-def _line(area: Any, points: list[Point], look: Look, scale: float) -> None:
+def _line(area: Any, points: list[Point], look: LineStyle, scale: float) -> None:
     joined = [point for point in points if point.guidance not in _WORDS]
     area.plot([p.across[0] * scale for p in joined], [p.up[0] * scale for p in joined], color=look.color,
               linestyle=look.dash, linewidth=1.2, zorder=3)  # fmt: skip
@@ -95,16 +95,16 @@ def _line(area: Any, points: list[Point], look: Look, scale: float) -> None:
                   markerfacecolor="white" if point.guidance in _WORDS else look.color)  # fmt: skip
         area.annotate(_WORDS.get(point.guidance, point.guidance), (x, y), xytext=(4, 3), fontsize=7,
                       textcoords="offset points", color=look.color)  # fmt: skip
-        if all(map(known, point.across)):
+        if all(map(is_finite, point.across)):
             area.hlines(y, point.across[1] * scale, point.across[2] * scale, color=look.color, linewidth=0.8,
                         alpha=0.45, zorder=2)  # fmt: skip
-        if all(map(known, point.up)):
+        if all(map(is_finite, point.up)):
             area.vlines(x, point.up[1] * scale, point.up[2] * scale, color=look.color, linewidth=0.8, alpha=0.45,
                         zorder=2)  # fmt: skip
 
 
 def _alt(points: list[Point], view: View, attribute: str) -> str:
     names = [p.mechanism if p.mechanism == RECONSTRUCTION else f"{p.mechanism} {at(p.guidance)}" for p in points]
-    told = [f"{name}: overall {with_interval(*p.across, view.words)}, gap {with_interval(*p.up, view.words)}"
+    told = [f"{name}: overall {estimate_text(*p.across, view.words)}, gap {estimate_text(*p.up, view.words)}"
             for name, p in zip(names, points, strict=True)]
     return f"Overall {view.unit} across, gap by {attribute} upwards. {'; '.join(told)}. The table holds the same."

@@ -8,12 +8,12 @@ import pandas as pd
 
 from equigen.report.comparison.plane import plane_picture
 from equigen.report.comparison.view import GAPS, MEANS, RECONSTRUCTION, UNSAID, View, at, bounds, judged
-from equigen.report.figures import looks
-from equigen.report.forest import Mark, forest
+from equigen.report.figures import run_styles
+from equigen.report.forest import Mark, forest_plot
 from equigen.report.forest_figures import alt_text
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import metric
-from equigen.report.rounding import ABSENT, interval, known, number, p_text
+from equigen.report.metrics import lookup_metric
+from equigen.report.rounding import ABSENT, interval, is_finite, number, p_text
 
 OPEN = 2  # parts of a page that are shown without a click
 
@@ -64,10 +64,10 @@ def _forest(view: View, attribute: str, figure: str, index: int) -> Picture | No
     less = figure in GAPS or view.words.better == "lower"
     way = ", below 0 is better" if less else ", above 0 is better" if view.words.better else ""
     names = [name for name in view.mechanisms if any(mark.series == name for mark in marks)]
-    styles = {name: look for name, look in looks(view.mechanisms).items() if name in names}
-    svg = forest(marks, [], axis=f"difference in {view.unit}{way}", scale=view.words.scale, series=names, styles=styles,
-                 alt=alt_text(marks, view.words, f"difference, {title}"), slug=f"d-{view.slug}-{index}",
-                 zero="0: no difference")
+    styles = {name: look for name, look in run_styles(view.mechanisms).items() if name in names}
+    svg = forest_plot(marks, [], axis=f"difference in {view.unit}{way}", scale=view.words.scale, series=names,
+                      styles=styles, alt=alt_text(marks, view.words, f"difference, {title}"),
+                      slug=f"d-{view.slug}-{index}", zero="0: no difference")
     return Picture(svg, title[0].upper() + title[1:])
 
 
@@ -127,7 +127,7 @@ def _alone(view: View, attribute: str, figures: list[str], gaps: list[str]) -> l
 
 
 def _value(row: Any | None, view: View) -> Cell:
-    if row is None or not known(row["estimate"]):
+    if row is None or not is_finite(row["estimate"]):
         note = "" if row is None else str(row["note"]).split(";")[0]
         return Cell(ABSENT, note, "missing")
     return Cell(number(row["estimate"], view.words), interval(*bounds(row), view.words))
@@ -138,7 +138,7 @@ def _compared(row: Any | None, view: View, gap: bool) -> list[Cell]:
     if row is None:
         return [Cell(ABSENT)] * (3 + gap)
     chance = [Cell(number(row["null_gap"], view.words))] if gap else []
-    if not known(row["difference"]):
+    if not is_finite(row["difference"]):
         return [*chance, Cell("reference" if not row["reference"] else ABSENT, mark="missing"), Cell(ABSENT),
                 Cell(ABSENT)]
     said = judged(row)
@@ -153,7 +153,7 @@ def seeds_section(seeds: pd.DataFrame) -> Section:
     numbers = [str(seed) for seed in sorted(seeds["seed"].unique())]
     keys = ["metric", "setting", "plan"]
     for (name, setting, plan), own in seeds.groupby(keys, sort=False):
-        words = metric(str(name))
+        words = lookup_metric(str(name))
         chosen = own[own["figure"].isin(["overall", "worst", "gap"])]
         title = f"{words.short}, setting {setting}, plan {plan}"
         table = Table(title, ["figure", *(f"seed {seed}" for seed in numbers)], _seed_rows(chosen, numbers))
@@ -167,7 +167,7 @@ def _seed_rows(rows: pd.DataFrame, numbers: list[str]) -> list[Row]:
     for (name, guidance), own in rows.groupby(["mechanism", "guidance"], sort=False):
         result.append(Row(f"{name} {at(str(guidance))}", kind="attribute"))
         for (attribute, figure), part in own.groupby(["attribute", "figure"], sort=False):
-            words = metric(str(part["metric"].iloc[0]))
+            words = lookup_metric(str(part["metric"].iloc[0]))
             values = {str(seed): value for seed, value in zip(part["seed"], part["estimate"], strict=True)}
             cells = [Cell(number(values.get(seed), words)) for seed in numbers]
             result.append(Row(figure_name(str(attribute), str(figure)), cells))

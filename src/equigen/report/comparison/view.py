@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from equigen.errors import InputError, Problem
-from equigen.report.frames import in_order
-from equigen.report.metrics import Metric, metric, ordered
-from equigen.report.rounding import interval, known, number, signed_with_interval
-from equigen.report.study.differences import FIRM, difference_verdict
+from equigen.report.frames import unique_values
+from equigen.report.metrics import Metric, lookup_metric, sort_metrics
+from equigen.report.rounding import difference_text, interval, is_finite, number
+from equigen.report.study.differences import DIRECTIONS, difference_verdict
 
 TEXT = ["setting", "mechanism", "plan", "guidance", "metric", "attribute", "figure"]
 NUMBERS = [
@@ -56,24 +56,24 @@ class View:
     @property
     def mechanisms(self) -> list[str]:
         """In the table's order."""
-        return in_order(self.rows["mechanism"])
+        return unique_values(self.rows["mechanism"])
 
     @property
     def guidances(self) -> list[str]:
         """Numbers in rising order, then ``common`` and ``calibrated``."""
-        names = in_order(self.rows["guidance"])
+        names = unique_values(self.rows["guidance"])
         words = [name for name in ("common", "calibrated") if name in names]
         return [*sorted((name for name in names if name not in words), key=float), *words]
 
     @property
     def attributes(self) -> list[str]:
         """Without the whole set."""
-        return [name for name in in_order(self.rows["attribute"]) if name != "*"]
+        return [name for name in unique_values(self.rows["attribute"]) if name != "*"]
 
     def groups(self, attribute: str) -> list[str]:
         """Groups of an attribute, in the table's order."""
         own = self.rows.loc[self.rows["attribute"] == attribute, "figure"]
-        return [name for name in in_order(own) if name not in DERIVED]
+        return [name for name in unique_values(own) if name not in DERIVED]
 
     def row(self, mechanism: str, guidance: str, attribute: str, figure: str) -> Any | None:
         """One row as a mapping; None where there is none."""
@@ -92,7 +92,7 @@ class View:
     def compared(self, attribute: str, figure: str) -> list[Any]:
         """Rows with a difference, mechanism by mechanism, each in the order of the guidances."""
         rows = [self.row(name, guidance, attribute, figure) for name in self.mechanisms for guidance in self.guidances]
-        return [row for row in rows if row is not None and known(row["difference"])]
+        return [row for row in rows if row is not None and is_finite(row["difference"])]
 
     def value(self, row: Any) -> str:
         """``40 (31 to 49)``."""
@@ -100,7 +100,7 @@ class View:
 
     def change(self, row: Any) -> str:
         """``-12 (-20 to -4)``."""
-        return signed_with_interval(row["difference"], row["difference_low"], row["difference_high"], self.words)
+        return difference_text(row["difference"], row["difference_low"], row["difference_high"], self.words)
 
 
 def views(summary: pd.DataFrame, reconstruction: pd.DataFrame | None = None) -> list[View]:
@@ -116,17 +116,17 @@ def views(summary: pd.DataFrame, reconstruction: pd.DataFrame | None = None) -> 
         problems = [Problem("column is missing", mend, column=name) for name in missing]
         raise InputError("The comparison cannot be reported.", problems)
     frame = summary.assign(**{name: pd.to_numeric(summary[name]).astype(float) for name in NUMBERS})
-    keys = [(name, setting, plan) for name in ordered(in_order(frame["metric"]))
-            for setting in in_order(frame["setting"]) for plan in in_order(frame["plan"])]
+    keys = [(name, setting, plan) for name in sort_metrics(unique_values(frame["metric"]))
+            for setting in unique_values(frame["setting"]) for plan in unique_values(frame["plan"])]
     several = [len({key[place] for key in keys}) > 1 for place in range(3)]
     found = []
     for name, setting, plan in keys:
         rows = frame[(frame["metric"] == name) & (frame["setting"] == setting) & (frame["plan"] == plan)]
         if not rows.empty:
             parts = [f"setting {setting}" if several[1] else "", f"plan {plan}" if several[2] else "",
-                     metric(name).short if several[0] else ""]
+                     lookup_metric(name).short if several[0] else ""]
             title = ", ".join(filter(None, parts))
-            found.append(View(setting, plan, metric(name), rows, title, _alone(reconstruction, setting, name)))
+            found.append(View(setting, plan, lookup_metric(name), rows, title, _alone(reconstruction, setting, name)))
     return found
 
 
@@ -147,7 +147,7 @@ def unit_name(words: Metric) -> str:
 def bounds(row: Any) -> tuple[float, float]:
     """The joint interval; the patients' (or seeds') where there is no other."""
     for name in ("ci", "patient", "seed"):
-        if known(row.get(f"{name}_low")) and known(row.get(f"{name}_high")):
+        if is_finite(row.get(f"{name}_low")) and is_finite(row.get(f"{name}_high")):
             return row[f"{name}_low"], row[f"{name}_high"]
     return float("nan"), float("nan")
 
@@ -164,15 +164,15 @@ def judged(row: Any) -> str:
     Better and worse need a joint interval of seeds and patients that leaves 0 out and a p-value of at most 0.05 after
     Holm's correction. A difference of one training seed is no evidence about a mechanism, whatever its interval.
     """
-    if not known(row["difference"]):
+    if not is_finite(row["difference"]):
         return "not evaluated"
-    if not known(row["p_holm"]):
+    if not is_finite(row["p_holm"]):
         return UNSAID
     said = difference_verdict({
         "difference": row["difference"], "ci_low": row["difference_low"], "ci_high": row["difference_high"],
         "p_value": row["p_holm"], "metric": row["metric"], "group": "gap" if row["figure"] in GAPS else "*",
     })  # fmt: skip
-    return said if said in FIRM else UNSAID
+    return said if said in DIRECTIONS else UNSAID
 
 
 def at(guidance: str) -> str:

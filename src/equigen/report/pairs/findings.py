@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.report.frames import in_order
+from equigen.report.frames import unique_values
 from equigen.report.layout import Sentence
-from equigen.report.metrics import Metric, metric
-from equigen.report.rounding import known, listing, with_interval
+from equigen.report.metrics import Metric, lookup_metric
+from equigen.report.rounding import estimate_text, is_finite, listing
 
 CHANGES, SHOWS, ELSE = "What the attribute changes", "Does the attribute show?", "Does anything else change?"
 SHARE = Metric("share", "share", "share", "", "", "", decimals=3)
@@ -46,7 +46,7 @@ def merged_prompt(prompts: list[str | None]) -> str:
 def value_text(row: Line, name: str, words: Metric) -> str:
     """``0.93 (0.90 to 0.95)`` of ``estimate``, ``reference`` or ``ratio``."""
     prefix = "ci" if name == "estimate" else name
-    return with_interval(row[name], row[f"{prefix}_low"], row[f"{prefix}_high"], words)
+    return estimate_text(row[name], row[f"{prefix}_low"], row[f"{prefix}_high"], words)
 
 
 def pairs_sentences(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
@@ -61,11 +61,11 @@ def _lines(measured: pd.DataFrame, metric_name: str) -> list[dict[Hashable, Any]
 def _changes(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
     """The share of what another seed changes, in features and in pixels."""
     rows = {name: next(iter(_lines(measured, name)), None) for name in ("feature_distance", "pixel_difference")}
-    told = {name: row for name, row in rows.items() if row is not None and known(row["ratio"])}
+    told = {name: row for name, row in rows.items() if row is not None and is_finite(row["ratio"])}
     if not told:
         why = next((str(row["note"]) for row in rows.values() if row is not None and row["note"]), "nothing to compare")
         return [Sentence(f"How much {attribute} changes was not measured: {why}.", "missing", CHANGES)]
-    parts = tuple(f"{metric(name).short}: {value_text(row, 'ratio', SHARE)}, {_within(row, name)}"
+    parts = tuple(f"{lookup_metric(name).short}: {value_text(row, 'ratio', SHARE)}, {_within(row, name)}"
                   for name, row in told.items())  # fmt: skip
     text = (f"Changing {attribute} alone, with the same noise, changes a part of what another seed changes "
             "(0: nothing, 1: everything):")  # fmt: skip
@@ -73,7 +73,7 @@ def _changes(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
 
 
 def _within(row: Line, name: str) -> str:
-    words = metric(name)
+    words = lookup_metric(name)
     return f"{value_text(row, 'estimate', words)} within pairs, {value_text(row, 'reference', words)} between seeds"
 
 
@@ -81,12 +81,12 @@ def _shows(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
     """How often each level of the changed attribute is read as asked, beside real images."""
     rows = [row for row in _lines(measured, "read_as_asked")
             if row["field"] == f"attr.{attribute}" and row["group"] != "*"]  # fmt: skip
-    told = [row for row in rows if known(row["estimate"])]
+    told = [row for row in rows if is_finite(row["estimate"])]
     if not told:
         why = next((str(row["note"]) for row in rows if row["note"]), "no classifier read it")
         return [Sentence(f"Whether {attribute} shows as asked was not measured: {why}.", "missing", SHOWS)]
     parts = tuple(_level(row) for row in told)
-    low = [str(row["group"]) for row in told if known(row["reference"]) and row["ci_high"] < row["reference_low"]]
+    low = [str(row["group"]) for row in told if is_finite(row["reference"]) and row["ci_high"] < row["reference_low"]]
     text = f"Share of images in which {attribute} is read as asked:"
     if low:
         text = f"{attribute} is read as asked less often than in real images for {listing(low)}:"
@@ -94,7 +94,7 @@ def _shows(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
 
 
 def _level(row: Line) -> str:
-    real = f"; of real images {value_text(row, 'reference', SHARE)}" if known(row["reference"]) else ""
+    real = f"; of real images {value_text(row, 'reference', SHARE)}" if is_finite(row["reference"]) else ""
     return f"{row['group']}: {value_text(row, 'estimate', SHARE)}{real}"
 
 
@@ -104,17 +104,17 @@ def _flips(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
     if not rows:
         return [Sentence("Whether other fields are read otherwise was not measured.", "missing", ELSE)]
     said = []
-    for field in in_order(pd.Series([row["field"] for row in rows])):
+    for field in unique_values(pd.Series([row["field"] for row in rows])):
         row = next(own for own in rows if own["field"] == field)
         said.append(_flip(row, field_name(field), attribute))
     return said
 
 
 def _flip(row: Line, name: str, attribute: str) -> Sentence:
-    if not known(row["estimate"]):
+    if not is_finite(row["estimate"]):
         return Sentence(f"Flips of {name} were not measured: {row['note']}.", "missing", ELSE)
     text = f"Changing {attribute} changes what is read as {name} in {value_text(row, 'estimate', SHARE)} of pairs"
-    if not known(row["reference"]):
+    if not is_finite(row["reference"]):
         return Sentence(f"{text}; there is nothing to hold it against.", "finding", ELSE)
     text = f"{text}; another seed with the same request does in {value_text(row, 'reference', SHARE)}"
     if row["ci_low"] > row["reference_high"]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from equigen import files
 from equigen.errors import InputError, Problem
-from equigen.report.frames import as_data
+from equigen.report.frames import json_table
 from equigen.report.pairs.findings import pairs_sentences
 from equigen.report.pairs.sections import (
     changes_section,
@@ -110,7 +110,7 @@ def write_pairs_page(
                 [*pairs.warnings, *warnings], phantom)  # fmt: skip
     html = page.html()
     shape = {"attribute": pairs.attribute, "levels": list(pairs.levels), "shown": list(images.shape)}
-    data = {**page.data(), **shape, "measured": as_data(pairs.measured), "pairs": as_data(pairs.each)}
+    data = {**page.data(), **shape, "measured": json_table(pairs.measured), "pairs": json_table(pairs.each)}
     files.write_json(Path(folder) / "report.json", data)
     files.write_text(Path(folder) / "index.html", html)
     return Path(folder) / "index.html"

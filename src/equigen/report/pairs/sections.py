@@ -9,15 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.report.figures import looks
-from equigen.report.forest import Mark, forest
+from equigen.report.figures import run_styles
+from equigen.report.forest import Mark, forest_plot
 from equigen.report.forest_figures import alt_text
-from equigen.report.frames import in_order
+from equigen.report.frames import unique_values
 from equigen.report.images import pair_table
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import Metric, metric
+from equigen.report.metrics import Metric, lookup_metric
 from equigen.report.pairs.findings import field_name, merged_prompt, value_text
-from equigen.report.rounding import ABSENT, count, interval, known, number
+from equigen.report.rounding import ABSENT, count, interval, is_finite, number
 
 DISTANCES = ["pixel_difference", "feature_distance"]
 RATIO = Metric("ratio", "share of another seed's", "Share of what another seed changes", "", "", "", decimals=3)
@@ -42,7 +42,7 @@ def pairs_section(images: NDArray[np.uint8], each: pd.DataFrame, levels: list[st
 def _pair_name(part: pd.DataFrame) -> str:
     """Number, prompt with the changed words in brackets, and how far the images differ."""
     row = part.iloc[0]
-    words = [metric(name) for name in DISTANCES]
+    words = [lookup_metric(name) for name in DISTANCES]
     far = f"pixels differ by {number(row[DISTANCES[0]], words[0])}, features by {number(row[DISTANCES[1]], words[1])}"
     prompt = merged_prompt([None if pd.isna(prompt) else str(prompt) for prompt in part["prompt"]])
     return f"Pair {row['pair']}: {prompt + '; ' if prompt else ''}{far}"
@@ -71,12 +71,13 @@ def changes_section(measured: pd.DataFrame) -> Section:
     )
     if not rows["estimate"].notna().any():
         return Section("changes", "What the attribute changes", intro, [], "No distance was measured.")
-    marks = [Mark(_two(row), metric(str(row["metric"])).short, row["ratio"], row["ratio_low"], row["ratio_high"],
+    marks = [Mark(_two(row), lookup_metric(str(row["metric"])).short, row["ratio"], row["ratio_low"], row["ratio_high"],
                   remark="no share") for row in rows.to_dict("records")]  # fmt: skip
-    names = [metric(name).short for name in in_order(rows["metric"])]
-    svg = forest(marks, [], axis="share of what another seed changes", scale=1.0, slug="changes", series=names,
-                 alt=alt_text(marks, RATIO, "of each two levels"), styles=looks(names))  # fmt: skip
-    tables = [_distance_table(rows[rows["metric"] == name], metric(name)) for name in in_order(rows["metric"])]
+    names = [lookup_metric(name).short for name in unique_values(rows["metric"])]
+    svg = forest_plot(marks, [], axis="share of what another seed changes", scale=1.0, slug="changes", series=names,
+                 alt=alt_text(marks, RATIO, "of each two levels"), styles=run_styles(names))  # fmt: skip
+    names = unique_values(rows["metric"])
+    tables = [_distance_table(rows[rows["metric"] == name], lookup_metric(name)) for name in names]
     block = Block("", pictures=[Picture(svg, "Share of what another seed changes")], tables=tables)
     return Section("changes", "What the attribute changes", intro, [block], "")
 
@@ -102,12 +103,12 @@ def readings_section(measured: pd.DataFrame) -> Section:
         "be asked of generated ones. The same field is shown for each level of the changed attribute."
     )
     blocks = [_reading_block(rows[rows["field"] == field], field, place)
-              for place, field in enumerate(in_order(rows["field"]))]  # fmt: skip
+              for place, field in enumerate(unique_values(rows["field"]))]  # fmt: skip
     return Section("readings", "Is what was asked for read?", intro, blocks, "No classifier read the images.")
 
 
 def _reading_block(rows: pd.DataFrame, field: str, place: int) -> Block:
-    words, own = metric("read_as_asked"), field_name(field)
+    words, own = lookup_metric("read_as_asked"), field_name(field)
     levels = [
         Row(ALL if row["group"] == "*" else str(row["group"]),
             [Cell(count(row["n"])), _cell(row, words), _reference(row, words)])
@@ -118,26 +119,26 @@ def _reading_block(rows: pd.DataFrame, field: str, place: int) -> Block:
     for row in rows.to_dict("records"):
         name = ALL if row["group"] == "*" else str(row["group"])
         marks.append(Mark(name, "generated", row["estimate"], row["ci_low"], row["ci_high"], remark="too small"))
-        if known(row["reference"]):
+        if is_finite(row["reference"]):
             marks.append(Mark(name, "real", row["reference"], row["reference_low"], row["reference_high"]))
-    if not any(known(mark.estimate) for mark in marks):
+    if not any(is_finite(mark.estimate) for mark in marks):
         return Block(own, tables=[table])
     names = ["generated", "real"]
-    svg = forest(marks, [], axis="share read as asked, higher is better", scale=1.0, slug=f"reading-{place}",
-                 series=names, alt=alt_text(marks, words, f"of {own} by level"), styles=looks(names))  # fmt: skip
+    svg = forest_plot(marks, [], axis="share read as asked, higher is better", scale=1.0, slug=f"reading-{place}",
+                 series=names, alt=alt_text(marks, words, f"of {own} by level"), styles=run_styles(names))  # fmt: skip
     return Block(own, pictures=[Picture(svg, f"{own}, by level of the changed attribute")], tables=[table])
 
 
 def flips_section(measured: pd.DataFrame) -> Section:
     """How often a field that was not changed is read otherwise within a pair."""
-    rows, words = measured[measured["metric"] == "flip"], metric("flip")
+    rows, words = measured[measured["metric"] == "flip"], lookup_metric("flip")
     intro = (
         "Fields that all images of a pair were asked to share. A reading that differs within a pair is a flip: either "
         "the generator changed it together with the attribute, or the classifier erred. Between images of other seeds, "
         "asked for the same and with the attribute unchanged, readings differ too; that share is the measure."
     )
     made: list[Row] = []
-    for field in in_order(rows["field"]):
+    for field in unique_values(rows["field"]):
         for row in rows[rows["field"] == field].to_dict("records"):
             name = field_name(field) if row["group"] == "*" else f"{field_name(field)}, {row['group']} against the rest"
             cells = [Cell(count(row["n"])), _cell(row, words), _reference(row, words), _share(row)]
@@ -150,7 +151,7 @@ def flips_section(measured: pd.DataFrame) -> Section:
 
 def terms_section(measured: pd.DataFrame) -> Section:
     """What the numbers mean, what they cannot say, and the notes of the table."""
-    used = [metric(name) for name in in_order(measured["metric"])]
+    used = [lookup_metric(name) for name in unique_values(measured["metric"])]
     limits = [
         "Intervals are 95 %: of shares over pairs, else from resampling pairs; they do not hold the spread between "
         "trained generators.",
@@ -165,22 +166,22 @@ def terms_section(measured: pd.DataFrame) -> Section:
 
 
 def _notes(rows: pd.DataFrame) -> list[Block]:
-    found = [note for note in in_order(rows["note"]) if note]
+    found = [note for note in unique_values(rows["note"]) if note]
     return [Block("Notes of the table", found)] if found else []
 
 
 def _cell(row: Mapping[Hashable, Any], words: Metric) -> Cell:
     """The value with its interval, or why there is none."""
-    if not known(row["estimate"]):
+    if not is_finite(row["estimate"]):
         return Cell(ABSENT, str(row["note"]), "small" if "small" in str(row["note"]) else "missing")
     return Cell(number(row["estimate"], words), interval(row["ci_low"], row["ci_high"], words))
 
 
 def _reference(row: Mapping[Hashable, Any], words: Metric) -> Cell:
-    if not known(row["reference"]):
+    if not is_finite(row["reference"]):
         return Cell(ABSENT, mark="missing")
     return Cell(number(row["reference"], words), interval(row["reference_low"], row["reference_high"], words))
 
 
 def _share(row: Mapping[Hashable, Any]) -> Cell:
-    return Cell(value_text(row, "ratio", RATIO) if known(row["ratio"]) else ABSENT)
+    return Cell(value_text(row, "ratio", RATIO) if is_finite(row["ratio"]) else ABSENT)

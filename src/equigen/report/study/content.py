@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.report.frames import as_data, plain
+from equigen.report.frames import json_table, json_value
 from equigen.report.images import ClosePairs, Grid
 from equigen.report.layout import Sentence
 
@@ -23,7 +23,7 @@ _JSON_NAMES = {"differences": "comparison"}  # a table is named in the JSON as i
 class Content:
     """What is reported; tables are completed ones.
 
-    ``given`` holds the tables as they came (None for one that was not given), for the JSON.
+    ``inputs`` holds the tables as they came (None for one that was not given), for the JSON.
     """
 
     title: str
@@ -44,25 +44,25 @@ class Content:
     grids: list[Grid]
     pairs: list[ClosePairs]
     sentences: list[Sentence]
-    given: dict[str, pd.DataFrame | None]
+    inputs: dict[str, pd.DataFrame | None]
     screening: dict[str, pd.DataFrame] = field(default_factory=dict)
     pages: dict[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
         """The report as JSON-like data: tables as they came, unknown values as None."""
         return {
-            **opening(self),
-            **{_JSON_NAMES.get(name, name): as_data(frame) for name, frame in self.given.items()},
-            "screening": {name: as_data(frame) for name, frame in self.screening.items()},
-            "history": {name: as_data(frame) for name, frame in self.history.items()},
+            **summary_data(self),
+            **{_JSON_NAMES.get(name, name): json_table(frame) for name, frame in self.inputs.items()},
+            "screening": {name: json_table(frame) for name, frame in self.screening.items()},
+            "history": {name: json_table(frame) for name, frame in self.history.items()},
             "grids": [_grid(grid) for grid in self.grids],
             "pairs": [_pairs(pairs) for pairs in self.pairs],
             "pages": self.pages,
-            **closing(self),
+            **provenance_data(self),
         }
 
 
-def opening(page: Any) -> dict[str, Any]:
+def summary_data(page: Any) -> dict[str, Any]:
     """What the JSON of a page (``Content``, ``Page``) begins with: what it is, and what it found in words."""
     return {
         "format": FORMAT,
@@ -70,15 +70,15 @@ def opening(page: Any) -> dict[str, Any]:
         "title": page.title,
         "phantom": page.phantom,
         "note": PHANTOM if page.phantom else None,
-        "facts": plain(page.facts),
+        "facts": json_value(page.facts),
         "in_short": [vars(sentence) | {"parts": list(sentence.parts)} for sentence in page.sentences],
-        "warnings": plain(page.warnings),
+        "warnings": json_value(page.warnings),
     }
 
 
-def closing(page: Any) -> dict[str, Any]:
-    """What it ends with: how it was made."""
-    return {"settings": plain(page.settings), "timings": plain(page.timings), "versions": plain(page.versions)}
+def provenance_data(page: Any) -> dict[str, Any]:
+    """The end of a page's JSON: settings, stage times in seconds and software versions."""
+    return {name: json_value(getattr(page, name)) for name in ("settings", "timings", "versions")}
 
 
 def _grid(grid: Grid) -> dict[str, Any]:
@@ -90,5 +90,5 @@ def _grid(grid: Grid) -> dict[str, Any]:
 
 def _pairs(pairs: ClosePairs) -> dict[str, Any]:
     """Closest pairs without their pixels."""
-    words = {"run": pairs.run, "captions": list(pairs.captions), "threshold": plain(pairs.threshold)}
+    words = {"run": pairs.run, "captions": list(pairs.captions), "threshold": json_value(pairs.threshold)}
     return words | {"shape": list(pairs.generated.shape)}

@@ -8,42 +8,42 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.findings import verdict
-from equigen.report.frames import DERIVED, ERRORS, in_order
+from equigen.report.frames import DERIVED, ERRORS, unique_values
 from equigen.report.layout import Block, Cell, Row, Table
-from equigen.report.metrics import Metric, floor_name, metric, ordered
-from equigen.report.rounding import ABSENT, count, error, interval, known, listing, number, p_text
-from equigen.report.tables import group_place, group_title, reason, value_table
+from equigen.report.metrics import Metric, floor_name, lookup_metric, sort_metrics
+from equigen.report.rounding import ABSENT, count, error_text, interval, is_finite, listing, number, p_text
+from equigen.report.tables import group_rank, group_title, missing_text, value_table
 
-LARGE = 0.1  # a Monte-Carlo error above this share of an interval's width is worth a word
+MAX_ERROR_SHARE = 0.1  # a Monte-Carlo error above this share of an interval's width is worth a word
 
 
 def family_block(rows: pd.DataFrame, title: str, lead: list[str]) -> Block:
     """One family of metrics, folded: a group x metric table for each run, then every number of each metric."""
-    names = ordered(in_order(rows["metric"]))
+    names = sort_metrics(unique_values(rows["metric"]))
     if len(names) == 1:
-        words = metric(names[0])
+        words = lookup_metric(names[0])
         tables = [value_table(rows, "run", words, f"{words.title}: value, interval", "n_generated")]
     else:
-        tables = [side_by_side(rows[rows["run"] == run], names, run) for run in in_order(rows["run"])]
-    tables += [all_numbers(rows[rows["metric"] == name], metric(name)) for name in names]
-    return Block(title, [*lead, *monte_carlo(rows)], tables=tables, folded=True)
+        tables = [metrics_table(rows[rows["run"] == run], names, run) for run in unique_values(rows["run"])]
+    tables += [numbers_table(rows[rows["metric"] == name], lookup_metric(name)) for name in names]
+    return Block(title, [*lead, *monte_carlo_text(rows)], tables=tables, folded=True)
 
 
-def side_by_side(rows: pd.DataFrame, names: list[str], run: str) -> Table:
+def metrics_table(rows: pd.DataFrame, names: list[str], run: str) -> Table:
     """One run: rows are groups, columns are metrics; each cell has interval and what real images give."""
     present = [name for name in names if (rows["metric"] == name).any()]
     result = _by_attribute(rows, lambda part, _: _metrics_row(part, present))
-    shorts = [metric(name).short for name in present]
+    shorts = [lookup_metric(name).short for name in present]
     return Table(f"{run}: {listing(shorts)}", ["group", *shorts], result)
 
 
 def _by_attribute(rows: pd.DataFrame, make: Callable[[pd.DataFrame, str], list[Cell]]) -> list[Row]:
     """A row for each group, under a heading for each attribute; the whole set first, gaps last."""
     result: list[Row] = []
-    for attribute in sorted(in_order(rows["attribute"]), key=lambda name: name != "*"):
+    for attribute in sorted(unique_values(rows["attribute"]), key=lambda name: name != "*"):
         own = rows[rows["attribute"] == attribute]
         result += [Row(attribute, kind="attribute")] if attribute != "*" else []
-        for group in sorted(in_order(own["group"]), key=group_place):
+        for group in sorted(unique_values(own["group"]), key=group_rank):
             kind = "derived" if group in DERIVED else ""
             result.append(Row(group_title(group), make(own[own["group"] == group], group), kind))
     return result
@@ -52,18 +52,18 @@ def _by_attribute(rows: pd.DataFrame, make: Callable[[pd.DataFrame, str], list[C
 def _metrics_row(part: pd.DataFrame, names: list[str]) -> list[Cell]:
     found = {row["metric"]: row for row in part.to_dict("records")}
     return [
-        _metric_cell(found[name], metric(name)) if name in found else Cell(ABSENT, mark="missing")
+        _metric_cell(found[name], lookup_metric(name)) if name in found else Cell(ABSENT, mark="missing")
         for name in names
     ]
 
 
 def _metric_cell(row: Any, words: Metric) -> Cell:
-    if not known(row["estimate"]):
-        text, under = reason(row["note"])
+    if not is_finite(row["estimate"]):
+        text, under = missing_text(row["note"])
         return Cell(text, under, "missing")
     span = interval(row["ci_low"], row["ci_high"], words)
-    derived, beyond = row["group"] in DERIVED, row["group"] == "gap" and verdict(row, words).beyond
-    beside = f"{floor_name(words)} {number(row['floor'], words)}" if known(row["floor"]) else ""
+    derived, beyond = row["group"] in DERIVED, row["group"] == "gap" and verdict(row, words).exceeds_chance
+    beside = f"{floor_name(words)} {number(row['floor'], words)}" if is_finite(row["floor"]) else ""
     small = [span, p_text(row["p_value"]) if derived else beside]
     return Cell(number(row["estimate"], words), "; ".join(filter(None, small)), "beyond" if beyond else "")
 
@@ -78,24 +78,24 @@ def _columns(words: Metric) -> list[_Column]:
         ("generated", ["n_generated"], lambda row, _: count(row["n_generated"])),
         ("matched n", ["matched_n"], lambda row, _: count(row["matched_n"])),
         ("value", ["estimate"], lambda row, m: number(row["estimate"], m)),
-        ("standard error", ["standard_error"], lambda row, m: error(row["standard_error"], m)),
+        ("standard error", ["standard_error"], lambda row, m: error_text(row["standard_error"], m)),
         ("95 % interval", ["ci_low"], lambda row, m: interval(row["ci_low"], row["ci_high"], m) or ABSENT),
         (floor_name(words), ["floor"], lambda row, m: number(row["floor"], m)),
         ("excess", ["excess"], lambda row, m: number(row["excess"], m)),
         ("chance band", ["null_high"], lambda row, m: interval(row["null_low"], row["null_high"], m) or ABSENT),
         ("p", ["p_value"], lambda row, _: p_text(row["p_value"]).removeprefix("p ").removeprefix("= ") or ABSENT),
-        ("MC of value", ["mc_estimate"], lambda row, m: error(row["mc_estimate"], m)),
-        ("MC of floor", ["mc_floor"], lambda row, m: error(row["mc_floor"], m)),
-        ("MC of interval", ["mc_interval"], lambda row, m: error(row["mc_interval"], m)),
-        ("MC of p", ["mc_p"], lambda row, _: f"{row['mc_p']:.4f}" if known(row["mc_p"]) else ABSENT),
+        ("MC of value", ["mc_estimate"], lambda row, m: error_text(row["mc_estimate"], m)),
+        ("MC of floor", ["mc_floor"], lambda row, m: error_text(row["mc_floor"], m)),
+        ("MC of interval", ["mc_interval"], lambda row, m: error_text(row["mc_interval"], m)),
+        ("MC of p", ["mc_p"], lambda row, _: f"{row['mc_p']:.4f}" if is_finite(row["mc_p"]) else ABSENT),
     ]
 
 
-def all_numbers(rows: pd.DataFrame, words: Metric) -> Table:
+def numbers_table(rows: pd.DataFrame, words: Metric) -> Table:
     """Every number of one metric, run by run; columns that hold nothing are left out."""
     columns = [column for column in _columns(words) if rows[column[1]].notna().any(axis=None)]
     result: list[Row] = []
-    for run in in_order(rows["run"]):
+    for run in unique_values(rows["run"]):
         own = rows[rows["run"] == run]
         result += [Row(run, kind="attribute")] if rows["run"].nunique() > 1 else []
         for row in own.sort_values("attribute", key=lambda names: names != "*", kind="stable").to_dict("records"):
@@ -111,7 +111,7 @@ def has_errors(rows: pd.DataFrame) -> bool:
     return bool(rows[ERRORS].notna().any(axis=None))
 
 
-def monte_carlo(rows: pd.DataFrame) -> list[str]:
+def monte_carlo_text(rows: pd.DataFrame) -> list[str]:
     """How large the Monte-Carlo error is beside the intervals, in words; nothing where it is not known."""
     width = rows["ci_high"] - rows["ci_low"]
     share = (rows[["mc_estimate", "mc_interval"]].max(axis=1) / width).where(width > 0).dropna()
@@ -121,7 +121,7 @@ def monte_carlo(rows: pd.DataFrame) -> list[str]:
     where = group_title(str(row["group"])) + ("" if row["attribute"] == "*" else f" ({row['attribute']})")
     text = (
         f"The Monte-Carlo error (MC) is at most {share.max():.1%} of an interval's width: "
-        f"{metric(row['metric']).short}, {row['run']}, {where}."
+        f"{lookup_metric(row['metric']).short}, {row['run']}, {where}."
     )
     advice = " More repeats and replicates would make these numbers steadier."
-    return [text + (advice if share.max() > LARGE else "")]
+    return [text + (advice if share.max() > MAX_ERROR_SHARE else "")]

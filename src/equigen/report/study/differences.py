@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from equigen.report.figures import REFERENCES, looks
-from equigen.report.findings import LEVEL, by_mechanism, is_intersection, singles
-from equigen.report.forest import Mark, forest
+from equigen.report.figures import REFERENCES, run_styles
+from equigen.report.findings import LEVEL, is_intersection, runs_by_mechanism, without_intersections
+from equigen.report.forest import Mark, forest_plot
 from equigen.report.forest_figures import alt_text, axis_name
-from equigen.report.frames import in_order
+from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Sentence, Table
-from equigen.report.metrics import Metric, metric, ordered
-from equigen.report.rounding import ABSENT, interval, known, listing, number, p_text, signed, signed_with_interval
+from equigen.report.metrics import Metric, lookup_metric, sort_metrics
+from equigen.report.rounding import ABSENT, difference_text, interval, is_finite, listing, number, p_text, signed_number
 from equigen.statistics import holm
 
 TOPIC = "Generators compared"
 SEEDS = 3
-SIDE = NormalDist().inv_cdf(0.975)
-FAR = 30.0  # standard errors, beyond which a p-value is 0 for any purpose
-HEADLINES = ["kd", "near_copies", "semantic_auc"]
-FIRM = ["better", "worse", "higher", "lower"]
-UNDECIDED = "no difference established"
+NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)
+MAX_SCORE = 30.0  # standard errors, beyond which a p-value is 0 for any purpose
+MAIN_METRICS = ["kd", "near_copies", "semantic_auc"]
+DIRECTIONS = ["better", "worse", "higher", "lower"]
+NO_DIFFERENCE = "no difference established"
 _INTRO = (
     "Every set of generated images against the reference, on the same real images and in the same resamples, so "
     "that what they share cancels. The axis says on which side of 0 is better; of a gap, smaller is better. An "
@@ -37,35 +37,35 @@ def differences_section(differences: pd.DataFrame) -> Section | None:
     """Differences of the headline metrics in full, the other metrics folded; None where nothing is compared."""
     if differences.empty:
         return None
-    differences = with_holm(differences)
-    rows = singles(differences)
-    pairs = [(name, encoder) for name in ordered(in_order(rows["metric"]))
-             for encoder in in_order(rows.loc[rows["metric"] == name, "encoder"])]  # fmt: skip
-    shown = [pair for pair in pairs if pair[0] in HEADLINES] or pairs[:1]
+    differences = add_holm(differences)
+    rows = without_intersections(differences)
+    pairs = [(name, encoder) for name in sort_metrics(unique_values(rows["metric"]))
+             for encoder in unique_values(rows.loc[rows["metric"] == name, "encoder"])]  # fmt: skip
+    shown = [pair for pair in pairs if pair[0] in MAIN_METRICS] or pairs[:1]
     several = rows["encoder"].nunique() > 1
     blocks = [_block(rows, pair, several, place) for place, pair in enumerate(shown)]
     rest = [pair for pair in pairs if pair not in shown]
     if rest:
         inner = [_block(rows, pair, several, len(shown) + place) for place, pair in enumerate(rest)]
-        title = f"Other metrics: {listing(list(dict.fromkeys(metric(name).short for name, _ in rest)))}"
+        title = f"Other metrics: {listing(list(dict.fromkeys(lookup_metric(name).short for name, _ in rest)))}"
         pictures, tables = [p for b in inner for p in b.pictures], [t for b in inner for t in b.tables]
         blocks.append(Block(title, [], pictures, tables, folded=True))
     crossed = differences[is_intersection(differences)]
     if not crossed.empty:
-        names = ordered(in_order(crossed["metric"]))
-        tables = [_table(crossed[crossed["metric"] == name], metric(name), "") for name in names]
+        names = sort_metrics(unique_values(crossed["metric"]))
+        tables = [_table(crossed[crossed["metric"] == name], lookup_metric(name), "") for name in names]
         blocks.append(Block("Generators compared on intersections", tables=tables, folded=True))
-    return Section("compared", "Generators compared", _INTRO + seed_words(differences), blocks, "")
+    return Section("compared", "Generators compared", _INTRO + seed_text(differences), blocks, "")
 
 
 def _block(rows: pd.DataFrame, pair: tuple[str, str], several: bool, place: int) -> Block:
     """One metric by one encoder: a forest for each reference, and the table."""
     name, encoder = pair
-    words, by = metric(name), f", encoder {pair[1]}" if several and pair[1] else ""
+    words, by = lookup_metric(name), f", encoder {pair[1]}" if several and pair[1] else ""
     own = rows[(rows["metric"] == name) & (rows["encoder"] == encoder)]
     pictures = [
         _picture(own[own["difference_to"] == base], words, base, f"d{place}-{index}")
-        for index, base in enumerate(in_order(own["difference_to"]))
+        for index, base in enumerate(unique_values(own["difference_to"]))
     ]
     return Block(f"{words.title}{by}", [], pictures, [_table(own, words, by)])
 
@@ -78,10 +78,10 @@ def _picture(rows: pd.DataFrame, words: Metric, base: str, slug: str) -> Picture
     ]
     caption = f"difference to {base or 'the reference'}"
     way = {"lower": ", below 0 is better", "higher": ", above 0 is better (of a gap: below)", "": ""}[words.better]
-    names = in_order(rows["run"])
-    svg = forest(
+    names = unique_values(rows["run"])
+    svg = forest_plot(
         marks, [], axis=f"difference in {axis_name(words)}{way}", scale=words.scale, slug=slug, series=names,
-        alt=alt_text(marks, words, caption), styles=looks(names), zero="0: no difference",
+        alt=alt_text(marks, words, caption), styles=run_styles(names), zero="0: no difference",
     )  # fmt: skip
     return Picture(svg, f"{words.short}, {caption}")
 
@@ -99,14 +99,14 @@ def _table(rows: pd.DataFrame, words: Metric, by: str) -> Table:
 
 def _row(row: Any, words: Metric) -> Row:
     said = difference_verdict(row)
-    firm = said in FIRM
+    firm = said in DIRECTIONS
     cells = [
         Cell(number(row["estimate"], words)),
         Cell(number(row["reference"], words)),
-        Cell(signed(row["difference"], words)),
+        Cell(signed_number(row["difference"], words)),
         Cell(interval(row["ci_low"], row["ci_high"], words) or ABSENT),
         Cell(p_text(row["p_value"]).removeprefix("p ").removeprefix("= ") or ABSENT),
-        Cell(said, mark="beyond" if firm else "" if known(row["difference"]) else "missing"),
+        Cell(said, mark="beyond" if firm else "" if is_finite(row["difference"]) else "missing"),
     ]
     return Row(row_name(row), cells, "derived" if row["group"] in {"gap", "es", "worst"} else "")
 
@@ -117,19 +117,19 @@ def difference_verdict(row: Any) -> str:
     A difference is established when its interval leaves zero out and, where a p-value is given, that is at
     most 0.05. Which sign is better depends on the metric; a smaller gap is better for all of them. A metric
     without a direction is ``higher`` or ``lower``. Without an interval nothing is established, nor where ``p_holm``
-    (``with_holm``) is above 0.05.
+    (``add_holm``) is above 0.05.
     """
-    if not known(row["difference"]):
+    if not is_finite(row["difference"]):
         return "not evaluated"
     low, high = row["ci_low"], row["ci_high"]
-    if not known(low) or not known(high):
+    if not is_finite(low) or not is_finite(high):
         return "no interval: nothing is established"
-    if low <= 0 <= high or (known(row["p_value"]) and row["p_value"] > LEVEL):
-        return UNDECIDED
-    if known(row.get("p_holm")) and row["p_holm"] > LEVEL:
-        return UNDECIDED
+    if low <= 0 <= high or (is_finite(row["p_value"]) and row["p_value"] > LEVEL):
+        return NO_DIFFERENCE
+    if is_finite(row.get("p_holm")) and row["p_holm"] > LEVEL:
+        return NO_DIFFERENCE
     rises = low > 0
-    wanted = "lower" if row["group"] == "gap" else metric(row["metric"]).better
+    wanted = "lower" if row["group"] == "gap" else lookup_metric(row["metric"]).better
     if not wanted:
         return "higher" if rises else "lower"
     return "better" if rises == (wanted == "higher") else "worse"
@@ -139,9 +139,9 @@ def difference_sentences(differences: pd.DataFrame) -> list[Sentence]:
     """For the headline metrics: each run against its reference overall, then groups and gaps that differ."""
     if differences.empty:
         return []
-    names = [name for name in HEADLINES if (differences["metric"] == name).any()]
-    chosen = names or in_order(differences["metric"])[:1]
-    rows = singles(_first_encoder(with_holm(differences)))
+    names = [name for name in MAIN_METRICS if (differences["metric"] == name).any()]
+    chosen = names or unique_values(differences["metric"])[:1]
+    rows = without_intersections(_first_encoder(add_holm(differences)))
     rows = rows[rows["metric"].isin(chosen)]
     pairs = rows[["run", "difference_to"]].drop_duplicates().to_dict("records")
     said = [
@@ -152,7 +152,7 @@ def difference_sentences(differences: pd.DataFrame) -> list[Sentence]:
     return [_seeds(differences), *said]
 
 
-def with_holm(differences: pd.DataFrame) -> pd.DataFrame:
+def add_holm(differences: pd.DataFrame) -> pd.DataFrame:
     """The rows with ``p_holm``: p adjusted by Holm over what is said of one set against another; es is not in it.
 
     A family is the headline metrics of one pair of sets and one encoder, whole set, groups and gaps; each other metric
@@ -161,16 +161,16 @@ def with_holm(differences: pd.DataFrame) -> pd.DataFrame:
     no smaller p counts where the table's is above 0.05 already.
     """
     rows = differences.reset_index(drop=True).assign(p_holm=np.nan)
-    named = [name for name in HEADLINES if (rows["metric"] == name).any()]
+    named = [name for name in MAIN_METRICS if (rows["metric"] == name).any()]
     family = rows["metric"].where(~rows["metric"].isin(named), "headlines")
     keys = [rows["run"], rows["difference_to"], rows["encoder"], family, is_intersection(rows)]
     wide = rows["ci_high"] - rows["ci_low"]
     tested = rows["difference"].notna() & wide.notna() & (rows["group"] != "es")
     for _, part in rows[tested].groupby(keys, sort=False, dropna=False):
-        error = (part["ci_high"] - part["ci_low"]).to_numpy(float) / (2 * SIDE)
+        error = (part["ci_high"] - part["ci_low"]).to_numpy(float) / (2 * NORMAL_QUANTILE)
         size = np.abs(part["difference"].to_numpy(float))
         score = np.divide(size, error, out=np.where(size > 0, np.inf, 0.0), where=error > 0)
-        p = np.array([2 * NormalDist().cdf(-min(float(value), FAR)) for value in score])
+        p = np.array([2 * NormalDist().cdf(-min(float(value), MAX_SCORE)) for value in score])
         rows.loc[part.index, "p_holm"] = holm(p)
     return rows
 
@@ -182,9 +182,9 @@ def _first_encoder(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _pair(rows: pd.DataFrame, pair: Any, names: list[str]) -> Sentence:
-    parts = [_metric(rows[rows["metric"] == name], metric(name)) for name in names]
+    parts = [_metric(rows[rows["metric"] == name], lookup_metric(name)) for name in names]
     verdicts = {difference_verdict(row) for row in rows.to_dict("records")}
-    firm = bool(verdicts & set(FIRM))
+    firm = bool(verdicts & set(DIRECTIONS))
     text = f"{pair['run']} against {pair['difference_to'] or 'its reference'}, on the same real images:"
     return Sentence(text, "finding" if firm else "chance", TOPIC, tuple(filter(None, parts)))
 
@@ -195,17 +195,17 @@ def _metric(rows: pd.DataFrame, words: Metric) -> str:
         return ""
     said = [f"{_said(row, words)}: {difference_verdict(row)}" for row in rows[rows["group"] == "*"].to_dict("records")]
     others = rows[~rows["group"].isin(["*", "es"])].to_dict("records")
-    for verdict in FIRM:
+    for verdict in DIRECTIONS:
         own = [_said(row, words) for row in others if difference_verdict(row) == verdict]
         said += [f"{verdict} for {', '.join(own)}"] if own else []
-    rest = sum(difference_verdict(row) not in FIRM for row in others)
-    said += [f"{UNDECIDED} for {rest} of {len(others)} groups and gaps"] if rest else []
+    rest = sum(difference_verdict(row) not in DIRECTIONS for row in others)
+    said += [f"{NO_DIFFERENCE} for {rest} of {len(others)} groups and gaps"] if rest else []
     scale = " x 1000" if words.scale == 1000 else ""
     return f"{words.short}{scale}: {'; '.join(said)}"
 
 
 def _said(row: Any, words: Metric) -> str:
-    value = signed_with_interval(row["difference"], row["ci_low"], row["ci_high"], words)
+    value = difference_text(row["difference"], row["ci_low"], row["ci_high"], words)
     return f"{row_name(row)} {value}"
 
 
@@ -218,7 +218,7 @@ def row_name(row: Any) -> str:
 
 
 def _seeds(differences: pd.DataFrame) -> Sentence:
-    return Sentence(seed_words(differences), "caution" if few_seeds(differences) else "note", TOPIC)
+    return Sentence(seed_text(differences), "caution" if few_seeds(differences) else "note", TOPIC)
 
 
 def few_seeds(differences: pd.DataFrame) -> bool:
@@ -226,7 +226,7 @@ def few_seeds(differences: pd.DataFrame) -> bool:
     return min(map(len, _families(differences).values()), default=0) < SEEDS
 
 
-def seed_words(differences: pd.DataFrame) -> str:
+def seed_text(differences: pd.DataFrame) -> str:
     """What a difference between sets of images says, and does not say, about the ways of training."""
     few = [name for name, runs in _families(differences).items() if len(runs) < SEEDS]
     text = ("The intervals hold which patients and images were drawn, not another training run. Better and worse are "
@@ -240,5 +240,5 @@ def seed_words(differences: pd.DataFrame) -> str:
 
 
 def _families(differences: pd.DataFrame) -> dict[str, list[str]]:
-    names = dict.fromkeys([*in_order(differences["difference_to"]), *in_order(differences["run"])])
-    return by_mechanism([name for name in names if name and name not in REFERENCES])
+    names = dict.fromkeys([*unique_values(differences["difference_to"]), *unique_values(differences["run"])])
+    return runs_by_mechanism([name for name in names if name and name not in REFERENCES])

@@ -10,23 +10,23 @@ import pandas as pd
 
 from equigen.report.figures import REFERENCES
 from equigen.report.findings import (
-    against_real,
-    corrected,
+    attribute_names,
+    correction_note,
+    first_row,
     gap_text,
     is_group,
-    named_attributes,
-    one,
-    singles,
     verdict,
+    without_intersections,
+    worse_than_real,
     worst_group,
 )
-from equigen.report.frames import in_order
+from equigen.report.frames import unique_values
 from equigen.report.images import ClosePairs, pair_strip
 from equigen.report.layout import Block, Cell, Row, Section, Sentence, Table
-from equigen.report.metrics import Metric, metric, ordered
-from equigen.report.rounding import ABSENT, count, known, listing, number, p_text, with_interval
+from equigen.report.metrics import Metric, lookup_metric, sort_metrics
+from equigen.report.rounding import ABSENT, count, estimate_text, is_finite, listing, number, p_text
 from equigen.report.study.details import family_block
-from equigen.report.study.quality import figure_block, intersection_block, of_families
+from equigen.report.study.quality import family_rows, intersection_block, plot_block
 from equigen.statistics import holm
 
 TOPIC = "Memorisation"
@@ -58,12 +58,12 @@ def memorisation_section(
 
     ``power``: the copy check's power, as ``power_frame`` completes it.
     """
-    rows = of_families(quality, ["memorisation"])
+    rows = family_rows(quality, ["memorisation"])
     if quality.empty and not copies and table.empty:
         return None
     blocks = [
         block
-        for place, encoder in enumerate(in_order(rows["encoder"]))
+        for place, encoder in enumerate(unique_values(rows["encoder"]))
         for block in _encoder_blocks(rows[rows["encoder"] == encoder], encoder, place)
     ]
     blocks += _power_block(power) + _pair_blocks(copies) + _copies_tables(table)
@@ -72,13 +72,14 @@ def memorisation_section(
 
 
 def _encoder_blocks(rows: pd.DataFrame, encoder: str, place: int) -> list[Block]:
-    by, single, names = f", encoder {encoder}" if encoder else "", singles(rows), ordered(in_order(rows["metric"]))
+    by, single = f", encoder {encoder}" if encoder else "", without_intersections(rows)
+    names = sort_metrics(unique_values(rows["metric"]))
     blocks = [
-        figure_block(part, metric(name), f"{metric(name).title}{by}", f"m{place}-{name}")
+        plot_block(part, lookup_metric(name), f"{lookup_metric(name).title}{by}", f"m{place}-{name}")
         for name in JUDGED
         if not (part := single[single["metric"] == name]).empty
     ]
-    shorts = listing([metric(name).short for name in names])
+    shorts = listing([lookup_metric(name).short for name in names])
     if not single.empty:
         blocks.append(family_block(single, f"All numbers on memorisation: {shorts}{by}", []))
     return blocks + intersection_block(rows, names, f", memorisation{by}")
@@ -91,7 +92,7 @@ def _power_block(power: pd.DataFrame | None) -> list[Block]:
     groups = list(dict.fromkeys(zip(power["attribute"], power["group"], strict=True)))
     head = ["change", *("all" if attribute == "*" else f"{attribute} {group}" for attribute, group in groups)]
     rows = []
-    for change in in_order(power["change"]):
+    for change in unique_values(power["change"]):
         own = {(row["attribute"], row["group"]): row for row in power[power["change"] == change].to_dict("records")}
         rows.append(Row(change, [_power_cell(own.get(group)) for group in groups]))
     alarms = [Cell(share(own["false_alarm"])) for group in groups
@@ -111,7 +112,7 @@ def _power_block(power: pd.DataFrame | None) -> list[Block]:
 
 
 def _power_cell(row: Mapping[Hashable, Any] | None) -> Cell:
-    if row is None or not known(row["share"]):
+    if row is None or not is_finite(row["share"]):
         return Cell(ABSENT, mark="missing")
     return Cell(share(row["share"]), f"{share(row['ci_low'])} to {share(row['ci_high'])}, n {count(row['n'])}")
 
@@ -134,7 +135,7 @@ def _copies_tables(table: pd.DataFrame) -> list[Block]:
     head += [name.removeprefix("attr.") for name in attributes]
     tables = [
         Table(f"Closest pairs of {run}", head, [_pair_row(row, attributes) for row in own.to_dict("records")])
-        for run in in_order(table["run"])
+        for run in unique_values(table["run"])
         for own in [table[table["run"] == run]]
     ]
     return [Block("The closest pairs, as a table", tables=tables, folded=True)]
@@ -142,7 +143,7 @@ def _copies_tables(table: pd.DataFrame) -> list[Block]:
 
 def _pair_row(row: Mapping[Hashable, Any], attributes: list[str]) -> Row:
     texts = [str(row["generated"]), str(row["training"])]
-    texts += [number(row["distance"], metric("distance")), number(row["ratio"], metric("nn_ratio"))]
+    texts += [number(row["distance"], lookup_metric("distance")), number(row["ratio"], lookup_metric("nn_ratio"))]
     texts += [str(row[name]) or ABSENT for name in ("near_copy", "view", *attributes)]
     marks = ["", "", "", "", "beyond" if row["near_copy"] == "yes" else "", "", *("" for _ in attributes)]
     return Row(count(row["rank"]), [Cell(text, mark=mark) for text, mark in zip(texts, marks, strict=True)])
@@ -153,8 +154,8 @@ def memorisation_sentences(quality: pd.DataFrame) -> list[Sentence]:
     rows = quality[quality["metric"].isin(JUDGED) & ~quality["run"].isin(REFERENCES)] if len(quality) else quality
     if rows.empty:
         return []
-    rows = singles(rows[rows["encoder"] == in_order(rows["encoder"])[0]])
-    runs = [_run(rows[rows["run"] == run], run) for run in in_order(rows["run"])]
+    rows = without_intersections(rows[rows["encoder"] == unique_values(rows["encoder"])[0]])
+    runs = [_run(rows[rows["run"] == run], run) for run in unique_values(rows["run"])]
     tested = "p_floor" in rows and rows["p_floor"].notna().any()
     return [Sentence(HINT + (TESTED if tested else FIXED), "note", TOPIC), *runs]
 
@@ -170,7 +171,7 @@ def power_sentences(power: pd.DataFrame) -> list[Sentence]:
         for row in tried.to_dict("records")
     ]
     alarm = tried["false_alarm"].iloc[0]
-    if known(alarm):
+    if is_finite(alarm):
         parts.append(f"Of held-out images, which are no copies, {share(alarm)} are called near copies.")
     lead = "To test the copy check, changed copies of held-out images were searched for."
     return [Sentence(lead, "note", TOPIC, tuple(parts))]
@@ -187,8 +188,8 @@ def _run(rows: pd.DataFrame, run: str) -> Sentence:
     """One run: the whole set first, then groups closer than held-out images, then gaps."""
     names = [name for name in JUDGED if (rows["metric"] == name).any()]
     rows = _corrected_floors(rows)
-    overall = [text for name in names if (text := _whole(rows[rows["metric"] == name], metric(name)))]
-    closer = [text for name in names if (text := _closer(rows[rows["metric"] == name], metric(name)))]
+    overall = [text for name in names if (text := _whole(rows[rows["metric"] == name], lookup_metric(name)))]
+    closer = [text for name in names if (text := _closer(rows[rows["metric"] == name], lookup_metric(name)))]
     gaps, unequal = _gaps(rows, names)
     lead = f"{run}: {'; '.join(overall) or 'the whole set was not evaluated'}."
     held = closer or [_none_closer(rows)]
@@ -207,20 +208,20 @@ def _corrected_floors(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _whole(rows: pd.DataFrame, words: Metric) -> str:
-    whole = one(rows, attribute="*", group="*")
-    if whole is None or not known(whole["estimate"]):
+    whole = first_row(rows, attribute="*", group="*")
+    if whole is None or not is_finite(whole["estimate"]):
         return ""
-    value = with_interval(whole["estimate"], whole["ci_low"], whole["ci_high"], words)
-    beside = f", real held-out images {number(whole['floor'], words)}" if known(whole["floor"]) else ""
+    value = estimate_text(whole["estimate"], whole["ci_low"], whole["ci_high"], words)
+    beside = f", real held-out images {number(whole['floor'], words)}" if is_finite(whole["floor"]) else ""
     said = {True: ": closer to the training images than new real ones", False: "", None: ": not compared"}
-    return f"{words.short} {value}{beside}{said[against_real(whole, words)]}"
+    return f"{words.short} {value}{beside}{said[worse_than_real(whole, words)]}"
 
 
 def _closer(rows: pd.DataFrame, words: Metric) -> str:
     """The groups whose whole interval lies on the worse side of held-out images; where all do, the worst."""
     groups = rows[is_group(rows)]
-    judged = groups[[against_real(row, words) is not None for row in groups.to_dict("records")]]
-    worse = judged[[bool(against_real(row, words)) for row in judged.to_dict("records")]]
+    judged = groups[[worse_than_real(row, words) is not None for row in groups.to_dict("records")]]
+    worse = judged[[bool(worse_than_real(row, words)) for row in judged.to_dict("records")]]
     if worse.empty:
         return ""
     lead = f"closer to the training images than real held-out ones, by {words.short}: "
@@ -231,14 +232,14 @@ def _closer(rows: pd.DataFrame, words: Metric) -> str:
 
 
 def _against(row: Any, words: Metric) -> str:
-    value = with_interval(row["estimate"], row["ci_low"], row["ci_high"], words)
+    value = estimate_text(row["estimate"], row["ci_low"], row["ci_high"], words)
     return f"{row['attribute']} {row['group']} {value} against {number(row['floor'], words)}"
 
 
 def _none_closer(rows: pd.DataFrame) -> str:
     """No group is shown to be closer than held-out images, or that could not be asked."""
     groups = rows[is_group(rows)].to_dict("records")
-    if not any(against_real(row, metric(row["metric"])) is not None for row in groups):
+    if not any(worse_than_real(row, lookup_metric(row["metric"])) is not None for row in groups):
         return "no group was compared with real held-out images" if groups else ""
     return "no group is shown to be closer to the training images than real held-out images are"
 
@@ -251,23 +252,23 @@ def _gaps(rows: pd.DataFrame, names: list[str]) -> tuple[list[str], list[str]]:
     """
     said, chance, unequal = list[str](), list[str](), list[str]()
     harmless: list[str] = []
-    for attribute in named_attributes(rows):
+    for attribute in attribute_names(rows):
         for name in names:
-            part, words = rows[(rows["attribute"] == attribute) & (rows["metric"] == name)], metric(name)
-            gap = one(part, group="gap")
-            if gap is None or not known(gap["estimate"]):
+            part, words = rows[(rows["attribute"] == attribute) & (rows["metric"] == name)], lookup_metric(name)
+            gap = first_row(part, group="gap")
+            if gap is None or not is_finite(gap["estimate"]):
                 continue
-            worst, beyond = worst_group(part[is_group(part)], words), verdict(gap, words).beyond
+            worst, beyond = worst_group(part[is_group(part)], words), verdict(gap, words).exceeds_chance
             if beyond is False:
-                p = f" ({p_text(gap['p_value'])})" if known(gap["p_value"]) else ""
+                p = f" ({p_text(gap['p_value'])})" if is_finite(gap["p_value"]) else ""
                 chance.append(f"{words.short} by {attribute} {number(gap['estimate'], words)}{p}")
                 continue
             who = f"worst {worst['group']}, " if worst is not None else ""
-            said.append(f"{words.short} by {attribute}: {who}{gap_text(gap, words)}{corrected(gap)}")
+            said.append(f"{words.short} by {attribute}: {who}{gap_text(gap, words)}{correction_note(gap)}")
             if beyond and worst is not None:
                 place = f"{attribute} {worst['group']} ({words.short})"
-                (harmless if against_real(worst, words) is False else unequal).append(place)
-    holm = corrected(rows[rows["group"] == "gap"].iloc[0]) if chance and (rows["group"] == "gap").any() else ""
+                (harmless if worse_than_real(worst, words) is False else unequal).append(place)
+    holm = correction_note(rows[rows["group"] == "gap"].iloc[0]) if chance and (rows["group"] == "gap").any() else ""
     inside = [f"gaps not distinguishable from chance: {'; '.join(chance)}{holm}"] if chance else []
     if harmless:
         said.append(f"groups differ, but even {listing(harmless)} is not closer than real held-out images are")
@@ -286,9 +287,9 @@ def _answer(gaps: list[str], unequal: list[str]) -> str:
 def pair_caption(row: Any) -> str:
     """``distance 3.21, ratio 0.710: near copy`` from one row of the copies table."""
     parts = [
-        f"{name} {number(row[name], metric('nn_ratio' if name == 'ratio' else 'distance'))}"
+        f"{name} {number(row[name], lookup_metric('nn_ratio' if name == 'ratio' else 'distance'))}"
         for name in ("distance", "ratio")
-        if name in row and known(row[name])
+        if name in row and is_finite(row[name])
     ]
     flag = row.get("near_copy")
     judged = "" if flag is None or pd.isna(flag) else ": near copy" if flag else ": not a near copy"

@@ -103,7 +103,7 @@ def write_report(
         title=title, phantom=phantom, software=software(versions or {}), facts=dict(summary_facts),
         warnings=list(warnings), settings=settings or {}, timings=timings or {}, versions=versions or {},
         **tables, history={name: history_frame(frame) for name, frame in (history or {}).items()},
-        grids=list(grids), pairs=list(copies), given=given, screening=screened, pages=dict(pages or {}),
+        grids=list(grids), pairs=list(copies), inputs=given, screening=screened, pages=dict(pages or {}),
         sentences=_sentences(tables, screened),
     )  # fmt: skip
     page = Page(

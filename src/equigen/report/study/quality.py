@@ -10,23 +10,23 @@ import pandas as pd
 
 from equigen.report.figures import REFERENCES
 from equigen.report.findings import (
-    by_mechanism,
-    corrected,
+    attribute_names,
+    correction_note,
+    first_row,
     gap_text,
     is_group,
     is_intersection,
-    named_attributes,
-    one,
-    singles,
+    runs_by_mechanism,
     verdict,
+    without_intersections,
     worst_group,
 )
-from equigen.report.forest_figures import direction, group_pictures
-from equigen.report.frames import in_order
+from equigen.report.forest_figures import direction_text, group_pictures
+from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Section, Sentence
-from equigen.report.metrics import Metric, metric, ordered
-from equigen.report.rounding import interval, known, listing, with_interval
-from equigen.report.study.details import all_numbers, family_block, has_errors, monte_carlo, side_by_side
+from equigen.report.metrics import Metric, lookup_metric, sort_metrics
+from equigen.report.rounding import estimate_text, interval, is_finite, listing
+from equigen.report.study.details import family_block, has_errors, metrics_table, monte_carlo_text, numbers_table
 from equigen.report.tables import value_table
 
 TOPIC = "Image quality per group"
@@ -43,7 +43,7 @@ _GAPS = {
     "unclear": "no change beyond chance established",
     "unknown": "change not judged, an interval is missing",
 }
-ELSEWHERE = ["memorisation", "semantic"]  # families with a section of their own
+SEPARATE_FAMILIES = ["memorisation", "semantic"]  # families with a section of their own
 _FAMILIES = {
     "distance": "Other distances",
     "variety": "Variety",
@@ -60,22 +60,22 @@ _FAMILY_LEADS = {
 }
 
 
-def of_families(quality: pd.DataFrame, names: list[str], *, others: bool = False) -> pd.DataFrame:
+def family_rows(quality: pd.DataFrame, names: list[str], *, others: bool = False) -> pd.DataFrame:
     """The rows of a quality table whose metric belongs to one of these families (or to none of them)."""
-    family = quality["metric"].map(lambda name: metric(str(name)).family)
+    family = quality["metric"].map(lambda name: lookup_metric(str(name)).family)
     return quality[family.isin(names) != others]
 
 
 def quality_section(quality: pd.DataFrame) -> Section:
     """The distance that is quoted per group and encoder in full; the rest in folded tables."""
-    rows = of_families(quality, ELSEWHERE, others=True)
+    rows = family_rows(quality, SEPARATE_FAMILIES, others=True)
     intro = (
         "Generated against real images of the same group, all groups at one number of images. The black tick "
         "is what real images give; reconstruction is what latent coding alone costs. Bars are 95 % intervals."
     )
     blocks = [
         block
-        for place, encoder in enumerate(in_order(rows["encoder"]))
+        for place, encoder in enumerate(unique_values(rows["encoder"]))
         for block in _encoder_blocks(rows[rows["encoder"] == encoder], encoder, place)
     ]
     return Section("quality", "Image quality per group", intro, blocks, "Image quality was not evaluated.")
@@ -83,28 +83,28 @@ def quality_section(quality: pd.DataFrame) -> Section:
 
 def _encoder_blocks(rows: pd.DataFrame, encoder: str, place: int) -> list[Block]:
     """The first metric in full; then its errors, intersections and the other metrics, each folded."""
-    names = ordered(in_order(rows["metric"]))
-    first, by = metric(names[0]), f", encoder {encoder}" if encoder else ""
-    single = singles(rows)
+    names = sort_metrics(unique_values(rows["metric"]))
+    first, by = lookup_metric(names[0]), f", encoder {encoder}" if encoder else ""
+    single = without_intersections(rows)
     own = single[single["metric"] == first.name]
     blocks = [] if own.empty else [main_block(own, first, f"{first.title}{by}", f"q{place}-{first.name}")]
     if has_errors(own):
         title = f"{first.short}{by}: all numbers, with standard and Monte-Carlo errors"
-        blocks.append(Block(title, monte_carlo(own), tables=[all_numbers(own, first)], folded=True))
+        blocks.append(Block(title, monte_carlo_text(own), tables=[numbers_table(own, first)], folded=True))
     blocks += intersection_block(rows, names, by)
     rest = single[single["metric"] != first.name]
     for family, title in _FAMILIES.items():
-        part = of_families(rest, [family])
+        part = family_rows(rest, [family])
         if not part.empty:
-            shorts = listing([metric(name).short for name in ordered(in_order(part["metric"]))])
+            shorts = listing([lookup_metric(name).short for name in sort_metrics(unique_values(part["metric"]))])
             lead = [_FAMILY_LEADS[family]] if _FAMILY_LEADS[family] else []
             blocks.append(family_block(part, f"{title}: {shorts}{by}", lead))
     return blocks
 
 
-def figure_block(rows: pd.DataFrame, words: Metric, title: str, slug: str) -> Block:
+def plot_block(rows: pd.DataFrame, words: Metric, title: str, slug: str) -> Block:
     """A metric with a forest plot for each attribute; its numbers stand in a table further down."""
-    return Block(title, [direction(words)], group_pictures(rows, words, slug))
+    return Block(title, [direction_text(words)], group_pictures(rows, words, slug))
 
 
 def main_block(rows: pd.DataFrame, words: Metric, title: str, slug: str) -> Block:
@@ -112,12 +112,12 @@ def main_block(rows: pd.DataFrame, words: Metric, title: str, slug: str) -> Bloc
     size = _size(rows, words)
     excess = ", excess over the floor" if rows["excess"].notna().any() else ""
     table = value_table(rows, "run", words, f"{title}: value, interval{excess}", size)
-    return replace(figure_block(rows, words, title, slug), tables=[table])
+    return replace(plot_block(rows, words, title, slug), tables=[table])
 
 
 def _size(rows: pd.DataFrame, words: Metric) -> str:
     """The column that says on how many images a metric stands: all of a group's, but for distances matched n."""
-    matched = words.family not in ELSEWHERE and rows["matched_n"].notna().any()
+    matched = words.family not in SEPARATE_FAMILIES and rows["matched_n"].notna().any()
     return "matched_n" if matched else "n_generated"
 
 
@@ -127,11 +127,11 @@ def intersection_block(rows: pd.DataFrame, names: list[str], by: str) -> list[Bl
     if own.empty:
         return []
     present = [name for name in names if (own["metric"] == name).any()]
-    first = metric(present[0])
+    first = lookup_metric(present[0])
     part = own[own["metric"] == first.name]
     tables = [value_table(part, "run", first, f"{first.title}, intersections", _size(part, first))]
     if len(present) > 1:
-        tables += [side_by_side(own[own["run"] == run], present[1:], run) for run in in_order(own["run"])]
+        tables += [metrics_table(own[own["run"] == run], present[1:], run) for run in unique_values(own["run"])]
     lead = "Patients who share the groups of two attributes; small cells get no number."
     text = [lead, *worst_intersection(part, first)]
     return [Block(f"Intersections of attributes{by}", text, tables=tables, folded=True)]
@@ -145,11 +145,11 @@ def quality_sentences(quality: pd.DataFrame) -> list[Sentence]:
     if name is None:
         none = Sentence("No distance to the real images (KD or FD) was evaluated.", "missing", TOPIC)
         return [none]
-    words, rows = metric(name), quality[quality["metric"] == name]
-    encoder = in_order(rows["encoder"])[0]
+    words, rows = lookup_metric(name), quality[quality["metric"] == name]
+    encoder = unique_values(rows["encoder"])[0]
     rows = rows[rows["encoder"] == encoder]
-    crossed, rows = rows[is_intersection(rows)], singles(rows)
-    runs = [run for run in in_order(rows["run"]) if run not in REFERENCES]
+    crossed, rows = rows[is_intersection(rows)], without_intersections(rows)
+    runs = [run for run in unique_values(rows["run"]) if run not in REFERENCES]
     result = [_unit(rows, encoder, words), *_best(rows, runs, words)]
     result += [_state(rows[rows["run"] == run], run, words) for run in runs]
     result += _reconstruction(rows[rows["run"] == "reconstruction"], words)
@@ -173,9 +173,9 @@ def _unit(rows: pd.DataFrame, encoder: str, words: Metric) -> Sentence:
 
 def _distance(row: Any, words: Metric) -> str:
     """The excess with its interval, or the distance itself where no floor is known."""
-    if not known(row["excess"]):
-        return f"{with_interval(row['estimate'], row['ci_low'], row['ci_high'], words)}, no floor measured"
-    return with_interval(row["excess"], *_excess_interval(row), words)
+    if not is_finite(row["excess"]):
+        return f"{estimate_text(row['estimate'], row['ci_low'], row['ci_high'], words)}, no floor measured"
+    return estimate_text(row["excess"], *_excess_interval(row), words)
 
 
 def _excess_interval(row: Any) -> tuple[float, float]:
@@ -198,7 +198,7 @@ def _best(rows: pd.DataFrame, runs: list[str], words: Metric) -> list[Sentence]:
     first, second = ordered.iloc[0], ordered.iloc[1]
     text = "Of these sets of images, the closest to the real ones overall: "
     text += f"{first['run']}, {_distance(first, words)}"
-    if known(first["ci_high"]) and first["ci_high"] < second["ci_low"]:
+    if is_finite(first["ci_high"]) and first["ci_high"] < second["ci_low"]:
         return [Sentence(f"{text}; next {second['run']}, {_distance(second, words)}.", "finding", TOPIC)]
     text += (
         f"; {second['run']}, {_distance(second, words)}, is next and the order of the two is not established."
@@ -208,14 +208,14 @@ def _best(rows: pd.DataFrame, runs: list[str], words: Metric) -> list[Sentence]:
 
 def _state(rows: pd.DataFrame, run: str, words: Metric) -> Sentence:
     """Overall distance, and by attribute the worst group and the gap of one run."""
-    whole = one(rows, attribute="*", group="*")
+    whole = first_row(rows, attribute="*", group="*")
     text = f"{run}: the whole set was not evaluated."
-    if whole is not None and known(whole["estimate"]):
+    if whole is not None and is_finite(whole["estimate"]):
         text = f"{run}: {_distance(whole, words)} over the whole set."
     parts = []
-    for attribute in named_attributes(rows):
+    for attribute in attribute_names(rows):
         part = rows[rows["attribute"] == attribute]
-        gap = one(part, group="gap")
+        gap = first_row(part, group="gap")
         worst = worst_group(
             part[is_group(part)], words, "excess" if part["excess"].notna().any() else "estimate"
         )
@@ -237,14 +237,14 @@ def worst_intersection(rows: pd.DataFrame, words: Metric) -> list[str]:
     if worst is None:
         return [f"No intersection can be called the worst: fewer than two have a number. {left}"]
     text = f"Worst intersection: {worst['group']}, {worst['run']}, {_distance(worst, words)}"
-    gap = one(rows, run=worst["run"], attribute=worst["attribute"], group="gap")
-    said = f"; {gap_text(gap, words)}{corrected(gap)}" if gap is not None else ""
+    gap = first_row(rows, run=worst["run"], attribute=worst["attribute"], group="gap")
+    said = f"; {gap_text(gap, words)}{correction_note(gap)}" if gap is not None else ""
     return [f"{text}{said}.{f' {left}' if len(judged) < len(cells) else ''}"]
 
 
 def _reconstruction(rows: pd.DataFrame, words: Metric) -> list[Sentence]:
-    whole = one(rows, attribute="*", group="*")
-    if whole is None or not known(whole["estimate"]):
+    whole = first_row(rows, attribute="*", group="*")
+    if whole is None or not is_finite(whole["estimate"]):
         return []
     groups = rows[is_group(rows) & rows["excess"].notna()]
     span = interval(groups["excess"].min(), groups["excess"].max(), words) if len(groups) > 1 else ""
@@ -255,7 +255,7 @@ def _reconstruction(rows: pd.DataFrame, words: Metric) -> list[Sentence]:
 
 def _mechanisms(rows: pd.DataFrame, runs: list[str], words: Metric) -> list[Sentence]:
     """Every mechanism against ``none``."""
-    families = by_mechanism(runs)
+    families = runs_by_mechanism(runs)
     others = [name for name in families if name != "none"]
     if "none" not in families:
         return [
@@ -275,7 +275,7 @@ def _mechanisms(rows: pd.DataFrame, runs: list[str], words: Metric) -> list[Sent
 def _compared(rows: pd.DataFrame, base: list[str], runs: list[str], name: str, words: Metric) -> Sentence:
     changes = [_change(rows, base, runs, cell=key, words=words) for key in _cells(rows, base + runs)]
     parts = [_named(changes, kind) for kind in _CHANGES]
-    parts += [_gap_change(rows, base, runs, attribute, words) for attribute in named_attributes(rows)]
+    parts += [_gap_change(rows, base, runs, attribute, words) for attribute in attribute_names(rows)]
     seeds = min(len(base), len(runs))
     text = f"{name} against none (none → {name}). {_seed_note(seeds, len(base), len(runs))}"
     said = tuple(part for part in parts if part) or ("no group could be compared",)
@@ -309,7 +309,7 @@ def _change(
     part = rows[(rows["attribute"] == attribute) & (rows["group"] == group)]
     before, after = (_Spread.of(part[part["run"].isin(own)], len(own)) for own in (base, runs))
     values = f"{before.text(words)} → {after.text(words)}"
-    if not all(known(value) for value in (before.low, before.high, after.low, after.high)):
+    if not all(is_finite(value) for value in (before.low, before.high, after.low, after.high)):
         return _Change(label, "unknown", values)
     kind = "better" if after.high < before.low else "worse" if after.low > before.high else "unclear"
     return _Change(label, kind, values)
@@ -335,7 +335,7 @@ class _Spread:
 
     def text(self, words: Metric) -> str:
         """``279 (267 to 291)``."""
-        return with_interval(self.mean, self.low, self.high, words)
+        return estimate_text(self.mean, self.low, self.high, words)
 
 
 def _named(changes: list[_Change], kind: str) -> str:
@@ -353,7 +353,7 @@ def _gap_change(rows: pd.DataFrame, base: list[str], runs: list[str], attribute:
     if gaps.empty:
         return ""
     change = _change(rows, base, runs, cell=(attribute, "gap"), words=words)
-    if all(verdict(row, words).beyond is False for row in gaps.to_dict("records")):
+    if all(verdict(row, words).exceeds_chance is False for row in gaps.to_dict("records")):
         return f"gap by {attribute} {change.values}: none of them distinguishable from chance"
     return f"gap by {attribute} {change.values}: {_GAPS[change.kind]}"
 

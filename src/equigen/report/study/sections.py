@@ -9,12 +9,12 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.report.curves import curves, shared_limits
-from equigen.report.figures import looks
-from equigen.report.frames import in_order, plain
+from equigen.report.curves import axis_limits, curve_figure
+from equigen.report.figures import run_styles
+from equigen.report.frames import json_value, unique_values
 from equigen.report.images import Grid, image_table
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import LIMITS, QUOTE, TERMS, metric
+from equigen.report.metrics import LIMITS, QUOTE, TERMS, lookup_metric
 from equigen.report.rounding import count, duration, listing, number
 from equigen.report.tables import counts_tables, split_tables
 
@@ -82,7 +82,7 @@ def _loss_block(history: Mapping[str, pd.DataFrame]) -> Block:
         lines = {name: part for name, frame in history.items() if not (part := _part(frame, kind, "*")).empty}
         if lines:
             alt = f"Loss on the {title} over images seen for {listing(list(lines))}. " + _ends(lines)
-            svg = curves(lines, looks(list(history)), axis="loss", alt=alt, slug=f"loss-{kind}")
+            svg = curve_figure(lines, run_styles(list(history)), axis="loss", alt=alt, slug=f"loss-{kind}")
             pictures.append(
                 Picture(svg, f"Loss on the {title}, all images. Long runs are averaged to 200 points.")
             )
@@ -90,7 +90,7 @@ def _loss_block(history: Mapping[str, pd.DataFrame]) -> Block:
 
 
 def _ends(lines: Mapping[str, pd.DataFrame]) -> str:
-    words = metric("loss")
+    words = lookup_metric("loss")
     last = {name: frame.sort_values("images_seen")["value"].iloc[-1] for name, frame in lines.items()}
     return (
         "Last values: "
@@ -111,7 +111,7 @@ def _group_blocks(history: Mapping[str, pd.DataFrame]) -> list[Block]:
 
 def _attributes(history: Mapping[str, pd.DataFrame], kind: str) -> list[str]:
     names = [
-        name for frame in history.values() for name in in_order(frame.loc[frame["kind"] == kind, "attribute"])
+        name for frame in history.values() for name in unique_values(frame.loc[frame["kind"] == kind, "attribute"])
     ]
     return [name for name in dict.fromkeys(names) if name != "*"]
 
@@ -123,13 +123,13 @@ def _per_group(history: Mapping[str, pd.DataFrame], kind: str, title: str, axis:
         parts = {
             name: own for name, frame in history.items() if not (own := _part(frame, kind, attribute)).empty
         }
-        groups = list(dict.fromkeys(group for part in parts.values() for group in in_order(part["group"])))
-        limits, styles = shared_limits(list(parts.values()), EARLY), looks(groups)
+        groups = list(dict.fromkeys(group for part in parts.values() for group in unique_values(part["group"])))
+        limits, styles = axis_limits(list(parts.values()), EARLY), run_styles(groups)
         for place, (name, part) in enumerate(parts.items()):
             lines = {group: own for group in groups if not (own := part[part["group"] == group]).empty}
             alt = f"{title} of {name} over images seen, by {attribute}. " + _ends(lines)
             slug = f"{kind}-{_slug(attribute)}-{place}"
-            svg = curves(lines, styles, axis=axis, alt=alt, slug=slug, limits=limits)
+            svg = curve_figure(lines, styles, axis=axis, alt=alt, slug=slug, limits=limits)
             pictures.append(Picture(svg, f"{name}, by {attribute}"))
     text = [] if kind in {"sigma", "weight"} else ["The first tenth of training may lie above the axis."]
     return Block(title, text, pictures, folded=len(history) > FOLD)
@@ -142,8 +142,8 @@ def _slug(text: str) -> str:
 def reading_section(quality: pd.DataFrame, fairness: pd.DataFrame, differences: pd.DataFrame) -> Section:
     """Which number to quote, definitions, what a number cannot support, and every note of the tables once."""
     tables = {"quality": quality, "comparison": differences, "fairness": fairness}
-    names = [name for frame in tables.values() for name in in_order(frame["metric"])]
-    used = [metric(name) for name in dict.fromkeys(names)]
+    names = [name for frame in tables.values() for name in unique_values(frame["metric"])]
+    used = [lookup_metric(name) for name in dict.fromkeys(names)]
     ways = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
     terms = [(m.title, f"{m.meaning} {ways[m.better]}".strip(), m.source) for m in used]
     blocks = [
@@ -182,7 +182,7 @@ def _notes(frame: pd.DataFrame, table: str) -> list[Row]:
     kinds: dict[str, list[tuple[str, str]]] = {}
     for cell, name in zip(frame["note"], frame["metric"], strict=True):
         for note in filter(None, cell.split("; ")):
-            kinds.setdefault(_NUMBER.sub("#", note), []).append((note, metric(name).short))
+            kinds.setdefault(_NUMBER.sub("#", note), []).append((note, lookup_metric(name).short))
     return [_note_row(found, table) for found in kinds.values()]
 
 
@@ -206,7 +206,7 @@ def settings_section(
     """Settings, versions and times."""
     blocks = []
     if settings:
-        blocks.append(Block("Settings", code=json.dumps(plain(settings), indent=2, ensure_ascii=False)))
+        blocks.append(Block("Settings", code=json.dumps(json_value(settings), indent=2, ensure_ascii=False)))
     if versions:
         rows = [Row(name, [Cell(str(value))]) for name, value in versions.items()]
         blocks.append(Block("Versions", tables=[Table("Software", ["software", "version"], rows)]))
