@@ -24,7 +24,14 @@ from equigen.cohort.phantom import PhantomSettings, render, sample_parameters
 from equigen.files import write_json
 from equigen.latents import load_autoencoder
 from equigen.quality import load_encoder
-from equigen.quality.copy_power import Planted, changed_images, fold_limits, measure_power, planted_rows, thumbnail_rows
+from equigen.quality.copy_power import (
+    PlantedCopies,
+    changed_images,
+    copy_check_power,
+    fold_limits,
+    sample_planted_rows,
+    thumbnail_rows,
+)
 from equigen.quality.metrics.memorisation import search_training
 from equigen.quality.metrics.neighbours import nearest_neighbours
 from equigen.seeds import numpy_generator
@@ -61,10 +68,10 @@ def measure(images: Images, patients: NDArray[Any]) -> dict[str, Any]:
     start = time.process_time()
     search = search_training(*features, people, owners, thumbnails=(small[0], small[1], small[2]))
     seconds = time.process_time() - start
-    place = planted_rows(people, 0, PLANTED)
+    place = sample_planted_rows(people, 0, PLANTED)
     changed = changed_images(real[place], 0, load_autoencoder())
-    planted = Planted(place, {name: thumbnail_rows(own) for name, own in changed.items()})
-    power = measure_power(planted, search.held_out, (small[0], small[2]), (people, owners), {})
+    planted = PlantedCopies(place, {name: thumbnail_rows(own) for name, own in changed.items()})
+    power = copy_check_power(planted, search.held_out, (small[0], small[2]), (people, owners), {})
     limits, alarms = fold_limits(replace(search.held_out, thumbnail=None, matched=None), people, 0)
     reference, owner = np.concatenate([features[2], features[0][place]]), np.concatenate([owners, people[place]])
     old = {}

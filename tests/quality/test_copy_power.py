@@ -6,7 +6,7 @@ import pytest
 
 from equigen.cohort.phantom import PhantomSettings, render, sample_parameters
 from equigen.quality import ImageSet, evaluate_sets
-from equigen.quality.copy_power import CHANGES, changed_images, fold_limits, planted_rows, thumbnail_rows
+from equigen.quality.copy_power import CHANGES, changed_images, fold_limits, sample_planted_rows, thumbnail_rows
 from equigen.quality.metrics.memorisation import search_training, shared_thresholds
 from equigen.quality.metrics.registration import nearest_thumbnails, windows
 
@@ -86,9 +86,9 @@ def test_limits_of_a_fold_come_from_other_patients():
 
 def test_planted_rows_are_one_of_each_patient():
     patients = np.repeat(names("p", 30), 4)
-    rows = planted_rows(patients, 0, 20)
+    rows = sample_planted_rows(patients, 0, 20)
     assert len(rows) == 20 == len(np.unique(patients[rows]))
-    assert rows.tolist() == sorted(rows) == planted_rows(patients, 0, 20).tolist()
+    assert rows.tolist() == sorted(rows) == sample_planted_rows(patients, 0, 20).tolist()
 
 
 def test_evaluation_finds_copies_that_features_miss_and_tells_its_power(images):

@@ -17,7 +17,7 @@ from equigen.cohort import Cohort, pack
 from equigen.errors import InputError
 from equigen.quality import ImageSet
 from equigen.quality import features as module
-from equigen.quality.features import extract_features, file_remarks, jpeg_share
+from equigen.quality.features import extract_features, file_remarks, jpeg_remark
 from equigen.quality.image_sets import load_image_set
 
 RNG = np.random.default_rng(0)
@@ -205,9 +205,9 @@ def test_jpegs_are_counted_by_their_first_bytes(tmp_path):
     save(tmp_path, 2, ".jpg", names=["a.png", "b.jpg"])
     pngs = save(tmp_path, 0, ".png", names=["c.jpg", "d.png", "e.png"])
     both = ImageSet(pd.DataFrame({"path": [str(tmp_path / "a.png"), str(tmp_path / "b.jpg"), *pngs.frame.path]}))
-    assert jpeg_share(both, "real") == "2 of 5 real images are JPEG files: the encoder sees their compression"
-    assert jpeg_share(pngs, "generated") == ""
-    assert jpeg_share(make_images(3, 0), "real") == ""
+    assert jpeg_remark(both, "real") == "2 of 5 real images are JPEG files: the encoder sees their compression"
+    assert jpeg_remark(pngs, "generated") == ""
+    assert jpeg_remark(make_images(3, 0), "real") == ""
 
 
 def test_sides_that_differ_in_compression_and_size_are_told(tmp_path):

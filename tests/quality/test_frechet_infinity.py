@@ -5,7 +5,7 @@ import pytest
 
 from equigen.errors import InputError
 from equigen.quality import frechet_distance, frechet_infinity
-from equigen.quality.estimates import spread_of
+from equigen.quality.estimates import influence_variance
 from equigen.quality.metrics.frechet import frechet_influence, infinity_influence, intercept_weights, subsample_slices
 
 
@@ -61,9 +61,10 @@ def test_spread_takes_the_variance_of_influences_apart():
     # psi = x_i + e, x and e of variance 4 and 2 V2 (1 - f) with V2 = 3, f = 0: linear 4, pairs 3
     rng = np.random.default_rng(0)
     rows, x = np.arange(20_000), 2 * rng.standard_normal(20_000)
-    spread = spread_of(np.arange(20_000), [(rows, x + np.sqrt(6) * rng.standard_normal(20_000)) for _ in range(5)], 0.0)
+    subsamples = [(rows, x + np.sqrt(6) * rng.standard_normal(20_000)) for _ in range(5)]
+    spread = influence_variance(np.arange(20_000), subsamples, 0.0)
     assert spread.linear == pytest.approx(4, rel=0.05)
     assert spread.pairs == pytest.approx(3, rel=0.05)
     assert spread.scaled(0.2).var() == pytest.approx(4 + 0.2 * 3, rel=0.05)
-    once = spread_of(np.arange(20_000), [(rows, x)], 0.0)  # one subsample tells nothing apart
+    once = influence_variance(np.arange(20_000), [(rows, x)], 0.0)  # one subsample tells nothing apart
     assert once.scaled(1.0) == pytest.approx(x)

@@ -10,7 +10,7 @@ from quality_images import ColourEncoder, make_images
 
 from equigen.errors import InputError
 from equigen.quality import ImageSet, evaluate
-from equigen.quality.cells import cover
+from equigen.quality.cells import covering_subsamples
 from equigen.quality.encoders import EfficientNetLite0, identity, load_encoder
 from equigen.quality.features import default_size, extract_features
 from equigen.quality.image_sets import attribute_levels, group_codes, load_image_set
@@ -155,7 +155,7 @@ def test_an_encoder_that_gives_nan_is_refused():
 
 def test_cover_uses_every_patient_and_repeats_none_within_a_subsample():
     for patients, n, least in ((np.arange(10), 3, 1), (np.arange(12), 4, 7), (np.arange(20) // 4, 5, 2)):
-        pieces = cover(patients, n, least, np.random.default_rng(0))
+        pieces = covering_subsamples(patients, n, least, np.random.default_rng(0))
         assert len(pieces) >= least
         assert all(len(piece) == n == len(set(patients[piece].tolist())) for piece in pieces)
         assert set(patients[np.concatenate(pieces)].tolist()) == set(patients.tolist())
@@ -163,7 +163,7 @@ def test_cover_uses_every_patient_and_repeats_none_within_a_subsample():
 
 def test_cover_takes_every_image_of_a_patient_now_and_then():
     patients = np.array([0, 0, 0, 1, 2])
-    pieces = cover(patients, 3, 300, np.random.default_rng(0))
+    pieces = covering_subsamples(patients, 3, 300, np.random.default_rng(0))
     counts = np.bincount(np.concatenate(pieces), minlength=5)
     assert counts[3:].tolist() == [300, 300] and counts[:3].sum() == 300
     assert counts[:3].min() > 75  # 100 expected, sd 8

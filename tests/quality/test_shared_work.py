@@ -41,8 +41,8 @@ def together() -> pd.DataFrame:
 
 
 def test_shared_work_changes_no_number(together, monkeypatch):
-    monkeypatch.setattr(ResultCache, "once", lambda self, what, arrays, compute: compute())
-    monkeypatch.setattr(measuring.Shared, "search", lambda *_: None)  # each metric then searches for itself
+    monkeypatch.setattr(ResultCache, "compute_once", lambda self, what, arrays, compute: compute())
+    monkeypatch.setattr(measuring.SharedResults, "search", lambda *_: None)  # each metric then searches for itself
     pd.testing.assert_frame_equal(tables("a", "b"), together, check_exact=True)
 
 
@@ -75,9 +75,9 @@ def test_real_halves_and_training_images_are_gone_through_once_for_all_sets(monk
 
 def test_memory_tells_names_and_arrays_apart():
     memory, rows = ResultCache(), np.arange(4)
-    assert memory.once("floor", [rows], lambda: 1) == 1
-    assert memory.once("floor", [rows.copy()], lambda: 2) == 1
-    assert memory.once("value", [rows], lambda: 3) == 3
-    assert memory.once("floor", [rows[:3], rows[3:]], lambda: 4) == 4
-    assert memory.once("floor", [rows[::-1]], lambda: 5) == 5
-    assert memory.once("floor", [rows.astype(np.int16)], lambda: 6) == 6
+    assert memory.compute_once("floor", [rows], lambda: 1) == 1
+    assert memory.compute_once("floor", [rows.copy()], lambda: 2) == 1
+    assert memory.compute_once("value", [rows], lambda: 3) == 3
+    assert memory.compute_once("floor", [rows[:3], rows[3:]], lambda: 4) == 4
+    assert memory.compute_once("floor", [rows[::-1]], lambda: 5) == 5
+    assert memory.compute_once("floor", [rows.astype(np.int16)], lambda: 6) == 6

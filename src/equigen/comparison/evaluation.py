@@ -249,7 +249,8 @@ class _Work:
 
     def _cells(self, side: GroupedImages) -> list[Cell]:
         arrays = [side.patients, *side.groups.values()]
-        return self.memory.once("cells", arrays, lambda: make_cells(self.real, side, self.coder.levels, self.settings))
+        return self.memory.compute_once(
+            "cells", arrays, lambda: make_cells(self.real, side, self.coder.levels, self.settings))
 
     def _measure(
         self, sample: Sample, images: ImageSet, cells: list[Cell], n: int | None, bar: Bar
@@ -270,7 +271,7 @@ class _Work:
             once = Multiplicities(np.ones_like(drawn.generated.counts), drawn.generated.patients)
             return Draws(drawn.real, once, chance.null)
 
-        return self.memory.once("draws", [side.patients, *side.groups.values()], draw)
+        return self.memory.compute_once("draws", [side.patients, *side.groups.values()], draw)
 
 
 def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> dict[str, list[str]]:

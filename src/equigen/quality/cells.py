@@ -187,7 +187,7 @@ def cross_groups(
     return result, crossed
 
 
-def cover(patients: Rows, n: int, least: int, rng: np.random.Generator) -> list[Rows]:
+def covering_subsamples(patients: Rows, n: int, least: int, rng: np.random.Generator) -> list[Rows]:
     """Subsamples of n rows of n different patients, at least ``least`` of them, in which every patient is used.
 
     ``patients`` [N] are codes of the rows. Each round takes one random row of each patient and cuts a random order

@@ -9,7 +9,7 @@ from equigen.quality.metrics.memorisation import NearestTraining, closest_pairs
 COPIES_COLUMNS = [
     "run", "rank", "generated", "training", "distance", "ratio", "near_copy", "view", "thumbnail_distance",
 ]
-PAIRS = 24
+PAIR_COUNT = 24
 
 
 def copies_table(
@@ -25,7 +25,7 @@ def copies_table(
     names = [f"attr.{name}" for name in attributes]
     rows = []
     if closest is not None and generated is not None and training is not None:
-        for rank, index in enumerate(closest_pairs(closest, PAIRS), start=1):
+        for rank, index in enumerate(closest_pairs(closest, PAIR_COUNT), start=1):
             nearest = int(closest.training[index])
             rows.append({
                 "run": run, "rank": rank, "generated": _place(generated, int(index)),

@@ -28,7 +28,7 @@ Images = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 POWER_COLUMNS = ["change", "attribute", "group", "n", "share", "ci_low", "ci_high", "false_alarm", "note"]
 FOLDS = 5
-PLANTED = 200  # patients of whom an image is planted
+MAX_PLANTED = 200  # patients of whom an image is planted
 
 
 def _blur(image: Images, rng: np.random.Generator) -> Images:
@@ -72,7 +72,7 @@ AUTOENCODER = "autoencoder"
 
 
 @dataclass(frozen=True)
-class Planted:
+class PlantedCopies:
     """Held-out images that are planted: ``rows`` [P], thumbnails [P, D] after each change, and changes not tried."""
 
     rows: Rows
@@ -80,7 +80,7 @@ class Planted:
     notes: dict[str, str] = field(default_factory=dict)
 
 
-def planted_rows(patients: NDArray[Any], seed: int, limit: int = PLANTED) -> Rows:
+def sample_planted_rows(patients: NDArray[Any], seed: int, limit: int = MAX_PLANTED) -> Rows:
     """Rows of one image each of at most ``limit`` patients, drawn at random, in ascending order."""
     rng = numpy_generator(seed, "quality/copies/planted")
     order = rng.permutation(len(patients))
@@ -114,8 +114,8 @@ def fold_limits(
     return limits, alarms
 
 
-def measure_power(
-    planted: Planted,
+def copy_check_power(
+    planted: PlantedCopies,
     held_out: MemorisationScores,
     thumbnails: tuple[NDArray[Any], NDArray[Any]],
     patients: tuple[NDArray[Any], NDArray[Any]],

@@ -34,11 +34,11 @@ NUMBERS = [name for name in COLUMNS[5:15] if name != "reference_to"]
 
 @dataclass(frozen=True)
 class FieldPrediction:
-    """What a classifier reads in one field: ``shown`` [P, L] the most probable level, ``asked`` [P, L], -1 unknown."""
+    """Levels of one field, [P, L]: ``predicted`` by a classifier and ``requested`` of the generator (-1 unknown)."""
 
     question: Question
-    shown: Codes
-    asked: Codes
+    predicted: Codes
+    requested: Codes
 
 
 @dataclass(frozen=True)
@@ -124,8 +124,8 @@ def flip_rates(reading: FieldPrediction, rng: np.random.Generator) -> tuple[Arra
     the same level of the changed attribute: what noise and a classifier's errors do without any change of the
     attribute. NaN where the field was not asked for, or there is no such pair.
     """
-    shown, known = reading.shown, reading.asked[:, 0] >= 0
-    others = neighbour_pairs(np.where(known, reading.asked[:, 0], -1), rng)
+    shown, known = reading.predicted, reading.requested[:, 0] >= 0
+    others = neighbour_pairs(np.where(known, reading.requested[:, 0], -1), rng)
     count = shown.shape[1]
     within = np.full(shown.shape, np.nan)
     for level in range(count):
@@ -172,8 +172,8 @@ class PairMetrics:
 
         ``real``: the same of real images, by level; "*" over all.
         """
-        known = reading.asked >= 0
-        right = np.where(known, (reading.shown == reading.asked).astype(np.float64), np.nan)
+        known = reading.requested >= 0
+        right = np.where(known, (reading.predicted == reading.requested).astype(np.float64), np.nan)
         self._row("read_as_asked", reading.question.name, "*", _row_mean(right), real=real.get("*"))
         for index, level in enumerate(self.levels):
             self._row("read_as_asked", reading.question.name, level, right[:, index], real=real.get(level))

@@ -19,15 +19,15 @@ from equigen.quality.rows import (
 )
 from equigen.statistics import two_sided_p_value
 
-FIGURES = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
+NUMBER_COLUMNS = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
 DIFFERENCES_COLUMNS = [
-    "run", "difference_to", "encoder", "metric", "attribute", "group", *FIGURES, "note",
+    "run", "difference_to", "encoder", "metric", "attribute", "group", *NUMBER_COLUMNS, "note",
 ]
 PAIRED = "paired bootstrap: the same real patients are drawn for both; p is two-sided, by inverting the interval"
 Row = dict[str, Any]
 
 
-def compare(families: dict[str, list[FamilyResult]], encoder: str) -> pd.DataFrame:
+def paired_differences(families: dict[str, list[FamilyResult]], encoder: str) -> pd.DataFrame:
     """Each set against each one before it: estimate less reference, for the whole, each group, gap and es.
 
     The two sets' replicates use the same real draws, so what their real side has in common cancels; see
@@ -41,13 +41,13 @@ def compare(families: dict[str, list[FamilyResult]], encoder: str) -> pd.DataFra
                 rows += [{"run": run, "difference_to": reference, "encoder": encoder, **row}
                          for row in _rows(own, other, whole=number == 0)]
     frame = pd.DataFrame(rows, columns=DIFFERENCES_COLUMNS)
-    return frame.astype({**dict.fromkeys(FIGURES, "float64"), "note": "str"})
+    return frame.astype({**dict.fromkeys(NUMBER_COLUMNS, "float64"), "note": "str"})
 
 
 def _rows(own: FamilyResult, other: FamilyResult, *, whole: bool) -> list[Row]:
     rows: list[Row] = []
-    for item in own.measured:
-        twin = next((found for found in other.measured if found.metric == item.metric), None)
+    for item in own.metrics:
+        twin = next((found for found in other.metrics if found.metric == item.metric), None)
         if twin is None:
             continue
         places = [(cell.attribute, cell.group) for cell in own.cells if whole or cell.attribute != "*"]

@@ -10,37 +10,37 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from equigen.quality.cells import Cell, Rows, cover
+from equigen.quality.cells import Cell, Rows, covering_subsamples
 from equigen.quality.floors import exceedance_p_value
-from equigen.quality.metric_inputs import Array, Estimate, Key, MeasurementPlan, MetricResult, Value
+from equigen.quality.metric_inputs import Array, CellKey, Estimate, MeasurementPlan, MetricResult, WeightedMetric
 from equigen.quality.metrics.distances import Influence
 from equigen.quality.resamples import Pool
 
 __all__ = [
     "Array",
+    "CellKey",
     "Estimate",
-    "Floor",
-    "Key",
+    "FloorMetric",
+    "InfluenceMetric",
     "MeasurementPlan",
     "MetricResult",
-    "Null",
-    "Plug",
-    "Value",
-    "averaged",
-    "first_order",
+    "NullMetric",
+    "WeightedMetric",
+    "first_order_replicates",
     "measure_mean",
-    "measure_plugs",
     "measure_weighted",
+    "measure_with_influences",
+    "subsample_means",
 ]
-Plug = Callable[[Rows, Rows], list[Influence]]
-Floor = Callable[[Cell], float | Array]  # an array holds one value for each half split
-Null = Callable[[Pool], Array]  # a pool of permuted labels -> [R, G]
+InfluenceMetric = Callable[[Rows, Rows], list[Influence]]
+FloorMetric = Callable[[Cell], float | Array]  # an array holds one value for each half split
+NullMetric = Callable[[Pool], Array]  # a pool of permuted labels -> [R, G]
 STACKED = 2**25  # multiplicities of one side in memory at a time, 256 MiB
 
 
 def measure_weighted(
-    metric: str, kind: str, value: Value, floor: Floor | None, plan: MeasurementPlan, note: str = "",
-    null: Null | None = None,
+    metric: str, kind: str, value: WeightedMetric, floor: FloorMetric | None, plan: MeasurementPlan, note: str = "",
+    null: NullMetric | None = None,
 ) -> MetricResult:
     """Measure a metric that takes multiplicities, exactly so in each replicate and permutation.
 
@@ -54,7 +54,7 @@ def measure_weighted(
         null: a cheaper way to the same null values; None calls ``value`` on the pool.
 
     """
-    estimates: dict[Key, Estimate] = {}
+    estimates: dict[CellKey, Estimate] = {}
     for cell in plan.cells:
         if cell.reason is None:
             weights = [np.concatenate([np.ones((1, side.shape[1])), side]) for side in plan.weights(cell)]
@@ -67,7 +67,7 @@ def measure_weighted(
     return MetricResult(metric, kind, estimates, chance, note)
 
 
-def pool_values(value: Value, pool: Pool) -> Array:
+def pool_values(value: WeightedMetric, pool: Pool) -> Array:
     """[R, G]: ``value`` of the rows that each permutation gives to each group; several groups in one call."""
     count = len(pool.real_groups)
     step = max(1, STACKED // max(1, pool.size * max(len(pool.real), len(pool.generated))))
@@ -81,8 +81,8 @@ def pool_values(value: Value, pool: Pool) -> Array:
     return np.concatenate(parts)
 
 
-def measure_plugs(
-    metrics: list[tuple[str, str]], plug: Plug, floor: Callable[[Cell], Any] | None, plan: MeasurementPlan,
+def measure_with_influences(
+    metrics: list[tuple[str, str]], plug: InfluenceMetric, floor: Callable[[Cell], Any] | None, plan: MeasurementPlan,
     notes: list[str],
 ) -> list[MetricResult]:
     """Measure metrics that have influence functions at matched n, over subsamples, in every eligible cell.
@@ -92,18 +92,19 @@ def measure_plugs(
     values are to first order: the mean influence of the rows that were drawn; for the null the influences of the
     whole set.
     """
-    estimates: list[dict[Key, Estimate]] = [{} for _ in metrics]
+    estimates: list[dict[CellKey, Estimate]] = [{} for _ in metrics]
     null: list[dict[str, Array]] = [{} for _ in metrics]
     names = ", ".join(name for name, _ in metrics)
     for cell in plan.cells:
         if cell.reason is None:
-            parts = averaged(plug, cell, plan, metrics[0][0])
+            parts = subsample_means(plug, cell, plan, metrics[0][0])
             bases = [None] * len(metrics)
             if floor is not None:
-                bases = plan.from_halves("floor of " + names, cell, partial(floor, cell))
+                bases = plan.compute_for_halves("floor of " + names, cell, partial(floor, cell))
             for index, (part, base) in enumerate(zip(parts, bases, strict=True)):
-                weights = [side / per for side, per in zip(plan.weights(cell), images_each(cell, plan), strict=True)]
-                replicates = first_order(part.influence(shared_patients(cell, plan)), *weights)
+                weights = [multiplicities / images for multiplicities, images
+                           in zip(plan.weights(cell), images_per_patient(cell, plan), strict=True)]
+                replicates = first_order_replicates(part.influence(expected_overlap(cell, plan)), *weights)
                 noise = plan.rng(f"monte-carlo/{metrics[index][0]}", cell).standard_normal(len(replicates))
                 replicates = replicates + part.error * noise  # an estimate has that of its few subsamples too
                 centre, spread = _mean_and_error(base) if base is not None else (None, 0.0)
@@ -117,7 +118,7 @@ def measure_plugs(
     return [MetricResult(*name, own, chance, note) for name, own, chance, note in zipped]
 
 
-def _with_error(null: dict[str, Array], estimates: dict[Key, Estimate], plan: MeasurementPlan) -> dict[str, Array]:
+def _with_error(null: dict[str, Array], estimates: dict[CellKey, Estimate], plan: MeasurementPlan) -> dict[str, Array]:
     """Null values with the subsampling error that the groups' estimates have too."""
     result = {}
     for attribute, values in null.items():
@@ -128,7 +129,9 @@ def _with_error(null: dict[str, Array], estimates: dict[Key, Estimate], plan: Me
     return result
 
 
-def _first_order_null(parts: list[Averaged], plug: Plug, whole: Cell, plan: MeasurementPlan) -> list[dict[str, Array]]:
+def _first_order_null(
+    parts: list[SubsampleMean], plug: InfluenceMetric, whole: Cell, plan: MeasurementPlan
+) -> list[dict[str, Array]]:
     """For each metric, the group means of the influences under permutation, about the value of the whole set.
 
     Influences are those of the whole set, or of the pool where it holds rows that a limited whole set does not,
@@ -138,18 +141,18 @@ def _first_order_null(parts: list[Averaged], plug: Plug, whole: Cell, plan: Meas
     for attribute, pool in plan.draws.null.items():
         inside = np.isin(pool.real, whole.real).all() and np.isin(pool.generated, whole.generated).all()
         everything = whole if inside else pool_cell(attribute, pool)
-        own = parts if inside else averaged(plug, everything, plan, "null")
+        own = parts if inside else subsample_means(plug, everything, plan, "null")
         at = [np.searchsorted(everything.real, pool.real), np.searchsorted(everything.generated, pool.generated)]
         columns: list[list[Array]] = [[] for _ in parts]
-        each = [per[own] for per, own in zip(images_each(everything, plan), at, strict=True)]
+        each = [per[own] for per, own in zip(images_per_patient(everything, plan), at, strict=True)]
         for group, cell in enumerate(plan.eligible(attribute)):
             weights = [(side == group) / per
                        for side, per in zip((pool.real_groups, pool.generated_groups), each, strict=True)]
             for index, part in enumerate(own):
-                psi = part.influence(shared_patients(cell, plan))
+                psi = part.influence(expected_overlap(cell, plan))
                 local = Influence(parts[index].value, psi.real[at[0]] if len(psi.real) else psi.real,
                                   psi.generated[at[1]] if len(psi.generated) else psi.generated)
-                columns[index].append(first_order(local, *weights))
+                columns[index].append(first_order_replicates(local, *weights))
         for index, column in enumerate(columns):
             result[index][attribute] = np.stack(column, axis=1)
     return result
@@ -160,7 +163,7 @@ def pool_cell(attribute: str, pool: Pool) -> Cell:
     return Cell(attribute, "*", -1, np.sort(pool.real), np.sort(pool.generated), 0, [], None)
 
 
-def images_each(cell: Cell, plan: MeasurementPlan) -> tuple[Array, Array]:
+def images_per_patient(cell: Cell, plan: MeasurementPlan) -> tuple[Array, Array]:
     """How many of the cell's rows are of the same patient as each row, on both sides.
 
     Divided by it, multiplicities count patients, of each of whom a subsample holds one image.
@@ -169,7 +172,7 @@ def images_each(cell: Cell, plan: MeasurementPlan) -> tuple[Array, Array]:
     return first, second
 
 
-def overlap_of(cell: Cell, plan: MeasurementPlan) -> float:
+def subsample_overlap(cell: Cell, plan: MeasurementPlan) -> float:
     """Of the other images of a subsample that holds a given one, the share that another such one holds too.
 
     It is the share of patients in common times the chance that the same image of a patient is drawn. Two images of
@@ -182,15 +185,15 @@ def overlap_of(cell: Cell, plan: MeasurementPlan) -> float:
     return float(np.mean(shares))
 
 
-def shared_patients(cell: Cell, plan: MeasurementPlan) -> float:
+def expected_overlap(cell: Cell, plan: MeasurementPlan) -> float:
     """The same for two of the subsamples that are averaged, which are one and the same once in ``repeats`` times."""
-    overlap = overlap_of(cell, plan)
+    overlap = subsample_overlap(cell, plan)
     return overlap + (1 - overlap) / plan.settings.repeats
 
 
 @dataclass(frozen=True)
-class Spread:
-    """Mean influences of the patients of one side, [P], and their variance taken apart (``spread_of``).
+class InfluenceVariance:
+    """Mean influences of the patients of one side, [P], and their variance taken apart (``influence_variance``).
 
     ``patients`` [N] is the patient of each row.
     """
@@ -208,25 +211,25 @@ class Spread:
 
 
 @dataclass(frozen=True)
-class Averaged:
+class SubsampleMean:
     """Mean of a metric over subsamples, its Monte-Carlo standard error, and both sides' influences."""
 
     value: float
     error: float
-    sides: tuple[Spread, Spread]
+    sides: tuple[InfluenceVariance, InfluenceVariance]
 
     def influence(self, overlap: float) -> Influence:
         """Value and influences as of a mean over subsamples of this overlap."""
         return Influence(self.value, self.sides[0].scaled(overlap), self.sides[1].scaled(overlap))
 
 
-def averaged(plug: Plug, cell: Cell, plan: MeasurementPlan, purpose: str) -> list[Averaged]:
+def subsample_means(plug: InfluenceMetric, cell: Cell, plan: MeasurementPlan, purpose: str) -> list[SubsampleMean]:
     """Means of metrics over subsamples of n rows of both sides, with the mean influence of every patient.
 
     So many subsamples are drawn that every patient of both sides is used ``repeats`` times or more.
     """
-    patients, overlap = plan.patients(cell), overlap_of(cell, plan)
-    samples = subsamples(patients, plan, plan.rng(purpose, cell))
+    patients, overlap = plan.patients(cell), subsample_overlap(cell, plan)
+    samples = subsample_pairs(patients, plan, plan.rng(purpose, cell))
     drawn = [plug(cell.real[real], cell.generated[generated]) for real, generated in samples]
     values = np.array([[part.value for part in parts] for parts in drawn])
     rounds = [part.mean(axis=0) for part in np.array_split(values, plan.settings.repeats)]
@@ -234,39 +237,39 @@ def averaged(plug: Plug, cell: Cell, plan: MeasurementPlan, purpose: str) -> lis
     merged = []
     for index in range(values.shape[1]):
         sides = [
-            spread_of(codes, [(chosen[side], (parts[index].real, parts[index].generated)[side])
+            influence_variance(codes, [(chosen[side], (parts[index].real, parts[index].generated)[side])
                               for chosen, parts in zip(samples, drawn, strict=True)], overlap)
             for side, codes in enumerate(patients)
         ]
-        merged.append(Averaged(float(values[:, index].mean()), float(errors[index]), (sides[0], sides[1])))
+        merged.append(SubsampleMean(float(values[:, index].mean()), float(errors[index]), (sides[0], sides[1])))
     return merged
 
 
-def spread_of(patients: Rows, parts: list[tuple[Rows, Array]], overlap: float) -> Spread:
+def influence_variance(patients: Rows, parts: list[tuple[Rows, Array]], overlap: float) -> InfluenceVariance:
     """Mean influence of each patient over subsamples, and what its variance is made of.
 
     ``patients`` [N] are codes of the rows; ``parts`` hold rows of a subsample, one a patient, with their influences.
     The influence of a patient depends on those it was drawn with. In the Hoeffding decomposition of a value on n
     patients let V1 be n times the variance of its linear part and V2 that of its pairs. An influence by the jackknife
     has the variance V1 + 2 V2 (Efron and Stein, Ann. Stat. 9, 1981), its mean over subsamples V1 + 2 f V2, and
-    n times the mean of the value over subsamples V1 + f V2, where f (``overlap_of``; ``shared_patients`` for the
-    few that are drawn) is the share of others that two subsamples with an image in common have in common: averaging
+    n times the mean of the value over subsamples V1 + f V2, where f (``subsample_overlap``; ``expected_overlap`` for
+    the few that are drawn) is the share of others that two subsamples with an image in common have in common: averaging
     takes most of the pairs' noise out. V2 follows from how much one image's influence differs between subsamples,
     2 (1 - f) V2. Where images are in one subsample alone nothing can be told apart, and all is taken for linear,
     which errs on the wide side.
     """
     drawn = [part for part in parts if len(part[1])]
     if not drawn:
-        return Spread(np.zeros(int(patients.max()) + 1), 0.0, 0.0, patients)
+        return InfluenceVariance(np.zeros(int(patients.max()) + 1), 0.0, 0.0, patients)
     rows, psi = (np.concatenate(column) for column in zip(*drawn, strict=True))
     mean, noise, count = _within(patients[rows], psi, int(patients.max()) + 1)
     observed = float(np.mean(mean * mean))
     within = _within(rows, psi, len(patients))[1]
     if observed == 0 or overlap >= 1 or within is None or noise is None:
-        return Spread(mean, observed, 0.0, patients)
+        return InfluenceVariance(mean, observed, 0.0, patients)
     between = max(0.0, observed - noise * float(np.mean(1 / np.maximum(count, 1))))
     pairs = within / (2 * (1 - overlap))
-    return Spread(mean, max(0.0, between - 2 * overlap * pairs), pairs, patients)
+    return InfluenceVariance(mean, max(0.0, between - 2 * overlap * pairs), pairs, patients)
 
 
 def _within(codes: Rows, values: Array, size: int) -> tuple[Array, float | None, NDArray[Any]]:
@@ -277,14 +280,16 @@ def _within(codes: Rows, values: Array, size: int) -> tuple[Array, float | None,
     return mean, float(np.sum((values - mean[codes]) ** 2)) / spare if spare else None, count
 
 
-def subsamples(patients: tuple[Rows, Rows], plan: MeasurementPlan, rng: np.random.Generator) -> list[tuple[Rows, Rows]]:
+def subsample_pairs(
+    patients: tuple[Rows, Rows], plan: MeasurementPlan, rng: np.random.Generator
+) -> list[tuple[Rows, Rows]]:
     """Pairs of n positions of both sides; every patient of both is used ``repeats`` times or more."""
     least = plan.settings.repeats * max(-(-(int(codes.max()) + 1) // plan.n) for codes in patients)
-    both = [cover(codes, plan.n, least, rng)[:least] for codes in patients]
+    both = [covering_subsamples(codes, plan.n, least, rng)[:least] for codes in patients]
     return list(zip(*both, strict=True))
 
 
-def first_order(part: Influence, real: Array, generated: Array) -> Array:
+def first_order_replicates(part: Influence, real: Array, generated: Array) -> Array:
     """Replicates to first order: value + weighted mean influence of both sides, multiplicities [R, .] -> [R].
 
     NaN where a side that matters has no row.

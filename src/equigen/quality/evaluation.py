@@ -19,17 +19,16 @@ from equigen.quality.closest_pairs import copies_table
 from equigen.quality.copy_power import (
     AUTOENCODER,
     POWER_COLUMNS,
-    Planted,
+    PlantedCopies,
     changed_images,
-    measure_power,
-    planted_rows,
+    copy_check_power,
+    sample_planted_rows,
     thumbnail_rows,
 )
-from equigen.quality.differences import compare
+from equigen.quality.differences import paired_differences
 from equigen.quality.encoders import Encoder, identity, load_encoder
 from equigen.quality.encoders.thumbnail import ThumbnailEncoder
-from equigen.quality.features import default_size, extract_features, file_remarks, same_files_remark
-from equigen.quality.features import pixels as read_pixels
+from equigen.quality.features import default_size, extract_features, file_remarks, load_pixels, same_files_remark
 from equigen.quality.image_sets import ImageSet, Source, attribute_levels, group_codes, load_image_set
 from equigen.quality.judge.judge import fit_judges
 from equigen.quality.measurement import (
@@ -41,7 +40,7 @@ from equigen.quality.measurement import (
     measure_families,
     select_metrics,
 )
-from equigen.quality.row_order import in_content_order, request_of
+from equigen.quality.row_order import request_table, sort_by_content
 from equigen.quality.rows import assemble, join_notes
 from equigen.quality.strata import LabelFilter, filter_by_labels
 
@@ -212,22 +211,22 @@ def _encoded(
     ).values.astype(np.float16)
     own = {attribute: group_codes(images.frame, attribute, levels[attribute])
            for attribute in levels if attribute in images.attributes}
-    return in_content_order(EncodedImages(images.patients(name), own, features, images.frame, thumbnails), name)
+    return sort_by_content(EncodedImages(images.patients(name), own, features, images.frame, thumbnails), name)
 
 
 def _planted(
     images: ImageSet, real: EncodedImages, size: int, autoencoder: Autoencoder | None, seed: int
-) -> Planted:
+) -> PlantedCopies:
     """Held-out images to be planted, after each change; a size that the autoencoder cannot take is noted."""
     coder, notes = autoencoder or load_autoencoder(), {}
     try:
         coder.check_size(size)
     except InputError as error:
         notes[AUTOENCODER] = f"not tried: {size} px do not fit the autoencoder ({error.problems[0].mend})"
-    rows = planted_rows(real.patients, seed)
+    rows = sample_planted_rows(real.patients, seed)
     places = real.frame.index.to_numpy()[rows]  # rows are in the order of their content, images in the table's
-    changed = changed_images(read_pixels(images, places, size), seed, None if notes else coder)
-    return Planted(rows, {name: thumbnail_rows(values) for name, values in changed.items()}, notes)
+    changed = changed_images(load_pixels(images, places, size), seed, None if notes else coder)
+    return PlantedCopies(rows, {name: thumbnail_rows(values) for name, values in changed.items()}, notes)
 
 
 def measure_sets(
@@ -250,9 +249,9 @@ def measure_sets(
         InputError: features are not finite.
 
     """
-    inputs = replace(inputs, real=in_content_order(inputs.real), train=inputs.train and in_content_order(inputs.train),
-                     sets={name: in_content_order(side) for name, side in inputs.sets.items()})
-    if set(inputs.wanted) & set(SEMANTIC):
+    inputs = replace(inputs, real=sort_by_content(inputs.real), train=inputs.train and sort_by_content(inputs.train),
+                     sets={name: sort_by_content(side) for name, side in inputs.sets.items()})
+    if set(inputs.metrics) & set(SEMANTIC):
         train = inputs.train.annotated() if inputs.train is not None else None
         order = {f"attr.{name}": groups for name, groups in levels.items()}
         judges = fit_judges(inputs.real.annotated(), train, columns=columns, kinds=kinds, levels=order,
@@ -261,14 +260,14 @@ def measure_sets(
     crossed = intersections and len(levels) > 1
     cells = 1 + sum(len(groups) for groups in levels.values())
     pairs = 1 + sum(len(a) * len(b) for i, a in enumerate(levels.values()) for b in list(levels.values())[i + 1 :])
-    total = len(inputs.sets) * count_passes(inputs.wanted) * (cells + pairs * crossed)
+    total = len(inputs.sets) * count_passes(inputs.metrics) * (cells + pairs * crossed)
     with progress_bar("Measuring quality", total, show=show) as bar:
         families = measure_families(inputs, levels, settings, bar, intersections=crossed)
-    tables = [assemble(family.measured, family.cells, name, encoder, family.n, whole=index == 0)
+    tables = [assemble(family.metrics, family.cells, name, encoder, family.n, whole=index == 0)
               for name, own in families.items() for index, family in enumerate(own)]
     quality = pd.concat(tables, ignore_index=True)
     power = _power(inputs, families, levels, settings.seed)
-    return Evaluation(quality, compare(families, encoder), _copies(inputs, families, list(levels)), power)
+    return Evaluation(quality, paired_differences(families, encoder), _copies(inputs, families, list(levels)), power)
 
 
 def _power(
@@ -280,7 +279,7 @@ def _power(
     if found is None or planted is None or train is None or real.thumbnails is None or train.thumbnails is None:
         return pd.DataFrame(columns=POWER_COLUMNS)
     groups = {name: (real.groups[name], levels[name]) for name in levels}
-    return measure_power(planted, found.held_out, (real.thumbnails, train.thumbnails),
+    return copy_check_power(planted, found.held_out, (real.thumbnails, train.thumbnails),
                          (real.patients, train.patients), groups, seed=seed)
 
 
@@ -351,6 +350,6 @@ def _streams(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
     """One random stream for the sets that answer the same requests in the same order, others apart."""
     streams: dict[str, str] = {}
     for name, frame in frames.items():
-        like = [other for other in streams if request_of(frames[other]).equals(request_of(frame))]
+        like = [other for other in streams if request_table(frames[other]).equals(request_table(frame))]
         streams[name] = streams[like[0]] if like else ("generated" if not streams else f"generated/{name}")
     return streams

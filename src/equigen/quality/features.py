@@ -51,7 +51,7 @@ def default_size(images: ImageSet) -> int:
     return int(min(read_image(images.frame["path"].iloc[0]).shape[:2]))
 
 
-def pixels(images: ImageSet, rows: Rows, size: int) -> NDArray[np.uint8]:
+def load_pixels(images: ImageSet, rows: Rows, size: int) -> NDArray[np.uint8]:
     """uint8 [n, size, size, 3]: the images at these rows by the road that all stages take."""
     if images.pixels is None:
         return load_images([Path(path) for path in images.frame["path"].iloc[rows]], size)
@@ -88,7 +88,7 @@ def extract_features(
     with progress_bar(title, len(firsts), done=len(firsts) - len(missing), show=show) as bar:
         for shard in _pieces(missing, SHARD):
             for rows in _pieces(shard, BLOCK):
-                table.fill(rows, encoder(pixels(images, rows, size)))
+                table.fill(rows, encoder(load_pixels(images, rows, size)))
                 bar.advance(len(rows))
             if folder is not None:
                 _write_cache(folder, [keys[row] for row in shard], table.at(shard))
@@ -228,7 +228,7 @@ def _write_cache(folder: Path, keys: list[str], encoded: Pair) -> None:
     write_bytes(folder / f"{hash_value(keys)[:16]}.safetensors", data)
 
 
-def jpeg_share(images: ImageSet, side: str) -> str:
+def jpeg_remark(images: ImageSet, side: str) -> str:
     """Say how many images are JPEG files, found by their first bytes; empty where none is, or none is a file.
 
     JPEG blocks and blurred colours are features to an encoder. Lossy data inside TIFF, WebP or DICOM files is not

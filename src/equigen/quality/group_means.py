@@ -34,7 +34,7 @@ class CellMean:
 
 
 @dataclass(frozen=True)
-class Difference(CellMean):
+class MeanDifference(CellMean):
     """A difference of two means, which is no total over n."""
 
     difference: float = float("nan")
@@ -52,7 +52,7 @@ class GroupMeans:
     cells: dict[str, CellMean]
     null: dict[str, Array] = field(default_factory=dict)
 
-    def refused_less(self, real: GroupMeans) -> GroupMeans:
+    def rejection_excess(self, real: GroupMeans) -> GroupMeans:
         """From acceptance here and refusal there: refusal here less refusal there."""
         cells: dict[str, CellMean] = {}
         for group, own in self.cells.items():
@@ -60,7 +60,7 @@ class GroupMeans:
             known = own.draws is not None and other.draws is not None
             draws = 1 - own.draws - other.draws if own.draws is not None and other.draws is not None else None
             value = 1 - own.value - other.value if known else float("nan")
-            cells[group] = Difference(own.n, other.patients, 0.0, draws, value)
+            cells[group] = MeanDifference(own.n, other.patients, 0.0, draws, value)
         shared = [group for group in self.null if group in real.null]
         return GroupMeans(cells, {group: 1 - self.null[group] - real.null[group] for group in shared})
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 from equigen.progress import Bar
 from equigen.quality.cells import Cell, GroupedImages, ResamplingSettings, cross_groups, make_cells, matched_n
-from equigen.quality.copy_power import Planted
+from equigen.quality.copy_power import PlantedCopies
 from equigen.quality.exchangeability import group_heterogeneity
 from equigen.quality.features import Features
 from equigen.quality.judge.judge import Annotated, Judged, Judges
@@ -60,7 +60,7 @@ class FamilyResult:
     """
 
     cells: list[Cell]
-    measured: list[MetricResult]
+    metrics: list[MetricResult]
     n: int | None
     closest: NearestTraining | None = None
 
@@ -75,19 +75,19 @@ class EvaluationInputs:
 
     real: EncodedImages
     sets: dict[str, EncodedImages]
-    wanted: list[str]
+    metrics: list[str]
     train: EncodedImages | None = None
     judges: Judges | None = None
     streams: dict[str, str] | None = None
-    planted: Planted | None = None
+    planted: PlantedCopies | None = None
 
 
 @dataclass(frozen=True)
-class Shared:
+class SharedResults:
     """What both families of cells and all sets have in common, each computed when it is first asked for."""
 
     inputs: EvaluationInputs
-    memory: ResultCache = field(default_factory=ResultCache)
+    cache: ResultCache = field(default_factory=ResultCache)
     searches: dict[str, TrainingSearch] = field(default_factory=dict)
     judgements: dict[str, Judged] = field(default_factory=dict)
 
@@ -97,7 +97,7 @@ class Shared:
         Those of the held-out images are the same for all sets.
         """
         real, made, train = self.inputs.real, self.inputs.sets[name], self.inputs.train
-        if train is None or not set(MEMORISATION) & set(self.inputs.wanted):
+        if train is None or not set(MEMORISATION) & set(self.inputs.metrics):
             return None
         if name not in self.searches:
             bar.note("nearest training images")
@@ -183,7 +183,7 @@ def measure_families(
     for name, side in {"Real": inputs.real, **inputs.sets, "Training": inputs.train}.items():
         if side is not None:
             check_features(side, name)
-    shared = Shared(inputs)
+    shared = SharedResults(inputs)
     families = [_family(shared, inputs.real, inputs.sets, levels, settings, bar)]
     if intersections and len(levels) > 1:
         names = list(inputs.sets)
@@ -195,7 +195,7 @@ def measure_families(
 
 
 def _family(
-    shared: Shared, real: EncodedImages, sets: Mapping[str, EncodedImages], levels: dict[str, list[str]],
+    shared: SharedResults, real: EncodedImages, sets: Mapping[str, EncodedImages], levels: dict[str, list[str]],
     settings: ResamplingSettings, bar: Bar,
 ) -> dict[str, FamilyResult]:
     inputs = shared.inputs
@@ -205,13 +205,13 @@ def _family(
     result = {}
     for name, made in sets.items():
         if n is None or all(cell.reason is not None for cell in cells[name]):
-            result[name] = FamilyResult(cells[name], [_nothing(metric) for metric in inputs.wanted], n)
-            bar.advance(count_passes(inputs.wanted) * len(cells[name]))
+            result[name] = FamilyResult(cells[name], [_nothing(metric) for metric in inputs.metrics], n)
+            bar.advance(count_passes(inputs.metrics) * len(cells[name]))
             continue
         stream = (inputs.streams or {}).get(name, "generated")
         draws = make_draws(real, made, cells[name], settings, stream)
-        plan = MeasurementPlan(cells[name], draws, n, settings, bar, shared.memory)
-        measured, closest = measure_set(real, made, plan, inputs.wanted, inputs.train, shared.judged(name),
+        plan = MeasurementPlan(cells[name], draws, n, settings, bar, shared.cache)
+        measured, closest = measure_set(real, made, plan, inputs.metrics, inputs.train, shared.judged(name),
                                         shared.search(name, bar))
         result[name] = FamilyResult(cells[name], measured, n, closest)
     return result
@@ -243,11 +243,11 @@ def measure_set(
     found = _frechets(values, plan, [name for name in wanted if name in {"fd", "fd_inf"}])
     if "kd" in wanted:
         kernel = measure_kernel(kernel_data(*values, *codes), plan)
-        found.append(replace(kernel, unlike=group_heterogeneity(*values, plan)))
+        found.append(replace(kernel, heterogeneity=group_heterogeneity(*values, plan)))
     classes = real.features.probabilities, made.features.probabilities
     if "is" in wanted and classes[0] is not None and classes[1] is not None:
         alike = group_heterogeneity(classes[0], classes[1], plan)
-        found.append(replace(measure_inception(classes[0], classes[1], plan), unlike=alike))
+        found.append(replace(measure_inception(classes[0], classes[1], plan), heterogeneity=alike))
     if {"precision", "recall", "density", "coverage"} & set(wanted):
         found += measure_manifold(*values, plan, patients=codes)
     closest = None

@@ -12,14 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.progress import Bar
-from equigen.quality.cells import Cell, ResamplingSettings, Rows, cover
+from equigen.quality.cells import Cell, ResamplingSettings, Rows, covering_subsamples
 from equigen.quality.resamples import Draws
 from equigen.seeds import numpy_generator
 
 Array = NDArray[np.float64]
-Key = tuple[str, str]
-Value = Callable[[Rows, Rows, Array, Array], Array]  # rows, and multiplicities [R, n] and [R, m] -> [R]
-Found = TypeVar("Found")
+CellKey = tuple[str, str]
+WeightedMetric = Callable[[Rows, Rows, Array, Array], Array]  # rows, and multiplicities [R, n] and [R, m] -> [R]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class MetricResult:
     ``null`` gives for each attribute [R, G] what its eligible groups, in the order of the cells, would show
     if group labels meant nothing; an attribute that is not in it has no band and no p-value. ``kind`` is
     "lower", "higher" (both relative when equity-scaled) or "share" (higher is better, absolute).
-    ``unlike`` says in words in what an attribute's groups differ that permutations of their labels would mix.
+    ``heterogeneity`` says in words in what an attribute's groups differ that permutations of their labels would mix.
     """
 
     metric: str
     kind: str
-    estimates: dict[Key, Estimate]
+    estimates: dict[CellKey, Estimate]
     null: dict[str, Array] = field(default_factory=dict)
     note: str = ""
-    unlike: dict[str, str] = field(default_factory=dict)
+    heterogeneity: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,19 +64,19 @@ class ResultCache:
     Only for what does not depend on a generated set, and only while those images are the same.
     """
 
-    known: dict[tuple[str, str], Any] = field(default_factory=dict)
+    results: dict[tuple[str, str], Any] = field(default_factory=dict)
     lock: Any = field(default_factory=RLock)  # sets may be measured side by side: what they share is computed once
 
-    def once(self, what: str, arrays: Sequence[NDArray[Any]], compute: Callable[[], Found]) -> Found:
+    def compute_once(self, what: str, arrays: Sequence[NDArray[Any]], compute: Callable[[], Result]) -> Result:
         """``compute()``, or what it gave before under this name and for arrays of these values."""
         digest = hashlib.blake2b()
         for array in arrays:
             digest.update(repr((array.shape, array.dtype.str)).encode() + np.ascontiguousarray(array).tobytes())
         key = what, digest.hexdigest()
         with self.lock:
-            if key not in self.known:
-                self.known[key] = compute()
-            found: Found = self.known[key]
+            if key not in self.results:
+                self.results[key] = compute()
+            found: Result = self.results[key]
         return found
 
 
@@ -84,7 +84,7 @@ class ResultCache:
 class MeasurementPlan:
     """What all metrics share: the cells, the resampling draws, the one n, the settings, the progress bar.
 
-    ``memory`` is shared by the plans of sets that are measured on the same real images; None remembers nothing.
+    ``cache`` is shared by the plans of sets that are measured on the same real images; None remembers nothing.
     """
 
     cells: list[Cell]
@@ -92,7 +92,7 @@ class MeasurementPlan:
     n: int
     settings: ResamplingSettings
     bar: Bar
-    memory: ResultCache | None = None
+    cache: ResultCache | None = None
 
     def rng(self, purpose: str, cell: Cell) -> np.random.Generator:
         """A generator for one purpose in one cell."""
@@ -100,7 +100,7 @@ class MeasurementPlan:
 
     def weights(self, cell: Cell) -> tuple[Array, Array]:
         """Bootstrap multiplicities of the cell's rows on both sides, [R, n] and [R, m]."""
-        return self.draws.real.of(cell.real), self.draws.generated.of(cell.generated)
+        return self.draws.real.row_weights(cell.real), self.draws.generated.row_weights(cell.generated)
 
     def patients(self, cell: Cell) -> tuple[Rows, Rows]:
         """Patients of the cell's rows on both sides, as codes 0 .. P - 1 of that cell and side."""
@@ -114,19 +114,19 @@ class MeasurementPlan:
         for halves in cell.halves:
             owners = [self.draws.real.patients[cell.real[half]] for half in halves]
             least = max(-(-len(np.unique(own)) // self.n) for own in owners)
-            samples = [[half[rows] for rows in cover(own, self.n, least, rng)]
+            samples = [[half[rows] for rows in covering_subsamples(own, self.n, least, rng)]
                        for half, own in zip(halves, owners, strict=True)]
             pairs += [(cell.real[first], cell.real[second]) for first, second in zip(*samples, strict=False)]
         return pairs
 
-    def once(self, what: str, arrays: Sequence[NDArray[Any]], compute: Callable[[], Found]) -> Found:
+    def compute_once(self, what: str, arrays: Sequence[NDArray[Any]], compute: Callable[[], Result]) -> Result:
         """``compute()``, from memory where another set has had it computed already."""
-        return compute() if self.memory is None else self.memory.once(what, arrays, compute)
+        return compute() if self.cache is None else self.cache.compute_once(what, arrays, compute)
 
-    def from_halves(self, what: str, cell: Cell, compute: Callable[[], Found]) -> Found:
+    def compute_for_halves(self, what: str, cell: Cell, compute: Callable[[], Result]) -> Result:
         """The same for what follows from a cell's real rows, their halves and n."""
         place = f"{what}/{self.n}/{cell.attribute}/{cell.group}"
-        return self.once(place, [cell.real, *(half for halves in cell.halves for half in halves)], compute)
+        return self.compute_once(place, [cell.real, *(half for halves in cell.halves for half in halves)], compute)
 
     def eligible(self, attribute: str) -> list[Cell]:
         """The cells of one attribute that are large enough."""

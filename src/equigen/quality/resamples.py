@@ -21,7 +21,7 @@ class Multiplicities:
     counts: NDArray[np.uint16]
     patients: Rows
 
-    def of(self, rows: Rows) -> Array:
+    def row_weights(self, rows: Rows) -> Array:
         """[R, n] multiplicities of these rows."""
         return np.asarray(self.counts[:, self.patients[rows]], dtype=np.float64)
 

@@ -10,10 +10,10 @@ import pandas as pd
 from equigen.quality.features import Features
 from equigen.quality.measurement import EncodedImages
 
-ASKED = {"patient", "seed", "prompt"}
+REQUEST_COLUMNS = {"patient", "seed", "prompt"}
 
 
-def in_content_order(side: EncodedImages, name: str | None = None) -> EncodedImages:
+def sort_by_content(side: EncodedImages, name: str | None = None) -> EncodedImages:
     """The side with its rows ordered by what they ask for, their patient, their groups and their features.
 
     Every random draw is one of positions, so the order decides which images a seed draws. Rows that are the same in
@@ -33,7 +33,7 @@ def in_content_order(side: EncodedImages, name: str | None = None) -> EncodedIma
         patients = np.where(nameless, "", patients)
     groups = [side.groups[attribute] for attribute in sorted(side.groups)]
     codes = np.stack(groups, axis=1) if groups else np.zeros((len(patients), 0), dtype=np.int64)
-    asked = request_of(side.frame).to_numpy(dtype=object) if len(side.frame) == len(patients) else None
+    asked = request_table(side.frame).to_numpy(dtype=object) if len(side.frame) == len(patients) else None
     keys = [(tuple(asked[row]) if asked is not None else (), patients[row], tuple(codes[row].tolist()),
              _digest(side.features, row)) for row in range(len(patients))]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
@@ -49,10 +49,10 @@ def in_content_order(side: EncodedImages, name: str | None = None) -> EncodedIma
                        Features(features.values[order], chances), side.frame.iloc[order], thumbnails)
 
 
-def request_of(frame: pd.DataFrame) -> pd.DataFrame:
+def request_table(frame: pd.DataFrame) -> pd.DataFrame:
     """What each row of a table asks for, as text: its patient, seed, prompt, attributes and labels."""
     asked = sorted((column for column in frame.columns
-                    if str(column) in ASKED or str(column).startswith(("attr.", "label."))), key=str)
+                    if str(column) in REQUEST_COLUMNS or str(column).startswith(("attr.", "label."))), key=str)
     if not asked:
         return pd.DataFrame(index=np.arange(len(frame)))
     strings = frame[asked].astype(object).where(frame[asked].notna(), None)

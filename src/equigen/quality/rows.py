@@ -171,7 +171,7 @@ def _summary_rows(item: MetricResult, attribute: str, cells: list[Cell]) -> list
     rows = []
     for group in SUMMARIES:
         row = _counts(attribute, group, large)
-        row |= _folded(item, estimates, null, group, item.unlike.get(attribute, ""))
+        row |= _folded(item, estimates, null, group, item.heterogeneity.get(attribute, ""))
         excess = "excess is made of the groups' excesses" if row["excess"] is not None else ""
         rows.append({**row, "note": join_notes(item.note, *left_out, row["note"], words[group], excess)})
     return rows

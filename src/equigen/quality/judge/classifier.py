@@ -16,7 +16,7 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value
 from equigen.progress import progress_bar
 from equigen.quality.encoders import Encoder, Images, identity, load_encoder
-from equigen.quality.features import extract_features, pixels
+from equigen.quality.features import extract_features, load_pixels
 from equigen.quality.image_sets import ImageSet, load_image_set
 from equigen.quality.judge.probe import Probe, fit_probe
 from equigen.quality.judge.questions import Annotated, Question, questions_of
@@ -94,7 +94,7 @@ def read_images(
     with progress_bar(title, len(images), show=show) as bar:
         for start in range(0, len(images), TOGETHER):
             rows = np.arange(start, min(start + TOGETHER, len(images)))
-            parts.append(answers(classifier, pixels(images, rows, size)))
+            parts.append(answers(classifier, load_pixels(images, rows, size)))
             bar.advance(len(rows))
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

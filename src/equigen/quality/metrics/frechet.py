@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
-from equigen.quality.estimates import measure_plugs
+from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values, feature_matrix
 from equigen.seeds import numpy_generator
@@ -187,7 +187,8 @@ def infinity_influence(real: Array, generated: Array, full: Influence) -> Influe
 
 def frechet_halves(real: NDArray[Any], cell: Cell, plan: MeasurementPlan) -> Array:
     """Return FD between the two halves of each of ``plan.half_samples`` of the cell's real rows."""
-    return plan.from_halves("fd of halves", cell, lambda: _half_distances(fast_frechet_distance, real, cell, plan))
+    return plan.compute_for_halves(
+        "fd of halves", cell, lambda: _half_distances(fast_frechet_distance, real, cell, plan))
 
 
 def _half_distances(
@@ -221,5 +222,5 @@ def measure_frechet(
         return [frechet_halves(real, cell, plan) if name == "fd"
                 else _half_distances(_extrapolated_distance, real, cell, plan) for name in metrics]
 
-    return measure_plugs([(name, "lower") for name in metrics], influences, floor, plan,
+    return measure_with_influences([(name, "lower") for name in metrics], influences, floor, plan,
                          [notes[name] for name in metrics])

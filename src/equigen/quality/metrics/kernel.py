@@ -57,14 +57,14 @@ def measure_kernel(data: KernelData, plan: MeasurementPlan, note: str = UNBIASED
     are exact. The floor is KD between the full halves of the cell's real images.
     """
     def value(real: Rows, generated: Rows, weights_real: Array, weights_generated: Array) -> Array:
-        return kernel_value(data, real, generated, weights_real, weights_generated, plan.once)
+        return kernel_value(data, real, generated, weights_real, weights_generated, plan.compute_once)
 
     def floor(cell: Cell) -> Array:
-        return plan.from_halves("floor of kd", cell,
+        return plan.compute_for_halves("floor of kd", cell,
                                 lambda: kernel_halves(data, cell, draw_half_splits(data, cell, plan)))
 
     def null(pool: Pool) -> Array:
-        return kernel_null(data, pool, plan.once)
+        return kernel_null(data, pool, plan.compute_once)
 
     return measure_weighted("kd", "lower", value, floor, plan, note, null)
 

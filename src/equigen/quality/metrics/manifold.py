@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
-from equigen.quality.estimates import measure_plugs
+from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values
 from equigen.quality.metrics.neighbours import check_features, squared_distances
@@ -280,7 +280,7 @@ def measure_manifold(
     k_note = f"k is {k}, since n is {plan.n}" if k < NEIGHBOURS else f"k {k}"
     notes = [f"{k_note}; {CEILING}; {CAUTIOUS}"] * len(METRICS)
     result = []
-    for metric in measure_plugs(METRICS, influences, floor, plan, notes):
+    for metric in measure_with_influences(METRICS, influences, floor, plan, notes):
         high = 1.0 if metric.kind == "share" else np.inf  # a first-order expansion does not respect the range
         estimates = {key: replace(estimate, replicates=np.clip(estimate.replicates, 0.0, high))
                      for key, estimate in metric.estimates.items()}

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
-from equigen.quality.estimates import measure_plugs
+from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values, frechet_distance
 from equigen.quality.metrics.frechet import frechet_halves, frechet_influence
@@ -103,7 +103,8 @@ def measure_mifid(
              for distances in angles]
     text = f"mean cosine distance to training: {means[0]:.3g} generated, {means[1]:.3g} held out"
     warning = "tau does not fit this encoder, since held-out images are penalised too" if means[1] < TAU else ""
-    return measure_plugs([("mifid", "lower")], influences, floor, plan, [join_notes(text, warning, JUMP, note)])[0]
+    notes = [join_notes(text, warning, JUMP, note)]
+    return measure_with_influences([("mifid", "lower")], influences, floor, plan, notes)[0]
 
 
 def _constant_influence(value: float, count: int) -> Influence:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy.special import entr
 
 from equigen.errors import InputError, Problem
-from equigen.quality.cells import Cell, Rows, cover
-from equigen.quality.estimates import measure_plugs
+from equigen.quality.cells import Cell, Rows, covering_subsamples
+from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values, feature_matrix
 
@@ -81,6 +81,6 @@ def measure_inception(real: NDArray[np.float32], generated: NDArray[np.float32],
         return [inception_influence(generated[rows])]
 
     def floor(cell: Cell) -> list[Array]:
-        samples = cover(plan.patients(cell)[0], plan.n, plan.settings.repeats, plan.rng("is/real", cell))
+        samples = covering_subsamples(plan.patients(cell)[0], plan.n, plan.settings.repeats, plan.rng("is/real", cell))
         return [np.array([inception_influence(real[cell.real[rows]]).value for rows in samples])]
-    return measure_plugs([("is", "higher")], influences, floor, plan, [NOTE])[0]
+    return measure_with_influences([("is", "higher")], influences, floor, plan, [NOTE])[0]

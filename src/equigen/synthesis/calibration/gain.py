@@ -93,7 +93,7 @@ def gain_table(families: dict[str, FamilyResult]) -> pd.DataFrame:
 
 def _group_estimates(family: FamilyResult) -> list[dict[str, Any]]:
     """Estimates overall, of each group, and of mean, worst and gap over groups, with replicates of the excess."""
-    values = family.measured[0].estimates
+    values = family.metrics[0].estimates
     estimates: list[dict[str, Any]] = []
     for cell in family.cells:
         head = {"figure": "overall" if cell.attribute == "*" else "group", "group": cell.group,

@@ -63,7 +63,7 @@ class Group:
         data = kernel_data(self.real, generated, self.patients, patients)
         weights = np.ones((1, len(self.real))), np.ones((1, len(generated)))
         rows = np.arange(len(self.real)), np.arange(len(generated))
-        return float(kernel_value(data, *rows, *weights, self.memory.once)[0])
+        return float(kernel_value(data, *rows, *weights, self.memory.compute_once)[0])
 
 
 def group_rows(tune: Cohort, names: list[str], attribute: str, images: int, steps: int, seed: int) -> pd.DataFrame:

@@ -238,7 +238,7 @@ def _excess_rows(first: Metric, refused: Metric, groups: Sequence[Question]) -> 
     rows: list[Row] = []
     head = {"run": "generated", "field": first.name, "metric": "excess_rejection", "note": ""}
     for name in ["*", *map(attribute_name, groups)]:
-        excess = first.means[name].refused_less(refused.means[name])
+        excess = first.means[name].rejection_excess(refused.means[name])
         for group, cell in excess.cells.items():
             row = head | {"attribute": name, "group": group, "n": cell.n, "n_patients": cell.patients}
             if cell.draws is None:
