@@ -34,14 +34,14 @@ OPTIONS = {
     "pairs": "SET --out --cohort --number --shown --judge --encoder --min-pairs --min-patients --replicates --seed",
     "calibrate": "GENERATOR COHORT --attribute --out --objective --gap-weight --budget --bounds --images --steps "
                  "--encoder --confirm --confirm-images --replicates --min-patients --seed --batch",
-    "compare": "COMPARISON_YAML --out --jobs --engine --set",
+    "compare": "COMPARISON_YAML --out --jobs --engine --set --verify --accept",
     "evaluate": "--real --generated --out --groups --labels --only --train --image --patient --encoder --metrics "
     "--size --matched-n --replicates --seed --intersections",
     "diagnose": "COHORT --out --synthetic --label --ratios --images --size --seeds",
     "audit": "PREDICTIONS --out --groups --truth --positive --score --patient --site --unknown --only --replicates",
     "report": "--out --quality --fairness --title",
-    "run": "STUDY_YAML --out --set",
-    "demo": "--out --set",
+    "run": "STUDY_YAML --out --set --verify --accept",
+    "demo": "--out --set --verify --accept",
 }
 
 

@@ -235,10 +235,11 @@ def test_diagnose_on_real_and_on_real_and_synthetic(phantom_folder, finished_set
 
 
 def test_run_and_demo_pass_their_options_on(tmp_path, monkeypatch):
-    seen = []
+    seen, integrity = [], []
 
     def fake(path, out, overrides, **rest):
         seen.append((path.name, out, overrides))
+        integrity.append(rest)
         return tmp_path / "index.html"
 
     monkeypatch.setattr("equigen.study.run_study", fake)
@@ -248,6 +249,11 @@ def test_run_and_demo_pass_their_options_on(tmp_path, monkeypatch):
     changed = {"train.images": 50, "seeds": [0, 1], "cohort.labels.dx.levels": ["no", "yes"]}
     assert seen[0] == ("study.yaml", tmp_path / "r", changed)
     assert seen[1][0] == "demo.yaml" and seen[1][1].name == "equigen-demo" and seen[1][2] == {"name": "7"}
+    for command in (("run", tmp_path / "study.yaml"), ("demo",)):
+        fine(*command, "--verify")
+        fine(*command, "--accept")
+    assert integrity[:2] == [{"verify": False, "accept": False}] * 2
+    assert integrity[2:] == [{"verify": True, "accept": False}, {"verify": False, "accept": True}] * 2
     assert "'train.images' (write --set key=value)" in refused("run", "s.yaml", "--set", "train.images")
     assert "'=5' (write --set key=value)" in refused("run", "s.yaml", "--set", "=5")
     assert "'seeds=[0' is no YAML" in refused("run", "s.yaml", "--set", "seeds=[0")

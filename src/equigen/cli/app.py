@@ -13,7 +13,18 @@ from equigen.cli.calibrate import calibrate
 from equigen.cli.compare import compare
 from equigen.cli.evaluate import evaluate, strata
 from equigen.cli.generate import generate, plan
-from equigen.cli.inputs import BlindOption, NamesOption, numbers, open_cohort, pairs, read_settings, result_table, words
+from equigen.cli.inputs import (
+    AcceptOption,
+    BlindOption,
+    NamesOption,
+    VerifyOption,
+    numbers,
+    open_cohort,
+    pairs,
+    read_settings,
+    result_table,
+    words,
+)
 from equigen.cli.screen import pairs as show_pairs
 from equigen.cli.screen import screen
 from equigen.cli.train import CohortArgument, Settings, encode, train
@@ -286,10 +297,8 @@ def run(
     overrides: SetOption = None,
     blind: BlindOption = False,
     names: NamesOption = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")] = False,
-    accept: Annotated[
-        bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the report says so.")
-    ] = False,
+    verify: VerifyOption = False,
+    accept: AcceptOption = False,
 ) -> None:
     """Run a whole study to its report. Finished stages are skipped, an interrupted one goes on."""
     from equigen.study import run_study
@@ -303,12 +312,14 @@ def run(
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the run.")] = Path("equigen-demo"),
     overrides: SetOption = None,
+    verify: VerifyOption = False,
+    accept: AcceptOption = False,
 ) -> None:
     """Run the main job on an embedded phantom: no download, no data, a few minutes on two CPU cores."""
     from equigen.study import run_study
 
-    page = run_study(Path(str(resources.files("equigen.study") / "demo.yaml")), out, pairs(overrides))
-    typer.echo(page)
+    study = Path(str(resources.files("equigen.study") / "demo.yaml"))
+    typer.echo(run_study(study, out, pairs(overrides), verify=verify, accept=accept))
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from equigen.cli.inputs import pairs
+from equigen.cli.inputs import AcceptOption, VerifyOption, pairs
 
 
 def compare(
@@ -29,10 +29,8 @@ def compare(
             help="Override one setting, such as train.images=20000 or seeds=[0,1]. May be repeated.",
         ),
     ] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")] = False,
-    accept: Annotated[
-        bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the page says so.")
-    ] = False,
+    verify: VerifyOption = False,
+    accept: AcceptOption = False,
 ) -> None:
     """Run equity mechanisms against each other: overall quality, worst group and gap, with intervals over seeds.
 

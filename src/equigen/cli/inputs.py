@@ -25,6 +25,10 @@ NamesOption = Annotated[
         show_default=False,
     ),
 ]
+VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash every file of every finished stage.")]
+AcceptOption = Annotated[
+    bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the report says so.")
+]
 
 
 def say(words: object) -> None:
