@@ -85,9 +85,42 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
+class DamagedJSONError(InputError, ValueError, KeyError):
+    """A JSON file that cannot be read, or lacks a field that is asked for."""
+
+    def __str__(self) -> str:
+        """Title and problem on one line, since other messages quote it."""
+        return f"{self.title} {self.problems[0]}"
+
+
+class Fields(dict[str, Any]):
+    """The fields of a JSON object; one that is not there is told with the file's name."""
+
+    def __init__(self, values: Mapping[str, Any], file: str | Path) -> None:
+        super().__init__(values)
+        self.file = file
+
+    def __missing__(self, name: str) -> Any:
+        """Raise DamagedJSONError."""
+        raise _damaged(self.file, f"has no '{name}'")
+
+
+def _damaged(file: str | Path, message: str) -> DamagedJSONError:
+    mend = "bring it back, or run the command again that wrote it"
+    return DamagedJSONError("A file is damaged.", [Problem(message, mend, file=str(file))])
+
+
 def read_json(path: str | Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text())
+    """Read a JSON file.
+
+    Raises DamagedJSONError, which is an InputError, where it cannot be read, or when a field is asked for that an
+    object of it does not have.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        return json.loads(text, object_hook=lambda values: Fields(values, path))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"is no JSON: {error}") from error
 
 
 def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:

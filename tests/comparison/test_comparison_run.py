@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -266,6 +267,46 @@ class Counted:
     def __call__(self, images):
         Counted.seen += len(images)
         return self.own(images)
+
+
+def harm(path, how):
+    """Cut a file off, flip a bit of it, or delete it; its time stays the same."""
+    data, old = bytearray(path.read_bytes()), path.stat()
+    if how == "delete":
+        path.unlink()
+        return
+    data[len(data) * 2 // 3] ^= 4
+    path.write_bytes(data if how == "flip" else data[: len(data) // 2])
+    os.utime(path, ns=(old.st_atime_ns, old.st_mtime_ns))
+
+
+HARMS, MEMBERS = ("truncate", "flip", "delete"), ("equal-seed0", "none-seed0")
+TABLES = ("quality/contest.parquet", "quality/contest_seeds.parquet", "curve/curve.parquet",
+          "curve/curve_change.parquet", "reconstruction/reconstruction.parquet",
+          *(f"synthetic/default/{name}/all-g1/synthetic.parquet" for name in MEMBERS))  # fmt: skip
+
+
+def test_a_comparison_whose_files_are_damaged_ends_with_the_tables_of_the_first_run(copied, finished):
+    made = ("generators/", "synthetic/", "features/synthetic/")
+    rooms = [f"{room}default/{name}/" for name in MEMBERS for room in made]
+    rooms += ["generators/default/pretrained-seed0/snapshots/", "cohort/", "quality/", "curve/", "reconstruction/",
+              "latents/", "logs/", "report/", "features/c"]  # fmt: skip
+    damaged = [path for path in sorted(copied.out.rglob("*"))
+               if path.is_file() and path.relative_to(copied.out).as_posix().startswith(tuple(rooms))
+               and path.name not in ("stage.json", "begun.json") and (path.suffix != ".png" or path.stem < "0000003")]
+    for place, path in enumerate(damaged):
+        harm(path, HARMS[place % 3])
+    for room in made:  # records of stages whose files are whole
+        place = copied.out / f"{room}default/none-seed1"
+        harm(place / ("stage.json" if room == "generators/" else "all-g1/stage.json"), "flip")
+    assert {path.suffix for path in damaged} >= {".parquet", ".json", ".safetensors", ".png", ".html"}
+    assert {f"default/{name}" for name in MEMBERS} <= set(copied.run())
+    for name in TABLES:
+        pd.testing.assert_frame_equal(copied.read(name), finished.read(name))
+    assert copied.hashes() == finished.hashes()
+    snapshot = "generators/default/pretrained-seed0/snapshots/000000016/unet/diffusion_pytorch_model.safetensors"
+    assert (copied.out / snapshot).read_bytes() == (finished.out / snapshot).read_bytes()
+    assert copied.run() == []
 
 
 def test_another_guidance_makes_its_sets_alone_and_measures_again(copied, finished):

@@ -24,7 +24,7 @@ from equigen.comparison.learning_curve import Curve, curve_samples, measure_curv
 from equigen.comparison.measurement import calibrations, measure, samples, test_images
 from equigen.comparison.paths import Member, Places
 from equigen.comparison.reconstruction import FILE, measure_reconstruction, reconstructions
-from equigen.comparison.runners.base import run_jobs
+from equigen.comparison.runners.base import read_seconds, run_jobs
 from equigen.comparison.runners.cluster import open_engine
 from equigen.comparison.runners.progress import board
 from equigen.comparison.settings import ComparisonSettings, read_comparison
@@ -97,7 +97,7 @@ class Comparison(Study):
         jobs = Plan(chosen, self.members, self.places, bench, self.coders).jobs()
         engine = open_engine(chosen.engine, chosen.jobs, chosen.threads, chosen.engine_settings, logs / "submitit")
         record = logs / SECONDS
-        spent = read_json(record) if record.is_file() else {}
+        spent = read_seconds(record)
         console.print(f"[bold]{len(jobs)} jobs[/bold], {engine.slots} at once; their logs are in {logs}")
         with board(spent, engine, self.show) as watcher:
             self.spent = run_jobs(jobs, engine, watcher, record)

@@ -12,7 +12,7 @@ from equigen.checkpoints import load_checkpoint
 from equigen.cohort import Cohort
 from equigen.devices import best_device
 from equigen.diffusion import EquigenPipeline, open_generator
-from equigen.files import hash_value, read_json, write_json
+from equigen.files import hash_value, write_json
 from equigen.integrity import BEGUN, STAMP
 from equigen.latents import (
     NAME,
@@ -25,7 +25,7 @@ from equigen.latents import (
     store_place,
 )
 from equigen.study import KINDS, Stages, read_stamp
-from equigen.training import TrainSettings, base_of, latent_scale, run_key, text_key, train
+from equigen.training import TrainSettings, base_of, latent_scale, run_key, text_key, train, train_again
 
 Step = Mapping[str, Any]
 RECORD = "training.json"
@@ -74,7 +74,8 @@ class Bench:
 
     def intact(self, stage: str, result: str) -> bool:
         """Whether a finished stage's files are what its stamp says; what is damaged is told and moved away."""
-        return (self.stages or Stages(self.out)).intact(stage, [result])
+        hook = train_again if result == RECORD else None
+        return (self.stages or Stages(self.out)).intact(stage, [result], damaged=hook)
 
 
 # --- encode: {autoencoder, store} ------------------------------------------------------------------------------------
@@ -142,21 +143,24 @@ def _files(place: Path) -> list[list[Any]]:
 
 def _owner(folder: Path) -> str | None:
     """The key of the training that a folder holds, finished or begun."""
-    if (folder / RECORD).is_file():
-        return str(read_json(folder / RECORD)["key"])
+    key = read_stamp(folder / RECORD).get("key")
+    if key is not None:
+        return str(key)
     checkpoint = folder / "checkpoint.safetensors"
     return str(load_checkpoint(checkpoint)[1]["key"]) if checkpoint.is_file() else None
 
 
 def trained(bench: Bench, step: Step) -> bool:
-    """Whether a training is finished, for just these settings."""
+    """Whether a training is finished, for just these settings; one with a damaged stamp has to write it again."""
     folder = bench.out / step["stage"]
-    if not (folder / RECORD).is_file():
+    if (folder / STAMP).is_file() and not read_stamp(folder / STAMP):
+        return False
+    if not bench.intact(step["stage"], RECORD) or not (folder / RECORD).is_file():
         return False
     scratch = step["settings"].get("text_encoder") is not None  # whose key needs the latents, which may be gone
-    if (scratch and not encoded(bench, step)) or _owner(folder) != _training_key(bench, step):
+    if scratch and not encoded(bench, step):
         return False
-    return bench.intact(step["stage"], RECORD)
+    return _owner(folder) == _training_key(bench, step)
 
 
 def train_generator(bench: Bench, step: Step) -> None:
@@ -172,10 +176,10 @@ def train_generator(bench: Bench, step: Step) -> None:
             autoencoder=bench.place(step),
         ),
         results=[RECORD],
+        damaged=train_again,
     )  # fmt: skip
 
 
 def _seconds(folder: Path) -> float:
     """What an earlier try has cost."""
-    begun = folder / BEGUN
-    return float(read_json(begun).get("seconds", 0.0)) if begun.is_file() else 0.0
+    return float(read_stamp(folder / BEGUN).get("seconds", 0.0))

@@ -19,6 +19,7 @@ from equigen.quality import extract_features, load_encoder, load_image_set
 from equigen.study import Stages
 from equigen.synthesis import CALIBRATION_FILE as CALIBRATION
 from equigen.synthesis import apply_guidance, calibrate, generate, load_calibration, plan
+from equigen.training import train_again
 
 SET, ENCODED = "synthetic.parquet", "encoded.json"
 
@@ -87,7 +88,7 @@ def _open(bench: Bench, generator: Path) -> Any:
     home = generator if (generator / RECORD).is_file() else generator.parent.parent
     stages = bench.stages or Stages(bench.out)
     own = home.is_relative_to(bench.out)
-    if own and not stages.intact(home.relative_to(bench.out).as_posix(), [RECORD], whole=True):
+    if own and not stages.intact(home.relative_to(bench.out).as_posix(), [RECORD], True, train_again):
         problem = Problem("is damaged; what is lost is put away", "run the comparison again", file=str(home))
         raise InputError("A generator of this comparison is damaged.", [problem])
     return open_any_generator(generator)

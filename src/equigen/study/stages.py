@@ -109,15 +109,18 @@ class Stages:
         closed = {key: value for key, value in stamp.items() if key != "open"}
         self._write(name, closed, record_files(place, OWN))
 
-    def intact(self, name: str, results: Sequence[str] = (), whole: bool = False) -> bool:
+    def intact(
+        self, name: str, results: Sequence[str] = (), whole: bool = False, damaged: Damaged | None = None
+    ) -> bool:
         """Whether a stage's files are what its stamp says; False where one is damaged, which is told.
 
-        Damaged files and ``results`` are moved to ``stale/`` then. True without a stamp. ``whole``: hash all of them.
+        Damaged files and ``results`` are moved to ``stale/`` then, after ``damaged`` (see ``run``). True without a
+        stamp. ``whole``: hash all of them.
         Raises InputError where files were edited and are not accepted.
         """
         self._broken.discard(name)  # another process may have made it again
         stamp = read_stamp(self.folder / name / STAMP)
-        self._results[name] = results, None
+        self._results[name] = results, damaged
         return not stamp or self._intact(name, stamp, whole)
 
     def check(self, name: str, results: Sequence[str]) -> None:
@@ -237,6 +240,7 @@ def read_stamp(path: Path) -> dict[str, Any]:
         if path.name == STAMP and not isinstance(told.get("seconds"), (int, float)):
             raise ValueError("it does not say how long the stage took")
     except (ValueError, TypeError) as error:
-        console.print(f"[yellow]{path}: this record is damaged ({error}); its stage is done again[/yellow]")
+        reason = error.problems[0].message if isinstance(error, InputError) else error
+        console.print(f"[yellow]{path}: this record is damaged ({reason}); its stage is done again[/yellow]")
         return {}
     return told

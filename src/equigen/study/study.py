@@ -36,6 +36,7 @@ from equigen.study.stages import DamageError, Stages
 from equigen.study.starting_points import base_fact, coder_place, open_coder, request
 from equigen.synthesis import SyntheticSet, generate, plan
 from equigen.training import Run, TrainSettings, train
+from equigen.training.run import train_again
 
 ROUNDS = 5  # times that stages are gone through to mend damage
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "botorch", "scikit-learn", "numpy")
@@ -157,6 +158,7 @@ class Study:
                 show=self.show,
             ),
             results=["training.json"],
+            damaged=train_again,
         )
         return Run(place, name)
 

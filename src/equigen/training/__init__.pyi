@@ -13,4 +13,5 @@ from .pipeline import latent_scale as latent_scale
 from .pipeline import text_key as text_key
 from .probe import choose as choose
 from .run import Run as Run
+from .run import train_again as train_again
 from .settings import TrainSettings as TrainSettings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,16 @@ import torch
 import equigen
 from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, write_json, write_parquet
-from equigen.integrity import record_files
+from equigen.files import DamagedJSONError, read_json, write_json, write_parquet
+from equigen.integrity import Change, record_files
+from equigen.progress import console
 from equigen.training.loop import Trainer
 
 RECORD = "training.json"
-SKIPPED = (RECORD, "checkpoint.safetensors", "begun.json", "stage.json", ".lock")  # not part of the generator
+CHECKPOINT = "checkpoint.safetensors"
+SKIPPED = (RECORD, CHECKPOINT, "begun.json", "stage.json", ".lock")  # not part of the generator
 APART = ("snapshots", "grids", "runs", "wandb", "mlruns", "logs", "calibration")   # folders that are not either
+ALONG = ("snapshots", "grids")  # folders that are written while a training goes on, not at its end
 
 
 @dataclass(frozen=True)
@@ -32,11 +36,28 @@ class Run:
         return open_any_generator(self.folder, device)
 
 
+def train_again(folder: Path, harmed: Sequence[Change]) -> None:
+    """Remove the checkpoint where a file is damaged that only the training itself writes, such as a snapshot.
+
+    A training that goes on from its end would not write it again.
+    """
+    if any(change.file.partition("/")[0] in ALONG for change in harmed):
+        (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
 def finished(folder: Path, key: str) -> bool:
-    """Whether a folder holds this run's generator. Raises InputError when it holds another's."""
+    """Whether a folder holds this run's generator. Raises InputError when it holds another's.
+
+    A damaged record is told, and written again from the checkpoint.
+    """
     if not (folder / RECORD).is_file():
         return False
-    if read_json(folder / RECORD)["key"] != key:
+    try:
+        earlier = read_json(folder / RECORD)["key"]
+    except DamagedJSONError as error:
+        console.print(f"{error.problems[0]}; it is written again", style="yellow", markup=False)
+        return False
+    if earlier != key:
         problem = Problem(
             "holds a generator of other data or settings",
             "choose another folder with --out",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ def _claim(out: Path, seed: int, settings: PhantomSettings) -> None:
     if mark.is_file():
         try:
             found = read_json(mark)
-        except json.JSONDecodeError as error:
+        except ValueError as error:
             problem = Problem(f"it is no JSON: {error}", "choose another folder", file=str(mark))
             raise InputError("The settings beside the images cannot be read.", [problem]) from error
         if found != wanted:

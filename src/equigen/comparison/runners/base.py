@@ -11,6 +11,7 @@ from typing import Literal, Protocol
 
 from equigen.errors import EquigenError
 from equigen.files import read_json, write_json
+from equigen.progress import console
 
 State = Literal["waiting", "running", "done", "failed", "skipped"]
 OPEN = ("waiting", "running")
@@ -107,6 +108,17 @@ class Watcher(Protocol):
         """Called once for each job that is done, failed or skipped."""
 
 
+def read_seconds(record: Path) -> dict[str, float]:
+    """Seconds that each job has cost, by name; none where there is no record, or it is damaged, which is told."""
+    if not record.is_file():
+        return {}
+    try:
+        return {str(name): float(seconds) for name, seconds in read_json(record).items()}
+    except (ValueError, TypeError, AttributeError):
+        console.print(f"{record}: is damaged; times are counted anew", style="yellow", markup=False)
+        return {}
+
+
 def run_jobs(
     jobs: Sequence[Job], engine: Engine, watcher: Watcher, record: Path, pause: float = 0.2
 ) -> dict[str, float]:
@@ -119,7 +131,7 @@ def run_jobs(
         EquigenError: jobs failed; with their names, logs and how many were not tried.
 
     """
-    spent: dict[str, float] = dict(read_json(record)) if record.is_file() else {}
+    spent = read_seconds(record)
     before = dict(spent)
     handles: dict[str, Handle] = {}
     for job in jobs:
