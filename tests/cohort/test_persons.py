@@ -43,6 +43,26 @@ def test_ages_may_pass_one_bin_and_no_more(tree):
     ]
 
 
+def test_ages_of_one_patient_more_than_twenty_years_apart_are_told_within_neighbouring_bins_too(tree):
+    small(tree).spec["attributes"]["age"]["bins"] = [0, 40, 80, 120]
+    for patient, ages in {"slow": ("39", "59"), "quick": ("39", "41", "60"), "same": ("41", "79")}.items():
+        for age in ages:
+            tree.add(patient, age=age)
+    for patient, age in (("far", "10"), ("far", "90"), ("lost", "20"), ("lost", "")):  # the groups tell of "far"
+        tree.add(patient, age=age)
+    assert told(tree.read()) == [
+        "1 patient has different age: 'far' (0 to 40 and 80 to 120)",
+        "2 patients have values of age more than 20 years apart: 'quick' (39 to 60), 'same' (41 to 79)",
+    ]
+
+
+def test_numbers_that_are_no_ages_may_span_anything(tree):
+    small(tree).spec["attributes"]["age"]["bins"] = [0, 400, 800]
+    tree.add("p1", age="39")
+    tree.add("p1", age="390")
+    assert told(tree.read()) == []
+
+
 def test_two_sites_are_told(tree):
     small(tree).add("p1", site="a")
     tree.add("p1", site="b")

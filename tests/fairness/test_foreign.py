@@ -205,6 +205,19 @@ def test_names_that_are_spelled_alike_are_told():
     assert read(table.sample(frac=1, random_state=1)).notes == known.notes
 
 
+@pytest.mark.parametrize("kind", ["text", "float"])
+def test_patients_whose_number_lost_digits_are_refused_by_row(kind):
+    table = clean()
+    numbers = 123456789012345680 + 1000 * table["patient"]
+    table["patient"] = numbers.astype(float) if kind == "float" else [f"{number:.5E}" for number in numbers]
+    with pytest.raises(InputError, match="is a number that was rounded, so patients may share it") as caught:
+        read(table)
+    rounded = [problem for problem in caught.value.problems if "rounded" in problem.message]
+    assert [problem.row for problem in rounded] == list(range(2, 122))
+    assert {problem.column for problem in rounded} == {"patient"}
+    assert len(read(table.assign(patient=numbers)).table) == 120  # with all digits
+
+
 def test_domains_and_sites():
     table = clean()
     known = read(table.assign(domain=np.where(table["site"] == "north", "ID", "Ood ")))

@@ -45,6 +45,7 @@ from .tables.reader import is_table as is_table
 from .tables.reader import read_table as read_table
 from .tables.reader import table_notes as table_notes
 from .tables.reader import table_suffix as table_suffix
+from .tables.spelling import is_rounded as is_rounded
 from .tables.spelling import spelling_warnings as spelling_warnings
 from .tables.unknown_words import UNKNOWN_WORDS as UNKNOWN_WORDS
 from .tables.unknown_words import means_unknown as means_unknown

@@ -21,7 +21,7 @@ from equigen.cohort.identifiers import name_warnings
 from equigen.cohort.images.metadata import MEMBERS, add_members
 from equigen.cohort.images.paths import FOLDER, Located, locate_images
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label, is_missing
-from equigen.cohort.persons import contradictions
+from equigen.cohort.persons import OLDEST, contradictions
 from equigen.cohort.prompts import prompt_columns
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, normalize_cell, suggestion
 from equigen.cohort.splits import absent_levels, split_patients
@@ -80,11 +80,22 @@ def assemble(spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame
     found.warnings += identical_warnings(frame) + remarks
     if spec.patient is not None:
         binned = [name for name, role in spec.attributes.items() if role.bins is not None]
-        found.warnings += contradictions(frame, found.attributes, binned)
+        found.warnings += contradictions(frame, found.attributes, binned, _ages(table, frame, spec))
     if spec.split.column is None:
         found.warnings += _split(frame, spec)
     found.frame, found.quarantined = as_text(frame), problems
     return found
+
+
+def _ages(table: pd.DataFrame, frame: pd.DataFrame, spec: CohortSpec) -> dict[str, pd.Series]:
+    """Ages in years [N] behind attributes, NaN where unknown: numbers whose bins all lie between 0 and ``OLDEST``."""
+    ages = {}
+    for name, role in spec.attributes.items():
+        if role.bins is not None and role.bins[0] >= 0 and role.bins[-1] <= OLDEST:
+            cells = table.loc[frame["row"], role.column].map(canonical)
+            numbers = pd.to_numeric(cells, errors="coerce").set_axis(frame.index)
+            ages[name] = numbers.where(frame[f"attr.{name}"].notna())
+    return ages
 
 
 def _is_made(role: str, column: str) -> bool:

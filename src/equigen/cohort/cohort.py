@@ -27,6 +27,7 @@ from equigen.cohort.saved_cohort import (
     saved_attributes,
     saved_labels,
     saved_spec,
+    seal,
 )
 from equigen.cohort.spec import CohortSpec, suggestion
 from equigen.cohort.summary import SMALL, count_cells
@@ -248,7 +249,7 @@ class Cohort:
             "problems": [asdict(problem) for problem in self.quarantined],
             "warnings": [asdict(problem) for problem in self.warnings],
         }
-        write_json(out / SHEET, sheet)
+        write_json(out / SHEET, {**sheet, "seal": seal(sheet)})
         return out
 
     @classmethod

@@ -9,18 +9,27 @@ from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec
 from equigen.cohort.spec import CohortSpec
 from equigen.errors import InputError, Problem
-from equigen.files import read_json
+from equigen.files import hash_value, read_json
 
 TABLE, SHEET = "cohort.parquet", "cohort.json"
 
 
+def seal(sheet: dict[str, Any]) -> str:
+    """Hash of a sheet without its seal and its ``root``, which changes where images are moved."""
+    return hash_value({name: value for name, value in sheet.items() if name not in ("seal", "root")})
+
+
 def read_saved(folder: Path) -> dict[str, Any]:
-    """The sheet of a saved cohort; raises InputError when it or the table is not there."""
+    """The sheet of a saved cohort; raises InputError when it or the table is not there, or the sheet is damaged."""
     lacking = [name for name in (TABLE, SHEET) if not (folder / name).is_file()]
     if lacking:
         problem = Problem("there is no such file", "run the cohort stage", file=str(folder / lacking[0]))
         raise InputError("This is no saved cohort.", [problem])
-    return dict(read_json(folder / SHEET))
+    sheet: dict[str, Any] = read_json(folder / SHEET)
+    if not isinstance(sheet, dict) or sheet.get("seal", "") not in ("", seal(sheet)):
+        problem = Problem("is not what was written", "run `equigen cohort check` again", file=str(folder / SHEET))
+        raise InputError("The saved cohort is damaged.", [problem])
+    return sheet
 
 
 def saved_spec(sheet: dict[str, Any]) -> CohortSpec:

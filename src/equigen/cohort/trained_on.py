@@ -11,7 +11,7 @@ import pandas as pd
 from equigen.cohort.cohort import Cohort
 from equigen.cohort.manifest import Manifest
 from equigen.errors import InputError, Problem
-from equigen.files import write_parquet
+from equigen.files import read_parquet, write_parquet
 
 FILE = "trained_on.parquet"
 COLUMNS = ["kind", "salt", "digest"]
@@ -55,7 +55,7 @@ def read_trained_on(place: str | Path | None) -> pd.DataFrame:
         here = Path(place).absolute()
         for folder in [here, *([here.parent.parent] if here.parent.name == "snapshots" else [])]:
             if (folder / FILE).is_file():
-                return pd.read_parquet(folder / FILE)
+                return read_parquet(folder / FILE, COLUMNS)
     return pd.DataFrame([], columns=COLUMNS, dtype=object)
 
 

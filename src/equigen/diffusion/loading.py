@@ -16,13 +16,14 @@ from equigen.diffusion.pipeline import EquigenPipeline, open_generator
 from equigen.diffusion.pretrained import open_pretrained
 from equigen.diffusion.text_generator import TextGenerator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_file, read_json
+from equigen.files import DamagedJSONError, hash_file, read_json
 from equigen.model_files import folder_problems
 from equigen.progress import silence_library
 
 PROVENANCE = "equigen.json"  # keys kind (full, lora or tokens), base (of LoRA) and size (of the images, in pixels)
 RECORD = "training.json"
 WEIGHTS = (".safetensors",)
+INDEX, CONFIG = "model_index.json", ".json"  # of diffusers: what the parts are, and each part's settings in its folder
 KINDS = ("full", "lora", "tokens")
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
@@ -66,6 +67,8 @@ def check_files(path: Path) -> None:
         return
     try:
         files = dict(read_json(record).get("files", {}))
+    except DamagedJSONError:
+        raise
     except (ValueError, TypeError, AttributeError) as error:
         problem = Problem(f"cannot be understood ({error})", "copy the whole folder, or train again", file=str(record))
         raise InputError("The generator is damaged.", [problem]) from error
@@ -73,7 +76,8 @@ def check_files(path: Path) -> None:
     problems = []
     for name, digest in files.items():
         file = path / name
-        if file.suffix in WEIGHTS and (not file.is_file() or hash_file(file) != digest):
+        part = file.suffix in WEIGHTS or name == INDEX or ("/" in name and file.suffix == CONFIG)
+        if part and (not file.is_file() or hash_file(file) != digest):
             message = "is not what training wrote" if file.is_file() else "is missing"
             problems.append(Problem(message, mend, file=str(file)))
     if problems:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from equigen.cohort import means_unknown, normalize_cell, suggestion, unknown_words
+from equigen.cohort import is_rounded, means_unknown, normalize_cell, suggestion, unknown_words
 from equigen.errors import Problem
 from equigen.fairness.parsing import without_rounding
 
@@ -34,8 +34,20 @@ def faults(table: pd.DataFrame, raw: pd.DataFrame, names: Mapping[str, str], col
     problems = _truth_faults(table, raw, columns) + _score_faults(table, raw, columns)
     mend = "name the patient, or the image where nothing else is known"
     problems += _cells(raw[columns.patient], table["patient"].isna(), mend)
+    problems += _rounded(raw[columns.patient])
     problems += _split_faults(table) + _name_faults(table, raw, names, columns)
     return problems + _image_faults(table)
+
+
+def _rounded(patients: pd.Series) -> list[Problem]:
+    """One problem for each patient whose number lost digits, so that several patients may share it."""
+    mend = "write the table anew with this column as text"
+    bad = {cell: canonical(cell) for cell in patients.unique() if is_rounded(canonical(cell))}
+    return [
+        Problem(f"the patient '{bad[cell]}' is a number that was rounded, so patients may share it", mend,
+                row=int(row), column=str(patients.name))
+        for row, cell in patients[patients.isin(bad)].items()
+    ]  # fmt: skip
 
 
 def _cells(cells: pd.Series, wrong: pd.Series, mend: str) -> list[Problem]:
