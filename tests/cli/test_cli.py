@@ -138,6 +138,14 @@ def test_a_good_cohort_is_written_and_counted(table, tmp_path):
     assert again.exit_code == 0 and (tmp_path / "copy" / "cohort.json").is_file()
 
 
+def test_a_check_counts_unknown_words_and_names_the_positive_level(table):
+    spec = {"labels": {"dx": {"kind": "binary", "column": "dx", "levels": ["mel", "nv"]}}}
+    done = table(cells=[(2, "sex", "NA"), (3, "sex", ""), (4, "sex", "NA")], spec=spec)
+    text = " ".join(done.output.split())
+    assert "attribute 'sex' is unknown in 3 rows ('NA' 2, empty 1)" in text, text
+    assert "label 'dx': 'nv' is positive, 'mel' is negative" in text
+
+
 def test_a_folder_with_a_cohort_file_is_as_good_as_the_file(table, tmp_path):
     table()
     assert "8 images" in fine("cohort", "check", tmp_path, "--out", tmp_path / "out2")

@@ -57,6 +57,26 @@ def test_evaluate_takes_tables_of_others_and_generated_images_need_no_patient(si
     assert (whole["n_real"], whole["n_generated"]) == (70, 40) and np.isfinite(whole["estimate"])
 
 
+def test_a_group_may_have_a_slash_in_its_name(sides, tmp_path):
+    frames = {name: pd.read_csv(sides / f"{name}.csv").rename(columns={"sex": "race/ethnicity"})
+              for name in ("real", "fake")}  # fmt: skip
+    for name, frame in frames.items():
+        frame.to_csv(sides / f"{name}-slash.csv", index=False)
+    words, tables = ("--metrics", "kd", "--groups", "race/ethnicity"), ("real-slash.csv", "fake-slash.csv")
+    table = measured(sides, tmp_path / "q", *words, real=tables[0], generated=tables[1])
+    plain = measured(sides, tmp_path / "p", "--metrics", "kd", "--groups", "sex")
+    assert set(table.loc[table["attribute"] == "race/ethnicity", "group"]) == {"F", "M", "gap", "es"}
+    assert table["estimate"].equals(plain["estimate"])
+    predictions().rename(columns={"sex": "race/ethnicity"}).to_csv(tmp_path / "p.csv", index=False)
+    words = ("audit", tmp_path / "p.csv", "--truth", "y", "--score", "p", "--patient", "pid", "--replicates", 10)
+    fine(*words, "--groups", "race/ethnicity", "--out", tmp_path / "f")
+    found = pd.read_parquet(tmp_path / "f" / "fairness.parquet")
+    assert set(found.loc[found["attribute"] == "race/ethnicity", "group"]) == {"F", "M", "gap", "worst", "es"}
+    fine("report", "--quality", tmp_path / "q" / "quality.parquet", "--fairness", tmp_path / "f" / "fairness.parquet",
+         "--out", tmp_path / "r")  # fmt: skip
+    assert "race/ethnicity" in (tmp_path / "r" / "index.html").read_text()
+
+
 def test_evaluate_keeps_to_diagnoses(sides, tmp_path):
     frames = {name: pd.read_csv(sides / f"{name}.csv") for name in ("real", "fake")}
     for name, frame in frames.items():
@@ -272,6 +292,35 @@ def test_a_reduced_demo_runs_to_its_page(tmp_path):
     assert page == str(tmp_path / "demo" / "report" / "index.html")
     assert "artificial image model" in (tmp_path / "demo" / "report" / "index.html").read_text()
     shutil.rmtree(tmp_path / "demo" / "report")
+
+
+@pytest.fixture(scope="module")
+def kept(generator, phantom_cohort, tmp_path_factory):
+    """A generator without its checkpoint, and a saved cohort."""
+    place = tmp_path_factory.mktemp("kept")
+    shutil.copytree(generator.folder, place / "g", ignore=shutil.ignore_patterns("checkpoint*"))
+    phantom_cohort.save(place / "c")
+    return place
+
+
+@pytest.mark.parametrize("how", ["cut", "flip"])
+@pytest.mark.parametrize("name", [
+    "g/model_index.json", "g/trained_on.parquet", "g/training.json", "g/unet/config.json", "c/cohort.json",
+    "c/cohort.parquet",
+])  # fmt: skip
+def test_a_damaged_file_of_a_generator_or_cohort_is_named(kept, name, how, tmp_path):
+    file = kept / name
+    data = file.read_bytes()
+    spot = data.index(b"{") if name == "g/training.json" else len(data) // 3
+    flipped = data[:spot] + bytes([data[spot] ^ 4]) + data[spot + 1 :]
+    try:
+        file.write_bytes(data[: len(data) // 2] if how == "cut" else flipped)
+        words = ("generate", kept / "g", "--cohort", kept / "c", "--out", tmp_path / "s", "--size", 2, "--steps", 1)
+        text = refused(*words)
+        assert str(file) in text or (str(file.parent) in text and file.parent.name == "unet"), text
+    finally:
+        file.write_bytes(data)
+    assert not list(tmp_path.rglob("*.png"))
 
 
 def test_a_study_of_bad_settings_ends_with_status_two(tmp_path):

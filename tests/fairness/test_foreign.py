@@ -114,8 +114,10 @@ def test_more_words_for_unknown_are_told():
     table["age"] = table["age"].fillna(9.0)
     known = read(table, unknown=["9", "Prefer not to say"])
     pd.testing.assert_frame_equal(known.table, CLEAN)
-    assert "sex: 'prefer not to say' means unknown" in known.notes
-    assert any(note.startswith("age: '9") and note.endswith("means unknown") for note in known.notes)
+    assert known.notes == ["sex is unknown in 42 rows ('prefer not to say' 42)", "age is unknown in 56 rows ('9' 56)"]
+    table.loc[[0, 1, 2], "sex"] = ["NA", None, "NA"]
+    notes = read(table, unknown=["9", "Prefer not to say"]).notes
+    assert "sex is unknown in 45 rows ('prefer not to say' 42, 'NA' 2, empty 1)" in notes
 
 
 def test_an_attribute_that_nobody_knows_has_rows_without_figures():

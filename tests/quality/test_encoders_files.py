@@ -6,14 +6,18 @@ import importlib.util
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from equigen.quality.sources import image_set
+from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import batch_norm, conv2d, linear, max_pool2d, relu
 
 from equigen.errors import InputError
 from equigen.quality.encoders import ONNXEncoder, RadImageNet, identity, load_encoder
 from equigen.quality.encoders.weights import read_state
+from equigen.quality.features import extract
 
 DEPTHS, WIDTHS = (3, 4, 6, 3), (64, 128, 256, 512)
 
@@ -180,6 +184,21 @@ def test_an_onnx_file_encodes_what_it_was_told(images, tmp_path):
     assert encoder.dimension == 3
     assert encoder.name == "onnx:m.onnx@64"
     assert "(x / 255 - [0.5, 0.25, 0]) / [0.5, 1, 2]" in encoder.preprocessing
+
+
+def test_an_onnx_file_whose_weights_are_not_finite_is_refused_by_name(images, tmp_path):
+    onnx, file = pytest.importorskip("onnx"), write_onnx(tmp_path / "m.onnx")
+    model = onnx.load(str(file))
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.full(3, np.nan, np.float32), "w"))
+    model.graph.node.append(onnx.helper.make_node("Mul", ["features", "w"], ["damaged"]))
+    model.graph.output[0].name = "damaged"
+    onnx.save(model, str(file))
+    for row, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f"{row}.png")
+    table = pd.DataFrame({"path": [str(tmp_path / f"{row}.png") for row in range(len(images))]})
+    encoder = load_encoder(f"onnx:{file},resolution=64,{OPTIONS}")
+    with pytest.raises(InputError, match=r"(?s)onnx:m\.onnx@64 .*not finite"):
+        extract(image_set(table, "real"), encoder, 64)
 
 
 def test_options_beside_an_onnx_file_are_read_and_written_ones_go_first(images, tmp_path):

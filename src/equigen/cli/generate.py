@@ -126,6 +126,7 @@ def generate(
     work is shared, the images are the same.
     """
     from equigen.cohort import carry_trained_on
+    from equigen.cohort.trained_on import read_trained_on
     from equigen.diffusion import EquigenPipeline, open_any_generator
     from equigen.synthesis import generate as make_images
     from equigen.synthesis import read_plan
@@ -135,6 +136,7 @@ def generate(
              "--interval": interval}  # fmt: skip
     _check_source(plan_file, asked)
     part = None if shard is None else _shard(shard)
+    read_trained_on(generator)  # a damaged one is told before the images are made
     pipeline = open_any_generator(generator, precision=precision)
     if plan_file is not None:
         rows = read_plan(plan_file)

@@ -21,6 +21,7 @@ from .images.sources import open_image as open_image
 from .images.sources import reading_order as reading_order
 from .levels import AttributeSpec as AttributeSpec
 from .levels import LabelSpec as LabelSpec
+from .levels import unknown_warnings as unknown_warnings
 from .manifest import Manifest as Manifest
 from .packing import pack as pack
 from .parse import parse_spec as parse_spec

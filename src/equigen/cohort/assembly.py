@@ -92,7 +92,7 @@ def _ages(table: pd.DataFrame, frame: pd.DataFrame, spec: CohortSpec) -> dict[st
     ages = {}
     for name, role in spec.attributes.items():
         if role.bins is not None and role.bins[0] >= 0 and role.bins[-1] <= OLDEST:
-            cells = table.loc[frame["row"], role.column].map(canonical)
+            cells = table.loc[frame["row"], role.column].map(normalize_cell)
             numbers = pd.to_numeric(cells, errors="coerce").set_axis(frame.index)
             ages[name] = numbers.where(frame[f"attr.{name}"].notna())
     return ages

@@ -42,10 +42,10 @@ def faults(table: pd.DataFrame, raw: pd.DataFrame, names: Mapping[str, str], col
 def _rounded(patients: pd.Series) -> list[Problem]:
     """One problem for each patient whose number lost digits, so that several patients may share it."""
     mend = "write the table anew with this column as text"
-    bad = {cell: canonical(cell) for cell in patients.unique() if is_rounded(canonical(cell))}
+    bad = {cell: normalize_cell(cell) for cell in patients.unique() if is_rounded(normalize_cell(cell))}
     return [
         Problem(f"the patient '{bad[cell]}' is a number that was rounded, so patients may share it", mend,
-                row=int(row), column=str(patients.name))
+                row=int(str(row)), column=str(patients.name))
         for row, cell in patients[patients.isin(bad)].items()
     ]  # fmt: skip
 

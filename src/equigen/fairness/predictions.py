@@ -21,6 +21,7 @@ from equigen.cohort import (
     spelling_warnings,
     suggestion,
     table_notes,
+    unknown_warnings,
     unknown_words,
 )
 from equigen.errors import InputError, Problem
@@ -259,8 +260,7 @@ def _remarks(
         notes.append(f"truth: '{normalize_cell(columns.positive)}' is 1, {zero} is 0")
     for name, column in names.items():
         spelled = raw.loc[table[f"attr.{name}"].isna(), column].str.strip()
-        distinct = sorted(set(spelled) - {""})
-        notes += [f"{name}: {_quoted(distinct)} means unknown"] if distinct else []
+        notes += [warning.message for warning in unknown_warnings(sorted(spelled), name, column)]
     for name in ("site", "domain"):
         gone = int(table[name].isna().sum())
         some = table[name].notna().any()

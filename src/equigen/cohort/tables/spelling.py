@@ -11,6 +11,7 @@ from decimal import Decimal
 from equigen.errors import Problem
 
 _NUMBER = re.compile(r"[+-]?\d{1,400}(\.\d{1,400})?")
+_PLAIN_NUMBER = re.compile(r"[1-9][0-9]{0,20}")  # what a number is folded to already
 _LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
 _ROUNDED = re.compile(r"[+-]?\d(?:[.,]\d+)?[eE]\+\d+")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
@@ -26,13 +27,18 @@ def fold_spelling(text: str) -> str:
     >>> folded(" 007 ") == folded("7.0"), folded("NF\u200b") == folded("nf"), folded("1.05") == folded("1.5")
     (True, True, False)
     """
-    plain = unicodedata.normalize("NFKC", text).translate(_DASHES)
-    plain = "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
-    plain = unicodedata.normalize("NFC", " ".join(plain.casefold().split()))
-    if _NUMBER.fullmatch(plain):
+    plain = text
+    if not text.isascii():  # ASCII has one form alone, and nothing invisible of the kind Cf
+        plain = unicodedata.normalize("NFKC", text).translate(_DASHES)
+        plain = "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
+    plain = " ".join(plain.casefold().split())
+    plain = plain if plain.isascii() else unicodedata.normalize("NFC", plain)
+    if plain[-1:].isdigit() and _NUMBER.fullmatch(plain):
+        if _PLAIN_NUMBER.fullmatch(plain):
+            return plain
         number = Decimal(plain)
         return f"{number.normalize():f}" if number else "0"
-    return _LEADING_ZEROS.sub("", plain)
+    return _LEADING_ZEROS.sub("", plain) if not plain.isascii() or "0" in plain else plain
 
 
 def spelling_variants(values: Iterable[str]) -> list[dict[str, int]]:
