@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from equigen.quality.sources import image_set
 from PIL import Image
 from safetensors.torch import save_file
 from torch.nn.functional import batch_norm, conv2d, linear, max_pool2d, relu
@@ -17,7 +16,8 @@ from torch.nn.functional import batch_norm, conv2d, linear, max_pool2d, relu
 from equigen.errors import InputError
 from equigen.quality.encoders import ONNXEncoder, RadImageNet, identity, load_encoder
 from equigen.quality.encoders.weights import read_state
-from equigen.quality.features import extract
+from equigen.quality.features import extract_features
+from equigen.quality.image_sets import load_image_set
 
 DEPTHS, WIDTHS = (3, 4, 6, 3), (64, 128, 256, 512)
 
@@ -198,7 +198,7 @@ def test_an_onnx_file_whose_weights_are_not_finite_is_refused_by_name(images, tm
     table = pd.DataFrame({"path": [str(tmp_path / f"{row}.png") for row in range(len(images))]})
     encoder = load_encoder(f"onnx:{file},resolution=64,{OPTIONS}")
     with pytest.raises(InputError, match=r"(?s)onnx:m\.onnx@64 .*not finite"):
-        extract(image_set(table, "real"), encoder, 64)
+        extract_features(load_image_set(table, "real"), encoder, 64)
 
 
 def test_options_beside_an_onnx_file_are_read_and_written_ones_go_first(images, tmp_path):
