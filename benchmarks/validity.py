@@ -25,7 +25,7 @@ from equigen.quality.estimates import measure_mean
 from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
 from equigen.quality.judge.phantom_oracle import measure_semantic
-from equigen.quality.judge.questions import Answers, Judged, Question
+from equigen.quality.judge.questions import Judged, JudgePredictions, Target
 from equigen.quality.measurement import EncodedImages, EvaluationInputs
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import frechet_distance
@@ -118,7 +118,7 @@ def _semantic(real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, s
         truth = rng.integers(0, 2, len(side.patients))
         score = expit(rng.standard_normal(len(truth)) + APART * truth)
         parts.append((np.stack([1 - score, score], axis=1), truth))
-    answers = Answers(Question("label.sick", ["no", "yes"]), parts[0][0], parts[1][0], parts[0][1], parts[1][1])
+    answers = JudgePredictions(Target("label.sick", ["no", "yes"]), parts[0][0], parts[1][0], parts[0][1], parts[1][1])
     return measure_semantic(Judged([answers], {"label": ""}), plan)[0]
 
 

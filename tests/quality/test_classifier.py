@@ -11,8 +11,8 @@ from quality_images import ColourEncoder
 
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, parse_spec
 from equigen.errors import InputError
-from equigen.quality.judge.classifier import OwnClassifier, answers, equal_priors, fit_classifier
-from equigen.quality.judge.questions import Question
+from equigen.quality.judge.classifier import FunctionClassifier, equal_priors, fit_classifier, predict_levels
+from equigen.quality.judge.questions import Target
 
 SPEC = {"name": "c", "table": "t.csv", "image": {"column": "f"}, "patient": None}
 GROUPS = {"white": 40, "black": 160}
@@ -49,8 +49,8 @@ def flat(*levels) -> np.ndarray:
 
 
 def test_it_reads_what_the_images_show(judge):
-    found = answers(judge, flat(*[40] * 20, *[160] * 20))
-    names = [question.name for question in judge.questions]
+    found = predict_levels(judge, flat(*[40] * 20, *[160] * 20))
+    names = [question.name for question in judge.targets]
     assert names == ["attr.race", "label.dx", "label.f edema", "label.f nodule"]
     assert (found["attr.race"].argmax(axis=1) == np.repeat([0, 1], 20)).all()
     assert found["attr.race"].max(axis=1).min() > 0.95
@@ -58,9 +58,9 @@ def test_it_reads_what_the_images_show(judge):
 
 def test_a_rare_level_is_not_ruled_out_because_it_is_rare(judge):
     """The diagnosis cannot be seen: with equal chances beforehand, both levels stay near one half."""
-    p = answers(judge, flat(*[40] * 50))["label.dx"]
+    p = predict_levels(judge, flat(*[40] * 50))["label.dx"]
     assert np.abs(p - 0.5).max() < 0.25 and p.sum(axis=1) == pytest.approx(1)
-    place = [question.name for question in judge.questions].index("label.dx")
+    place = [question.name for question in judge.targets].index("label.dx")
     assert judge.shares[place][1] == pytest.approx(RARE, abs=0.04)
     assert judge.probes[place].probabilities(judge.encoder(flat(40))[0])[0, 1] < 0.2  # as it was before
 
@@ -73,7 +73,7 @@ def test_equal_priors_by_hand():
 
 def test_it_knows_its_patients_and_says_what_it_is(judge, cohort):
     assert judge.patients == set(cohort.frame["patient"])
-    assert judge.words[0].endswith("learned from 600 real images of train and val at 8 px")
+    assert judge.notes[0].endswith("learned from 600 real images of train and val at 8 px")
     same = fit_classifier(cohort, size=8, encoder=ColourEncoder(), show=False)
     assert judge.identity == same.identity and judge.identity.startswith("judge#")
     others = [fit_classifier(cohort.split("train"), size=8, encoder=ColourEncoder(), show=False),
@@ -106,12 +106,12 @@ def test_images_of_another_size_are_refused(judge):
      {"a": np.ones((3, 2)) / 2}, {"a": np.ones((2, 3)) / 3}],
 )  # fmt: skip
 def test_a_classifier_must_keep_its_word(given):
-    own = OwnClassifier(lambda images: given, [Question("a", ["x", "y"])], "mine")
-    with pytest.raises(InputError, match="classifier mine does not keep its word"):
-        answers(own, np.zeros((2, 4, 4, 3), np.uint8))
+    own = FunctionClassifier(lambda images: given, [Target("a", ["x", "y"])], "mine")
+    with pytest.raises(InputError, match="classifier mine returns invalid probabilities"):
+        predict_levels(own, np.zeros((2, 4, 4, 3), np.uint8))
 
 
 def test_a_findings_answer_is_found_by_its_name():
-    question = Question("label.f", ["no edema", "edema"], "edema")
-    own = OwnClassifier(lambda images: {"label.f edema": [[0.2, 0.8]]}, [question], "mine")
-    np.testing.assert_array_equal(answers(own, np.zeros((1, 4, 4, 3), np.uint8))["label.f edema"], [[0.2, 0.8]])
+    question = Target("label.f", ["no edema", "edema"], "edema")
+    own = FunctionClassifier(lambda images: {"label.f edema": [[0.2, 0.8]]}, [question], "mine")
+    np.testing.assert_array_equal(predict_levels(own, np.zeros((1, 4, 4, 3), np.uint8))["label.f edema"], [[0.2, 0.8]])

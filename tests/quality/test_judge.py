@@ -13,10 +13,10 @@ from equigen.errors import InputError
 from equigen.progress import progress_bar
 from equigen.quality.cells import GroupedImages, ResamplingSettings, cross_groups, make_cells
 from equigen.quality.judge import probe
-from equigen.quality.judge.judge import Annotated, fit_judges, measure_semantic
+from equigen.quality.judge.judge import AnnotatedFeatures, fit_judges, measure_semantic
 from equigen.quality.judge.probe import fit_probe, fit_temperature, log_loss, patient_folds, reliability
-from equigen.quality.judge.questions import Answers, Judged, Question, questions_of
-from equigen.quality.judge.semantic_metrics import asked_probability, macro_auc
+from equigen.quality.judge.questions import Judged, JudgePredictions, Target, select_targets
+from equigen.quality.judge.semantic_metrics import macro_auc, requested_probability
 from equigen.quality.metric_inputs import MeasurementPlan
 from equigen.quality.resamples import make_draws
 from equigen.quality.rows import assemble
@@ -28,7 +28,7 @@ AUC = norm.cdf(SHIFT / np.sqrt(2))  # of two normal distributions that far apart
 LEVELS = {"sex": ["f", "m"], "age": ["old", "young"]}
 
 
-def made(n: int, seed: int, images: int = 2) -> Annotated:
+def made(n: int, seed: int, images: int = 2) -> AnnotatedFeatures:
     """Gaussian features: the first shows dx, the second sex, the third age; the others nothing."""
     rng = np.random.default_rng(seed)
     ill, female, old = (rng.random((3, n)) < 0.5).astype(int)
@@ -37,11 +37,11 @@ def made(n: int, seed: int, images: int = 2) -> Annotated:
         features[:, column] += SHIFT * shown
     frame = pd.DataFrame({"label.dx": np.where(ill, "ill", "healthy"), "attr.sex": np.where(female, "f", "m"),
                           "attr.age": np.where(old, "old", "young")}, dtype=object)
-    return Annotated(features.astype(np.float32), frame, np.array([f"{seed} {i // images}" for i in range(n)]))
+    return AnnotatedFeatures(features.astype(np.float32), frame, np.array([f"{seed} {i // images}" for i in range(n)]))
 
 
 def planned(
-    real: Annotated, generated: Annotated, levels=None, replicates: int = 100, crossed: bool = False
+    real: AnnotatedFeatures, generated: AnnotatedFeatures, levels=None, replicates: int = 100, crossed: bool = False
 ) -> MeasurementPlan:
     settings = ResamplingSettings(repeats=1, replicates=replicates, min_patients=30)
     levels = LEVELS if levels is None else levels
@@ -57,8 +57,8 @@ def planned(
         return MeasurementPlan(cells, make_draws(*sides, cells, settings), 30, settings, bar)
 
 
-def asked(part: Annotated, **columns) -> Annotated:
-    return Annotated(part.features, part.frame.assign(**columns), part.patients)
+def asked(part: AnnotatedFeatures, **columns) -> AnnotatedFeatures:
+    return AnnotatedFeatures(part.features, part.frame.assign(**columns), part.patients)
 
 
 def by_metric(measured):
@@ -172,11 +172,11 @@ def test_calibration_mends_the_brier_score_of_a_judge_on_patients_it_never_saw(m
     monkeypatch.setattr(probe, "STRENGTHS", (1e-3,))  # too weak: overconfident
     rng = np.random.default_rng(0)
     part = made(400, 2)
-    part = Annotated(np.column_stack([part.features, rng.normal(size=(400, 60))]), part.frame, part.patients)
-    fit = fit_judges(part, columns=["label.dx"]).fitted[0]
-    assert fit.brier < fit.before[0] - 0.01
-    assert fit.ece < fit.before[1]
-    assert f"Brier {fit.brier:.3g}, ECE {fit.ece:.3g} (uncalibrated {fit.before[0]:.3g}" in fit.words
+    part = AnnotatedFeatures(np.column_stack([part.features, rng.normal(size=(400, 60))]), part.frame, part.patients)
+    fit = fit_judges(part, columns=["label.dx"]).judges[0]
+    assert fit.brier < fit.uncalibrated[0] - 0.01
+    assert fit.ece < fit.uncalibrated[1]
+    assert f"Brier {fit.brier:.3g}, ECE {fit.ece:.3g} (uncalibrated {fit.uncalibrated[0]:.3g}" in fit.calibration_note
 
 
 def test_brier_is_that_of_sklearn_for_two_classes():
@@ -188,18 +188,18 @@ def test_brier_is_that_of_sklearn_for_two_classes():
 # Leakage
 
 
-def signatures(patients: int, seed: int) -> Annotated:
+def signatures(patients: int, seed: int) -> AnnotatedFeatures:
     """Features that tell the patient and nothing else; a patient's four images share diagnosis and features."""
     rng = np.random.default_rng(seed)
     own, ill = rng.normal(size=(patients, 50)), rng.permutation(np.arange(patients) % 2)
     rows = np.repeat(np.arange(patients), 4)
     frame = pd.DataFrame({"label.dx": np.where(ill[rows], "ill", "healthy")}, dtype=object)
-    return Annotated((own[rows] + rng.normal(0, 0.01, (len(rows), 50))).astype(np.float32), frame, rows)
+    return AnnotatedFeatures((own[rows] + rng.normal(0, 0.01, (len(rows), 50))).astype(np.float32), frame, rows)
 
 
 def test_no_image_is_judged_by_a_judge_that_saw_its_patient():
     part = signatures(80, 0)
-    fit = fit_judges(part).fitted[0]
+    fit = fit_judges(part).judges[0]
     assert roc_auc_score(fit.truth, fit.real[:, 1]) == pytest.approx(0.5, abs=0.2)
     seen = fit_probe(part.features, fit.truth, np.arange(320), 2, np.random.default_rng(0))  # images, not patients
     assert roc_auc_score(fit.truth, seen.probabilities(part.features)[:, 1]) > 0.95
@@ -207,20 +207,20 @@ def test_no_image_is_judged_by_a_judge_that_saw_its_patient():
 
 def test_patients_of_the_real_images_are_taken_out_of_the_training_images():
     part, other = signatures(80, 0), signatures(80, 1)
-    train = Annotated(np.concatenate([part.features, other.features]), pd.concat([part.frame, other.frame]),
+    train = AnnotatedFeatures(np.concatenate([part.features, other.features]), pd.concat([part.frame, other.frame]),
                       np.concatenate([part.patients, other.patients + 1000]))
     judges = fit_judges(part, train)
-    assert judges.fitted[0].probes[0].images == 320
-    assert "320 of patients among the real images left out" in judges.how
-    assert roc_auc_score(judges.fitted[0].truth, judges.fitted[0].real[:, 1]) == pytest.approx(0.5, abs=0.2)
+    assert judges.judges[0].probes[0].images == 320
+    assert "320 of patients among the real images left out" in judges.description
+    assert roc_auc_score(judges.judges[0].truth, judges.judges[0].real[:, 1]) == pytest.approx(0.5, abs=0.2)
 
 
 def test_a_changed_patient_does_not_change_its_own_judge(real):
     """The ceiling's judge uses nothing of the image's patient, not even for its strength."""
-    base = fit_judges(real, columns=["label.dx"]).fitted[0]
+    base = fit_judges(real, columns=["label.dx"]).judges[0]
     features = real.features.copy()
     features[:2] += 40  # both images of the first patient
-    moved = fit_judges(Annotated(features, real.frame, real.patients), columns=["label.dx"]).fitted[0]
+    moved = fit_judges(AnnotatedFeatures(features, real.frame, real.patients), columns=["label.dx"]).judges[0]
     blind = [probe for probe, other in zip(base.probes, moved.probes, strict=True)
              if np.array_equal(probe.weights, other.weights) and probe.strength == other.strength]
     assert len(blind) == 1  # the fold of that patient alone
@@ -228,7 +228,7 @@ def test_a_changed_patient_does_not_change_its_own_judge(real):
 
 
 def test_a_reconstruction_is_judged_by_the_judge_that_did_not_see_its_patient(real, judges):
-    fit = judges.fitted[0]
+    fit = judges.judges[0]
     np.testing.assert_allclose(fit.probabilities(real.features, real.patients), fit.real)
     strangers = np.array([f"other {row}" for row in range(1200)])
     found = fit.probabilities(real.features, strangers)
@@ -293,29 +293,29 @@ def test_a_group_whose_requests_are_ignored_shows(judges, real):
 
 def test_figures_of_a_cell_are_those_of_sklearn_by_hand(good):
     judged, plan, items = good
-    answer = next(a for a in judged.answers if a.question.column == "label.dx")
+    answer = next(a for a in judged.answers if a.target.column == "label.dx")
     cell = next(c for c in plan.cells if c.group == "old")
-    scores = answer.generated[cell.generated, answer.question.levels.index("ill")]
-    truth = answer.asked[cell.generated] == answer.question.levels.index("ill")
+    scores = answer.generated[cell.generated, answer.target.levels.index("ill")]
+    truth = answer.requested[cell.generated] == answer.target.levels.index("ill")
     estimate = items["semantic_auc"].estimates["age", "old"]
     assert estimate.value == pytest.approx(roc_auc_score(truth, scores))
     weights = plan.weights(cell)[1]
     expected = [roc_auc_score(truth, scores, sample_weight=row) for row in weights[:5]]
     np.testing.assert_allclose(estimate.replicates[:5], expected)
     pool = plan.draws.null["age"]
-    scores, truth = answer.generated[pool.generated, 1], answer.asked[pool.generated] == 1
+    scores, truth = answer.generated[pool.generated, 1], answer.requested[pool.generated] == 1
     chance = [roc_auc_score(truth, scores, sample_weight=groups == 0) for groups in pool.generated_groups[:3]]
     np.testing.assert_allclose(items["semantic_auc"].null["age"][:3, 0], chance)
 
 
 def test_in_a_group_the_attribute_auc_is_of_the_others_and_the_probability_of_its_own(good):
     judged, plan, items = good
-    answers = {a.question.column: a for a in judged.answers}
+    answers = {a.target.column: a for a in judged.answers}
     cell = next(c for c in plan.cells if c.group == "f")
     ones = np.ones((1, len(cell.generated)))
     auc, own = items["semantic_attribute_auc"], items["semantic_attribute_probability"]
     assert auc.estimates["sex", "f"].value == macro_auc([answers["attr.age"]], "generated", cell.generated, ones)[0]
-    by_hand = answers["attr.sex"].generated[cell.generated, answers["attr.sex"].question.levels.index("f")].mean()
+    by_hand = answers["attr.sex"].generated[cell.generated, answers["attr.sex"].target.levels.index("f")].mean()
     assert own.estimates["sex", "f"].value == pytest.approx(by_hand)
     whole = plan.cells[0].generated
     expected = macro_auc([answers["attr.age"]], "generated", whole, np.ones((1, len(whole))))[0]
@@ -352,14 +352,14 @@ def test_unknown_requests_do_not_count(judges, real):
     value = macro_auc(answers, "generated", np.arange(800), np.ones((1, 800)))
     rest = macro_auc(judges.judge(generated).answers[:1], "generated", np.arange(300, 800), np.ones((1, 500)))
     assert value[0] == rest[0]
-    level = asked_probability(answers, "generated", np.arange(300), np.ones((1, 300)))
+    level = requested_probability(answers, "generated", np.arange(300), np.ones((1, 300)))
     assert np.isnan(level).all()
 
 
 def test_real_images_of_unknown_level_teach_nothing_and_make_no_ceiling(real):
     unknown = np.arange(1200) < 600
     part = asked(real, **{"label.dx": real.frame["label.dx"].where(~unknown, None)})
-    fit = fit_judges(part, columns=["label.dx"]).fitted[0]
+    fit = fit_judges(part, columns=["label.dx"]).judges[0]
     assert (fit.truth[:600] == -1).all()
     assert sum(probe.images for probe in fit.probes) == 4 * 600
     assert np.isfinite(fit.real).all()  # judged all the same, for the agreement with an oracle
@@ -379,10 +379,10 @@ def test_classes_that_real_images_do_not_teach_are_left_out_with_a_note(real):
     rare = np.where(np.arange(1200) < 16, "rare", real.frame["label.dx"])
     part = asked(real, **{"label.dx": rare, "label.same": "always"})
     judges = fit_judges(part, columns=["label.dx", "label.same"])
-    assert [fit.question.levels for fit in judges.fitted] == [["healthy", "ill"]]
+    assert [fit.target.levels for fit in judges.judges] == [["healthy", "ill"]]
     generated = asked(made(400, 11, images=1), **{"label.dx": np.repeat(["rare", "ill", "healthy", "ill"], 100)})
     judged = judges.judge(generated)
-    assert (judged.answers[0].asked[:100] == -1).all()
+    assert (judged.answers[0].requested[:100] == -1).all()
     assert "label.dx: rare left out, fewer than 30 patients show it" in judged.notes["label"]
     assert "no judge of label.same: fewer than two levels with 30 patients" in judged.notes["label"]
     assert "the generated images have no such column" in judged.notes["label"]
@@ -410,17 +410,17 @@ def test_findings_of_a_multilabel_column_are_judged_one_by_one():
         named = zip(np.where(edema, "edema", ""), np.where(mass, "mass", ""), strict=True)
         cells = ["|".join(filter(None, pair)) for pair in named]
         frame = pd.DataFrame({"label.findings": cells, "attr.sex": base.frame["attr.sex"]}, dtype=object)
-        return Annotated(features, frame, base.patients)
+        return AnnotatedFeatures(features, frame, base.patients)
     real, generated = part(600, 20), part(1200, 21)
     generated.frame.loc[:9, "label.findings"] = None
     judges = fit_judges(real)
     judged = judges.judge(generated)
-    assert [a.question.name for a in judged.answers] == ["label.findings edema", "label.findings mass", "attr.sex"]
-    assert (judged.answers[0].asked[:10] == -1).all()
+    assert [a.target.name for a in judged.answers] == ["label.findings edema", "label.findings mass", "attr.sex"]
+    assert (judged.answers[0].requested[:10] == -1).all()
     estimate = by_metric(measure_semantic(judged, planned(real, generated, {"sex": ["f", "m"]})))["semantic_auc"]
     expected = (AUC + norm.cdf(3 / np.sqrt(2))) / 2
     assert estimate.estimates["*", "*"].value == pytest.approx(expected, abs=0.03)
-    as_classes = questions_of(real, ["label.findings"], {"findings": "multiclass"}, {}, 30)[0]
+    as_classes = select_targets(real, ["label.findings"], {"findings": "multiclass"}, {}, 30)[0]
     assert [question.levels for question in as_classes] == [["edema", "edema|mass", "mass"]]
 
 
@@ -429,8 +429,8 @@ def test_three_classes_are_averaged_one_against_the_rest():
     probabilities = rng.dirichlet(np.ones(3), 90)
     levels = rng.integers(0, 3, 90)
     levels[levels == 2] = np.where(np.arange((levels == 2).sum()) < 4, 2, 0)  # only four of the third
-    question = Question("label.dx", ["a", "b", "c"])
-    answer = Answers(question, probabilities, probabilities, levels, levels)
+    question = Target("label.dx", ["a", "b", "c"])
+    answer = JudgePredictions(question, probabilities, probabilities, levels, levels)
     expected = [roc_auc_score(levels == code, probabilities[:, code]) for code in (0, 1)]
     rows, weights = np.arange(90), np.ones((1, 90))
     assert macro_auc([answer], "generated", rows, weights)[0] == pytest.approx(np.mean(expected))
@@ -448,7 +448,7 @@ def test_agreement_of_judge_and_oracle_is_counted_by_hand(judges, real):
     plan = planned(real, generated)
     item = by_metric(measure_semantic(judged, plan))["judge_agreement"]
     answer = judged.answers[0]
-    most = np.array(answer.question.levels)[answer.generated.argmax(1)]
+    most = np.array(answer.target.levels)[answer.generated.argmax(1)]
     assert item.estimates["*", "*"].value == pytest.approx((most[50:] == reading[50:]).mean())
     assert item.estimates["*", "*"].floor == pytest.approx((answer.real.argmax(1) == answer.truth).mean())
     assert "label.dx; " in item.note
@@ -458,11 +458,11 @@ def test_agreement_of_judge_and_oracle_is_counted_by_hand(judges, real):
 
 def test_sides_that_do_not_fit_are_refused(real, judges):
     with pytest.raises(InputError, match="1200 features, 1199 rows"):
-        fit_judges(Annotated(real.features, real.frame.iloc[1:], real.patients))
+        fit_judges(AnnotatedFeatures(real.features, real.frame.iloc[1:], real.patients))
     with pytest.raises(InputError, match=r"give \[N, 6\]"):
-        judges.judge(Annotated(real.features[:, :5], real.frame, real.patients))
+        judges.judge(AnnotatedFeatures(real.features[:, :5], real.frame, real.patients))
     broken = real.features.copy()
     broken[3, 2] = np.nan
     with pytest.raises(InputError, match="not finite"):
-        fit_judges(Annotated(broken, real.frame, real.patients))
+        fit_judges(AnnotatedFeatures(broken, real.frame, real.patients))
 

@@ -5,12 +5,12 @@ import pandas as pd
 import pytest
 
 from equigen.quality import ImageSet, evaluate_sets
-from equigen.quality.judge.questions import Answers, Question
+from equigen.quality.judge.questions import JudgePredictions, Target
 from equigen.quality.judge.reconstruction_check import (
     RECONSTRUCTION_FAILURE,
     UNCHECKED,
-    Recognised,
-    recognised,
+    LevelRecognition,
+    level_recognition,
     reconstruction_note,
 )
 from equigen.report.study.semantic import semantic_sentences
@@ -20,22 +20,22 @@ def answers(real, reconstructed, column="attr.race", n=6):
     """Constant probabilities of the first of two levels; n images show each level."""
     truth = np.repeat([0, 1], n)
     tables = [np.column_stack([np.full(2 * n, p), np.full(2 * n, 1 - p)]) for p in (real, reconstructed)]
-    return Answers(Question(column, ["asian", "white"]), *tables, truth, truth)
+    return JudgePredictions(Target(column, ["asian", "white"]), *tables, truth, truth)
 
 
 def test_recognised_by_hand():
-    asian, white = recognised([answers(0.796, 0.018)])
-    assert asian == Recognised("attr.race", "asian", pytest.approx(0.796), pytest.approx(0.018))
+    asian, white = level_recognition([answers(0.796, 0.018)])
+    assert asian == LevelRecognition("attr.race", "asian", pytest.approx(0.796), pytest.approx(0.018))
     assert asian.fails and not white.fails
 
 
 @pytest.mark.parametrize("reconstructed, fails", [(0.41, False), (0.4, False), (0.39, True)])
 def test_the_rule_is_half(reconstructed, fails):
-    assert recognised([answers(0.8, reconstructed)])[0].fails is fails
+    assert level_recognition([answers(0.8, reconstructed)])[0].fails is fails
 
 
 def test_levels_of_few_images_say_nothing():
-    assert recognised([answers(0.8, 0.1, n=4)]) == []
+    assert level_recognition([answers(0.8, 0.1, n=4)]) == []
 
 
 def test_the_note_names_level_and_figures_of_its_own_kind():

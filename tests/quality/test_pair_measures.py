@@ -19,9 +19,9 @@ from equigen.quality.counterfactual_pairs import (
     pair_distances,
     pixel_difference,
 )
-from equigen.quality.judge.questions import Question
+from equigen.quality.judge.questions import Target
 
-DX = Question("label.dx", ["healthy", "ill"])
+DX = Target("label.dx", ["healthy", "ill"])
 SETTINGS = ResamplingSettings(replicates=200, seed=0, min_patients=30)
 
 

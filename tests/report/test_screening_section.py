@@ -11,13 +11,13 @@ from test_report import NOTHING, read
 
 from equigen.errors import InputError
 from equigen.quality.cells import ResamplingSettings
-from equigen.quality.judge.questions import Question
+from equigen.quality.judge.questions import Target
 from equigen.report import write_report
 from equigen.report.study.screening import screening_section, screening_sentences
 from equigen.synthesis.screening.rules import Rule
 from equigen.synthesis.screening.table import FieldVerdicts, screening_table
 
-SEX = Question("attr.sex", ["fe<male", "male"])
+SEX = Target("attr.sex", ["fe<male", "male"])
 N = 400
 
 
@@ -32,7 +32,7 @@ def table(generated, real=None):
 
     asked = side(generated, None)
     tries = np.where(asked.ok["*"] == 1, 1, 4)
-    return screening_table(Rule([Question("label.dx", ["no", "yes"])]), asked, tries, tries == 4,
+    return screening_table(Rule([Target("label.dx", ["no", "yes"])]), asked, tries, tries == 4,
                            None if real is None else side(real, np.array([f"p{i}" for i in range(N)])), [SEX],
                            ResamplingSettings(replicates=200))  # fmt: skip
 

@@ -9,13 +9,13 @@ import torch
 from screen_world import luck
 
 from equigen.cohort.phantom import Oracle, PhantomSettings, render, sample_parameters
-from equigen.quality.judge.classifier import OwnClassifier
-from equigen.quality.judge.questions import Question
+from equigen.quality.judge.classifier import FunctionClassifier
+from equigen.quality.judge.questions import Target
 
 SIZE = 64
 SETTINGS = PhantomSettings()
-RACE = Question("attr.race", list(SETTINGS.races))
-GLAUCOMA = Question("label.glaucoma", ["healthy", "glaucoma"])
+RACE = Target("attr.race", list(SETTINGS.races))
+GLAUCOMA = Target("label.glaucoma", ["healthy", "glaucoma"])
 
 
 @cache
@@ -53,7 +53,7 @@ class PhantomPainter:
         return render(eye, self.size)[0]
 
 
-def oracle_reader() -> OwnClassifier:
+def oracle_reader() -> FunctionClassifier:
     """The oracle's judgement as probabilities of 0 and 1; evenly spread where it sees nothing."""
 
     def read(images):
@@ -61,7 +61,7 @@ def oracle_reader() -> OwnClassifier:
         return {question.name: _spread(seen[question.column.split(".")[1]], question.levels)
                 for question in (GLAUCOMA, RACE)}  # fmt: skip
 
-    return OwnClassifier(read, [GLAUCOMA, RACE], "oracle")
+    return FunctionClassifier(read, [GLAUCOMA, RACE], "oracle")
 
 
 def _spread(seen, levels):

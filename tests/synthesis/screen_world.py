@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, parse_spec
-from equigen.quality.judge.classifier import OwnClassifier
-from equigen.quality.judge.questions import Question
+from equigen.quality.judge.classifier import FunctionClassifier
+from equigen.quality.judge.questions import Target
 from equigen.seeds import numpy_generator
 
 SIDE, LOW, HIGH = 8, 50, 200
-DX, SEX = Question("label.dx", ["healthy", "ill"]), Question("attr.sex", ["female", "male"])
+DX, SEX = Target("label.dx", ["healthy", "ill"]), Target("attr.sex", ["female", "male"])
 
 
 def paint(dx, sex, blue) -> np.ndarray:
@@ -64,7 +64,7 @@ def reader(misread=lambda images: np.zeros(len(images), bool), patients=frozense
         return {question.name: np.where(shown[:, None] == [False, True], sure, 1 - sure)
                 for question, shown in ((DX, ill), (SEX, male))}  # fmt: skip
 
-    return OwnClassifier(read, [DX, SEX], name, patients)
+    return FunctionClassifier(read, [DX, SEX], name, patients)
 
 
 def blue(images) -> np.ndarray:

@@ -233,8 +233,8 @@ def test_redraws_of_a_trained_generator_are_its_images_of_the_new_seeds(phantom_
     made = generate(pipeline, rows, tmp_path / "set", show=False)
     bright = reader()
     level = np.median(load_images(list(made.frame["path"]), 32)[:, 0, 0, 0])
-    questions = [replace(bright.questions[0], column="label.glaucoma", levels=["healthy", "glaucoma"])]
-    odd = replace(bright, questions=questions, function=lambda images: {
+    questions = [replace(bright.targets[0], column="label.glaucoma", levels=["healthy", "glaucoma"])]
+    odd = replace(bright, targets=questions, function=lambda images: {
         "label.glaucoma": np.where((images[:, 0, 0, 0] > level)[:, None] == [False, True], 0.9, 0.1)})  # fmt: skip
     found = screen(made, generator, odd, tries=1, **FAST)
     again = found.synthetic.frame.query("tries == 2")
@@ -414,7 +414,7 @@ def test_a_field_that_the_set_does_not_ask_for_is_refused(folder):
     with pytest.raises(InputError, match="the set does not ask for this field"):
         screen(folder, half_wrong(), reader(), fields=["attr.sex"], **FAST)
     with pytest.raises(InputError, match="nothing is checked"):
-        screen(folder, half_wrong(), replace(reader(), questions=reader().questions[1:]), **FAST)
+        screen(folder, half_wrong(), replace(reader(), targets=reader().targets[1:]), **FAST)
 
 
 def test_a_generator_of_another_size_and_a_classifier_that_breaks_its_word_are_refused(folder):

@@ -56,7 +56,7 @@ def test_images_of_the_wrong_race_are_found_and_replaced(cohort, tmp_path):
     assert 0.55 < first < 0.8
     assert row(found.table, "false_rejection")["estimate"] < 0.15
     assert row(found.table, "excess_rejection")["ci_low"] > 0.1  # the generator's doing, not the screen's
-    assert {own.name for own in judge.questions} == {RACE.name} and GLAUCOMA.name not in set(found.table["field"])
+    assert {own.name for own in judge.targets} == {RACE.name} and GLAUCOMA.name not in set(found.table["field"])
 
 
 def right(folder, rows) -> np.ndarray:

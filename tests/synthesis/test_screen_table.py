@@ -10,7 +10,7 @@ from screen_world import DX, SEX, row
 
 from equigen.quality.cells import ResamplingSettings
 from equigen.quality.group_means import clustered_group_means, independent_group_means
-from equigen.quality.judge.questions import Question
+from equigen.quality.judge.questions import Target
 from equigen.synthesis.screening.rules import Rule
 from equigen.synthesis.screening.table import COLUMNS, FieldVerdicts, field_verdicts, groupings, screening_table
 
@@ -80,9 +80,9 @@ def test_a_small_group_has_no_number_and_no_place_in_the_gap():
 
 
 def test_p_values_are_adjusted_over_attributes():
-    table = made(OK, SEXES, groups=(SEX, Question("attr.eye", ["left", "right"])))
+    table = made(OK, SEXES, groups=(SEX, Target("attr.eye", ["left", "right"])))
     assert "p adjusted" not in row(table, "accepted_first", "sex", "gap")["note"]  # eye has no groups
-    eye, ok = Question("attr.eye", ["left", "right"]), np.array(OK, float)
+    eye, ok = Target("attr.eye", ["left", "right"]), np.array(OK, float)
     side = FieldVerdicts(frame(SEXES).assign(**{"attr.eye": ["left", "right"] * 50}), {"*": ok, "label.dx": ok})
     both = screening_table(RULE, side, np.ones(100, np.int64), np.zeros(100, bool), None, (SEX, eye), SETTINGS)
     found = row(both, "accepted_first", "sex", "gap")

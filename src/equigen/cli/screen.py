@@ -67,7 +67,7 @@ def screen(
         ["accepted_first", "given_up", "false_rejection", "excess_rejection"])]  # fmt: skip
     columns = "metric attribute group n count estimate ci_low ci_high p_value note"
     typer.echo(shown[columns.split()].to_string(index=False, na_rep=""))
-    _tell([*reader.words, *_lines(screening_sentences({synthetic.resolve().name: found.table}))])
+    _tell([*reader.notes, *_lines(screening_sentences({synthetic.resolve().name: found.table}))])
     typer.echo(found.folder / "screening.parquet")
 
 
@@ -105,10 +105,10 @@ def pairs(
         synthetic, encoder=encoder, classifier=reader, held_out=held_out, limit=number, min_pairs=min_pairs,
         replicates=replicates, seed=seed, cache_dir=synthetic / "features",
     )  # fmt: skip
-    facts = {} if reader is None else {"Judge": reader.words[0]}
+    facts = {} if reader is None else {"Judge": reader.notes[0]}
     page = write_pairs_page(
         out, found, title=f"Counterfactual pairs: {synthetic.resolve().name}", facts=facts, shown=shown,
-        phantom=data is not None and data.phantom, warnings=[] if reader is None else reader.words[1:],
+        phantom=data is not None and data.phantom, warnings=[] if reader is None else reader.notes[1:],
     )  # fmt: skip
     _tell([*found.warnings, *_lines(pairs_sentences(found.measured, found.attribute))])
     typer.echo(page)

@@ -16,7 +16,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import ResamplingSettings
-from equigen.quality.judge.questions import Question
+from equigen.quality.judge.questions import Target
 from equigen.quality.rows import join_notes
 from equigen.seeds import numpy_generator
 from equigen.statistics import percentile_interval, wilson_interval
@@ -36,7 +36,7 @@ NUMBERS = [name for name in COLUMNS[5:15] if name != "reference_to"]
 class FieldPrediction:
     """Levels of one field, [P, L]: ``predicted`` by a classifier and ``requested`` of the generator (-1 unknown)."""
 
-    question: Question
+    question: Target
     predicted: Codes
     requested: Codes
 

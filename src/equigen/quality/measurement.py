@@ -16,9 +16,9 @@ from equigen.quality.cells import Cell, GroupedImages, ResamplingSettings, cross
 from equigen.quality.copy_power import PlantedCopies
 from equigen.quality.exchangeability import group_heterogeneity
 from equigen.quality.features import Features
-from equigen.quality.judge.judge import Annotated, Judged, Judges
+from equigen.quality.judge.judge import AnnotatedFeatures, Judged, Judges
 from equigen.quality.judge.phantom_oracle import measure_semantic
-from equigen.quality.judge.reconstruction_check import RECONSTRUCTION, with_reconstruction_notes
+from equigen.quality.judge.reconstruction_check import RECONSTRUCTION, add_reconstruction_notes
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult, ResultCache
 from equigen.quality.metrics.frechet import PARTS, measure_frechet
 from equigen.quality.metrics.kernel import kernel_data, measure_kernel
@@ -47,9 +47,9 @@ class EncodedImages(GroupedImages):
     frame: pd.DataFrame
     thumbnails: NDArray[np.float16] | None = None
 
-    def annotated(self) -> Annotated:
+    def annotated(self) -> AnnotatedFeatures:
         """As the judge takes it."""
-        return Annotated(self.features.values, self.frame, self.patients)
+        return AnnotatedFeatures(self.features.values, self.frame, self.patients)
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class SharedResults:
             if name != RECONSTRUCTION:
                 held_out = self.judged(RECONSTRUCTION) if RECONSTRUCTION in self.inputs.sets else None
                 answers = None if held_out is None else held_out.answers
-                made = replace(made, notes=with_reconstruction_notes(made.notes, answers))
+                made = replace(made, notes=add_reconstruction_notes(made.notes, answers))
             self.judgements[name] = made
         return self.judgements[name]
 

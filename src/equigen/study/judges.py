@@ -7,7 +7,7 @@ from pathlib import Path
 
 from equigen.cohort import Cohort
 from equigen.errors import InputError, Problem
-from equigen.quality import JudgeClassifier, fit_classifier, learnable
+from equigen.quality import JudgeClassifier, fit_classifier, learnable_targets
 from equigen.study.settings import StudySettings
 from equigen.study.settings_errors import at
 from equigen.synthesis import make_rule
@@ -57,13 +57,14 @@ def check_judges(settings: StudySettings, cohort: Cohort, source: str) -> None:
     screen, pairs = settings.screen, settings.pairs
     if screen is not None:
         with at("screen", source):
-            questions, _ = learnable(training_images(cohort), columns_of(screen.fields, cohort), screen.min_patients)
+            columns = columns_of(screen.fields, cohort)
+            questions, _ = learnable_targets(training_images(cohort), columns, screen.min_patients)
             columns = [str(name) for name in cohort.frame.columns]
             make_rule(questions, screen.fields, columns, screen.threshold)
             _check_validation_images(cohort)
     if pairs is not None and pairs.judge:
         with at("pairs", source):
-            learnable(training_images(cohort), None, pairs.min_patients)
+            learnable_targets(training_images(cohort), None, pairs.min_patients)
             _check_validation_images(cohort)
 
 

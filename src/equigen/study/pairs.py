@@ -32,11 +32,11 @@ def pairs_stage(
             made, encoder=encoder, classifier=reader, held_out=real, limit=asked.number, min_pairs=asked.min_pairs,
             replicates=asked.replicates, cache_dir=cache, show=show,
         )  # fmt: skip
-        facts = {"Generator": name, "Plan": asked.plan, **({} if reader is None else {"Judge": reader.words[0]})}
+        facts = {"Generator": name, "Plan": asked.plan, **({} if reader is None else {"Judge": reader.notes[0]})}
         write_pairs_page(
             out, found, title=f"Counterfactual pairs: {name}", facts=facts, shown=asked.shown,
             settings=asked.model_dump(), versions=versions, phantom=validation.phantom,
-            warnings=[] if reader is None else reader.words[1:],
+            warnings=[] if reader is None else reader.notes[1:],
         )  # fmt: skip
 
     return stages.run(f"pairs/{name}", inputs, work, PAGE)

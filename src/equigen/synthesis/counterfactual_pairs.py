@@ -23,9 +23,9 @@ from equigen.quality import (
     FieldPrediction,
     ImageSet,
     PairMetrics,
-    Question,
     ReferenceShare,
     ResamplingSettings,
+    Target,
     check_held_out,
     clustered_group_means,
     extract_features,
@@ -37,7 +37,7 @@ from equigen.quality import (
     pair_distances,
     patient_share_interval,
     pixel_difference,
-    read_images,
+    predict_images,
 )
 from equigen.seeds import numpy_generator
 from equigen.synthesis.generation import SyntheticSet
@@ -172,8 +172,8 @@ def _readings(
     """What the classifier reads in each field that the set asks for, and the columns that say so image by image."""
     if classifier is None:
         return [], {}
-    asked = [question for question in classifier.questions if question.column in pairs.frame]
-    probabilities = read_images(classifier, ImageSet(pairs.frame), size, title="reading pairs", show=show)
+    asked = [question for question in classifier.targets if question.column in pairs.frame]
+    probabilities = predict_images(classifier, ImageSet(pairs.frame), size, title="reading pairs", show=show)
     readings, columns, shape = [], {}, (len(pairs), len(pairs.levels))
     for question in asked:
         found = probabilities[question.name]
@@ -192,8 +192,8 @@ def _real_shares(
     if classifier is None or held_out is None:
         return {}
     images = load_image_set(held_out, "real")
-    found = read_images(classifier, images, size, title="reading real images", show=show)
-    groups = Question(f"attr.{pairs.attribute}", pairs.levels).truth(images.frame)
+    found = predict_images(classifier, images, size, title="reading real images", show=show)
+    groups = Target(f"attr.{pairs.attribute}", pairs.levels).truth(images.frame)
     shares: dict[str, dict[str, ReferenceShare]] = {}
     for question in (reading.question for reading in readings):
         truth = question.truth(images.frame)

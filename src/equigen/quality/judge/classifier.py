@@ -1,4 +1,4 @@
-"""What reads off images which levels they show: the judge, or a classifier of the user's own, behind one interface."""
+"""Classifiers that predict the levels that images show: the judge, or a function of the user, behind one interface."""
 
 from __future__ import annotations
 
@@ -19,88 +19,90 @@ from equigen.quality.encoders import Encoder, Images, identity, load_encoder
 from equigen.quality.features import extract_features, load_pixels
 from equigen.quality.image_sets import ImageSet, load_image_set
 from equigen.quality.judge.probe import Probe, fit_probe
-from equigen.quality.judge.questions import Annotated, Question, questions_of
+from equigen.quality.judge.questions import AnnotatedFeatures, Target, select_targets
 from equigen.seeds import numpy_generator
 
 Array = NDArray[np.float64]
-TOGETHER = 128  # images given to a classifier together, always the same ones: rounding may depend on them
-TOLERANCE = 1e-3  # by which the probabilities of an image may fail to sum to 1
+BATCH = 128  # images in a call of a classifier, always these: rounding may depend on the batch
+TOLERANCE = 1e-3  # largest deviation from 1 of the sum of an image's probabilities
 
 
 class Classifier(Protocol):
-    """What screening and counterfactual pairs ask: it says which level of each question an image shows."""
+    """A classifier for screening and counterfactual pairs: it predicts the level of each target in each image."""
 
     @property
     def identity(self) -> str:
-        """A text that changes whenever its answers may: name, version, hash of the weights."""
+        """A text that changes whenever the predictions may: name, version, hash of the weights."""
 
     @property
-    def questions(self) -> Sequence[Question]:
-        """What it can be asked: a column with its levels, or one finding of a multi-label column."""
+    def targets(self) -> Sequence[Target]:
+        """Variables that it predicts: a column with its levels, or one finding of a multi-label column."""
 
     @property
     def patients(self) -> frozenset[str]:
-        """Patients whose images it has learned from; empty where they are not known."""
+        """Patients whose images it was trained on; empty where they are unknown."""
 
     def __call__(self, images: Images) -> Mapping[str, NDArray[Any]]:
-        """uint8 [N, H, W, 3] -> probabilities [N, L] of the levels of each question, by the question's name."""
+        """Return probabilities [N, L] of the levels of each target, by its name, for uint8 [N, H, W, 3]."""
 
 
 @dataclass(frozen=True)
-class OwnClassifier:
-    """A user's own function as a ``Classifier``.
+class FunctionClassifier:
+    """A function as a ``Classifier``.
 
     >>> asked = [Question("label.dx", ["healthy", "ill"])]
     >>> fair = OwnClassifier(lambda images: {"label.dx": np.full((len(images), 2), 0.5)}, asked, "a coin")
-    >>> answers(fair, np.zeros((1, 8, 8, 3), np.uint8))["label.dx"].tolist()
+    >>> predict_levels(coin, np.zeros((1, 8, 8, 3), np.uint8))["label.dx"].tolist()
     [[0.5, 0.5]]
     """
 
     function: Callable[[Images], Mapping[str, NDArray[Any]]]
-    questions: Sequence[Question]
+    targets: Sequence[Target]
     identity: str
     patients: frozenset[str] = frozenset()
 
     def __call__(self, images: Images) -> Mapping[str, NDArray[Any]]:
-        """What the function gives."""
+        """Return the result of the function."""
         return self.function(images)
 
 
-def answers(classifier: Classifier, images: Images) -> dict[str, Array]:
-    """Probabilities [N, L] for each question, checked.
+def predict_levels(classifier: Classifier, images: Images) -> dict[str, Array]:
+    """Return the checked probabilities [N, L] of each target by its name.
 
-    Raises InputError where an answer is missing, has another shape, or is no distribution over the levels.
+    Raises:
+        InputError: probabilities of a target are missing, have another shape, or are no distribution over levels.
+
     """
-    given = classifier(images)
-    found: dict[str, Array] = {}
-    for question in classifier.questions:
-        values = np.asarray(given.get(question.name, np.zeros(0)), dtype=np.float64)
-        want = (len(images), len(question.levels))
-        fits = values.shape == want and bool(np.isfinite(values).all() and (values >= -TOLERANCE).all())
+    outputs = classifier(images)
+    result: dict[str, Array] = {}
+    for target in classifier.targets:
+        values = np.asarray(outputs.get(target.name, np.zeros(0)), dtype=np.float64)
+        shape = (len(images), len(target.levels))
+        fits = values.shape == shape and bool(np.isfinite(values).all() and (values >= -TOLERANCE).all())
         if not fits or bool((np.abs(values.sum(axis=1) - 1) > TOLERANCE).any()):
-            words = f"of shape {values.shape}" if values.shape != want else "that are not finite or do not sum to 1"
-            mend = f"give finite [{want[0]}, {want[1]}] for the levels {', '.join(question.levels)}"
-            problem = Problem(f"it gives probabilities {words}", mend, column=question.name)
-            raise InputError(f"The classifier {classifier.identity} does not keep its word.", [problem])
-        found[question.name] = values
-    return found
+            fault = f"of shape {values.shape}" if values.shape != shape else "that are not finite or do not sum to 1"
+            mend = f"give finite [{shape[0]}, {shape[1]}] for the levels {', '.join(target.levels)}"
+            problem = Problem(f"it gives probabilities {fault}", mend, column=target.name)
+            raise InputError(f"The classifier {classifier.identity} returns invalid probabilities.", [problem])
+        result[target.name] = values
+    return result
 
 
-def read_images(
+def predict_images(
     classifier: Classifier, images: ImageSet, size: int, *, title: str, show: bool = True
 ) -> dict[str, Array]:
-    """Probabilities [N, L] for each question of all images of a side, brought to ``size`` pixels."""
-    parts: list[dict[str, Array]] = []
+    """Return the probabilities [N, L] of each target for all images of a set, resized to ``size`` pixels."""
+    blocks: list[dict[str, Array]] = []
     with progress_bar(title, len(images), show=show) as bar:
-        for start in range(0, len(images), TOGETHER):
-            rows = np.arange(start, min(start + TOGETHER, len(images)))
-            parts.append(answers(classifier, load_pixels(images, rows, size)))
+        for start in range(0, len(images), BATCH):
+            rows = np.arange(start, min(start + BATCH, len(images)))
+            blocks.append(predict_levels(classifier, load_pixels(images, rows, size)))
             bar.advance(len(rows))
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def check_held_out(held_out: Cohort, classifier: Classifier) -> None:
-    """Raise InputError for real images that cannot show how a classifier errs: none, of training, or its own."""
+    """Raise InputError unless real images can show how a classifier errs: some, none of training, no shared patient."""
     problems = []
     if len(held_out) == 0:
         problems.append(Problem("there is no image", "mend the split in cohort.yaml"))
@@ -116,46 +118,47 @@ def check_held_out(held_out: Cohort, classifier: Classifier) -> None:
 
 @dataclass(frozen=True, eq=False)
 class JudgeClassifier:
-    """Probes on an encoder's features, one a question, that give each level the same chance beforehand.
+    """One probe on an encoder's features for each target, with a uniform prior over its levels.
 
-    ``shares``: of the levels among the images that each probe learned from. A probe's posterior holds them as its
-    prior; with them, images of a rare level would be refused because it is rare. They are divided out,
+    ``shares``: shares of the levels among the images that each probe was trained on. The posterior of a probe has
+    them as its prior, so screening with it would refuse images of a rare level because it is rare. They are divided
+    out,
 
         p'(l | x) = p(l | x) / share_l, normalised    (Saerens et al., Neural Computation 14, 2002, uniform new prior)
 
-    ``size``: side in pixels to which the real images were brought; images of another size are refused. ``words``:
-    what it learned from, and what it could not learn.
+    ``size``: width in pixels to which the real images were resized; images of another size raise InputError.
+    ``notes``: the training images, and the targets that could not be learned.
     """
 
     encoder: Encoder
     size: int
-    questions: Sequence[Question]
+    targets: Sequence[Target]
     probes: Sequence[Probe]
     shares: Sequence[Array]
     patients: frozenset[str]
-    words: list[str]
+    notes: list[str]
 
     @cached_property
     def identity(self) -> str:
-        """``judge#`` and 12 digits over encoder, size, questions, weights and priors."""
-        parts = [[question.column, question.levels, question.finding,
+        """``judge#`` and 12 digits of a hash of encoder, size, targets, weights and priors."""
+        parts = [[target.column, target.levels, target.finding,
                   hash_bytes(probe.weights.tobytes() + probe.intercept.tobytes() + shares.tobytes()), probe.temperature]
-                 for question, probe, shares in zip(self.questions, self.probes, self.shares, strict=True)]
+                 for target, probe, shares in zip(self.targets, self.probes, self.shares, strict=True)]
         return f"judge#{hash_value([identity(self.encoder), self.size, parts])[:12]}"
 
     def __call__(self, images: Images) -> dict[str, Array]:
-        """Probabilities [N, L] of each question for uint8 [N, size, size, 3]."""
+        """Return probabilities [N, L] of each target for uint8 [N, size, size, 3]."""
         if images.shape[1:3] != (self.size, self.size):
             problem = Problem(f"images of {images.shape[1]} x {images.shape[2]} pixels",
                               f"fit the judge with the size of these images; it has {self.size}")
             raise InputError("The judge has learned from images of another size.", [problem])
         features = self.encoder(images)[0]
-        parts = zip(self.questions, self.probes, self.shares, strict=True)
-        return {question.name: equal_priors(probe.probabilities(features), shares) for question, probe, shares in parts}
+        parts = zip(self.targets, self.probes, self.shares, strict=True)
+        return {target.name: equal_priors(probe.probabilities(features), shares) for target, probe, shares in parts}
 
 
 def equal_priors(probabilities: Array, shares: Array) -> Array:
-    """Posterior [N, L] under shares [L] of the levels -> posterior where all levels are equally frequent.
+    """Return the posterior [N, L] under a uniform prior from the posterior under the prior ``shares`` [L].
 
     >>> equal_priors(np.array([[0.9, 0.1]]), np.array([0.9, 0.1])).round(12).tolist()
     [[0.5, 0.5]]
@@ -175,73 +178,74 @@ def fit_classifier(
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> JudgeClassifier:
-    """Train the judge of images on real training or validation images (``fit_probe``: strength and temperature by CV).
+    """Train the judge on real training or validation images (``fit_probe``: strength and temperature by CV).
 
     Args:
-        real: images of the splits train and val; none of the test split, on which nothing may be chosen.
-        size: side in pixels of the images that it is to judge; the real ones are brought to it.
+        real: images of the splits train and val; none of the test split, which must not influence any choice.
+        size: width in pixels of the images to judge; the real ones are resized to it.
         encoder: as for ``evaluate``.
         columns: which of ``label.*`` and ``attr.*`` it learns; None takes all.
-        min_patients: levels that fewer patients show are left out (fewer than 10 are never enough).
+        min_patients: levels that fewer patients show are left out (at least 10 are necessary).
         seed: of the folds.
         cache_dir: folder that keeps features between calls.
         show: show a progress bar.
 
     Raises:
-        InputError: test images, a column that is not there, or nothing that can be learned.
+        InputError: test images, a missing column, or no target that can be learned.
 
     """
-    questions, words = learnable(real, columns, min_patients)
+    targets, omissions = learnable_targets(real, columns, min_patients)
     network, images = load_encoder(encoder), load_image_set(real, "real")
     patients = images.patients("real")
     features = extract_features(images, network, size, cache_dir=cache_dir, show=show).values
-    source = Annotated(features, images.frame, patients)
-    fits = [_fit(question, source, seed) for question in questions]
+    source = AnnotatedFeatures(features, images.frame, patients)
+    fits = [_fit_target(target, source, seed) for target in targets]
     splits = " and ".join(dict.fromkeys(real.frame["split"]))
-    how = f"judge on {identity(network)}, learned from {len(patients)} real images of {splits} at {size} px"
-    return JudgeClassifier(network, size, questions, [fit[0] for fit in fits], [fit[1] for fit in fits],
-                           frozenset(map(str, patients)), [how, *words])
+    note = f"judge on {identity(network)}, learned from {len(patients)} real images of {splits} at {size} px"
+    return JudgeClassifier(network, size, targets, [fit[0] for fit in fits], [fit[1] for fit in fits],
+                           frozenset(map(str, patients)), [note, *omissions])
 
 
-def learnable(
+def learnable_targets(
     real: Cohort, columns: Sequence[str] | None = None, min_patients: int = 30
-) -> tuple[list[Question], list[str]]:
-    """The questions that ``fit_classifier`` would learn from these images, and in words which it could not.
+) -> tuple[list[Target], list[str]]:
+    """Return the targets that ``fit_classifier`` would learn, and a note on each that it could not.
 
-    No image is looked at. Arguments and errors as there.
+    The table alone is read, no image. Arguments and errors are those of ``fit_classifier``.
     """
-    known = [str(name) for name in real.frame.columns if str(name).startswith(("label.", "attr."))]
-    chosen = known if columns is None else list(columns)
-    _check_source(real, chosen, known)
-    levels = {f"{kind}.{name}": spec.levels for kind, own in (("label", real.labels), ("attr", real.attributes))
-              for name, spec in own.items()}
+    available = [str(name) for name in real.frame.columns if str(name).startswith(("label.", "attr."))]
+    names = available if columns is None else list(columns)
+    _check_cohort(real, names, available)
+    levels = {f"{kind}.{name}": spec.levels for kind, specs in (("label", real.labels), ("attr", real.attributes))
+              for name, spec in specs.items()}
     kinds = {name: spec.kind for name, spec in real.labels.items()}
     patients = real.frame["patient"].to_numpy()
-    bare = Annotated(np.zeros((len(patients), 1)), real.frame, patients)
-    questions, words = questions_of(bare, chosen, kinds, levels, min_patients)
-    if not questions:
-        problems = [Problem(word, "give more images, or other columns") for word in words]
+    source = AnnotatedFeatures(np.zeros((len(patients), 1)), real.frame, patients)
+    targets, notes = select_targets(source, names, kinds, levels, min_patients)
+    if not targets:
+        problems = [Problem(note, "give more images, or other columns") for note in notes]
         raise InputError("These images teach a judge nothing.", problems)
-    return questions, words
+    return targets, notes
 
 
-def _check_source(real: Cohort, chosen: list[str], known: list[str]) -> None:
+def _check_cohort(real: Cohort, names: list[str], available: list[str]) -> None:
+    """Raise InputError for test images, unknown columns, no image or no column."""
     test = int((real.frame["split"] == "test").sum())
     problems = [Problem(f"{test} images are of the test split", "give the splits train or val", column="split")]
     problems = problems if test else []
-    problems += [Problem("there is no such column", f"choose of {', '.join(known)}", column=name)
-                 for name in chosen if name not in known]
-    if len(real) == 0 or not chosen:
-        problems.append(Problem(f"{len(real)} images, {len(chosen)} columns", "give some of both"))
+    problems += [Problem("there is no such column", f"choose of {', '.join(available)}", column=name)
+                 for name in names if name not in available]
+    if len(real) == 0 or not names:
+        problems.append(Problem(f"{len(real)} images, {len(names)} columns", "give some of both"))
     if problems:
         raise InputError("A judge cannot learn from these images.", problems)
 
 
-def _fit(question: Question, source: Annotated, seed: int) -> tuple[Probe, Array]:
-    """The probe of one question, and the shares of its levels."""
-    truth = question.truth(source.frame)
-    known = np.flatnonzero(truth >= 0)
-    rng = numpy_generator(seed, f"quality/classifier/{question.name}")
-    probe = fit_probe(source.features[known], truth[known], source.patients[known], len(question.levels), rng)
-    counts = np.bincount(truth[known], minlength=len(question.levels)).astype(np.float64)
+def _fit_target(target: Target, source: AnnotatedFeatures, seed: int) -> tuple[Probe, Array]:
+    """Return the probe of one target, and the shares of its levels."""
+    truth = target.truth(source.frame)
+    rows = np.flatnonzero(truth >= 0)
+    rng = numpy_generator(seed, f"quality/classifier/{target.name}")
+    probe = fit_probe(source.features[rows], truth[rows], source.patients[rows], len(target.levels), rng)
+    counts = np.bincount(truth[rows], minlength=len(target.levels)).astype(np.float64)
     return probe, counts / counts.sum()

@@ -11,13 +11,13 @@ import pandas as pd
 
 from equigen.quality.cells import INTERSECTION_SEPARATOR, Cell, Rows
 from equigen.quality.estimates import measure_mean, measure_weighted
-from equigen.quality.judge.questions import Answers, Judged
+from equigen.quality.judge.questions import Judged, JudgePredictions
 from equigen.quality.metric_inputs import Array, Estimate, MeasurementPlan, MetricResult
 from equigen.quality.rows import join_notes
 from equigen.statistics import WEIGHTS_IN_MEMORY, percentile_interval, weighted_auc
 
 Side: TypeAlias = Literal["real", "generated"]
-Statistic: TypeAlias = Callable[[Sequence[Answers], Side, Rows, Array], Array]
+Statistic: TypeAlias = Callable[[Sequence[JudgePredictions], Side, Rows, Array], Array]
 LEAST = 5  # images of a class, and of the others, without which it does not enter a cell's mean
 SHOWN = 6  # cells named in a note
 CEILING = (
@@ -31,7 +31,7 @@ OWN = (
 )
 
 
-def macro_auc(answers: Sequence[Answers], side: Side, rows: Rows, weights: Array) -> Array:
+def macro_auc(answers: Sequence[JudgePredictions], side: Side, rows: Rows, weights: Array) -> Array:
     """One-vs-rest ROC AUC of the judge's probability against the level asked for (real images: shown).
 
     Mean over the classes of a column (two classes have one AUC), then over columns. A class counts where at
@@ -49,11 +49,11 @@ def macro_auc(answers: Sequence[Answers], side: Side, rows: Rows, weights: Array
     """
     columns: dict[str, list[Array]] = {}
     for answer in answers:
-        columns.setdefault(answer.question.column, []).extend(_class_aucs(answer, side, rows, weights))
+        columns.setdefault(answer.target.column, []).extend(_class_aucs(answer, side, rows, weights))
     return _mean_of_defined([_mean_of_defined(parts) for parts in columns.values()])
 
 
-def _class_aucs(answer: Answers, side: Side, rows: Rows, weights: Array) -> Iterator[Array]:
+def _class_aucs(answer: JudgePredictions, side: Side, rows: Rows, weights: Array) -> Iterator[Array]:
     scores, levels = _of(answer, side)
     known = np.flatnonzero(levels[rows] >= 0)
     scores, levels = scores[rows[known]], levels[rows[known]]
@@ -70,8 +70,8 @@ def _class_aucs(answer: Answers, side: Side, rows: Rows, weights: Array) -> Iter
     return (np.concatenate(parts) for parts in found.values())
 
 
-def _of(answer: Answers, side: Side) -> tuple[Array, Rows]:
-    return (answer.real, answer.truth) if side == "real" else (answer.generated, answer.asked)
+def _of(answer: JudgePredictions, side: Side) -> tuple[Array, Rows]:
+    return (answer.real, answer.truth) if side == "real" else (answer.generated, answer.requested)
 
 
 def _mean_of_defined(parts: list[Array]) -> Array:
@@ -82,7 +82,7 @@ def _mean_of_defined(parts: list[Array]) -> Array:
     return np.asarray(np.divide(total, count, out=np.full(table.shape[1], np.nan), where=count > 0))
 
 
-def asked_probability(answers: Sequence[Answers], side: Side, rows: Rows, weights: Array) -> Array:
+def requested_probability(answers: Sequence[JudgePredictions], side: Side, rows: Rows, weights: Array) -> Array:
     """Mean calibrated probability that the judge gives to the level asked for (real images: shown).
 
     Arguments and result as of ``macro_auc``. Unlike an AUC it is defined where all rows ask for one level.
@@ -103,7 +103,7 @@ def measure_semantic(judged: Judged, plan: MeasurementPlan) -> list[MetricResult
     * ``semantic_auc``: ``macro_auc`` over the label columns;
     * ``semantic_attribute_auc``: over the attributes. Within a group of an attribute its level does not vary,
       so there the mean runs over the other attributes; the whole set has all of them;
-    * ``semantic_attribute_probability``: ``asked_probability`` of the attribute that makes the group, which is
+    * ``semantic_attribute_probability``: ``requested_probability`` of the attribute that makes the group, which is
       what the AUC cannot say (does the image asked for as female look female); the whole set has all of them;
     * ``judge_agreement``: see there, where an oracle's readings were given.
 
@@ -114,7 +114,7 @@ def measure_semantic(judged: Judged, plan: MeasurementPlan) -> list[MetricResult
     estimate, and its note says why; without any column of its kind it is not there.
     """
     labels, attributes = (
-        [answer for answer in judged.answers if answer.question.column.startswith(kind)] for kind in ("label.", "attr.")
+        [answer for answer in judged.answers if answer.target.column.startswith(kind)] for kind in ("label.", "attr.")
     )
     result = []
     if "label" in judged.notes:
@@ -125,27 +125,27 @@ def measure_semantic(judged: Judged, plan: MeasurementPlan) -> list[MetricResult
         words = join_notes(note, _head(attributes, macro_auc, plan), OTHERS, _absent(attributes, plan))
         result.append(_measure("semantic_attribute_auc", macro_auc,
                                lambda name: _others(attributes, name), plan, words))
-        words = join_notes(note, _head(attributes, asked_probability, plan), OWN)
-        asked = _measure("semantic_attribute_probability", asked_probability,
+        words = join_notes(note, _head(attributes, requested_probability, plan), OWN)
+        asked = _measure("semantic_attribute_probability", requested_probability,
                          lambda name: _own(attributes, name), plan, words)
         result.append(replace(asked, null={}))
     return result + judge_agreement(judged, plan)
 
 
-def _own(answers: list[Answers], attribute: str) -> list[Answers]:
+def _own(answers: list[JudgePredictions], attribute: str) -> list[JudgePredictions]:
     """Answers about the attributes that make a group; about all for the whole set."""
     made_of = [f"attr.{name}" for name in [attribute, *attribute.split(INTERSECTION_SEPARATOR)]]
-    return [answer for answer in answers if attribute == "*" or answer.question.column in made_of]
+    return [answer for answer in answers if attribute == "*" or answer.target.column in made_of]
 
 
-def _others(answers: list[Answers], attribute: str) -> list[Answers]:
+def _others(answers: list[JudgePredictions], attribute: str) -> list[JudgePredictions]:
     """Answers about the attributes that do not make a group; about all for the whole set."""
     own = [] if attribute == "*" else _own(answers, attribute)
     return [answer for answer in answers if answer not in own]
 
 
 def _measure(
-    metric: str, statistic: Statistic, chosen: Callable[[str], list[Answers]], plan: MeasurementPlan, note: str
+    metric: str, statistic: Statistic, chosen: Callable[[str], list[JudgePredictions]], plan: MeasurementPlan, note: str
 ) -> MetricResult:
     """A statistic of the chosen answers in the cells of each attribute, through ``measure_weighted``."""
     result = MetricResult(metric, "share", {}, {}, note)
@@ -161,7 +161,7 @@ def _measure(
 
 
 def _measure_attribute(
-    metric: str, statistic: Statistic, answers: list[Answers], plan: MeasurementPlan
+    metric: str, statistic: Statistic, answers: list[JudgePredictions], plan: MeasurementPlan
 ) -> MetricResult:
     def value(_: Rows, rows: Rows, __: Array, weights: Array) -> Array:
         return statistic(answers, "generated", rows, weights)
@@ -178,18 +178,18 @@ def _only(plan: MeasurementPlan, attribute: str) -> MeasurementPlan:
     return replace(plan, cells=cells, draws=replace(plan.draws, null=null))
 
 
-def _once(statistic: Statistic, answers: Sequence[Answers], side: Side, rows: Rows) -> float:
+def _once(statistic: Statistic, answers: Sequence[JudgePredictions], side: Side, rows: Rows) -> float:
     return float(statistic(answers, side, rows, np.ones((1, len(rows))))[0])
 
 
-def _whole(statistic: Statistic, answers: list[Answers], plan: MeasurementPlan) -> Estimate:
+def _whole(statistic: Statistic, answers: list[JudgePredictions], plan: MeasurementPlan) -> Estimate:
     cell = plan.eligible("*")[0]
     value = _once(statistic, answers, "generated", cell.generated)
     replicates = statistic(answers, "generated", cell.generated, plan.weights(cell)[1])
     return Estimate(value, replicates, _once(statistic, answers, "real", cell.real))
 
 
-def _head(answers: list[Answers], statistic: Statistic, plan: MeasurementPlan) -> str:
+def _head(answers: list[JudgePredictions], statistic: Statistic, plan: MeasurementPlan) -> str:
     """What the floor is, with its interval on the whole set, and the value of each column there."""
     cells = plan.eligible("*")
     if not answers or not cells:
@@ -199,15 +199,15 @@ def _head(answers: list[Answers], statistic: Statistic, plan: MeasurementPlan) -
     if not np.isfinite(ceiling) or not np.isfinite(drawn).any():
         return "there is no ceiling: too few held-out real images have a known level"
     low, high = percentile_interval(drawn[np.isfinite(drawn)])
-    names = list(dict.fromkeys(answer.question.column for answer in answers))
-    parts = [(name, _once(statistic, [a for a in answers if a.question.column == name], "generated",
+    names = list(dict.fromkeys(answer.target.column for answer in answers))
+    parts = [(name, _once(statistic, [a for a in answers if a.target.column == name], "generated",
                           cells[0].generated)) for name in names]
     each = ", ".join(f"{name} {value:.3g}" if np.isfinite(value) else f"{name} undefined" for name, value in parts)
     spread = f"{CEILING} ({ceiling:.3g}, {low:.3g} to {high:.3g}, on the whole set)"
     return join_notes(spread, f"on the whole set by column: {each}" if len(names) > 1 else "")
 
 
-def _absent(answers: list[Answers], plan: MeasurementPlan) -> str:
+def _absent(answers: list[JudgePredictions], plan: MeasurementPlan) -> str:
     """Which classes do not enter the mean of which cell, on either side."""
     sides: tuple[Side, ...] = ("generated", "real")
     found: list[str] = []
@@ -227,14 +227,14 @@ def _place(cell: Cell) -> str:
     return "whole set" if cell.attribute == "*" else f"{cell.attribute} {cell.group}"
 
 
-def _few(answer: Answers, side: Side, rows: Rows) -> list[str]:
+def _few(answer: JudgePredictions, side: Side, rows: Rows) -> list[str]:
     """Names of the classes that have too few rows, or leave too few for the others."""
     levels = _of(answer, side)[1][rows]
-    counts = np.bincount(levels[levels >= 0], minlength=len(answer.question.levels))
+    counts = np.bincount(levels[levels >= 0], minlength=len(answer.target.levels))
     few = np.minimum(counts, counts.sum() - counts) < LEAST
-    if answer.question.finding is not None:
-        return [answer.question.finding] if few.any() else []
-    return [level for level, is_few in zip(answer.question.levels, few, strict=True) if is_few]
+    if answer.target.finding is not None:
+        return [answer.target.finding] if few.any() else []
+    return [level for level, is_few in zip(answer.target.levels, few, strict=True) if is_few]
 
 
 def judge_agreement(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]:
@@ -245,26 +245,26 @@ def judge_agreement(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]
     agreement on the real images. Gives no ``MetricResult`` where no column is judged by both.
     """
     both = [answer for answer in judged.answers
-            if answer.question.finding is None and answer.question.column.split(".", 1)[1] in judged.oracle]
-    labels = [answer for answer in both if answer.question.column.startswith("label.")]
+            if answer.target.finding is None and answer.target.column.split(".", 1)[1] in judged.oracle]
+    labels = [answer for answer in both if answer.target.column.startswith("label.")]
     chosen = labels or both
     if not chosen:
         return []
-    pairs = [(answer, *judged.oracle[answer.question.column.split(".", 1)[1]]) for answer in chosen]
+    pairs = [(answer, *judged.oracle[answer.target.column.split(".", 1)[1]]) for answer in chosen]
     generated = _mean_of_defined([_agrees(answer, answer.generated, made) for answer, _, made in pairs])
     seen = [_agrees(answer, answer.real, read) for answer, read, _ in pairs if read is not None]
     real = _mean_of_defined(seen) if len(seen) == len(pairs) else None
     blind = int(np.isnan(generated).sum())
     note = join_notes(
-        f"judge and oracle on {', '.join(answer.question.column for answer in chosen)}",
+        f"judge and oracle on {', '.join(answer.target.column for answer in chosen)}",
         "the floor column holds their agreement on real images" if real is not None else "",
         f"{blind} generated images in which the oracle sees nothing do not count" if blind else "",
     )
     return [measure_mean("judge_agreement", "share", generated, real, plan, note)]
 
 
-def _agrees(answer: Answers, probabilities: Array, shown: pd.Series) -> Array:
+def _agrees(answer: JudgePredictions, probabilities: Array, shown: pd.Series) -> Array:
     """[N] 1 where both give the same level, 0 where not, NaN where the oracle sees nothing."""
-    levels = np.array(answer.question.levels)[probabilities.argmax(axis=1)]
+    levels = np.array(answer.target.levels)[probabilities.argmax(axis=1)]
     same = (levels == np.array([str(value) for value in shown])).astype(np.float64)
     return np.where(shown.notna().to_numpy(dtype=bool), same, np.nan)

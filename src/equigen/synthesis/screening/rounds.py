@@ -15,7 +15,7 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_file, read_parquet, write_parquet
 from equigen.pngs import is_complete_png, write_png
 from equigen.progress import Bar, progress_bar
-from equigen.quality import Classifier, answers
+from equigen.quality import Classifier, predict_levels
 from equigen.seeds import derive_seed
 from equigen.synthesis.screening.rules import Rule
 
@@ -102,7 +102,7 @@ class Rounds:
                 raise InputError("This generator does not make images like those of the set.", [problem])
             for name, image in zip(names, images, strict=True):
                 write_png(self.folder / name, image)
-        verdicts = self.rule.verdicts(answers(self.classifier, images), requested)
+        verdicts = self.rule.verdicts(predict_levels(self.classifier, images), requested)
         head = pd.DataFrame({"row": rows, "draw": draw, "seed": requested["seed"].astype("int64"), "image": names,
                              "sha256": [hash_file(self.folder / name) for name in names]})  # fmt: skip
         return pd.concat([head, verdicts], axis=1)

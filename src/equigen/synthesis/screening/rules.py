@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
-from equigen.quality import Question
+from equigen.quality import Target
 
 Array = NDArray[np.float64]
 
@@ -23,7 +23,7 @@ class Rule:
     the requested level.
     """
 
-    questions: Sequence[Question]
+    questions: Sequence[Target]
     threshold: float | None = None
 
     def verdicts(self, answers: Mapping[str, Array], requested: pd.DataFrame) -> pd.DataFrame:
@@ -57,7 +57,7 @@ class Rule:
 
 
 def make_rule(
-    questions: Sequence[Question], fields: Sequence[str] | None, columns: Sequence[str], threshold: float | None
+    questions: Sequence[Target], fields: Sequence[str] | None, columns: Sequence[str], threshold: float | None
 ) -> Rule:
     """The rule for a set with these columns; without ``fields`` it checks every question that applies.
 

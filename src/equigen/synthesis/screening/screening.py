@@ -15,7 +15,7 @@ from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_parquet, write_parquet
 from equigen.integrity import renew_record
-from equigen.quality import Classifier, ResamplingSettings, check_held_out, load_image_set, read_images
+from equigen.quality import Classifier, ResamplingSettings, check_held_out, load_image_set, predict_images
 from equigen.synthesis.chunks import render
 from equigen.synthesis.generation import SyntheticSet, open_pipeline
 from equigen.synthesis.screening.rounds import Rounds, screened_table, unscreened_table
@@ -79,7 +79,7 @@ def screen(
     Args:
         synthetic: the set, made by ``generate``.
         generator: its generator: a folder, a run, or an open one.
-        classifier: the judge: of ``fit_classifier``, or an ``OwnClassifier``.
+        classifier: the judge: of ``fit_classifier``, or an ``FunctionClassifier``.
         fields: columns to check, such as ``label.dx`` (or one finding of a multi-label column, ``label.dx edema``);
             None checks all columns of the set that the classifier reads. All must agree, so of many findings name
             those that matter.
@@ -102,7 +102,7 @@ def screen(
     base = read_unscreened(folder)
     settings = ResamplingSettings(replicates=replicates, seed=seed, min_patients=min_patients)
     settings.check()
-    rule = make_rule(classifier.questions, fields, [str(name) for name in base.columns], threshold)
+    rule = make_rule(classifier.targets, fields, [str(name) for name in base.columns], threshold)
     pipeline = open_pipeline(generator, device)
     _check(base, pipeline, tries, folder)
     if held_out is not None:
@@ -126,7 +126,7 @@ def screen(
         if path.is_file():
             real_verdicts = read_parquet(path)
         else:
-            readings = read_images(classifier, images, size, title="screen, real images", show=show)
+            readings = predict_images(classifier, images, size, title="screen, real images", show=show)
             real_verdicts = rule.verdicts(readings, images.frame)
             write_parquet(path, real_verdicts)
         real = field_verdicts(images.frame, real_verdicts, images.patients("real"))

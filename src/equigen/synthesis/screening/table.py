@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from equigen.quality import (
     GAP_BIAS_NOTE,
     GroupMeans,
-    Question,
     ResamplingSettings,
+    Target,
     clustered_group_means,
+    column_targets,
     independent_group_means,
     interval_row,
     join_notes,
     patient_share_interval,
-    questions_about,
 )
 from equigen.statistics import gap, holm, p_value, percentile_interval, wilson_interval
 from equigen.synthesis.screening.rules import Rule
@@ -76,25 +76,25 @@ def field_verdicts(
 
 def groupings(
     frames: Sequence[pd.DataFrame], levels: Mapping[str, Sequence[str]], kinds: Mapping[str, str]
-) -> list[Question]:
+) -> list[Target]:
     """Attributes and labels of the first table with their groups: those of ``levels``, then others in the tables."""
     groups = []
     for column in (str(name) for name in frames[0].columns if str(name).startswith(("attr.", "label."))):
         cells = pd.concat([frame[column] for frame in frames if column in frame], ignore_index=True)
-        for question in questions_about(column, cells, kinds, {}):
+        for question in column_targets(column, cells, kinds, {}):
             declared = [] if question.finding else list(levels.get(column, ()))
-            groups.append(Question(column, list(dict.fromkeys([*declared, *question.levels])), question.finding))
+            groups.append(Target(column, list(dict.fromkeys([*declared, *question.levels])), question.finding))
     return groups
 
 
-def attribute_name(question: Question) -> str:
+def attribute_name(question: Target) -> str:
     """``sex`` for the attribute ``attr.sex``; labels keep their column's name: ``label.dx``."""
     return question.name.removeprefix("attr.")
 
 
 def screening_table(
     rule: Rule, requested: FieldVerdicts, tries: NDArray[np.int64], given_up: NDArray[np.bool_],
-    real: FieldVerdicts | None, groups: Sequence[Question], settings: ResamplingSettings,
+    real: FieldVerdicts | None, groups: Sequence[Target], settings: ResamplingSettings,
 ) -> pd.DataFrame:
     """Rows of screening.parquet.
 
@@ -143,7 +143,7 @@ def screening_table(
     return table.astype({**counts, **dict.fromkeys(NUMBERS, "float64"), "note": "str"})
 
 
-def _rows(metric: Metric, frame: pd.DataFrame, groups: Sequence[Question], settings: ResamplingSettings) -> list[Row]:
+def _rows(metric: Metric, frame: pd.DataFrame, groups: Sequence[Target], settings: ResamplingSettings) -> list[Row]:
     """Rows of the whole set, with a note on unchecked images, then of each attribute's groups and gap.
 
     Fills ``metric.means``.
@@ -233,7 +233,7 @@ def _gap_row(head: Row, attribute: str, means: GroupMeans) -> Row:
     return row
 
 
-def _excess_rows(first: Metric, refused: Metric, groups: Sequence[Question]) -> list[Row]:
+def _excess_rows(first: Metric, refused: Metric, groups: Sequence[Target]) -> list[Row]:
     """Share refused in the first draw less false rejection, cell by cell, with independent resamples of the two."""
     rows: list[Row] = []
     head = {"run": "generated", "field": first.name, "metric": "excess_rejection", "note": ""}
