@@ -25,8 +25,8 @@ from equigen.diffusion.stand_in import stable_diffusion
 from equigen.equity import build
 from equigen.training import Trainer, TrainSettings
 from equigen.training.average import Average
-from equigen.training.cohort_data import groups_of, prepare
-from equigen.training.text_to_image import with_prompts
+from equigen.training.cohort_data import cohort_groups, prepare_memory_splits
+from equigen.training.text_to_image import use_prompts
 
 PART, SIDE, BATCH, STEPS, PIECE = 4, 16, 8, 24, 2
 FULL = {"part": 1, "side": 64, "batch": 8, "steps": 60, "piece": 5}  # on a GPU: 1.x itself at 512 pixels
@@ -134,20 +134,20 @@ def measure(
         conditions = PromptConditions(whole)
         began = time.perf_counter()
         statistics = (list(ours.mean), list(ours.std))
-        sides = prepare(cohort, ours.autoencoder, folder / "latents", size, False, statistics)
+        sides = prepare_memory_splits(cohort, ours.autoencoder, folder / "latents", size, False, statistics)
         table = prompt_table(ours, conditions.texts, folder / "prompts", show=False)
         encoding = time.perf_counter() - began
         training = (whole.frame["split"] == "train").to_numpy()
-        sides = with_prompts(sides, conditions, training)
+        sides = use_prompts(sides, conditions, training)
         other = usual(theirs, cohort.split("train", domain="id"), settings, device)
         next(other)  # what is set up once is not images a second
-        rule = build("perturbation", groups_of(cohort), 0)
+        rule = build("perturbation", cohort_groups(cohort), 0)
         mechanism = Turns(rule, other, piece)
         trainer = Trainer(
             ours.denoiser(table), objective_of(ours.scheduler), conditions.take(training), sides.train, sides.held_out,
             mechanism, settings, folder / "run" / "checkpoint.safetensors", "",
         )
-        trainer._save = lambda: None  # type: ignore[method-assign]
+        trainer.save = lambda: None  # type: ignore[method-assign]
         held_out, measured = trainer.probes["probe_heldout"], list[float]()
         probe = held_out.measure
 

@@ -40,7 +40,7 @@ from equigen.latents import load_autoencoder
 from equigen.latents.store import store_place
 from equigen.latents.store_file import NAME, StoreFile, create
 from equigen.training import Trainer, TrainSettings
-from equigen.training.datasets import prepare_store
+from equigen.training.datasets import prepare_stored_splits
 
 ROWS, ROUNDS = (1_000, 100_000, 1_000_000), 3
 PRESET, BATCH, SIZE, STEPS, WARMED = "tiny", 64, 64, 60, 10
@@ -99,7 +99,7 @@ def train(folder: Path, started: float) -> dict[str, float]:
     """One training process: seconds from its start (of the system's clock) to its first step, and what follows."""
     libraries, loaded = peak(), time.process_time()
     manifest, coder = Manifest.load(folder), load_autoencoder()
-    sides = prepare_store(manifest, coder, folder / "latents", SIZE, show=False)
+    sides = prepare_stored_splits(manifest, coder, folder / "latents", SIZE, show=False)
     unet = build_unet(PRESET, coder.channels, SIZE // coder.factor, 0)
     network = Denoiser(unet, build_tokens(Vocabulary.of(manifest).sizes, PRESET, 0))
     settings = TrainSettings(preset=PRESET, batch=BATCH, images=STEPS * BATCH, size=SIZE)

@@ -12,8 +12,8 @@ from equigen.cohort import Cohort
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import Denoiser, Vocabulary, build_tokens, build_unet
 from equigen.latents import Autoencoder, channel_statistics, encode, load_autoencoder
-from equigen.training import Data
-from equigen.training.cohort_data import groups_of
+from equigen.training import LatentDataset
+from equigen.training.cohort_data import cohort_groups
 
 SIZE = 64
 
@@ -24,7 +24,7 @@ class Setting:
 
     cohort: Cohort
     coder: Autoencoder
-    data: Data
+    data: LatentDataset
 
     @classmethod
     def make(cls, folder: Path, images: int = 1500, stored: int = SIZE) -> Setting:
@@ -35,9 +35,9 @@ class Setting:
         values = encode(cohort, coder, folder / "latents", SIZE, show=False).values
         mean, std = channel_statistics(values)
         values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-        groups = groups_of(cohort)
+        groups = cohort_groups(cohort)
         index = torch.stack([torch.from_numpy(cohort.groups(name)) for name in groups.attributes], dim=1)
-        return cls(cohort, coder, Data(values, Vocabulary.of(cohort).encode(cohort.frame), index, groups))
+        return cls(cohort, coder, LatentDataset(values, Vocabulary.of(cohort).encode(cohort.frame), index, groups))
 
     def denoiser(self, preset: str) -> Any:
         """A fresh network, the same every time."""

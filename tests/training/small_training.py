@@ -16,7 +16,7 @@ import torch
 from equigen.checkpoints import prefixed, save_checkpoint
 from equigen.diffusion import PRESETS, Denoiser, TokenConditions, build_tokens, build_unet, noise_schedule, objective_of
 from equigen.equity import GroupLosses, Groups, build
-from equigen.training import Data, Trainer, TrainSettings, gradients
+from equigen.training import LatentDataset, Trainer, TrainSettings, loop
 
 SMALL = {"channels": (32,), "tokens": 16, "head": 16, "layers": 1}
 GROUPS = Groups((("sex", ("female", "male")), ("age", ("young", "middle", "old"))))
@@ -35,7 +35,7 @@ def data(n, seed):
     index = torch.stack([torch.randint(0, 2, (n,), generator=draws), torch.randint(0, 3, (n,), generator=draws)], 1)
     latents = 0.3 * torch.randn(n, 4, 4, 4, generator=draws) + index[:, :1, None, None] - 0.5 * index[:, 1:, None, None]
     index[:3, 0] = -1
-    return Data(latents, torch.where(index < 0, 1, index + 2), index, GROUPS)
+    return LatentDataset(latents, torch.where(index < 0, 1, index + 2), index, GROUPS)
 
 
 def settings(images=64, **changes):
@@ -46,7 +46,7 @@ def settings(images=64, **changes):
     return TrainSettings(**{**common, **changes})
 
 
-def trainer(checkpoint, mechanism=NONE, chosen=None, train=None, held_out=True, key="this run", keep=None):
+def trainer(checkpoint, mechanism=NONE, chosen=None, train=None, held_out=True, key="this run", save_snapshot=None):
     chosen = chosen or settings()
     with patch.dict(PRESETS, tiny=SMALL):
         denoiser = Denoiser(build_unet("tiny", 4, 4, chosen.seed), build_tokens([4, 5], "tiny", chosen.seed))
@@ -54,7 +54,8 @@ def trainer(checkpoint, mechanism=NONE, chosen=None, train=None, held_out=True, 
     rule = build(own.pop("mechanism"), GROUPS, chosen.seed, **own)
     train = data(40, 0) if train is None else train
     sides = TokenConditions(train.ids, chosen.drop_all, chosen.drop_one), train, data(20, 1) if held_out else None
-    return Trainer(denoiser, objective_of(noise_schedule()), *sides, rule, chosen, Path(checkpoint), key, keep=keep)
+    arguments = denoiser, objective_of(noise_schedule()), *sides, rule, chosen, Path(checkpoint), key
+    return Trainer(*arguments, save_snapshot=save_snapshot)
 
 
 class Stopped(Exception):
@@ -66,7 +67,7 @@ def stopping(step, action=None):
 
     A step is one pass, unless gradients are accumulated.
     """
-    made, plain = [], gradients.loss_per_image
+    made, plain = [], loop.loss_per_image
 
     def loss_per_image(*inputs):
         if len(made) == step:
@@ -76,12 +77,12 @@ def stopping(step, action=None):
         made.append(step)
         return plain(*inputs)
 
-    return patch.object(gradients, "loss_per_image", loss_per_image)
+    return patch.object(loop, "loss_per_image", loss_per_image)
 
 
 def kept(run, weights):
     """Leave a file for each snapshot, which fails where there is one: by another process, say."""
-    (run.checkpoint.parent / f"{run.checkpoint.stem}-kept-{run.seen}").touch(exist_ok=False)
+    (run.checkpoint.parent / f"{run.checkpoint.stem}-kept-{run.images_seen}").touch(exist_ok=False)
 
 
 def doubled(measure):
@@ -99,7 +100,8 @@ def main(folder, images, mechanisms, kill=None):
     torch.set_num_threads(1)
     step = -1 if kill is None else int(kill)
     for name, (mechanism, changes) in json.loads(mechanisms).items():
-        run = trainer(Path(folder) / f"{name}.safetensors", mechanism, settings(int(images), **changes), keep=kept)
+        place = Path(folder) / f"{name}.safetensors"
+        run = trainer(place, mechanism, settings(int(images), **changes), save_snapshot=kept)
         if name == "unlike" and run.accelerator.process_index == 1:
             for watch in run.probes.values():
                 watch.measure = doubled(watch.measure)

@@ -8,11 +8,12 @@ import pytest
 import torch
 from small_training import CORRECTED, Stopped, stopping
 from test_loop_and_resume import assert_same_run
-from worded import Store, Worded, settings, sides, trainer
+from worded import PromptNetwork, Store, settings, sides, trainer
 
 from equigen.checkpoints import load_checkpoint, unprefixed
 from equigen.errors import InputError
-from equigen.training.average import Average, trained
+from equigen.training.average import Average, trained_parameters
+from equigen.training.gradients import select_latents
 from equigen.training.trackers import file_name
 
 NONE = {"mechanism": "none"}
@@ -28,12 +29,12 @@ def test_only_what_is_trained_is_changed_averaged_and_saved(tmp_path):
     before = hashes(run.network.state_dict())
     run.run(show=False)
     after = hashes(run.network.state_dict())
-    assert {name for name in after if after[name] != before[name]} == pairs == set(trained(run.network))
+    assert {name for name in after if after[name] != before[name]} == pairs == set(trained_parameters(run.network))
     tensors, _ = load_checkpoint(tmp_path / "c.safetensors")
     assert set(unprefixed("network", tensors)) == set(unprefixed("average", tensors)) == set(run.weights()) == pairs
     assert {name.split(".")[0] for name in unprefixed("optimizer", tensors)} == {"0", "1", "2", "3"}
     assert {id(p) for group in run.optimizer.param_groups for p in group["params"]} == set(
-        map(id, trained(run.network).values()))
+        map(id, trained_parameters(run.network).values()))
 
 
 def test_the_gradient_norm_is_that_of_what_is_trained(tmp_path):
@@ -41,9 +42,9 @@ def test_the_gradient_norm_is_that_of_what_is_trained(tmp_path):
     run = trainer(tmp_path / "c.safetensors", NONE, settings(8, clip=1e-3), part="pairs")
     run.network.first.weight.grad = torch.full_like(run.network.first.weight, 1e6)
     batch = run.stream.batch(0)
-    run.gradients.add(batch, run.data.index[batch.rows], 0)
-    grads = [parameter.grad.clone() for parameter in trained(run.network).values()]
-    norm = run._clipped()
+    run.backward(batch)
+    grads = [parameter.grad.clone() for parameter in trained_parameters(run.network).values()]
+    norm = run.accelerator.clip_grad_norm_(run.parameters, run.settings.clip)
     assert norm.item() == pytest.approx(torch.cat([grad.flatten() for grad in grads]).norm().item(), rel=1e-5)
 
 
@@ -63,7 +64,7 @@ def test_an_interruption_between_two_parts(tmp_path, stop):
     with stopping(stop), pytest.raises(Stopped):
         trainer(tmp_path / "cut.safetensors", CORRECTED, chosen, **own).run(show=False)
     again = trainer(tmp_path / "cut.safetensors", CORRECTED, chosen, **own)
-    assert again.seen == 24
+    assert again.images_seen == 24
     again.run(show=False)
     assert_same_run(tmp_path / "cut.safetensors", tmp_path / "whole.safetensors")
 
@@ -76,8 +77,8 @@ def test_parts_add_up_to_one_pass(tmp_path, changes, own, mechanism):
     for parts in (1, 4):
         run = trainer(tmp_path / f"{parts}", {"mechanism": mechanism}, settings(accumulate=parts, **changes), **own)
         batch = run.stream.batch(0)
-        run.gradients.add(batch, run.data.index[batch.rows], 0)
-        grads.append(torch.cat([p.grad.double().flatten() for p in trained(run.network).values()]))
+        run.backward(batch)
+        grads.append(torch.cat([p.grad.double().flatten() for p in trained_parameters(run.network).values()]))
     assert grads[0].norm() > 0 and (grads[0] - grads[1]).norm() < 1e-5 * grads[0].norm()
 
 
@@ -97,12 +98,16 @@ def test_dropout_is_of_the_seed_and_the_place_and_leaves_the_world_alone(tmp_pat
     run = trainer(tmp_path / "c.safetensors", NONE, chosen, dropout=0.5)
     before = torch.get_rng_state()
     batch = run.stream.batch(0)
-    one, two, other = (run.gradients._losses(batch, slice(0, 8), seen) for seen in (0, 0, 8))
+    losses = []
+    for seen in (0, 0, 8):
+        run.images_seen = seen
+        losses.append(run.predict(batch, slice(0, 8)))
+    run.images_seen, (one, two, other) = 0, losses
     assert torch.equal(one, two) and not torch.equal(one, other)
     assert torch.equal(torch.get_rng_state(), before)
     run.run(show=False)
     assert torch.equal(torch.get_rng_state(), before)
-    assert torch.equal(*(run._measured("probe_train", "again").means for _ in range(2)))  # a probe has no dropout
+    assert torch.equal(*(run._measure_probe("probe_train", "again").means for _ in range(2)))  # a probe has no dropout
 
 
 def test_running_means_are_kept_and_learn_from_training_alone(tmp_path):
@@ -132,11 +137,11 @@ def test_snapshots_get_the_averaged_weights_of_their_time(tmp_path):
     kept = {}
 
     def keep(run, weights):
-        kept[run.seen] = {name: value.clone() for name, value in weights.items()}
+        kept[run.images_seen] = {name: value.clone() for name, value in weights.items()}
         assert all(torch.equal(weights[name], value) for name, value in run.average.values.items())
 
     for chosen in (settings(24, snapshot_every=16), settings(16, snapshot_every=16)):
-        run = trainer(tmp_path / f"{chosen.images}", NONE, chosen, keep=keep)
+        run = trainer(tmp_path / f"{chosen.images}", NONE, chosen, save_snapshot=keep)
         run.run(show=False)
         assert list(kept) == [16]
     assert all(torch.equal(run.weights()[name], value) for name, value in kept[16].items())
@@ -149,17 +154,17 @@ def test_without_an_average_the_weights_are_the_last(tmp_path):
 
 
 def test_averages_applied_and_taken_back():
-    module = Worded(part="pairs")
+    module = PromptNetwork(part="pairs")
     average = Average(module)
     with torch.no_grad():
         for value in average.values.values():
             value.add_(1)
     before = hashes(module.state_dict())
-    with average.applied(module):
+    with average.swap_into(module):
         assert torch.equal(module.blocks[0].up.weight, average.values["blocks.0.up.weight"])
         assert module.blocks[0].up.weight.requires_grad
     assert hashes(module.state_dict()) == before
-    with pytest.raises(Stopped), average.applied(module):
+    with pytest.raises(Stopped), average.swap_into(module):
         raise Stopped
     assert hashes(module.state_dict()) == before
 
@@ -175,12 +180,12 @@ def test_grids_are_files_made_with_averaged_weights(tmp_path):
     from PIL import Image
 
     chosen = settings(40, grid_every=16)
-    run = trainer(tmp_path / "c.safetensors", NONE, chosen, grids=grid_of)
+    run = trainer(tmp_path / "c.safetensors", NONE, chosen, sample_grids=grid_of)
     run.run(show=False)
     places = sorted(str(path.relative_to(tmp_path / "grids")) for path in (tmp_path / "grids").rglob("*.png"))
     assert places == [f"{seen:09d}/{name}.png" for seen in (0, 16, 32, 40) for name in ("age/60+%3F", "sex/female")]
     last = np.asarray(Image.open(tmp_path / "grids" / "000000040" / "sex" / "female.png"))
-    with run.averaged():
+    with run.averaged_weights():
         expected = grid_of(run)["sex/female"]
     assert np.array_equal(last, expected) and not np.array_equal(expected, grid_of(run)["sex/female"])
     assert run.network.training and not np.asarray(Image.open(tmp_path / "grids/000000040/age/60+%3F.png")).any()
@@ -200,7 +205,7 @@ def test_names_of_grids_never_fall_together():
 def test_the_held_out_side_is_never_trained_on(tmp_path):
     train, held = sides()
     run = trainer(tmp_path / "c.safetensors", NONE, settings(80, batch=40))
-    taken = [run.gradients._latents(run.stream.batch(place).rows) for place in (0, 40)]
+    taken = [select_latents(run.latents, run.stream.batch(place).rows, run.accelerator.device) for place in (0, 40)]
     seen = {latent.numpy().tobytes() for latent in torch.cat(taken)}
     assert seen == {latent.numpy().tobytes() for latent in train.latents}
     assert not seen & {latent.numpy().tobytes() for latent in held.latents}

@@ -9,7 +9,7 @@ from small_training import GROUPS, settings
 from equigen.equity import group_losses
 from equigen.training.average import Average
 from equigen.training.history import COLUMNS, History
-from equigen.training.loop import crossed
+from equigen.training.loop import is_due
 
 
 def test_the_average_by_hand():
@@ -52,7 +52,7 @@ def test_the_learning_rate_by_hand():
 @pytest.mark.parametrize(("before", "after", "every", "expected"),
                          [(0, 8, 8, True), (8, 15, 8, False), (7, 8, 8, True), (8, 16, 8, True), (0, 100, 8, True)])
 def test_a_multiple_was_crossed(before, after, every, expected):
-    assert crossed(before, after, every) is expected
+    assert is_due(before, after, every) is expected
 
 
 def test_training_losses_by_hand():

@@ -8,7 +8,7 @@ from equigen.diffusion import open_any_generator
 from equigen.errors import InputError
 from equigen.latents import load_autoencoder
 from equigen.training import TrainSettings, train
-from equigen.training.pipeline import base_of, check_base, text_key
+from equigen.training.pipeline import check_base, pipeline_factory, text_key
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def settings(base, **changes):
 
 
 def ready(chosen, coder, training=None):
-    return base_of(chosen, coder, lambda: 1.0).ready("cpu", training)
+    return pipeline_factory(chosen, coder, lambda: 1.0).open_trainable("cpu", training)
 
 
 @pytest.fixture(scope="module")

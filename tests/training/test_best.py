@@ -10,7 +10,7 @@ from worded import settings, sides, trainer
 from equigen.checkpoints import load_checkpoint, unprefixed
 from equigen.equity import group_losses
 from equigen.errors import InputError
-from equigen.training.best_weights import Best
+from equigen.training.best_weights import BestWeights
 from equigen.training.probe import Probe
 
 NONE = {"mechanism": "none"}
@@ -22,7 +22,7 @@ def rising(run):
 
     def measure(probe, *inputs):
         found = plain(probe, *inputs)
-        overall, worst = (abs(run.seen - turn) / 100 + 1 for turn in (32, 48))
+        overall, worst = (abs(run.images_seen - turn) / 100 + 1 for turn in (32, 48))
         values = torch.full_like(found.table, overall)
         values[0] = worst + 1
         return type(found)(found.groups, values, found.counts, torch.full_like(found.strata, overall))
@@ -35,14 +35,14 @@ def test_the_averaged_weights_of_the_lowest_loss_are_kept(tmp_path, rule, turn, 
     chosen, held = settings(64, probe_every=16, best=rule, grid_every=16), {}
 
     def grids(now):  # every 16 images, after the probe
-        held[now.seen] = {name: value.clone() for name, value in now.average.values.items()}
+        held[now.images_seen] = {name: value.clone() for name, value in now.average.values.items()}
         return {}
 
-    run = trainer(tmp_path / "c.safetensors", NONE, chosen, grids=grids)
+    run = trainer(tmp_path / "c.safetensors", NONE, chosen, sample_grids=grids)
     with rising(run):
         run.run(show=False)
     assert run.best.record() == {"rule": rule, "loss": loss, "images_seen": turn}
-    given, last = run.weights(), run.weights(now=True)
+    given, last = run.weights(), run.weights(current=True)
     assert all(torch.equal(value, held[turn][name]) for name, value in given.items())
     assert all(torch.equal(value, held[64][name]) for name, value in last.items())
     assert any(not torch.equal(given[name], last[name]) for name in given)
@@ -55,7 +55,7 @@ def test_it_is_the_averaged_network_on_the_held_out_side_that_is_measured(tmp_pa
     run.run(show=False)
     rows = [row for row in run.history.rows if row[1:4] == ["probe_averaged", "*", "*"]]
     assert [row[0] for row in rows] == [0, 24, 48]
-    with run.averaged():
+    with run.averaged_weights():
         by_hand = run.probes["probe_heldout"].measure(run.network.eval(), run.objective, torch.device("cpu"), 8)
     assert rows[-1][4] == by_hand.overall
     plain = [row[4] for row in run.history.rows if row[1:4] == ["probe_heldout", "*", "*"]]
@@ -76,14 +76,14 @@ def test_a_run_that_was_best_before_it_was_cut_still_is(tmp_path):
     chosen = settings(64, probe_every=16, best="overall", checkpoint_every=48)
     for place, stop in ((whole, None), (cut, 48)):
         run = trainer(place, NONE, chosen)
-        plain = run._save
+        plain = run.save
 
         def save(run=run, plain=plain, stop=stop):
             plain()
-            if run.seen == stop:
+            if run.images_seen == stop:
                 raise KeyboardInterrupt
 
-        run._save = save
+        run.save = save
         with rising(run):
             if stop is None:
                 run.run(show=False)
@@ -91,20 +91,20 @@ def test_a_run_that_was_best_before_it_was_cut_still_is(tmp_path):
                 with pytest.raises(KeyboardInterrupt):
                     run.run(show=False)
     again = trainer(cut, NONE, chosen)
-    assert again.best.seen == 32
+    assert again.best.images_seen == 32
     with rising(again):
         again.run(show=False)
-    assert again.best.seen == 32
+    assert again.best.images_seen == 32
     assert_same_run(cut, whole)
 
 
 def test_the_worst_group_is_the_worst_that_is_known():
     _, held = sides()
     probe = Probe(held.latents, held.ids, held.index, held.groups, 8, 0, "heldout")
-    best, module = Best("worst_group", torch.nn.Linear(1, 1), probe), torch.nn.Linear(1, 1)
+    best, module = BestWeights("worst_group", torch.nn.Linear(1, 1), probe), torch.nn.Linear(1, 1)
     index = torch.tensor([[0, 0], [1, -1]])
     for losses, expected in (([1.0, 3.0], 3.0), ([2.5, 2.0], 2.5), ([0.1, 9.0], 2.5)):
-        best.offer(group_losses(torch.tensor(losses)[:, None], index, held.groups), module, 8)
+        best.update(group_losses(torch.tensor(losses)[:, None], index, held.groups), module, 8)
         assert best.loss == expected
 
 
@@ -114,5 +114,5 @@ def test_without_validation_images_there_is_no_best(tmp_path):
     _, held = sides()
     unknown = Probe(held.latents, held.ids, torch.full_like(held.index, -1), held.groups, 8, 0, "heldout")
     with pytest.raises(InputError, match="no group of a validation image"):
-        Best("worst_group", torch.nn.Linear(1, 1), unknown)
-    assert Best("overall", torch.nn.Linear(1, 1), unknown).seen == -1
+        BestWeights("worst_group", torch.nn.Linear(1, 1), unknown)
+    assert BestWeights("overall", torch.nn.Linear(1, 1), unknown).images_seen == -1

@@ -66,15 +66,15 @@ def no_search():
 
 def copying(run, folder):
     """Save at each cut too, into a file of its own."""
-    plain = run.gradients.add
+    plain = run.backward
 
-    def add(batch, index, seen):
-        if seen in CUTS:
-            run._save()
-            shutil.move(run.checkpoint, folder / f"{seen}.safetensors")
-        return plain(batch, index, seen)
+    def backward(batch):
+        if run.images_seen in CUTS:
+            run.save()
+            shutil.move(run.checkpoint, folder / f"{run.images_seen}.safetensors")
+        return plain(batch)
 
-    run.gradients.add = add
+    run.backward = backward
     return run
 
 
@@ -113,7 +113,7 @@ def test_it_trains_and_goes_on_from_any_cut(tmp_path, plain, mechanism, setting)
         place = shutil.copy(tmp_path / f"{cut}.safetensors", tmp_path / "cut.safetensors")
         torch.manual_seed(cut)  # whatever else the second process does
         again = run_of(place, mechanism, setting)
-        assert again.seen == cut
+        assert again.images_seen == cut
         again.run(show=False)
         assert_same_run(place, whole)
 

@@ -11,7 +11,7 @@ from small_training import ALL, NONE, settings, trainer
 from equigen.diffusion import STEPS, loss_per_image, min_snr_weights, noise_schedule
 from equigen.equity import build
 from equigen.errors import EquigenError, InputError
-from equigen.training import gradients
+from equigen.training import loop
 from equigen.training.gradients import check_batch
 
 USING = {"released", "group_dro", "minmax_noise"}
@@ -51,7 +51,7 @@ def opened(begun):
 
     def make(name, **changes):
         run = trainer(begun / f"{name}.safetensors", ALL[name], settings(48, **changes))
-        assert run.seen == SEEN
+        assert run.images_seen == SEEN
         return run
 
     return make
@@ -59,15 +59,15 @@ def opened(begun):
 
 def passed(run):
     """Gradients of the next batch in one vector, its losses, and how many images went through the network at a time."""
-    sizes, batch, plain = [], run.stream.batch(run.seen), loss_per_image
+    sizes, batch, plain = [], run.stream.batch(run.images_seen), loss_per_image
 
     def watching(*inputs):
         sizes.append((len(inputs[3]), torch.is_grad_enabled()))
         return plain(*inputs)
 
     run.prepared.zero_grad()
-    with patch.object(gradients, "loss_per_image", watching):
-        losses = run.gradients.add(batch, run.data.index[batch.rows], run.seen)
+    with patch.object(loop, "loss_per_image", watching):
+        losses = run.backward(batch)
     found = [parameter.grad for parameter in run.network.parameters() if parameter.grad is not None]
     return torch.cat([grad.double().flatten() for grad in found]), losses, sizes
 
@@ -100,7 +100,7 @@ def test_these_gradients_are_not_those_of_plain_training(opened, begun, name):
     run = opened(name)
     plain = trainer(begun / "aside.safetensors", NONE, settings(48))
     plain.network.load_state_dict(run.network.state_dict())
-    plain.seen, plain.stream = run.seen, run.stream
+    plain.images_seen, plain.stream = run.images_seen, run.stream
     expected, found = passed(plain)[0], passed(run)[0]
     assert (found - expected).norm() > 0.01 * expected.norm()
 
@@ -123,7 +123,7 @@ def test_a_mechanism_sees_unweighted_losses_and_min_snr_multiplies_its_weights(t
     run = trainer(tmp_path / "c.safetensors", NONE, settings(48, min_snr=2.0, accumulate=parts))
     seen, own = [], torch.linspace(0.5, 2, 8)
     rule = type("Own", (), {"weights": lambda _, losses, *rest: [seen.append(losses.clone()), own][1]})()
-    run.gradients.mechanism, run.gradients.uses_losses = rule, True
+    run.mechanism = rule
     found, losses, _ = passed(run)
     batch = run.stream.batch(0)
     inputs = run.data.latents[batch.rows], batch.noise, batch.timesteps, batch.ids
@@ -161,7 +161,7 @@ def test_min_snr_changes_training(tmp_path):
 def test_a_mechanism_declares_whether_it_uses_losses(name, opened):
     run = opened(name)
     rule, batch = run.mechanism, run.stream.batch(SEEN)
-    assert run.gradients.uses_losses == (name in USING) == getattr(rule, "uses_losses", True)
+    assert run.uses_losses == (name in USING) == getattr(rule, "uses_losses", True)
     before, index = rule.state_dict(), run.data.index[batch.rows]
     losses, made = torch.linspace(0.1, 3, 8), []
     for told in (losses, losses.flip(0)):
@@ -190,8 +190,7 @@ class Outside:
 def outside(tmp_path, declared, parts):
     run = trainer(tmp_path / f"{parts}.safetensors", chosen=settings(16, accumulate=parts))
     made = type("Declared", (Outside,), {} if declared is None else {"uses_losses": declared})
-    arguments = run.gradients.objective, run.gradients.latents, made(build("none", run.data.groups, 0)), run.settings
-    run.gradients = gradients.Gradients(run.accelerator, run.model, *arguments, run._check_finite)
+    run.mechanism = made(build("none", run.data.groups, 0))
     return run
 
 

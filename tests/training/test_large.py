@@ -6,8 +6,8 @@ import torch
 from equigen.cohort import Cohort, Manifest, pack
 from equigen.errors import InputError
 from equigen.latents import LatentView, encode_store, load_autoencoder, store
-from equigen.training.cohort_data import prepare
-from equigen.training.datasets import prepare_store
+from equigen.training.cohort_data import prepare_memory_splits
+from equigen.training.datasets import prepare_stored_splits
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,8 @@ def opened(request, phantom_cohort, tmp_path_factory):
 
 
 def test_a_store_gives_the_sides_that_memory_gives(opened, phantom_cohort, coder, tmp_path):
-    expected = prepare(phantom_cohort, coder, tmp_path / "cache", 32, show=False)
-    found = prepare_store(opened, coder, tmp_path / "store", 32, show=False)
+    expected = prepare_memory_splits(phantom_cohort, coder, tmp_path / "cache", 32, show=False)
+    found = prepare_stored_splits(opened, coder, tmp_path / "store", 32, show=False)
     torch.testing.assert_close(torch.tensor(found.mean), torch.tensor(expected.mean), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(torch.tensor(found.std), torch.tensor(expected.std), rtol=1e-3, atol=1e-4)
     for one, other in ((found.train, expected.train), (found.held_out, expected.held_out)):
@@ -41,12 +41,12 @@ def test_a_store_gives_the_sides_that_memory_gives(opened, phantom_cohort, coder
 def test_each_process_waits_for_all(phantom_cohort, coder, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "PART", 8)
     with pytest.raises(InputError, match="are not encoded yet"):
-        prepare_store(phantom_cohort, coder, tmp_path, 32, rank=2, world=3, show=False)
+        prepare_stored_splits(phantom_cohort, coder, tmp_path, 32, rank=2, world=3, show=False)
     part, shares = phantom_cohort.split("train", "val", domain="id"), []
 
     def others():
         for rank in (0, 1):
             shares.append(encode_store(part, coder, tmp_path, 32, rank=rank, world=3, show=False))
 
-    found = prepare_store(phantom_cohort, coder, tmp_path, 32, rank=2, world=3, wait=others, show=False)
+    found = prepare_stored_splits(phantom_cohort, coder, tmp_path, 32, rank=2, world=3, wait=others, show=False)
     assert len(shares) == 2 and len(found.train.latents) + len(found.held_out.latents) == len(part)

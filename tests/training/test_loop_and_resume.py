@@ -16,7 +16,7 @@ from small_training import ALL, CORRECTED, TOGETHER, Stopped, data, settings, st
 
 from equigen.checkpoints import load_checkpoint, unprefixed
 from equigen.errors import EquigenError, InputError
-from equigen.training import gradients
+from equigen.training import loop
 
 HERE = Path(__file__).parent
 
@@ -58,7 +58,7 @@ def test_an_interrupted_run_ends_like_an_uninterrupted_one(tmp_path, whole, name
     assert state(place)[1]["seen"] == (24 if step == 4 else 48)
     torch.manual_seed(step)  # whatever else the second process does
     again = trainer(place, ALL[name])
-    assert again.seen == (24 if step == 4 else 48)
+    assert again.images_seen == (24 if step == 4 else 48)
     again.run(show=False)
     assert_same_run(place, whole[name])
 
@@ -75,7 +75,7 @@ def test_an_interruption_in_the_midst_of_everything(tmp_path, whole, name, stop)
     with stopping(stop), pytest.raises(Stopped):
         trainer(place, ALL[name], chosen).run(show=False)
     again = trainer(place, ALL[name], chosen)
-    assert again.seen in {0, 24}
+    assert again.images_seen in {0, 24}
     again.run(show=False)
     assert_same_run(place, tmp_path / "whole.safetensors")
     tensors = state(place)[0]
@@ -158,7 +158,7 @@ def test_a_finished_run_makes_no_step(whole, tmp_path):
     with stopping(0):
         run = trainer(whole["none"])
         run.run(show=False)
-    assert run.seen == 64
+    assert run.images_seen == 64
 
 
 def test_global_random_numbers_are_left_alone(tmp_path):
@@ -215,7 +215,7 @@ def test_one_step_by_hand(tmp_path):
         run.run(show=False)
     batch = copy.stream.batch(0)
     inputs = copy.data.latents[batch.rows], batch.noise, batch.timesteps, batch.ids
-    losses = gradients.loss_per_image(copy.network, copy.objective, *inputs)
+    losses = loop.loss_per_image(copy.network, copy.objective, *inputs)
     (weights * losses).mean().backward()
     norm = torch.nn.utils.clip_grad_norm_(copy.network.parameters(), 0.05)
     assert norm > 0.05
@@ -253,7 +253,7 @@ def test_losses_fall(tmp_path):
 @pytest.mark.parametrize("what", ["loss", "gradient"])
 def test_divergence_stops_with_a_clear_error_and_the_last_checkpoint(tmp_path, what):
     place = tmp_path / "c.safetensors"
-    run, plain, made = trainer(place), gradients.loss_per_image, []
+    run, plain, made = trainer(place), loop.loss_per_image, []
 
     def broken(*inputs):
         losses = plain(*inputs)
@@ -265,7 +265,7 @@ def test_divergence_stops_with_a_clear_error_and_the_last_checkpoint(tmp_path, w
         return losses.detach() + (losses - losses.detach()).sqrt()  # finite, with an infinite gradient
 
     failing = pytest.raises(EquigenError, match="diverged after 40")
-    with patch.object(gradients, "loss_per_image", broken), failing as caught:
+    with patch.object(loop, "loss_per_image", broken), failing as caught:
         run.run(show=False)
     assert f"a {what} is not finite" in str(caught.value) and "Lower learning_rate" in str(caught.value)
     assert str(place) in str(caught.value)

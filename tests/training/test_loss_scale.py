@@ -7,7 +7,7 @@ import torch
 from worded import settings, trainer
 
 from equigen.errors import EquigenError
-from equigen.training import gradients, loss_scale
+from equigen.training import loop, loss_scale
 from equigen.training.loss_scale import LossScale
 
 NONE = {"mechanism": "none"}
@@ -28,7 +28,7 @@ def test_the_scale_is_that_of_torch(monkeypatch, bad):
         oracle.unscale_(optimizer)
         oracle.step(optimizer)
         oracle.update()
-        assert own.keeps(parameter.grad.norm()) is (step not in bad)
+        assert own.accept_step(parameter.grad.norm()) is (step not in bad)
     assert own.value == oracle.get_scale() and own.skipped == len(bad)
 
 
@@ -41,16 +41,16 @@ def test_gradients_are_divided_by_it():
 
 def overflowing(at, value=torch.inf):
     """The gradients of these steps overflow."""
-    plain, made = gradients.Gradients.add, []
+    plain, made = loop.Trainer.backward, []
 
-    def add(self, batch, index, seen):
-        losses = plain(self, batch, index, seen)
+    def backward(self, batch):
+        losses = plain(self, batch)
         if len(made) in at:
             next(iter(self.model.parameters())).grad.flatten()[0] = value
-        made.append(seen)
+        made.append(self.images_seen)
         return losses
 
-    return patch.object(gradients.Gradients, "add", add)
+    return patch.object(loop.Trainer, "backward", backward)
 
 
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
@@ -59,7 +59,7 @@ def test_a_step_that_overflows_is_left_out_and_counted(tmp_path, value):
     start = {name: parameter.clone() for name, parameter in run.network.named_parameters()}
     with overflowing({0, 1}, value):
         run.run(show=False)
-    assert run.seen == 16 and not run.optimizer.state  # both steps were left out
+    assert run.images_seen == 16 and not run.optimizer.state  # both steps were left out
     for name, parameter in run.network.named_parameters():
         assert torch.equal(parameter, start[name]) and torch.equal(run.average.values[name], start[name])
     rows = [row for row in run.history.rows if row[1] in {"loss_scale", "steps_left_out"}]
@@ -79,7 +79,7 @@ def test_a_training_that_overflows_on_and_on_has_diverged(tmp_path):
     run = trainer(tmp_path / "c.safetensors", NONE, settings(400, precision="fp16"))
     with overflowing(set(range(50))), pytest.raises(EquigenError, match="gradient is not finite"):
         run.run(show=False)
-    assert run.scale.value < 1 and run.seen == 16 * 8  # sixteen halvings lead to 1, the seventeenth below
+    assert run.scale.value < 1 and run.images_seen == 16 * 8  # sixteen halvings lead to 1, the seventeenth below
 
 
 def test_without_float16_an_overflow_stops_at_once(tmp_path):

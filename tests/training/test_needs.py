@@ -11,7 +11,7 @@ from small_training import Stopped, stopping
 from small_training import settings as token_settings
 from small_training import trainer as token_trainer
 from test_loop_and_resume import assert_same_run
-from worded import Worded, settings, trainer
+from worded import PromptNetwork, settings, trainer
 
 from equigen.checkpoints import load_checkpoint, unprefixed
 from equigen.errors import InputError
@@ -56,7 +56,7 @@ def stand_in(monkeypatch):
     optim = types.SimpleNamespace(AdamW8bit=EightBit)
     monkeypatch.setitem(sys.modules, "bitsandbytes", types.SimpleNamespace(optim=optim))
     monkeypatch.setitem(sys.modules, "bitsandbytes.optim", optim)
-    monkeypatch.setattr(needs, "installed", lambda package: package == "bitsandbytes")
+    monkeypatch.setattr(needs, "is_installed", lambda package: package == "bitsandbytes")
 
 
 def go_on(tmp_path, part):
@@ -66,7 +66,7 @@ def go_on(tmp_path, part):
     with stopping(4), pytest.raises(Stopped):
         trainer(tmp_path / "cut.safetensors", NONE, chosen, part=part).run(show=False)
     again = trainer(tmp_path / "cut.safetensors", NONE, chosen, part=part)
-    assert again.seen == 24
+    assert again.images_seen == 24
     again.run(show=False)
     assert_same_run(tmp_path / "cut.safetensors", tmp_path / "whole.safetensors")
     return whole, unprefixed("optimizer", load_checkpoint(tmp_path / "whole.safetensors")[0])
@@ -87,7 +87,7 @@ def test_bitsandbytes_itself_where_it_is_installed(tmp_path):
 
 
 def test_eight_bit_adam_that_is_not_installed_or_cannot_be_sharded_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(needs, "installed", lambda package: False)
+    monkeypatch.setattr(needs, "is_installed", lambda package: False)
     with pytest.raises(InputError, match="'adamw8bit' was asked for") as caught:
         trainer(tmp_path / "c.safetensors", NONE, settings(optimizer="adamw8bit", sharding="full", trackers="wandb"))
     assert [problem.mend for problem in caught.value.problems] == [
@@ -123,7 +123,7 @@ def test_transformers_networks_make_activations_twice_too():
         def gradient_checkpointing_enable(self, how):
             asked.append(how)
 
-    needs.checkpoint_activations(torch.nn.Sequential(Worded(), Encoder()))
+    needs.checkpoint_activations(torch.nn.Sequential(PromptNetwork(), Encoder()))
     assert asked == [{"use_reentrant": False}]
 
 
@@ -158,11 +158,11 @@ def test_training_refuses_such_an_accelerator_before_any_work(tmp_path):
 ])  # fmt: skip
 def test_weights_that_cannot_be_trained_are_refused(tmp_path, change, match):
     with pytest.raises(InputError, match=match):
-        trainer(tmp_path / "c.safetensors", NONE, settings(), module=change(Worded()))
+        trainer(tmp_path / "c.safetensors", NONE, settings(), module=change(PromptNetwork()))
 
 
 def test_a_frozen_base_may_be_in_half_precision(tmp_path):
-    module = Worded(part="pairs")
+    module = PromptNetwork(part="pairs")
     for parameter in module.parameters():
         parameter.data = parameter.data if parameter.requires_grad else parameter.data.bfloat16()
     run = trainer(tmp_path / "c.safetensors", NONE, settings(24, precision="bf16"), module=module)

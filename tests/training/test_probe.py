@@ -6,7 +6,7 @@ from small_training import GROUPS, data
 
 from equigen.diffusion import loss_per_image, noise_schedule
 from equigen.equity import Groups
-from equigen.training.probe import STRATA, Probe, choose
+from equigen.training.probe import STRATA, Probe, choose_probe_rows
 
 
 def probe(count=11, seed=0, name="train", source=None):
@@ -59,34 +59,34 @@ def test_groups_are_as_even_as_the_data_allow():
     index = torch.zeros(1000, 1, dtype=torch.int64)
     index[:6], index[6:200] = 2, 1  # 800 of the first group, 194 of the second, 6 of the third
     groups = Groups((("race", ("a", "b", "c")),))
-    rows = choose(index, groups, 60, 0, "x")
+    rows = choose_probe_rows(index, groups, 60, 0, "x")
     assert len(rows) == 60 == len(set(rows.tolist()))
     assert torch.bincount(index[rows, 0]).tolist() == [27, 27, 6]
-    assert torch.equal(rows, choose(index, groups, 60, 0, "x"))
-    assert not torch.equal(rows, choose(index, groups, 60, 1, "x"))
-    assert torch.bincount(index[choose(index, groups, 9, 0, "x"), 0]).tolist() == [3, 3, 3]
+    assert torch.equal(rows, choose_probe_rows(index, groups, 60, 0, "x"))
+    assert not torch.equal(rows, choose_probe_rows(index, groups, 60, 1, "x"))
+    assert torch.bincount(index[choose_probe_rows(index, groups, 9, 0, "x"), 0]).tolist() == [3, 3, 3]
 
 
 def test_the_last_round_is_finished():
     index = torch.arange(90).view(90, 1) % 3
-    assert len(choose(index, Groups((("race", ("a", "b", "c")),)), 10, 0, "x")) == 12
+    assert len(choose_probe_rows(index, Groups((("race", ("a", "b", "c")),)), 10, 0, "x")) == 12
 
 
 def test_several_attributes_share_the_images():
     index = torch.tensor([[a, b] for a in range(2) for b in range(3)] * 20)
-    rows = choose(index, GROUPS, 30, 0, "x")
+    rows = choose_probe_rows(index, GROUPS, 30, 0, "x")
     assert torch.bincount(index[rows, 0]).min() >= 12 and torch.bincount(index[rows, 1]).min() >= 8
 
 
 def test_small_data_are_taken_whole_and_unknown_images_left_out():
     index = torch.tensor([[0, 1], [-1, -1], [1, -1], [-1, 2]])
-    assert choose(index, GROUPS, 100, 0, "x").tolist() == [0, 2, 3]
+    assert choose_probe_rows(index, GROUPS, 100, 0, "x").tolist() == [0, 2, 3]
 
 
 @pytest.mark.parametrize("groups", [GROUPS, Groups(())])
 def test_images_without_any_known_group(groups):
     index = torch.full((20, len(groups.names)), -1)
-    rows = choose(index, groups, 8, 0, "x")
+    rows = choose_probe_rows(index, groups, 8, 0, "x")
     assert len(rows) == 8 == len(set(rows.tolist()))
     given = data(20, 0)
     measured = Probe(given.latents, given.ids, index, groups, 8, 0, "x").measure(

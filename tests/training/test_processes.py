@@ -136,6 +136,6 @@ def test_two_processes_write_one_checkpoint_that_one_process_goes_on_from(folder
     run = trainer(place, mechanism, settings(IMAGES + 8, **changes))
     expected = unprefixed("mechanism", ranks(folder, name)[0][0])
     state = run.mechanism.state_dict()
-    assert run.seen == IMAGES and all(torch.equal(state[key], value) for key, value in expected.items())
+    assert run.images_seen == IMAGES and all(torch.equal(state[key], value) for key, value in expected.items())
     run.run(show=False)
-    assert run.seen == IMAGES + 8
+    assert run.images_seen == IMAGES + 8

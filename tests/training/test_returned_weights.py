@@ -28,7 +28,7 @@ WRONG = {
 def test_a_training_stops_before_its_first_step(tmp_path, name, accumulate):
     given, message = WRONG[name]
     run = trainer(tmp_path / "c.safetensors", chosen=settings(16, accumulate=accumulate, mechanism="none"))
-    run.gradients.uses_losses = True
+    run.mechanism.uses_losses = True
     run.mechanism.weights = lambda losses, *rest: given(losses)
     before = {key: value.clone() for key, value in run.network.state_dict().items()}
     with pytest.raises(InputError, match=message) as caught:
@@ -52,7 +52,7 @@ def test_a_promise_of_no_negative_weight_is_kept():
 
 def test_the_promise_is_asked_of_the_mechanism(tmp_path):
     run = trainer(tmp_path / "c.safetensors", chosen=settings(16))
-    run.gradients.uses_losses = True
+    run.mechanism.uses_losses = True
     run.mechanism.weights = lambda losses, *rest: -losses
     run.run(show=False)  # no promise
     other = trainer(tmp_path / "d.safetensors", {"mechanism": "group_dro"}, settings(16))
@@ -86,17 +86,17 @@ def test_the_released_mechanism_chooses_after_whole_windows_however_often_it_is_
 
     chosen, plain = [], ReleasedPerturbation._choose
 
-    def choose(self, images_seen):
+    def choose_probe_rows(self, images_seen):
         chosen.append((images_seen, len(self.rewards)))
         plain(self, images_seen)
 
-    monkeypatch.setattr(ReleasedPerturbation, "_choose", choose)
+    monkeypatch.setattr(ReleasedPerturbation, "_choose", choose_probe_rows)
     place = tmp_path / "c.safetensors"
     with stopping(5), pytest.raises(Stopped):
         trainer(place, RELEASED, settings(72)).run(show=False)
     assert chosen == [(24, 4)]  # the checkpoint at 24 images holds 3 steps of the first window
     again = trainer(place, RELEASED, settings(72))
-    assert (again.seen, len(again.mechanism.rewards)) == (24, 3)
+    assert (again.images_seen, len(again.mechanism.rewards)) == (24, 3)
     again.run(show=False)
     assert chosen == [(24, 4), (24, 4), (56, 4)]
     assert len(again.mechanism.rewards) == 1

@@ -52,8 +52,8 @@ def launched(folder, runs):
 def alone(place, name, stop=None):
     """A run of one process, from the checkpoint at ``place`` where there is one."""
     mechanism, changes, network = RUNS[name]
-    run = trainer(place, mechanism, settings(**EVERY, **changes), grids=pictures, **network)
-    begun = run.seen
+    run = trainer(place, mechanism, settings(**EVERY, **changes), sample_grids=pictures, **network)
+    begun = run.images_seen
     run_until(run, stop)
     return run, begun
 

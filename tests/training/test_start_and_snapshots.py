@@ -161,16 +161,16 @@ def test_a_snapshot_can_be_started_from(go):
 
 def stopping_at(moment):
     """A patch under which the run stops at 32 images: before it saves a snapshot, a checkpoint, or after both."""
-    plain = loop.Trainer._save
+    plain = loop.Trainer.save
 
     def save(self):
-        if self.seen == 32 and moment == "before the checkpoint":
+        if self.images_seen == 32 and moment == "before the checkpoint":
             raise Stopped
         plain(self)
-        if self.seen == 32 and moment == "after the checkpoint":
+        if self.images_seen == 32 and moment == "after the checkpoint":
             raise Stopped
 
-    return patch.object(loop.Trainer, "_save", save)
+    return patch.object(loop.Trainer, "save", save)
 
 
 @pytest.mark.parametrize("moment", ["before the checkpoint", "after the checkpoint"])

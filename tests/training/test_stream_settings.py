@@ -27,7 +27,7 @@ def test_noise_offset_by_hand():
     assert torch.equal(shifted.noise, plain.noise + 0.2 * constants)
     for name in ("rows", "timesteps", "ids"):
         assert torch.equal(getattr(shifted, name), getattr(plain, name))
-    assert shifted.shown is None  # it is the target's noise too
+    assert shifted.input_noise is None  # it is the target's noise too
 
 
 def test_noise_offset_is_a_constant_of_each_image_and_channel_with_the_asked_spread():
@@ -43,10 +43,10 @@ def test_input_perturbation_by_hand():
     """Ning et al. 2023, algorithm 1: y = sqrt(a) x + sqrt(1 - a) (noise + gamma xi), the target is the noise alone."""
     plain, made = stream().batch(16), stream(input_perturbation=0.1).batch(16)
     extra = torch.randn(8, 3, 4, 4, generator=torch_generator(3, "input-perturbation", 16))
-    assert torch.equal(made.noise, plain.noise) and torch.equal(made.shown, plain.noise + 0.1 * extra)
+    assert torch.equal(made.noise, plain.noise) and torch.equal(made.input_noise, plain.noise + 0.1 * extra)
     both = stream(input_perturbation=0.1, noise_offset=0.2).batch(16)
     assert torch.equal(both.noise, stream(noise_offset=0.2).batch(16).noise)
-    assert torch.equal(both.shown, both.noise + 0.1 * extra)
+    assert torch.equal(both.input_noise, both.noise + 0.1 * extra)
 
 
 @pytest.mark.parametrize("changes", [{"input_perturbation": 0.3}, {"noise_offset": 0.3},
@@ -57,8 +57,8 @@ def test_the_step_is_made_with_that_noise(tmp_path, predicts, changes):
     run = trainer(tmp_path / "c.safetensors", {"mechanism": "none"}, settings(**changes), predicts=predicts)
     batch = run.stream.batch(0)
     run.optimizer.zero_grad()
-    losses = run.gradients.add(batch, run.data.index[batch.rows], 0)
-    noise, shown = batch.noise, batch.noise if batch.shown is None else batch.shown
+    losses = run.backward(batch)
+    noise, shown = batch.noise, batch.noise if batch.input_noise is None else batch.input_noise
     scheduler, latents, t = SCHEDULERS[predicts](), run.data.latents[batch.rows], batch.timesteps
     if predicts == "flow":
         sigma = scheduler.sigmas.flip(0)[t]

@@ -147,14 +147,14 @@ def test_a_run_that_is_cut_and_goes_on_ends_with_the_same_weights(tune, monkeypa
     class Cut(Exception):
         pass
 
-    save = loop.Trainer._save
+    save = loop.Trainer.save
 
     def cut(trainer):
         save(trainer)
         raise Cut
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Trainer, "_save", cut)
+        patch.setattr(loop.Trainer, "save", cut)
         with pytest.raises(Cut):
             tune("sd", "cut", tune=how)
     again = tune("sd", "cut", tune=how)

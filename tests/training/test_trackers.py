@@ -11,13 +11,13 @@ from worded import settings, trainer
 from equigen.errors import InputError
 from equigen.training import TrainSettings, trackers
 from equigen.training import requirements as needs
-from equigen.training.trackers import Follower
+from equigen.training.trackers import HistoryTracker
 
 NONE = {"mechanism": "none"}
 
 
 def grids(run):
-    return {"sex/female": np.full((4, 6, 3), run.seen, np.uint8)}
+    return {"sex/female": np.full((4, 6, 3), run.images_seen, np.uint8)}
 
 
 def name_of(row):
@@ -37,7 +37,7 @@ def events(folder):
 def test_tensorboard_shows_the_history_and_the_grids(tmp_path, asked):
     pytest.importorskip("tensorboard")
     chosen = settings(40, trackers=asked, grid_every=16)
-    run = trainer(tmp_path / "c.safetensors", {"mechanism": "reweight"}, chosen, grids=grids)
+    run = trainer(tmp_path / "c.safetensors", {"mechanism": "reweight"}, chosen, sample_grids=grids)
     run.run(show=False)
     scalars, images = events(tmp_path)
     expected = {}
@@ -110,9 +110,9 @@ class Mlflow(types.SimpleNamespace):
 def test_others_are_told_the_same(tmp_path, monkeypatch, name, kind):
     other = kind()
     monkeypatch.setitem(sys.modules, name, other)
-    monkeypatch.setattr(needs, "installed", lambda package: package == name)
+    monkeypatch.setattr(needs, "is_installed", lambda package: package == name)
     chosen = settings(24, trackers=name, grid_every=24, mechanism_settings={"rho": 1})
-    run = trainer(tmp_path / "run" / "c.safetensors", NONE, chosen, grids=grids)
+    run = trainer(tmp_path / "run" / "c.safetensors", NONE, chosen, sample_grids=grids)
     run.run(show=False)
     told = {}
     for step, values in other.told:
@@ -133,7 +133,7 @@ def test_others_are_told_the_same(tmp_path, monkeypatch, name, kind):
 def test_a_tracker_is_ended_however_the_run_ends(tmp_path, monkeypatch):
     other = Wandb()
     monkeypatch.setitem(sys.modules, "wandb", other)
-    monkeypatch.setattr(needs, "installed", lambda package: True)
+    monkeypatch.setattr(needs, "is_installed", lambda package: True)
     run = trainer(tmp_path / "c.safetensors", NONE, settings(24, trackers="wandb"))
     run._check_finite = lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -143,14 +143,14 @@ def test_a_tracker_is_ended_however_the_run_ends(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])
 def test_a_tracker_that_is_not_installed_is_refused_before_any_work(tmp_path, monkeypatch, name):
-    monkeypatch.setattr(needs, "installed", lambda package: False)
+    monkeypatch.setattr(needs, "is_installed", lambda package: False)
     with pytest.raises(InputError, match=f"'{name}' was asked for") as caught:
         trainer(tmp_path / "c.safetensors", NONE, settings(24, trackers=name))
     assert caught.value.problems[0].mend == f"pip install {name}"
 
 
 def test_without_tensorboard_auto_is_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(trackers, "installed", lambda package: False)
+    monkeypatch.setattr(trackers, "is_installed", lambda package: False)
     trainer(tmp_path / "c.safetensors", NONE, settings(8, trackers="auto")).run(show=False)
     assert [path.name for path in tmp_path.iterdir()] == ["c.safetensors"]
     assert TrainSettings().tracker == "none"
@@ -158,8 +158,8 @@ def test_without_tensorboard_auto_is_none(tmp_path, monkeypatch):
 
 
 def test_processes_after_the_first_tell_and_write_nothing(tmp_path):
-    follower = Follower(tmp_path, settings(trackers="wandb"), [[0, "train", "*", "*", 1.0, 1]], active=False)
-    follower.tell()
-    follower.show(grids(types.SimpleNamespace(seen=1)), 1)
+    follower = HistoryTracker(tmp_path, settings(trackers="wandb"), [[0, "train", "*", "*", 1.0, 1]], active=False)
+    follower.log_history()
+    follower.log_images(grids(types.SimpleNamespace(images_seen=1)), 1)
     follower.close()
     assert list(tmp_path.iterdir()) == []

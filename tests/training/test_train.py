@@ -11,13 +11,14 @@ import torch
 from generator_folder import files, images, names
 from small_training import Stopped, stopping
 
+from equigen.checkpoints import load_checkpoint
 from equigen.diffusion import Vocabulary, open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import cache, load_autoencoder
 from equigen.training import Run, check_settings, loop, train
 from equigen.training import cohort_data as sides
-from equigen.training.cohort_data import groups_of, prepare
+from equigen.training.cohort_data import cohort_groups, prepare_memory_splits
 
 PERTURBATION = {"mechanism": "perturbation", "mechanism_settings": {"window_images": 16, "minimum": 1}}
 
@@ -40,12 +41,12 @@ def test_a_generator_folder(go, cohort, tmp_path):
 
 def test_the_generator_holds_the_averaged_weights_and_the_statistics(go, cohort, latents):
     run = go()
-    tensors = loop.load_checkpoint(run.folder / "checkpoint.safetensors")[0]
+    tensors = load_checkpoint(run.folder / "checkpoint.safetensors")[0]
     made = run.pipeline()
     name = "unet.conv_in.weight"
     assert torch.equal(made.unet.conv_in.weight, tensors[f"average.{name}"])
     assert not torch.equal(made.unet.conv_in.weight, tensors[f"network.{name}"])
-    sides = prepare(cohort, load_autoencoder(), latents, 32, show=False)
+    sides = prepare_memory_splits(cohort, load_autoencoder(), latents, 32, show=False)
     assert made.config["latent_mean"] == sides.mean and made.config["latent_std"] == sides.std
 
 
@@ -61,7 +62,7 @@ def test_validation_and_test_images_never_reach_the_training_tensors(cohort, tmp
 
     monkeypatch.setattr(cache, "load_images", numbers)
     monkeypatch.setattr(coder, "encode", lambda told: torch.tensor(told).view(-1, 1, 1, 1).expand(-1, 12, 4, 4).float())
-    sides = prepare(cohort, coder, tmp_path, 32, show=False)
+    sides = prepare_memory_splits(cohort, coder, tmp_path, 32, show=False)
     rows = {name: np.flatnonzero(cohort.frame["split"] == name).tolist() for name in ("train", "val", "test")}
     assert rows["val"] and any(cohort.frame["domain"][rows["test"]] == "ood")
     assert sorted(opened) == sorted(rows["train"] + rows["val"])  # test images are not even opened
@@ -75,7 +76,7 @@ def test_validation_and_test_images_never_reach_the_training_tensors(cohort, tmp
     expected = Vocabulary.of(cohort).encode(cohort.split("train").frame)
     assert torch.equal(sides.train.ids, expected)
     assert torch.equal(sides.train.index[:, 0], torch.from_numpy(cohort.split("train").groups("race")))
-    assert sides.train.groups == groups_of(cohort)
+    assert sides.train.groups == cohort_groups(cohort)
     assert abs(sides.train.latents.mean()) < 1e-5
 
 
@@ -88,7 +89,7 @@ def test_the_trainer_gets_these_tensors_on_their_own_sides(go, cohort, latents):
 
     with patch.object(loop.Trainer, "run", watching):
         go()
-    sides = prepare(cohort, load_autoencoder(), latents, 32, show=False)
+    sides = prepare_memory_splits(cohort, load_autoencoder(), latents, 32, show=False)
     assert torch.equal(seen["train"].latents, sides.train.latents)
     assert len(sides.train.latents) == len(cohort.split("train"))
     held_out = {latent.numpy().tobytes() for latent in sides.held_out.latents}

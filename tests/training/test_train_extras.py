@@ -6,11 +6,12 @@ import torch
 from generator_folder import files, names
 from PIL import Image
 
+from equigen.checkpoints import load_checkpoint
 from equigen.diffusion import open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import load_autoencoder
-from equigen.training import check_settings, grids, loop
+from equigen.training import check_settings, grids
 from equigen.training import cohort_data as sides
 from equigen.training import requirements as needs
 from equigen.training.grids import COLUMNS
@@ -48,7 +49,7 @@ def test_a_tracker_leaves_its_logs_beside_the_generator(go):
 
 def test_the_generator_holds_the_best_weights_and_says_since_when(go):
     run = go(best="overall", learning_rate=0.3, warmup=0, ema=0)  # so fast that it gets worse
-    tensors, _ = loop.load_checkpoint(run.folder / "checkpoint.safetensors")
+    tensors, _ = load_checkpoint(run.folder / "checkpoint.safetensors")
     told = read_json(run.folder / "training.json")["best"]
     assert told["rule"] == "overall" and told["images_seen"] < 48
     made = run.pipeline().unet.conv_in.weight
@@ -66,7 +67,7 @@ def test_the_generator_holds_the_best_weights_and_says_since_when(go):
     ],
 )
 def test_what_is_refused_before_an_image_is_encoded(go, quick, cohort, monkeypatch, tmp_path, changes, match):
-    monkeypatch.setattr(needs, "installed", lambda package: False)
+    monkeypatch.setattr(needs, "is_installed", lambda package: False)
     monkeypatch.setattr(sides, "encode", lambda *_, **__: pytest.fail("encoded"))
     on = cohort.split("train", "test") if "best" in changes else cohort
     with pytest.raises(InputError, match=match):

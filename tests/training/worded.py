@@ -20,7 +20,7 @@ from equigen.checkpoints import save_checkpoint
 from equigen.diffusion import objective_of
 from equigen.equity import build
 from equigen.seeds import torch_generator
-from equigen.training import Data, Trainer, TrainSettings
+from equigen.training import LatentDataset, Trainer, TrainSettings
 
 WIDTH, TEXTS = 16, 12
 
@@ -52,7 +52,7 @@ class Block(torch.nn.Module):
         return x + self.base(y) + self.up(self.down(y)) + self.text(words)[:, :, None, None]
 
 
-class Worded(torch.nn.Module):
+class PromptNetwork(torch.nn.Module):
     """module(noisy, time, ids): ``part`` is what is trained: all, or the low-rank pairs ("pairs")."""
 
     def __init__(self, part="all", dropout=0.0, norm=False, seed=0):
@@ -97,7 +97,8 @@ def sides(stored=False):
     for n, seed in ((40, 0), (20, 1)):
         given = data(n, seed)
         texts = 1 + (given.index[:, :1] + 1) * 4 + given.index[:, 1:] + 1
-        made.append(Data(Store(given.latents) if stored else given.latents, texts % TEXTS, given.index, GROUPS))
+        latents = Store(given.latents) if stored else given.latents
+        made.append(LatentDataset(latents, texts % TEXTS, given.index, GROUPS))
     return made
 
 
@@ -120,8 +121,8 @@ def trainer(checkpoint, mechanism, chosen, *, predicts="epsilon", stored=False, 
     own = dict(mechanism)
     rule = build(own.pop("mechanism"), GROUPS, chosen.seed, **own)
     train, held = sides(stored)
-    hooks = {name: network.pop(name) for name in ("keep", "grids", "accelerator") if name in network}
-    module = Worded(**network) if module is None else module
+    hooks = {name: network.pop(name) for name in ("save_snapshot", "sample_grids", "accelerator") if name in network}
+    module = PromptNetwork(**network) if module is None else module
     objective = objective_of(SCHEDULERS[predicts]())
     return Trainer(module, objective, Prompts(train.ids), train, held if held_out else None, rule, chosen,
                    Path(checkpoint), "this run", **hooks)  # fmt: skip
@@ -129,17 +130,17 @@ def trainer(checkpoint, mechanism, chosen, *, predicts="epsilon", stored=False, 
 
 def run_until(run, stop=None):
     """Run; cut off just after the checkpoint of ``stop`` images, where that is given."""
-    plain = run._save
+    plain = run.save
 
     def save():
         plain()
-        if run.seen == stop:
+        if run.images_seen == stop:
             raise Stopped
 
-    run._save = save
+    run.save = save
     with contextlib.suppress(Stopped):
         run.run(show=False)
-    assert stop is None or run.seen == stop
+    assert stop is None or run.images_seen == stop
 
 
 def pictures(run):
@@ -152,7 +153,7 @@ def pictures(run):
 
 def kept(run, weights):
     """A snapshot."""
-    save_checkpoint(run.checkpoint.with_name(f"kept-{run.seen}.safetensors"), weights, {})
+    save_checkpoint(run.checkpoint.with_name(f"kept-{run.images_seen}.safetensors"), weights, {})
 
 
 def main(folder, runs):
@@ -164,8 +165,8 @@ def main(folder, runs):
             place.parent.mkdir()
             shutil.copy(Path(folder) / origin / "c.safetensors", place)
         accelerator.wait_for_everyone()
-        run = trainer(place, mechanism, settings(**changes), keep=kept, grids=pictures, **network)
-        begun = run.seen
+        run = trainer(place, mechanism, settings(**changes), save_snapshot=kept, sample_grids=pictures, **network)
+        begun = run.images_seen
         run_until(run, stop)
         weights, rank = run.weights(), run.accelerator.process_index
         held = sum(parameter.to_local().numel() if hasattr(parameter, "to_local") else parameter.numel()

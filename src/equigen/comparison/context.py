@@ -25,7 +25,11 @@ from equigen.latents import (
     store_place,
 )
 from equigen.study import KINDS, Stages, read_stamp
+<<<<<<< HEAD
 from equigen.training import TrainSettings, base_of, latent_scale, run_key, text_key, train, train_again
+=======
+from equigen.training import TrainSettings, pipeline_factory, latent_scale, run_key, text_key, train
+>>>>>>> 5cdb1fb (The train step stands on the page of the loop: predict, weigh, go backward, step; names of training are the field's.)
 
 Step = Mapping[str, Any]
 RECORD = "training.json"
@@ -122,16 +126,16 @@ _hashes: dict[str, str] = {}
 def _start_hash(bench: Bench, step: Step, settings: TrainSettings) -> str:
     """Hash of the pipeline that a training with prompts starts from, ready; once for each kind, seed and its files."""
     kind = settings.model_dump(mode="json", include={*KINDS, "precision", "seed"})
-    if settings.base is not None and settings.tuned.startswith("unet"):
+    if settings.base is not None and settings.trainable_weights.startswith("unet"):
         del kind["seed"]  # it draws no weight
     places = [place for place in (settings.base, settings.start, settings.text_encoder) if place is not None]
     key = hash_value([kind, [_files(Path(place)) for place in places], bench.cohort.hash, bench.place(step)])
     if key not in _hashes:
         coder = bench.coder(step)
-        base = base_of(
+        base = pipeline_factory(
             settings, coder, lambda: latent_scale(bench.cohort, coder, bench.latents, settings.size, show=False)
         )
-        _hashes[key] = base.ready("cpu", best_device()).hash
+        _hashes[key] = base.open_trainable("cpu", best_device()).hash
     return _hashes[key]
 
 

@@ -182,16 +182,16 @@ def loss_per_image(
     noise: torch.Tensor,
     timesteps: torch.Tensor,
     ids: torch.Tensor,
-    shown: torch.Tensor | None = None,
+    input_noise: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """l_i = mean over channels and pixels of (f(z_t, t, c) - target)^2 (METHODS section 1).
 
     ``objective``: an Objective, or a diffusers scheduler that has one. ``latents``, ``noise``: [B, C, h, w], latents of
-    unit variance per channel; ``timesteps``: [B] int64 in [0, steps); ``ids``: [B, F]. ``shown``: the noise in
+    unit variance per channel; ``timesteps``: [B] int64 in [0, steps); ``ids``: [B, F]. ``input_noise``: the noise in
     z_t where it is another than the target's (input perturbation). Returns [B] float32.
     """
     asked = _objective(objective)
-    noisy = asked.noisy(latents, noise if shown is None else shown, timesteps)
+    noisy = asked.noisy(latents, noise if input_noise is None else input_noise, timesteps)
     target = asked.target(latents, noise, timesteps)
     difference: torch.Tensor = denoiser(noisy, asked.time(timesteps), ids).float() - target
     return difference.square().mean(dim=(1, 2, 3))

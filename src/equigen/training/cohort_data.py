@@ -1,4 +1,4 @@
-"""Training and held-out data of a cohort, as the loop takes them."""
+"""Training and validation data of a cohort in memory, and the checks before any image is encoded."""
 
 from __future__ import annotations
 
@@ -12,37 +12,37 @@ from equigen.diffusion import Vocabulary
 from equigen.equity import Groups, build
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder, channel_statistics, encode
-from equigen.training.data import Data
+from equigen.training.data import LatentDataset
 from equigen.training.gradients import check_batch
-from equigen.training.requirements import check_needs
+from equigen.training.requirements import check_requirements
 from equigen.training.settings import TrainSettings
 
 Statistics = tuple[list[float], list[float]]
 
 
 @dataclass(frozen=True)
-class Sides:
-    """Training and held-out data, normalised by ``mean`` and ``std`` [C] of the latents' channels."""
+class LatentSplits:
+    """Training and held-out (validation) data, normalised by ``mean`` and ``std`` [C] of the latents' channels."""
 
-    train: Data
-    held_out: Data
+    train: LatentDataset
+    held_out: LatentDataset
     mean: list[float]
     std: list[float]
 
 
-def groups_of(cohort: Cohort | Manifest) -> Groups:
-    """The cohort's attributes and their levels, as mechanisms know them."""
+def cohort_groups(cohort: Cohort | Manifest) -> Groups:
+    """Return the cohort's attributes and their levels as the groups of a mechanism."""
     return Groups(tuple((name, tuple(spec.levels)) for name, spec in cohort.attributes.items()))
 
 
 def check_cohort(settings: TrainSettings, cohort: Cohort | Manifest) -> None:
-    """What can be known to fail before an image is encoded, whatever the network.
+    """Check settings against a cohort before an image is encoded, whatever the network.
 
-    Raises InputError for packages that are not installed, a batch that cannot be cut in parts, a training split without
-    images, a choice of the best weights without validation images, or a mechanism that is unknown or cannot work on the
-    cohort's groups.
+    Raises InputError for packages that are not installed, a batch that does not divide into micro-batches, a training
+    split without images, a choice of the best weights without validation images, or a mechanism that is unknown or
+    cannot work on the cohort's groups.
     """
-    check_needs(settings)
+    check_requirements(settings)
     check_batch(settings.batch, 1, settings.accumulate)
     if isinstance(cohort, Manifest) and settings.store != "disk":
         problem = Problem("a manifest is for cohorts larger than memory", "set store: disk, or open a Cohort")
@@ -53,29 +53,29 @@ def check_cohort(settings: TrainSettings, cohort: Cohort | Manifest) -> None:
     if settings.best != "none" and len(cohort.split("val", domain="id")) == 0:
         problem = Problem("the validation split is empty", "mend the split in cohort.yaml, or set best: none")
         raise InputError("The best weights cannot be told.", [problem])
-    build(settings.mechanism, groups_of(cohort), settings.seed, **settings.mechanism_settings)
+    build(settings.mechanism, cohort_groups(cohort), settings.seed, **settings.mechanism_settings)
 
 
-def prepare(
+def prepare_memory_splits(
     cohort: Cohort,
-    coder: Autoencoder,
+    autoencoder: Autoencoder,
     cache: str | Path,
     size: int,
     show: bool = True,
     statistics: Statistics | None = None,
-) -> Sides:
-    """Latents, token numbers and group index of the training and validation splits; no other image is touched.
+) -> LatentSplits:
+    """Return latents, token numbers and group index of the training and validation splits; no other image is read.
 
     ``statistics``: mean and standard deviation of each channel to normalise by; None measures those of the training
     images.
     """
-    whole = cohort.split("train", "val", domain="id")
-    values = encode(whole, coder, cache, size, show=show).values
-    in_training = torch.tensor([split == "train" for split in whole.frame["split"]])
+    images = cohort.split("train", "val", domain="id")
+    values = encode(images, autoencoder, cache, size, show=show).values
+    in_training = torch.tensor([split == "train" for split in images.frame["split"]])
     mean, std = statistics or channel_statistics(values[in_training])
     values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    ids, groups = Vocabulary.of(cohort).encode(whole.frame), groups_of(cohort)
-    columns = [torch.from_numpy(whole.groups(name)) for name in groups.attributes]
-    index = torch.stack(columns, dim=1) if columns else torch.zeros(len(whole), 0, dtype=torch.int64)
-    parts = [Data(values[mask], ids[mask], index[mask], groups) for mask in (in_training, ~in_training)]
-    return Sides(parts[0], parts[1], mean, std)
+    ids, groups = Vocabulary.of(cohort).encode(images.frame), cohort_groups(cohort)
+    columns = [torch.from_numpy(images.groups(name)) for name in groups.attributes]
+    index = torch.stack(columns, dim=1) if columns else torch.zeros(len(images), 0, dtype=torch.int64)
+    parts = [LatentDataset(values[mask], ids[mask], index[mask], groups) for mask in (in_training, ~in_training)]
+    return LatentSplits(parts[0], parts[1], mean, std)

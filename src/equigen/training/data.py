@@ -1,4 +1,4 @@
-"""What is trained on, and what is measured."""
+"""Latents with their conditions and groups: the data set of a split."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from equigen.equity import Groups
 
 
 @dataclass
-class Data:
-    """What is trained on, or measured: latents [N, C, h, w], condition numbers [N, F], group index [N, A], its names.
+class LatentDataset:
+    """A split's latents [N, C, h, w], condition numbers [N, F], group index [N, A], and the names of the groups.
 
     ``latents`` have unit variance; a tensor, or anything with ``len``, ``shape`` and ``latents[rows]`` for rows [B]
-    int64 -> [B, C, h, w] float32 on the CPU. ``ids``: what each image's whole condition is.
+    int64 -> [B, C, h, w] float32 on the CPU. ``ids``: the condition of each image, without dropout.
     """
 
     latents: Any

@@ -13,9 +13,9 @@ class LossScale:
     """Dynamic loss scaling (Micikevicius et al., ICLR 2018, section 3.2), by the rule of torch.amp.GradScaler.
 
     The loss is multiplied by ``value``, the gradients are divided by it. A step whose gradients overflowed is left out
-    and halves it; PATIENCE good steps in turn double it. Powers of 2, so that nothing is rounded. What is looked at
-    is the norm over all processes, so that they all leave out the same steps, also where each holds a part of the
-    weights. ``skipped``: steps left out since the last log.
+    and halves it; PATIENCE finite steps in a row double it. Powers of 2, so that nothing is rounded. The norm is that
+    over all processes, so that they all leave out the same steps, also where the weights are sharded. ``skipped``:
+    steps left out since the last log.
     """
 
     def __init__(self) -> None:
@@ -27,8 +27,8 @@ class LossScale:
         if gradients:
             torch._foreach_mul_(gradients, 1 / self.value)
 
-    def keeps(self, norm: torch.Tensor) -> bool:
-        """Whether a step with gradients of this norm may be made; sets the scale of the next."""
+    def accept_step(self, norm: torch.Tensor) -> bool:
+        """Return whether the step with gradients of this norm is made; sets the scale of the next."""
         if not bool(norm.isfinite()):
             self.value, self.good, self.skipped = self.value / GROWTH, 0, self.skipped + 1
             return False
@@ -39,13 +39,13 @@ class LossScale:
 
     @property
     def exhausted(self) -> bool:
-        """Whether gradients overflow though they are not scaled up any more: the training diverged."""
+        """Return whether gradients overflow though they are not scaled up any more: the training diverged."""
         return self.value < LOWEST
 
     def state_dict(self) -> dict[str, float]:
-        """Scale and counts."""
+        """Return the scale and the counts of steps."""
         return {"value": self.value, "good": self.good, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Put them back."""
+        """Load what ``state_dict`` returned."""
         self.value, self.good, self.skipped = float(state["value"]), int(state["good"]), int(state["skipped"])

@@ -17,11 +17,11 @@ STRATA = 4  # noise levels at which each image of a probe is measured
 
 
 class Probe:
-    """Group losses on a sample that holds every group as evenly as the data allow.
+    """Group losses on a fixed sample of images, with the groups as evenly represented as the data allow.
 
-    ``latents`` [N, C, h, w] normalised (or a store), ``ids`` [N, F], ``groups`` [N, A]. About ``count`` images are
-    taken, in turn from each group of each attribute, without replacement (see ``choose``). Each is measured at one
-    timestep in each of STRATA equal strata of [0, steps), with plain noise of its own, whatever training does to noise.
+    ``latents`` [N, C, h, w] normalised (or a store), ``ids`` [N, F], ``index`` [N, A]. About ``count`` images are drawn
+    in turn from each group of each attribute, without replacement (see ``choose_probe_rows``). Each is measured at one
+    timestep in each of STRATA equal strata of [0, steps), with noise of its own, without the noise options of training.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Probe:
         name: str,
         steps: int = STEPS,
     ) -> None:
-        rows = choose(index, groups, count, seed, name)
+        rows = choose_probe_rows(index, groups, count, seed, name)
         draws = torch_generator(seed, f"probe-{name}")
         self.groups, self.index = groups, index[rows]
         self.latents, self.ids = latents[rows].repeat(STRATA, 1, 1, 1), ids[rows].repeat(STRATA, 1)
@@ -49,9 +49,9 @@ class Probe:
     def measure(
         self, denoiser: Any, objective: Any, device: torch.device, batch: int, accelerator: Accelerator | None = None
     ) -> GroupLosses:
-        """Mean denoising loss of each group, over images and strata, ``batch`` of them at a time.
+        """Return the mean denoising loss of each group, over images and strata, ``batch`` of them at a time.
 
-        With an ``accelerator`` of several processes each measures its share, and all get the whole.
+        With an ``accelerator`` of several processes each measures its share, and all get the result.
         """
         processes, rank = (accelerator.num_processes, accelerator.process_index) if accelerator else (1, 0)
         count = len(self.latents)
@@ -59,18 +59,18 @@ class Probe:
         rows = (torch.arange(share) + rank * share) % count  # the last process makes up to its share by repeating
         parts = []
         for low in range(0, share, batch):
-            part = rows[low : low + batch]
-            inputs = (self.latents[part], self.noise[part], self.timesteps[part], self.ids[part])
-            parts.append(loss_per_image(denoiser, objective, *(value.to(device) for value in inputs)))
+            batch_rows = rows[low : low + batch]
+            inputs = (value[batch_rows].to(device) for value in (self.latents, self.noise, self.timesteps, self.ids))
+            parts.append(loss_per_image(denoiser, objective, *inputs))
         losses = torch.cat(parts) if accelerator is None else accelerator.gather(torch.cat(parts))
         return group_losses(losses[:count].cpu().view(STRATA, -1).T, self.index, self.groups)
 
 
-def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str) -> torch.Tensor:
-    """Rows of the probe: each group in turn gives its next image in a random order, until ``count`` are chosen.
+def choose_probe_rows(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str) -> torch.Tensor:
+    """Return the sorted rows of the probe, drawn from each group in turn in a random order, about ``count`` of them.
 
-    The last round is finished, so that no group is behind another: there may be one image more for each group.
-    Images without any known group are taken only where there are no others.
+    The last round over the groups is completed, so there may be one image more for each group. Images without any
+    known group are used only where there are no others.
     """
     order = numpy_generator(seed, f"probe-rows-{name}").permutation(len(index))
     shuffled = index.numpy()[order]
@@ -79,14 +79,14 @@ def choose(index: torch.Tensor, groups: Groups, count: int, seed: int, name: str
         for column, (_, levels) in enumerate(groups.names)
         for level in range(len(levels))
     ] or [iter(order)]
-    chosen: dict[int, None] = {}
-    while queues and len(chosen) < count:
+    selection: dict[int, None] = {}
+    while queues and len(selection) < count:
         for queue in list(queues):
-            fresh = next((int(row) for row in queue if int(row) not in chosen), None)
-            if fresh is None:
+            new_row = next((int(row) for row in queue if int(row) not in selection), None)
+            if new_row is None:
                 queues.remove(queue)
             else:
-                chosen[fresh] = None
-    if not chosen:  # no image has a known group
-        chosen = dict.fromkeys(int(row) for row in order[:count])
-    return torch.from_numpy(np.array(sorted(chosen), dtype=np.int64))
+                selection[new_row] = None
+    if not selection:  # no image has a known group
+        selection = dict.fromkeys(int(row) for row in order[:count])
+    return torch.from_numpy(np.array(sorted(selection), dtype=np.int64))

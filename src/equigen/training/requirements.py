@@ -1,4 +1,4 @@
-"""What the settings of a run need of other packages and of the network: checked before any work, then set up."""
+"""Requirements of a run's settings on packages, accelerate and the network; the optimizer."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from accelerate import Accelerator, DistributedType
 from equigen.errors import InputError, Problem
 from equigen.training.settings import TrainSettings
 
-OTHERS = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
+SHARDING_BACKENDS = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
 PACKAGES = {"tensorboard": "tensorboard", "wandb": "wandb", "mlflow": "mlflow", "adamw8bit": "bitsandbytes"}
 
 
-def check_needs(settings: TrainSettings) -> None:
-    """InputError for a tracker or optimizer whose package is not installed, and for what cannot go together."""
+def check_requirements(settings: TrainSettings) -> None:
+    """Raise InputError for a tracker or optimizer whose package is not installed, and settings that conflict."""
     problems = [
         Problem(f"'{choice}' was asked for, and its package is not installed", f"pip install {PACKAGES[choice]}")
         for choice in (settings.tracker, settings.optimizer)
-        if choice in PACKAGES and not installed(PACKAGES[choice])
+        if choice in PACKAGES and not is_installed(PACKAGES[choice])
     ]
     if settings.optimizer == "adamw8bit" and settings.sharding != "none":
         problems.append(Problem("adamw8bit cannot be sharded", "use adamw with sharding full, or sharding none"))
@@ -31,32 +31,34 @@ def check_needs(settings: TrainSettings) -> None:
 
 
 def check_accelerator(accelerator: Accelerator) -> None:
-    """InputError where accelerate was set up to shard, or to round, by itself: both are settings of the training."""
+    """Raise InputError where accelerate is configured to shard or to round: both are settings of the training."""
     kind, precision = accelerator.distributed_type, accelerator.mixed_precision
-    asked = {
-        f"distributed_type {kind.value}": (kind in OTHERS, "set sharding: full in the training's settings instead"),
-        f"mixed_precision {precision}": (precision != "no", "set precision in the training's settings instead"),
-    }
-    problems = [Problem(f"accelerate was started with {found}", mend) for found, (odd, mend) in asked.items() if odd]
+    problems = []
+    if kind in SHARDING_BACKENDS:
+        mend = "set sharding: full in the training's settings instead"
+        problems.append(Problem(f"accelerate was started with distributed_type {kind.value}", mend))
+    if precision != "no":
+        mend = "set precision in the training's settings instead"
+        problems.append(Problem(f"accelerate was started with mixed_precision {precision}", mend))
     if problems:
         raise InputError("Training cannot run under this configuration of accelerate.", problems)
 
 
-def installed(package: str) -> bool:
-    """Whether a package can be imported."""
+def is_installed(package: str) -> bool:
+    """Return whether a package can be imported."""
     return find_spec(package) is not None
 
 
 def build_optimizer(parameters: Sequence[torch.nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
-    """AdamW (Loshchilov & Hutter 2019), its moments in float32, or in 8 bits a number (Dettmers et al. 2022).
+    """Return AdamW (Loshchilov & Hutter 2019), its moments in float32, or in 8 bits a number (Dettmers et al. 2022).
 
-    Raises InputError where there is nothing to train, or where what is trained is not in float32.
+    Raises InputError where there is nothing to train, or where trained weights are not in float32.
     """
     kinds = {parameter.dtype for parameter in parameters} - {torch.float32}
     if not parameters or kinds:
-        found = f"weights in {', '.join(sorted(map(str, kinds)))}" if kinds else "no weight requires gradients"
+        message = f"weights in {', '.join(sorted(map(str, kinds)))}" if kinds else "no weight requires gradients"
         mend = "train weights in float32, and set precision" if kinds else "unfreeze some, or add LoRA weights"
-        raise InputError("These weights cannot be trained.", [Problem(found, mend)])
+        raise InputError("These weights cannot be trained.", [Problem(message, mend)])
     common: dict[str, Any] = {
         "lr": settings.learning_rate, "betas": (0.9, 0.99), "weight_decay": settings.weight_decay,
     }  # fmt: skip
@@ -67,18 +69,18 @@ def build_optimizer(parameters: Sequence[torch.nn.Parameter], settings: TrainSet
 
 
 def checkpoint_activations(module: torch.nn.Module) -> None:
-    """Let the networks within a module forget activations and make them again going backward (Chen et al. 2016).
+    """Recompute activations in the backward pass, in all networks of a module that support it (Chen et al. 2016).
 
-    Those of diffusers and transformers that can; the gradients are the same. Raises InputError where none can.
+    Networks of diffusers and transformers can; the gradients are the same. Raises InputError where none can.
     """
-    able = 0
-    for part in module.modules():
-        if getattr(part, "_supports_gradient_checkpointing", False):  # diffusers
-            part.enable_gradient_checkpointing()  # type: ignore[operator]
-            able += 1
-        elif getattr(part, "supports_gradient_checkpointing", False):  # transformers
-            part.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
-            able += 1
-    if not able:
+    count = 0
+    for submodule in module.modules():
+        if getattr(submodule, "_supports_gradient_checkpointing", False):  # diffusers
+            submodule.enable_gradient_checkpointing()  # type: ignore[operator]
+            count += 1
+        elif getattr(submodule, "supports_gradient_checkpointing", False):  # transformers
+            submodule.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            count += 1
+    if not count:
         problem = Problem("no part of the network supports gradient_checkpointing", "leave it out, or use accumulate")
         raise InputError("The activations cannot be made again.", [problem])

@@ -19,9 +19,9 @@ from equigen.training.loop import Trainer
 
 RECORD = "training.json"
 CHECKPOINT = "checkpoint.safetensors"
-SKIPPED = (RECORD, CHECKPOINT, "begun.json", "stage.json", ".lock")  # not part of the generator
-APART = ("snapshots", "grids", "runs", "wandb", "mlruns", "logs", "calibration")   # folders that are not either
-ALONG = ("snapshots", "grids")  # folders that are written while a training goes on, not at its end
+OTHER_FILES = (RECORD, CHECKPOINT, "begun.json", "stage.json", ".lock")  # not part of the generator
+OTHER_FOLDERS = ("snapshots", "grids", "runs", "wandb", "mlruns", "logs", "calibration")   # folders that are not either
+SNAPSHOT_FOLDERS = ("snapshots", "grids")  # folders that are written while a training goes on, not at its end
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,11 @@ def train_again(folder: Path, harmed: Sequence[Change]) -> None:
 
     A training that goes on from its end would not write it again.
     """
-    if any(change.file.partition("/")[0] in ALONG for change in harmed):
+    if any(change.file.partition("/")[0] in SNAPSHOT_FOLDERS for change in harmed):
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
-def finished(folder: Path, key: str) -> bool:
+def is_finished(folder: Path, key: str) -> bool:
     """Whether a folder holds this run's generator. Raises InputError when it holds another's.
 
     A damaged record is told, and written again from the checkpoint.
@@ -75,14 +75,14 @@ def write_record(trainer: Trainer, generator: str, autoencoder: str, folder: Pat
         "generator": generator,
         "autoencoder": autoencoder,
         "settings": trainer.settings.model_dump(mode="json"),
-        "images_seen": trainer.seen,
+        "images_seen": trainer.images_seen,
         "best": trainer.best.record() if trainer.best else None,
         "training_images": len(trainer.data.latents),
         "parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
         "trained_parameters": sum(parameter.numel() for parameter in trainer.parameters),
         "processes": trainer.accelerator.num_processes,
-        "files": {name: entry["sha256"] for name, entry in record_files(folder, SKIPPED).items()
-                  if name.partition("/")[0] not in APART},
+        "files": {name: entry["sha256"] for name, entry in record_files(folder, OTHER_FILES).items()
+                  if name.partition("/")[0] not in OTHER_FOLDERS},
         "versions": {"equigen": equigen.__version__, "torch": torch.__version__},
     }
     write_json(folder / RECORD, record)

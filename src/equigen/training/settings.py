@@ -1,4 +1,4 @@
-"""Settings of a training run: what a user may choose, with what each choice means."""
+"""Settings of a training run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Tracker = Literal["none", "auto", "tensorboard", "wandb", "mlflow"]
 
 
 class TrainSettings(BaseModel):
-    """How a generator is trained. Time is counted in images seen, so that the batch size changes nothing else."""
+    """Hyperparameters of a training run. Time is counted in images seen, whatever the batch size."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -61,49 +61,50 @@ class TrainSettings(BaseModel):
 
     @property
     def reads_text(self) -> bool:
-        """Whether the network is told prompts; otherwise tokens."""
+        """Whether conditions are prompts; otherwise tokens."""
         return self.base is not None or self.text_encoder is not None
 
     @property
     def tracker(self) -> Tracker:
-        """Where training is followed besides its own history."""
+        """The experiment tracker."""
         return self.trackers or ("auto" if self.reads_text else "none")
 
     @property
-    def tuned(self) -> Tune:
-        """What of a text-to-image pipeline is trained."""
+    def trainable_weights(self) -> Tune:
+        """The weights of a text-to-image pipeline that are trained."""
         return self.tune or ("lora" if self.base is not None else "unet")
 
     @model_validator(mode="after")
-    def _together(self) -> TrainSettings:
-        """Settings of one kind of training that another would silently leave aside."""
-        faults = []
+    def _check_combinations(self) -> TrainSettings:
+        """Refuse settings that the kind of training would silently ignore."""
+        messages = []
         if self.base is not None and self.text_encoder is not None:
-            faults.append("base and text_encoder: a base has a text encoder of its own; give one of the two")
+            messages.append("base and text_encoder: a base has a text encoder of its own; give one of the two")
         if self.base is not None and (self.preset, self.prediction) != ("small", "v_prediction"):
-            faults.append("preset and prediction are the base's own: leave them out")
+            messages.append("preset and prediction are the base's own: leave them out")
         if not self.reads_text and self.tune is not None:
-            faults.append("tune says what of a text-to-image pipeline is trained: give base or text_encoder")
-        if self.text_encoder is not None and self.tuned.startswith("lora"):
-            faults.append("tune: LoRA goes into a trained network; without a base use unet or unet+text")
-        if (self.rank, self.alpha) != (16, None) and not (self.reads_text and self.tuned.startswith("lora")):
-            faults.append("rank and alpha are LoRA's: give a base, and tune lora")
-        if faults:
-            raise ValueError("; ".join(faults))
+            messages.append("tune says what of a text-to-image pipeline is trained: give base or text_encoder")
+        if self.text_encoder is not None and self.trainable_weights.startswith("lora"):
+            messages.append("tune: LoRA goes into a trained network; without a base use unet or unet+text")
+        lora = self.reads_text and self.trainable_weights.startswith("lora")
+        if (self.rank, self.alpha) != (16, None) and not lora:
+            messages.append("rank and alpha are LoRA's: give a base, and tune lora")
+        if messages:
+            raise ValueError("; ".join(messages))
         return self
 
-    def learning_rate_at(self, seen: int) -> float:
-        """Linear warm-up, then constant, or half a cosine from the peak to a tenth of it."""
-        rise = min(1.0, (seen + self.batch) / max(self.warmup, 1))
+    def learning_rate_at(self, images_seen: int) -> float:
+        """Return the learning rate: linear warm-up, then constant, or half a cosine from the peak to a tenth of it."""
+        warmup_factor = min(1.0, (images_seen + self.batch) / max(self.warmup, 1))
         if self.schedule == "constant":
-            return self.learning_rate * rise
-        done = min(1.0, seen / self.images)
-        return self.learning_rate * rise * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done)))
+            return self.learning_rate * warmup_factor
+        progress = min(1.0, images_seen / self.images)
+        return self.learning_rate * warmup_factor * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * progress)))
 
-    def ema_decay_at(self, seen: int) -> float:
-        """Weight of the old average in one step: 0.5^(batch / half-life), the half-life growing to ``ema``.
+    def ema_decay_at(self, images_seen: int) -> float:
+        """Return the weight of the old average in one step: 0.5^(batch / half-life), the half-life growing to ``ema``.
 
         Early on the half-life is 5 % of the images seen, so that the average forgets the random start
         (Karras et al., EDM, NeurIPS 2022, appendix F.2).
         """
-        return float(0.5 ** (self.batch / max(1e-8, min(self.ema, 0.05 * (seen + self.batch)))))
+        return float(0.5 ** (self.batch / max(1e-8, min(self.ema, 0.05 * (images_seen + self.batch)))))

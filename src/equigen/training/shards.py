@@ -1,4 +1,4 @@
-"""Weights that several processes hold in parts (FSDP), beside those that each holds whole: one way to treat both."""
+"""Tensors that may be sharded over processes (FSDP): gathering, sharding and copying, the same for ordinary tensors."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
-def shard(module: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
-    """Let each process keep one part of every weight, in place (PyTorch's ``fully_shard``; Zhao et al. 2023).
+def shard_module(module: torch.nn.Module, accelerator: Accelerator) -> torch.nn.Module:
+    """Shard every weight over the processes, in place (PyTorch's ``fully_shard``; Zhao et al. 2023).
 
     The elements of the outermost ModuleLists (blocks of a U-Net, layers of a transformer) are gathered one at a time,
-    when they compute, and so is what lies outside of them. A module that lies on the CPU goes to the processors that
-    compute block by block, so that no one has to hold all of it. Plain torch: accelerate's plugin would fall back to
-    DDP on CPUs without a word.
+    when they compute, and so are the weights outside of them. A module on the CPU moves to the devices block by block,
+    so that none has to hold all of it. Uses torch alone: accelerate's plugin would fall back to DDP on CPUs without a
+    warning.
     """
     mesh = init_device_mesh(accelerator.device.type, (accelerator.num_processes,))
-    for block in blocks(module):
+    for block in outer_blocks(module):
         fully_shard(block, mesh=mesh)
     # without resharding, weights outside of blocks would still be there, and old, in the next pass without gradients
     fully_shard(module, mesh=mesh, reshard_after_forward=True)
     return module
 
 
-def blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
-    """Elements of the outermost ModuleLists within a module, in order."""
-    found: list[torch.nn.Module] = []
+def outer_blocks(module: torch.nn.Module) -> list[torch.nn.Module]:
+    """Return the elements of the outermost ModuleLists within a module, in order."""
+    modules: list[torch.nn.Module] = []
     for child in module.children():
-        found += list(child) if isinstance(child, torch.nn.ModuleList) else blocks(child)
-    return found
+        modules += list(child) if isinstance(child, torch.nn.ModuleList) else outer_blocks(child)
+    return modules
 
 
-def local(tensor: torch.Tensor) -> torch.Tensor:
-    """What this process holds of a tensor; it shares its memory."""
+def local_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return this process's shard of a tensor; it shares the tensor's memory."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def everywhere(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a small tensor (a norm, say) on every process; every process has to ask for it."""
+def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the full value of a small tensor (a norm, say) on every process; every process has to call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(tensor: torch.Tensor) -> torch.Tensor:
-    """The whole of a tensor that processes hold in parts, on the CPU of the first; any other tensor is given back.
+def gather_on_first(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the full value of a sharded tensor on the CPU of the first process; any other tensor is returned as it is.
 
-    Every process has to ask for it, and those after the first get an empty one: no memory would hold all wholes.
+    Every process has to call this, and those after the first get an empty tensor, to save memory.
     """
     if not isinstance(tensor, DTensor):
         return tensor
@@ -54,8 +54,8 @@ def gathered(tensor: torch.Tensor) -> torch.Tensor:
     return value.cpu() if tensor.device_mesh.get_rank() == 0 else value.new_empty(0)
 
 
-def like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    """A whole value, held as ``tensor`` is; one of another shape (a count of steps) is left as it is."""
+def shard_like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+    """Shard a full value as ``tensor`` is; one of another shape (a count of steps) is returned as it is."""
     if not isinstance(tensor, DTensor) or value.shape != tensor.shape:
         return value
     # every process has the value, so that nothing need be sent
@@ -63,6 +63,6 @@ def like(tensor: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def put(tensor: torch.Tensor, value: torch.Tensor) -> None:
-    """Overwrite a tensor by a whole value, this process's part of it."""
-    local(tensor).copy_(local(like(tensor, value)))
+def copy_into(tensor: torch.Tensor, value: torch.Tensor) -> None:
+    """Overwrite this process's shard of a tensor from a full value."""
+    local_tensor(tensor).copy_(local_tensor(shard_like(tensor, value)))

@@ -1,4 +1,4 @@
-"""What a checkpoint holds of a run: all that the rest of it depends on, whole, whichever process held it."""
+"""The checkpoint of a run: its tensors and record, gathered from all processes, and back."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from equigen.checkpoints import Tensors, load_optimizer_tensors, optimizer_tensors, prefixed, unprefixed
+from equigen.checkpoints import (
+    Tensors,
+    load_checkpoint,
+    load_optimizer_tensors,
+    optimizer_tensors,
+    prefixed,
+    unprefixed,
+)
 from equigen.errors import InputError, Problem
-from equigen.training.average import trained
-from equigen.training.shards import gathered, like, put
+from equigen.training.average import trained_parameters
+from equigen.training.shards import copy_into, gather_on_first, shard_like
 
 if TYPE_CHECKING:
     from equigen.training.loop import Trainer
 
 
 def run_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and record of a checkpoint; every process has to ask where each holds a part of the weights."""
+    """Return the tensors and the record of a checkpoint; where weights are sharded every process has to call this."""
     state, average, best, scale = trainer.mechanism.state_dict(), trainer.average, trainer.best, trainer.scale
     tensors = {
         **prefixed("network", network_state(trainer.network)),
@@ -31,7 +38,7 @@ def run_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
     }
     record = {
         "key": trainer.key,
-        "seen": trainer.seen,
+        "seen": trainer.images_seen,
         "mechanism": {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)},
         "history": trainer.history.rows,
         "best": best.record() if best else None,
@@ -41,54 +48,66 @@ def run_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
     return tensors, record
 
 
-def load_run_state(trainer: Trainer, tensors: Tensors, record: dict[str, Any]) -> None:
-    """Go on from what ``run_state`` gave; InputError where it is of other trained weights or another mechanism."""
+def resume_run(trainer: Trainer) -> None:
+    """Load the trainer's checkpoint.
+
+    Raises InputError when it belongs to other data or settings, other trained weights or another mechanism.
+    """
+    tensors, record = load_checkpoint(trainer.checkpoint)
+    if record["key"] != trainer.key:
+        problem = Problem(
+            "was made with other data or settings",
+            "choose another output folder, or delete this file to start afresh",
+            file=str(trainer.checkpoint),
+        )
+        raise InputError("The checkpoint does not fit this run.", [problem])
     load_network_state(trainer.network, unprefixed("network", tensors), trainer.checkpoint)
     load_optimizer_state(trainer.optimizer, unprefixed("optimizer", tensors))
     if trainer.average is not None:
         trainer.average.load_state_dict(unprefixed("average", tensors))
     if trainer.best is not None:
-        trainer.best.load(record["best"], unprefixed("best", tensors))
+        trainer.best.load_state(record["best"], unprefixed("best", tensors))
     if trainer.scale is not None:
         trainer.scale.load_state_dict(record["scale"])
     trainer.mechanism.load_state_dict({**unprefixed("mechanism", tensors), **record["mechanism"]})
     trainer.history.rows, trainer.history.sums = record["history"], tensors["history.sums"]
-    trainer.seen = int(record["seen"])
+    trainer.images_seen = int(record["seen"])
 
 
-def _changing(network: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """Trained parameters, and buffers that a saved network has (running means, say), by name."""
+def _changing_tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Return the tensors that training changes, by name: trained parameters and saved buffers (running means)."""
     saved = network.state_dict()
     buffers = {name: buffer for name, buffer in network.named_buffers() if name in saved}
-    return {**{name: parameter.detach() for name, parameter in trained(network).items()}, **buffers}
+    return {**{name: parameter.detach() for name, parameter in trained_parameters(network).items()}, **buffers}
 
 
 def network_state(network: torch.nn.Module) -> Tensors:
-    """What training changes in a network; frozen weights are not among it."""
-    return {name: gathered(value) for name, value in _changing(network).items()}
+    """Return copies of the tensors that training changes in a network; frozen weights are not among them."""
+    return {name: gather_on_first(value) for name, value in _changing_tensors(network).items()}
 
 
 def load_network_state(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Put back what ``network_state`` gave; InputError where ``source`` has other names or shapes."""
-    own = _changing(network)
-    shapes = {name: tuple(value.shape) for name, value in own.items()}
-    found = {name: tuple(value.shape) for name, value in tensors.items()}
-    odd = sorted(name for name in {*shapes, *found} if shapes.get(name) != found.get(name))
-    if odd:
-        some = ", ".join(odd[:3]) + (f" and {len(odd) - 3} more" if len(odd) > 3 else "")
-        problem = Problem(f"holds other trained weights ({some})", "train the same weights on", file=str(source))
+    """Load what ``network_state`` returned; raises InputError where ``source`` has other names or shapes."""
+    current = _changing_tensors(network)
+    shapes = {name: tuple(value.shape) for name, value in current.items()}
+    saved_shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    mismatched = sorted(name for name in {*shapes, *saved_shapes} if shapes.get(name) != saved_shapes.get(name))
+    if mismatched:
+        more = f" and {len(mismatched) - 3} more" if len(mismatched) > 3 else ""
+        examples = ", ".join(mismatched[:3]) + more
+        problem = Problem(f"holds other trained weights ({examples})", "train the same weights on", file=str(source))
         raise InputError("The checkpoint does not fit this run.", [problem])
-    for name, value in own.items():
-        put(value, tensors[name])
+    for name, value in current.items():
+        copy_into(value, tensors[name])
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
-    """What an optimizer remembers of each parameter, ``<index>.<name>``."""
-    return {name: gathered(value) for name, value in optimizer_tensors(optimizer).items()}
+    """Return an optimizer's state of each parameter, as ``<index>.<name>``."""
+    return {name: gather_on_first(value) for name, value in optimizer_tensors(optimizer).items()}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put back what ``optimizer_state`` gave, each process its part."""
+    """Load what ``optimizer_state`` returned; each process takes its part."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    own = {name: like(parameters[int(name.split(".", 1)[0])], value) for name, value in tensors.items()}
-    load_optimizer_tensors(optimizer, own)
+    state = {name: shard_like(parameters[int(name.split(".", 1)[0])], value) for name, value in tensors.items()}
+    load_optimizer_tensors(optimizer, state)

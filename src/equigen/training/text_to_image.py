@@ -1,4 +1,4 @@
-"""From a cohort and a text-to-image pipeline to a fine-tuned one, or to LoRA weights for it."""
+"""Fine-tuning of a text-to-image pipeline on a cohort's prompts, in full or by LoRA."""
 
 from __future__ import annotations
 
@@ -32,123 +32,126 @@ from equigen.equity import build
 from equigen.files import convert_disk_full
 from equigen.latents import Autoencoder
 from equigen.progress import console
-from equigen.training.cohort_data import Sides
-from equigen.training.datasets import prepare_sides
+from equigen.training.cohort_data import LatentSplits
+from equigen.training.datasets import prepare_splits
 from equigen.training.gradients import check_batch
-from equigen.training.grids import GUIDANCE, STEPS, Draw, group_grids
+from equigen.training.grids import GUIDANCE, STEPS, Sampler, group_grids
 from equigen.training.loop import Images, Trainer
-from equigen.training.pipeline import Base, base_of, latent_scale, text_key
-from equigen.training.run import Run, finished, write_record
+from equigen.training.pipeline import PipelineFactory, latent_scale, pipeline_factory, text_key
+from equigen.training.run import Run, is_finished, write_record
 from equigen.training.settings import TrainSettings
 
 
 def train_text(
-    cohort: Cohort | Manifest, settings: TrainSettings, folder: Path, cache: str | Path, coder: Autoencoder,
+    cohort: Cohort | Manifest, settings: TrainSettings, folder: Path, cache: str | Path, autoencoder: Autoencoder,
     accelerator: Accelerator, show: bool,
 ) -> Run:
     """Fine-tune a text-to-image pipeline on a cohort's training split, with an equity mechanism.
 
     Latents and prompt embeddings are encoded once and kept below ``cache``. Full training writes a folder that plain
-    diffusers opens, LoRA one that its ``load_lora_weights`` takes; ``equigen.json`` beside the weights says where they
-    come from. ``coder``: the autoencoder of a network that is trained from scratch.
+    diffusers opens, LoRA one that its ``load_lora_weights`` opens; ``equigen.json`` beside the weights records their
+    provenance. ``autoencoder``: of a network that is trained from scratch.
     """
     check_batch(settings.batch, accelerator.num_processes, settings.accumulate)
     device = str(accelerator.device)
     with accelerator.main_process_first():
-        base = base_of(settings, coder, lambda: latent_scale(cohort, coder, cache, settings.size, show))
-    pretrained = base.ready(device)
+        base = pipeline_factory(
+            settings, autoencoder, lambda: latent_scale(cohort, autoencoder, cache, settings.size, show)
+        )
+    pretrained = base.open_trainable(device)
     pretrained.check_size(settings.size)
-    TextGenerator(pretrained.pipeline(), settings.size)  # what cannot be sampled is not worth training
+    TextGenerator(pretrained.pipeline(), settings.size)  # refuses what cannot be sampled
     if settings.size != pretrained.size and accelerator.is_main_process:
         console.print(f"[yellow]The base was made for {pretrained.size} px; training at {settings.size}.[/yellow]")
     key = text_key(cohort, pretrained.hash, settings)
-    if finished(folder, key):
+    if is_finished(folder, key):
         return Run(folder, folder.name)
-    whole = cohort.split("train", "val", domain="id")
-    conditions = PromptConditions(whole, settings.drop_all, settings.drop_one)
+    images = cohort.split("train", "val", domain="id")
+    conditions = PromptConditions(images, settings.drop_all, settings.drop_one)
     if accelerator.is_main_process:
         warn_of_long_prompts(conditions, pretrained.excess)
     statistics = (list(pretrained.mean), list(pretrained.std))
-    sides = prepare_sides(cohort, pretrained.autoencoder, cache, settings, accelerator, show, statistics)
-    training = (whole.frame["split"] == "train").to_numpy()
+    splits = prepare_splits(cohort, pretrained.autoencoder, cache, settings, accelerator, show, statistics)
+    training = (images.frame["split"] == "train").to_numpy()
     with accelerator.main_process_first():
         table = prompt_table(pretrained, conditions.texts, Path(cache) / "prompts", show=show)
     pretrained.autoencoder.to("cpu")
     if not pretrained.trains_text:
         pretrained.text_to("cpu")
-    sides = with_prompts(sides, conditions, training)
-    trainer = _trainer(base, pretrained, table, conditions, training, sides, folder, key, accelerator)
+    splits = use_prompts(splits, conditions, training)
+    trainer = _build_trainer(base, pretrained, table, conditions, training, splits, folder, key, accelerator)
     trainer.run(show)
     weights = trainer.weights()
     if accelerator.is_main_process:
         with convert_disk_full(folder):
             _write(base, weights, table, trainer, folder)
-            made = open_any_generator(folder, "cpu")
+            generator = open_any_generator(folder, "cpu")
             write_trained_on(folder, cohort, key, settings.start or settings.base)
-            write_record(trainer, made.hash, pretrained.autoencoder.hash, folder)
+            write_record(trainer, generator.hash, pretrained.autoencoder.hash, folder)
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
 
 
-def with_prompts(sides: Sides, conditions: PromptConditions, training: NDArray[np.bool_]) -> Sides:
-    """Prompt numbers [N, 1] in place of tokens."""
-    train, held_out = (
-        replace(data, ids=own.plain(torch.arange(len(own))) if len(own) else torch.zeros(0, 1, dtype=torch.int64))
-        for data, own in ((sides.train, conditions.take(training)), (sides.held_out, conditions.take(~training)))
-    )
-    return replace(sides, train=train, held_out=held_out)
+def use_prompts(splits: LatentSplits, conditions: PromptConditions, training: NDArray[np.bool_]) -> LatentSplits:
+    """Return the splits with prompt numbers [N, 1] in place of tokens; ``training``: rows of the training split."""
+    ids = conditions.plain(torch.arange(len(conditions)))
+    mask = torch.from_numpy(training)
+    train, held_out = replace(splits.train, ids=ids[mask]), replace(splits.held_out, ids=ids[~mask])
+    return replace(splits, train=train, held_out=held_out)
 
 
-def _trainer(
-    base: Base, pretrained: Pretrained, table: Table, conditions: PromptConditions, training: NDArray[np.bool_],
-    sides: Sides, folder: Path, key: str, accelerator: Accelerator,
+def _build_trainer(
+    base: PipelineFactory, pretrained: Pretrained, table: Table, conditions: PromptConditions,
+    training: NDArray[np.bool_], splits: LatentSplits, folder: Path, key: str, accelerator: Accelerator,
 ) -> Trainer:
-    """The loop, with what it needs to keep generators and to show samples on the way."""
-    settings, cohort_groups = base.settings, sides.train.groups
+    """Return the trainer, with its callbacks that save snapshots and sample grids."""
+    settings, groups = base.settings, splits.train.groups
 
-    def keep(trainer: Trainer, weights: Tensors) -> None:
-        _write(base, weights, table, trainer, folder / "snapshots" / f"{trainer.seen:09d}")
+    def save_snapshot(trainer: Trainer, weights: Tensors) -> None:
+        _write(base, weights, table, trainer, folder / "snapshots" / f"{trainer.images_seen:09d}")
 
-    def grids(trainer: Trainer) -> Images:
-        weights = trainer.weights(now=True)
+    def sample_grids(trainer: Trainer) -> Images:
+        weights = trainer.weights(current=True)
         if not accelerator.is_main_process:
             return {}
-        shown = sides.held_out if len(sides.held_out.latents) else sides.train
+        dataset = splits.held_out if len(splits.held_out.latents) else splits.train
         # the network has averaged weights now; where each process holds a part of it, a whole one is made
-        source = pretrained if settings.sharding == "none" else _filled(base, weights, table, "cpu")
-        with _whole_on(source, accelerator.device) as pipeline:
-            return group_grids(_draws(TextGenerator(pipeline, settings.size), conditions.texts), shown, settings.seed)
+        source = pretrained if settings.sharding == "none" else _pipeline_with_weights(base, weights, table, "cpu")
+        with _pipeline_on_device(source, accelerator.device) as pipeline:
+            sampler = _prompt_sampler(TextGenerator(pipeline, settings.size), conditions.texts)
+            return group_grids(sampler, dataset, settings.seed)
 
-    rule = build(settings.mechanism, cohort_groups, settings.seed, **settings.mechanism_settings)
+    rule = build(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
     return Trainer(
-        pretrained.denoiser(table), objective_of(pretrained.scheduler), conditions.take(training), sides.train,
-        sides.held_out, rule, settings, folder / "checkpoint.safetensors", key, accelerator, keep, grids,
+        pretrained.denoiser(table), objective_of(pretrained.scheduler), conditions.take(training), splits.train,
+        splits.held_out, rule, settings, folder / "checkpoint.safetensors", key, accelerator, save_snapshot,
+        sample_grids,
     )  # fmt: skip
 
 
 @contextmanager
-def _whole_on(source: Pretrained, device: torch.device) -> Iterator[Any]:
-    """The plain pipeline with all its parts on one device, while the block runs."""
-    places = source.autoencoder.device, source.text_device
+def _pipeline_on_device(source: Pretrained, device: torch.device) -> Iterator[Any]:
+    """Yield the diffusers pipeline with all components on one device, and move them back after the block."""
+    devices = source.autoencoder.device, source.text_device
     try:
         yield source.to(device).pipeline()
     finally:
-        source.autoencoder.to(places[0])
-        source.text_to(places[1])
+        source.autoencoder.to(devices[0])
+        source.text_to(devices[1])
 
 
-def _draws(generator: TextGenerator, texts: Sequence[str]) -> Draw:
-    """How a text-to-image pipeline draws samples."""
-    def draw(ids: torch.Tensor, seeds: list[int]) -> NDArray[np.uint8]:
-        asked = pd.DataFrame({"prompt": [texts[number] for number in ids[:, 0].tolist()]})
-        return generator(asked, seeds, guidance=GUIDANCE, steps=STEPS)
+def _prompt_sampler(generator: TextGenerator, texts: Sequence[str]) -> Sampler:
+    """Return a sampler of a text-to-image pipeline."""
+    def sample(ids: torch.Tensor, seeds: list[int]) -> NDArray[np.uint8]:
+        plan = pd.DataFrame({"prompt": [texts[number] for number in ids[:, 0].tolist()]})
+        return generator(plan, seeds, guidance=GUIDANCE, steps=STEPS)
 
-    return draw
+    return sample
 
 
-def _filled(base: Base, weights: Tensors, table: Table, device: str) -> Pretrained:
-    """The pipeline anew, with these trained weights, sharing nothing with what is being trained."""
-    fresh = base.ready(device)
+def _pipeline_with_weights(base: PipelineFactory, weights: Tensors, table: Table, device: str) -> Pretrained:
+    """Return a new pipeline with these trained weights, sharing no tensor with the one in training."""
+    fresh = base.open_trainable(device)
     module: TextDenoiser = fresh.denoiser(table)
     parameters = dict(module.named_parameters())
     with torch.no_grad():
@@ -157,13 +160,13 @@ def _filled(base: Base, weights: Tensors, table: Table, device: str) -> Pretrain
     return fresh
 
 
-def _write(base: Base, weights: Tensors, table: Table, trainer: Trainer, folder: Path) -> None:
-    """A generator of these weights: a whole pipeline, or LoRA weights."""
+def _write(base: PipelineFactory, weights: Tensors, table: Table, trainer: Trainer, folder: Path) -> None:
+    """Write a generator of these weights: a whole pipeline, or LoRA weights."""
     settings = base.settings
     equity = {"mechanism": settings.mechanism, "settings": settings.mechanism_settings, "seed": settings.seed}
-    record = {"size": settings.size, "equity": equity, "images_seen": trainer.seen}
+    record = {"size": settings.size, "equity": equity, "images_seen": trainer.images_seen}
     with convert_disk_full(folder):
-        fresh = _filled(base, weights, table, "cpu")
+        fresh = _pipeline_with_weights(base, weights, table, "cpu")
         if fresh.lora is None:
             fresh.save(folder, record)
         else:

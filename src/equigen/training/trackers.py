@@ -1,4 +1,4 @@
-"""Experiment trackers that follow a training, through accelerate; and grids of samples, which are files as well."""
+"""Logging to experiment trackers through accelerate, and grids of samples as PNG files."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from accelerate.tracking import GeneralTracker, MLflowTracker, TensorBoardTracker, WandBTracker
@@ -14,61 +13,61 @@ from numpy.typing import NDArray
 
 from equigen.pngs import write_png
 from equigen.training.history import Row
-from equigen.training.requirements import installed
+from equigen.training.requirements import is_installed
 from equigen.training.settings import TrainSettings
 
 PROJECT = "equigen"
 
 
-class Follower:
-    """Tells a tracker what becomes known in a run, and keeps grids as PNG files; does nothing but that.
+class HistoryTracker:
+    """Log a run's history to a tracker, and write grids as PNG files.
 
-    ``folder``: of the run; TensorBoard's events lie in its ``logs``, grids in its ``grids``. ``rows``: the history,
-    of which an earlier process told what is there already. ``active``: False in all processes but the first.
+    ``folder``: of the run; TensorBoard's events are in its ``logs``, grids in its ``grids``. ``rows``: the history;
+    rows that exist already were logged before an interruption. ``active``: False in all processes but the first.
     """
 
     def __init__(self, folder: Path, settings: TrainSettings, rows: list[Row], active: bool) -> None:
-        self.folder, self.rows, self.told, self.active = folder, rows, len(rows), active
+        self.folder, self.rows, self.logged, self.active = folder, rows, len(rows), active
         self.tracker = open_tracker(folder, settings) if active else None
 
-    def tell(self) -> None:
-        """The history's new rows, as ``kind/attribute/group``, at the images seen."""
-        fresh, self.told = self.rows[self.told :], len(self.rows)
-        moments: dict[int, dict[str, float]] = {}
-        for seen, kind, attribute, group, value, _ in fresh:
+    def log_history(self) -> None:
+        """Log the history's new rows, as ``kind/attribute/group``, at the images seen."""
+        new_rows, self.logged = self.rows[self.logged :], len(self.rows)
+        metrics: dict[int, dict[str, float]] = {}
+        for images_seen, kind, attribute, group, value, _ in new_rows:
             name = kind if attribute == "*" else f"{kind}/{attribute}/{group}"
-            moments.setdefault(seen, {})[name] = value
-        for seen, values in moments.items():
+            metrics.setdefault(images_seen, {})[name] = value
+        for images_seen, values in metrics.items():
             if self.tracker is not None:
-                self.tracker.log(values, step=seen)
+                self.tracker.log(values, step=images_seen)
 
-    def show(self, images: Mapping[str, NDArray[np.uint8]], seen: int) -> None:
-        """Write images [H, W, 3] by name as ``grids/<images seen>/<name>.png``, and give them to the tracker."""
+    def log_images(self, images: Mapping[str, NDArray[np.uint8]], images_seen: int) -> None:
+        """Write images [H, W, 3] by name as ``grids/<images seen>/<name>.png``, and log them to the tracker."""
         if not self.active:
             return
-        paths = {name: self.folder / "grids" / f"{seen:09d}" / f"{file_name(name)}.png" for name in images}
+        paths = {name: self.folder / "grids" / f"{images_seen:09d}" / f"{file_name(name)}.png" for name in images}
         for name, image in images.items():
             write_png(paths[name], image)
         if isinstance(self.tracker, TensorBoardTracker):
             batches = {f"grid/{name}": image[None] for name, image in images.items()}
-            self.tracker.log_images(batches, step=seen, dataformats="NHWC")
+            self.tracker.log_images(batches, step=images_seen, dataformats="NHWC")
         elif isinstance(self.tracker, WandBTracker):
-            self.tracker.log_images({f"grid/{name}": [image] for name, image in images.items()}, step=seen)
+            self.tracker.log_images({f"grid/{name}": [image] for name, image in images.items()}, step=images_seen)
         elif isinstance(self.tracker, MLflowTracker):
             for path in paths.values():
-                self.tracker.log_artifact(str(path), f"grids/{seen:09d}")
+                self.tracker.log_artifact(str(path), f"grids/{images_seen:09d}")
 
     def close(self) -> None:
-        """Let the tracker write what it holds."""
+        """Finish the tracker."""
         if self.tracker is not None:
             self.tracker.finish()
 
 
 def open_tracker(folder: Path, settings: TrainSettings) -> GeneralTracker | None:
-    """The tracker that the settings name, begun and told them; None where there is none to be."""
+    """Return the tracker that the settings name, started and with the settings logged; None for no tracker."""
     name = settings.tracker
     if name == "auto":
-        name = "tensorboard" if installed("tensorboard") else "none"
+        name = "tensorboard" if is_installed("tensorboard") else "none"
     if name == "none":
         return None
     trackers = {
@@ -78,19 +77,19 @@ def open_tracker(folder: Path, settings: TrainSettings) -> GeneralTracker | None
     }
     tracker: GeneralTracker = trackers[name]()
     tracker.start()
-    tracker.store_init_configuration({key: _plain(value) for key, value in settings.model_dump().items()})
+    tracker.store_init_configuration({
+        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+        for key, value in settings.model_dump().items()
+    })
     return tracker
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, bool | int | float | str) else json.dumps(value)
-
-
 def file_name(name: str) -> str:
-    """A path of names that every file system takes: other characters as their code, so that no two names fall together.
+    """Return a path that every file system accepts: other characters become codes.
 
     >>> file_name("age/60 and over"), file_name("stage/II/III?")
     ('age/60 and over', 'stage/II/III%3F')
     """
-    parts = [re.sub(r"^\.|[^\w .+-]", lambda found: f"%{ord(found[0]):02X}", part) for part in name.split("/")]
-    return "/".join(part or "%" for part in parts)
+    unsafe = re.compile(r"^\.|[^\w .+-]")
+    parts = [unsafe.sub(lambda match: f"%{ord(match[0]):02X}", name_part) for name_part in name.split("/")]
+    return "/".join(name_part or "%" for name_part in parts)
