@@ -93,7 +93,9 @@ def pipeline_factory(settings: TrainSettings, autoencoder: Autoencoder, scale: C
 
 
 
-def latent_scale(cohort: Cohort | Manifest, autoencoder: Autoencoder, cache: str | Path, size: int, show: bool) -> float:
+def latent_scale(
+    cohort: Cohort | Manifest, autoencoder: Autoencoder, cache: str | Path, size: int, show: bool
+) -> float:
     """Return the one factor that a plain pipeline multiplies latents by, from the training images."""
     training = cohort.split("train", domain="id")
     if isinstance(training, Cohort):
