@@ -25,11 +25,7 @@ from equigen.latents import (
     store_place,
 )
 from equigen.study import KINDS, Stages, read_stamp
-<<<<<<< HEAD
-from equigen.training import TrainSettings, base_of, latent_scale, run_key, text_key, train, train_again
-=======
-from equigen.training import TrainSettings, pipeline_factory, latent_scale, run_key, text_key, train
->>>>>>> 5cdb1fb (The train step stands on the page of the loop: predict, weigh, go backward, step; names of training are the field's.)
+from equigen.training import TrainSettings, latent_scale, pipeline_factory, run_key, text_key, train, train_again
 
 Step = Mapping[str, Any]
 RECORD = "training.json"

@@ -155,19 +155,11 @@ def _check_probe(chosen: TrainSettings, cohort: Cohort) -> None:
 
     It refuses a probe that cannot steer it; without this a study would learn so after hours of other trainings.
     """
-<<<<<<< HEAD
-    validation, groups = cohort.split("val", domain="id"), groups_of(cohort)
+    validation, groups = cohort.split("val", domain="id"), cohort_groups(cohort)
     if not groups.names:
         return
     index = torch.stack([torch.from_numpy(validation.groups(name)) for name in groups.attributes], dim=1)
-    rows = choose(index, groups, chosen.probe_images, chosen.seed, "heldout")
-=======
-    held_out, groups = cohort.split("val", domain="id"), cohort_groups(cohort)
-    if not groups.names:
-        return
-    index = torch.stack([torch.from_numpy(held_out.groups(name)) for name in groups.attributes], dim=1)
     rows = choose_probe_rows(index, groups, chosen.probe_images, chosen.seed, "heldout")
->>>>>>> 5cdb1fb (The train step stands on the page of the loop: predict, weigh, go backward, step; names of training are the field's.)
     monitor = group_losses(torch.ones(len(rows), 1), index[rows], groups)
     build(chosen.mechanism, groups, chosen.seed, **chosen.mechanism_settings).observe_probe(monitor, 0)
 

@@ -122,5 +122,6 @@ def base_fact(chosen: TrainSettings) -> dict[str, str]:
     if not chosen.reads_text:
         return {}
     if chosen.base is not None:
-        return {"Base": f"{Path(chosen.base).name if Path(chosen.base).is_dir() else chosen.base}, {chosen.trainable_weights}"}
+        name = Path(chosen.base).name if Path(chosen.base).is_dir() else chosen.base
+        return {"Base": f"{name}, {chosen.trainable_weights}"}
     return {"Text encoder": Path(str(chosen.text_encoder)).name}

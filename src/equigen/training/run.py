@@ -1,4 +1,4 @@
-"""A finished training run: its folder, the record that says all is done, and whose folder it is."""
+"""A finished training run: its folder, and the record that marks it as finished."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RECORD = "training.json"
 CHECKPOINT = "checkpoint.safetensors"
 OTHER_FILES = (RECORD, CHECKPOINT, "begun.json", "stage.json", ".lock")  # not part of the generator
 OTHER_FOLDERS = ("snapshots", "grids", "runs", "wandb", "mlruns", "logs", "calibration")   # folders that are not either
-SNAPSHOT_FOLDERS = ("snapshots", "grids")  # folders that are written while a training goes on, not at its end
+SNAPSHOT_FOLDERS = ("snapshots", "grids")  # folders that are written during training
 
 
 @dataclass(frozen=True)
@@ -32,23 +32,23 @@ class Run:
     name: str
 
     def pipeline(self, device: str | None = None) -> EquigenPipeline | TextGenerator:
-        """The generator, ready to make images."""
+        """Open the generator."""
         return open_any_generator(self.folder, device)
 
 
-def train_again(folder: Path, harmed: Sequence[Change]) -> None:
+def train_again(folder: Path, changes: Sequence[Change]) -> None:
     """Remove the checkpoint where a file is damaged that only the training itself writes, such as a snapshot.
 
-    A training that goes on from its end would not write it again.
+    A training that resumes at its end would not write it again. ``changes``: of files of the folder.
     """
-    if any(change.file.partition("/")[0] in SNAPSHOT_FOLDERS for change in harmed):
+    if any(change.file.partition("/")[0] in SNAPSHOT_FOLDERS for change in changes):
         (folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def is_finished(folder: Path, key: str) -> bool:
-    """Whether a folder holds this run's generator. Raises InputError when it holds another's.
+    """Return whether a folder holds the finished run of ``key``; raises InputError when it holds another.
 
-    A damaged record is told, and written again from the checkpoint.
+    A damaged record is reported, and written again from the checkpoint.
     """
     if not (folder / RECORD).is_file():
         return False
@@ -68,7 +68,7 @@ def is_finished(folder: Path, key: str) -> bool:
 
 
 def write_record(trainer: Trainer, generator: str, autoencoder: str, folder: Path) -> None:
-    """Write the history, and last the record that says all is done; ``generator``, ``autoencoder``: their hashes."""
+    """Write the history, then the record that marks the run as finished; ``generator``, ``autoencoder``: hashes."""
     write_parquet(folder / "history.parquet", trainer.history.frame())
     record: dict[str, Any] = {
         "key": trainer.key,
