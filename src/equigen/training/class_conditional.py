@@ -69,7 +69,7 @@ def train(
     (``generators/<mechanism>-seed<seed>`` by default); ``latents``: folder of the latent cache; ``autoencoder``: a
     diffusers folder, or ``shipped``. The held-out probe is the validation split: mechanisms use its losses, and it is
     never trained on; the test split is not read. The same call on the same folder resumes after an interruption, and
-    returns at once when the training is is_finished. Raises InputError before any expensive work when something does not
+    returns at once when the training is finished. Raises InputError before any expensive work when something does not
     fit.
     """
     changes = {"mechanism": mechanism, "images": images, "seed": seed}
@@ -121,7 +121,7 @@ def train(
             write_trained_on(folder, cohort, key, settings.start)
             pipeline = _pipeline(settings, weights, vae, vocabulary, splits)
             pipeline.save_pretrained(str(folder), safe_serialization=True)
-            write_record(trainer, pipeline.hash, pipeline.autoencoder.hash, folder)  # last: marks the run as is_finished
+            write_record(trainer, pipeline.hash, pipeline.autoencoder.hash, folder)  # last: marks the run as finished
     accelerator.wait_for_everyone()
     return Run(folder, folder.name)
 
