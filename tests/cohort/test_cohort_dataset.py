@@ -162,6 +162,6 @@ def test_a_dataset_that_was_saved_again_is_opened_again(tree):
 def test_without_the_library_it_is_said_what_to_install(tree, monkeypatch):
     saved(tree.fill(4), columns(tree))
     monkeypatch.setitem(__import__("sys").modules, "datasets", None)
-    arrow._open.cache_clear()
+    arrow._open_cached.cache_clear()
     with pytest.raises(InputError, match=r"needs the library 'datasets' \(install equigen\[datasets\]\)"):
         tree.read()

@@ -96,13 +96,13 @@ def test_the_index_is_read_again_by_another_process_and_built_again_when_the_sha
     path, scans, plain = write_tar(tmp_path / "t.tar", [("a", b"one")]), [], shards._scan
     monkeypatch.setattr(shards, "_scan", lambda *given: scans.append(given) or plain(*given))
     for _ in range(2):
-        monkeypatch.setattr(shards, "_opened", {})
+        monkeypatch.setattr(shards, "_shards", {})
         assert opening.open_image(path / "a").read() == b"one"
     assert len(scans) == 1
     write_tar(path, [("b", b"other"), ("a", b"two!")])
     assert opening.open_image(path / "a").read() == b"two!" and len(scans) == 2
     path.with_name(".t.tar.index.parquet").write_bytes(b"PAR1 cut")
-    monkeypatch.setattr(shards, "_opened", {})
+    monkeypatch.setattr(shards, "_shards", {})
     assert opening.open_image(path / "a").read() == b"two!" and len(scans) == 3
 
 
@@ -117,7 +117,7 @@ def test_a_shard_that_changes_while_it_is_open_is_told(tmp_path):
 def test_where_nothing_can_be_written_beside_the_shard_the_index_is_in_the_cache(tmp_path, monkeypatch):
     path = write_tar(tmp_path / "data/t.tar", [("a", b"one")])
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    plain = shards.replacing
+    plain = shards.replace_file
 
     def refusing(file):
         if file.parent == path.parent:
@@ -127,7 +127,7 @@ def test_where_nothing_can_be_written_beside_the_shard_the_index_is_in_the_cache
     monkeypatch.setattr(shards, "replace_file", refusing)
     assert opening.open_image(path / "a").read() == b"one"
     assert len(list((tmp_path / "cache/equigen/shards").iterdir())) == 1 and list(path.parent.iterdir()) == [path]
-    monkeypatch.setattr(shards, "_opened", {})
+    monkeypatch.setattr(shards, "_shards", {})
     monkeypatch.setattr(shards, "_scan", lambda *given: pytest.fail("the kept index was not used"))
     assert opening.open_image(path / "a").read() == b"one"
 

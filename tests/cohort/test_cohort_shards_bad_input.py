@@ -162,7 +162,7 @@ def test_a_flipped_bit_in_the_pages_of_an_index_never_gives_another_place(tmp_pa
         damaged = bytearray(whole)
         damaged[byte] ^= 1
         index.write_bytes(damaged)
-        shards._opened.clear()
+        shards._shards.clear()
         found = shards.open_shard(path)
         assert found.names.to_pylist() == right.names.to_pylist()
         assert found.offsets.tolist() == right.offsets.tolist() and found.sizes.tolist() == right.sizes.tolist()

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from equigen.cohort.cohort import _check_words
-from equigen.cohort.images.image_list import DIGEST, ImageList, digests_of
+from equigen.cohort.images.image_list import DIGEST, ImageList, parse_digests
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.saved_cohort import TABLE, mismatch_error, read_saved, saved_attributes, saved_labels, saved_spec
 from equigen.cohort.spec import SPLITS, CohortSpec, suggestion
@@ -107,14 +107,14 @@ class Manifest:
         names, hashes = list[pa.Array](), [np.zeros((0, DIGEST), dtype=np.uint8)]
         for batch in self._batches(["image", "sha256"]):
             names.append(batch.column("image"))
-            hashes.append(digests_of(batch.column("sha256")))
+            hashes.append(parse_digests(batch.column("sha256")))
         return ImageList(self.root, pa.chunked_array(names, pa.string()), np.concatenate(hashes))
 
     def images_hash(self) -> str:
         """``images().hash``, without the list."""
         total = hashlib.sha256()
         for batch in self._batches(["sha256"]):
-            total.update(digests_of(batch.column("sha256")).tobytes())
+            total.update(parse_digests(batch.column("sha256")).tobytes())
         return total.hexdigest()
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""Arrays in NPY and NPZ files: chosen by their headers, read within bounds, never unpickled."""
+"""Read arrays from NPY and NPZ files: headers are checked first, sizes are bounded, nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from equigen.cohort.images.faults import ImageFault
 NPZ_KEY = "slo_fundus"
 NPY_START, ZIP_START = b"\x93NUMPY", b"PK\x03\x04"
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_RATIO = 1032  # the most that deflate shrinks anything
+_RATIO = 1032  # greatest compression ratio of deflate
 _DAMAGED = "is truncated or no NPZ of arrays", "save it again with numpy.savez_compressed"
 
 
 @dataclass(frozen=True)
 class ArrayHeader:
-    """What the header of an array says: its ``shape``, whether columns come first, its type, and its bytes."""
+    """Header of an NPY array: its shape, memory order, data type and length in bytes."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -30,12 +30,12 @@ class ArrayHeader:
 
     @property
     def size(self) -> int:
-        """Bytes of the values."""
+        """Number of bytes of the values."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_npy(handle: BinaryIO, limit: int) -> NDArray[Any]:
-    """The image [H, W] or [H, W, 3] in an NPY file; raises ``ImageFault`` above ``limit`` pixels or when damaged."""
+    """Return the image [H, W] or [H, W, 3] of an NPY file; ``ImageFault`` above ``limit`` pixels or when damaged."""
     try:
         header = _header(handle)
         check_image(header, limit, "the file")
@@ -47,7 +47,7 @@ def read_npy(handle: BinaryIO, limit: int) -> NDArray[Any]:
 
 
 def read_npz(handle: BinaryIO, limit: int) -> NDArray[Any]:
-    """The image in an NPZ, ``slo_fundus`` or else the only array of image shape; nothing else in it is unpacked.
+    """Return the image in an NPZ: ``slo_fundus``, else the only array of image shape; no other array is unpacked.
 
     Raises:
         ImageFault: encrypted, compressed in a way that numpy does not write, damaged, above ``limit`` pixels, Python
@@ -57,7 +57,7 @@ def read_npz(handle: BinaryIO, limit: int) -> NDArray[Any]:
     try:
         with zipfile.ZipFile(handle) as archive:
             headers = {item.filename.removesuffix(".npy"): _member_header(archive, item) for item in archive.infolist()}
-            key = _choose(headers)
+            key = _image_key(headers)
             check_image(headers[key], limit, f"'{key}'")
             return _member_values(archive, archive.getinfo(f"{key}.npy"), headers[key])
     except ImageFault:
@@ -67,7 +67,7 @@ def read_npz(handle: BinaryIO, limit: int) -> NDArray[Any]:
 
 
 def read_value(handle: BinaryIO, key: str) -> Any:
-    """The single value under a key of an NPZ; None where its array is no single plain value.
+    """Return the single value under a key of an NPZ; None where its array is not one plain value.
 
     Raises:
         KeyError: there is no such key; the argument is the list of keys.
@@ -97,27 +97,28 @@ def check_image(header: ArrayHeader, limit: int, name: str) -> None:
         raise ImageFault(
             f"holds Python objects under {name}", "save a plain number array; objects are never unpickled"
         )
-    if not all(side > 0 for side in shape):
-        raise ImageFault(f"holds an array without values ({_by(shape)})", "save it again, or leave the row out")
+    if not all(length > 0 for length in shape):
+        raise ImageFault(f"holds an array without values ({_shape_text(shape)})", "save it again, or leave the row out")
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3})):
-        raise ImageFault(f"holds an array of {_by(shape)}", "save [H, W] or [H, W, 3]")
+        raise ImageFault(f"holds an array of {_shape_text(shape)}", "save [H, W] or [H, W, 3]")
     if shape[0] * shape[1] > limit or header.size > 6 * limit:
-        raise ImageFault(f"has {_by(shape)} values, more than is safe to open", "write a smaller image")
+        raise ImageFault(f"has {_shape_text(shape)} values, more than is safe to open", "write a smaller image")
 
 
-def _by(shape: tuple[int, ...]) -> str:
-    return " x ".join(str(side) for side in shape) or "one value"
+def _shape_text(shape: tuple[int, ...]) -> str:
+    """Return a shape as text, "512 x 512"."""
+    return " x ".join(str(length) for length in shape) or "one value"
 
 
 def _header(member: IO[bytes]) -> ArrayHeader:
     version = np.lib.format.read_magic(member)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(member)
-    return ArrayHeader(tuple(int(side) for side in shape), fortran, dtype, member.tell())
+    return ArrayHeader(tuple(int(length) for length in shape), fortran, dtype, member.tell())
 
 
 def _member_header(archive: zipfile.ZipFile, item: zipfile.ZipInfo) -> ArrayHeader:
-    """The header of one member, after what the zip says of it was checked."""
+    """Return the header of one member, after checking the member's entry in the zip directory."""
     if item.flag_bits & 1:
         raise ImageFault("holds encrypted arrays", "save it again without a password")
     if item.compress_type not in _METHODS:
@@ -140,7 +141,7 @@ def _member_values(archive: zipfile.ZipFile, item: zipfile.ZipInfo, header: Arra
 
 
 def _values(member: IO[bytes], header: ArrayHeader) -> NDArray[Any]:
-    """The array that follows its header; never more bytes than the header says."""
+    """Return the array that follows its header, reading at most the number of bytes in the header."""
     data = member.read(header.size)
     if len(data) != header.size or member.read(1):
         raise ValueError("the array is not as long as its header says")
@@ -149,16 +150,16 @@ def _values(member: IO[bytes], header: ArrayHeader) -> NDArray[Any]:
     return values.astype(header.dtype.newbyteorder("="), copy=False)
 
 
-def _choose(headers: dict[str, ArrayHeader]) -> str:
-    """The key of the image: ``slo_fundus``, else the sole array of image shape."""
+def _image_key(headers: dict[str, ArrayHeader]) -> str:
+    """Return the key of the image: ``slo_fundus``, else the only array of image shape."""
     if NPZ_KEY in headers:
         return NPZ_KEY
-    pictures = [
+    candidates = [
         key
         for key, header in headers.items()
         if len(header.shape) == 2 or (len(header.shape) == 3 and header.shape[2] in {1, 3})
     ]
-    if len(pictures) != 1:
-        listed = ", ".join(sorted(pictures)) or "none"
-        raise ImageFault(f"holds not exactly one image array (found: {listed})", f"name the image '{NPZ_KEY}'")
-    return pictures[0]
+    if len(candidates) != 1:
+        names = ", ".join(sorted(candidates)) or "none"
+        raise ImageFault(f"holds not exactly one image array (found: {names})", f"name the image '{NPZ_KEY}'")
+    return candidates[0]

@@ -1,6 +1,6 @@
-"""Images in a folder that the library ``datasets`` wrote (``Dataset.save_to_disk``): its table, and one row's image.
+"""Read the table and the images of a folder that ``datasets.Dataset.save_to_disk`` wrote.
 
-The folder is only ever read from the disk: nothing is fetched, and nothing in it is unpickled.
+The folder is read from the disk only: nothing is downloaded, and nothing in it is unpickled.
 """
 
 from __future__ import annotations
@@ -20,53 +20,53 @@ STATE, SPLITS_OF = "state.json", "dataset_dict.json"
 
 
 def is_dataset(folder: Path) -> bool:
-    """Whether a folder looks like one that ``save_to_disk`` wrote, be it a dataset or several splits of one."""
+    """Whether a folder was written by ``save_to_disk``: one dataset, or a dictionary of splits."""
     return (folder / STATE).is_file() or (folder / SPLITS_OF).is_file()
 
 
 def open_dataset(folder: Path) -> Any:
-    """The dataset in a folder, memory-mapped, with images as they are stored; opened once while it is unchanged.
+    """Return the dataset in a folder, memory-mapped, with images as stored bytes; cached until it changes.
 
     Raises InputError when it is damaged, holds several splits, or ``datasets`` is not installed.
     """
     if not (folder / STATE).is_file():
         splits = ", ".join(sorted(item.parent.name for item in folder.glob(f"*/{STATE}")))
-        raise _refused(folder, "holds several splits", f"name the folder of one: {splits}")
-    return _open(folder, (folder / STATE).stat().st_mtime_ns)
+        raise _dataset_error(folder, "holds several splits", f"name the folder of one: {splits}")
+    return _open_cached(folder, (folder / STATE).stat().st_mtime_ns)
 
 
-def _refused(folder: Path, message: str, mend: str) -> InputError:
+def _dataset_error(folder: Path, message: str, mend: str) -> InputError:
     return InputError("The dataset cannot be read.", [Problem(message, mend, file=str(folder))])
 
 
 @lru_cache(maxsize=8)
-def _open(folder: Path, changed: int) -> Any:
+def _open_cached(folder: Path, mtime: int) -> Any:
     try:
         import datasets
     except ImportError as error:
-        raise _refused(folder, "needs the library 'datasets'", "install equigen[datasets]") from error
+        raise _dataset_error(folder, "needs the library 'datasets'", "install equigen[datasets]") from error
     try:
         names = [item["filename"] for item in json.loads((folder / STATE).read_text())["_data_files"]]
         if any(Path(name).name != name for name in names):
-            raise _refused(folder, "names Arrow files outside itself", "save the dataset again")
-        found = datasets.load_from_disk(str(folder), keep_in_memory=False).with_format(None)
+            raise _dataset_error(folder, "names Arrow files outside itself", "save the dataset again")
+        dataset = datasets.load_from_disk(str(folder), keep_in_memory=False).with_format(None)
     except (OSError, ValueError, KeyError, TypeError) as error:  # pyarrow's errors are ValueErrors or OSErrors
-        raise _refused(folder, f"is no whole dataset ({error})", "save it again with save_to_disk") from error
-    for name in image_columns(found):
-        found = found.cast_column(name, datasets.Image(decode=False))
-    return found
+        raise _dataset_error(folder, f"is no whole dataset ({error})", "save it again with save_to_disk") from error
+    for name in image_columns(dataset):
+        dataset = dataset.cast_column(name, datasets.Image(decode=False))
+    return dataset
 
 
 def image_columns(dataset: Any) -> list[str]:
-    """The columns of a dataset that hold images."""
+    """Return the names of the columns that hold images."""
     return [name for name, feature in dataset.features.items() if type(feature).__name__ == "Image"]
 
 
 def dataset_table(folder: Path) -> pd.DataFrame:
-    """The plain columns of a dataset, with names of classes in place of their numbers, and where its images lie.
+    """Return the scalar columns of a dataset as a frame, with class names instead of numbers, and its images' paths.
 
-    An image column holds ``<column>/<row>``, or None where there is no image. Columns of lists, arrays and the like
-    are left out.
+    An image column holds ``<column>/<row>``, or None where there is no image. Columns of lists and arrays are left
+    out.
     """
     dataset = open_dataset(folder)
     kinds = {name: type(feature).__name__ for name, feature in dataset.features.items()}
@@ -74,13 +74,13 @@ def dataset_table(folder: Path) -> pd.DataFrame:
     for name in (name for name, kind in kinds.items() if kind == "ClassLabel"):
         frame[name] = frame[name].map(dict(enumerate(dataset.features[name].names)))
     for name in image_columns(dataset):
-        there = dataset.data.column(name).is_valid().to_pylist()
-        frame[name] = [f"{name}/{row}" if valid else None for row, valid in enumerate(there)]
+        present = dataset.data.column(name).is_valid().to_pylist()
+        frame[name] = [f"{name}/{row}" if valid else None for row, valid in enumerate(present)]
     return frame  # type: ignore[no-any-return]
 
 
 def open_row(folder: Path, column: str, row: int) -> BinaryIO:
-    """The image of one row as an open file; raises ``ImageFault`` when the dataset does not hold it."""
+    """Return the image of one row as an open file; raises ``ImageFault`` when the dataset does not hold it."""
     dataset = open_dataset(folder)
     if column not in image_columns(dataset) or row >= len(dataset):
         raise ImageFault("is not in the dataset", "run the cohort stage again")

@@ -1,4 +1,4 @@
-"""DICOM pixels without the patient: only the tags that pixels need are ever read from the file."""
+"""Decode DICOM pixels; only the tags that decoding needs are read, never those that identify a patient."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _TAGS = [
 ]  # fmt: skip
 PERCENTILES = (0.5, 99.5)
 SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
-SQUARE = 0.01  # pixels whose sides differ by less are square
-FLATTEST = 20.0  # sides of a pixel that differ by more are a mistake
-_START = 2**20  # bytes before the pixels of a deflated file that are looked at
+ASPECT_TOLERANCE = 0.01  # largest relative difference of the sides of a square pixel
+MAX_ASPECT = 20.0  # largest ratio of the sides of a pixel; more is an error of the file
+_START = 2**20  # bytes of a deflated file that are unpacked to find its size
 _EXPORT = "export it again, or leave the row out"
 
 
 def decode_dicom(file: BinaryIO, max_pixels: int) -> NDArray[np.uint8]:
-    """One DICOM frame as RGB, [H, W, 3]: modality look-up, then its VOI table or window, else percentiles.
+    """Return one DICOM frame as RGB, [H, W, 3]: modality look-up, then VOI table or window, else percentiles.
 
     Stored values go through the modality look-up table, or rescale slope and intercept; then through the first VOI
     look-up table, else the first window, else the 0.5 to 99.5 percentiles of all values but padding
@@ -49,7 +49,7 @@ def decode_dicom(file: BinaryIO, max_pixels: int) -> NDArray[np.uint8]:
 
     """
     try:
-        data = pydicom.dcmread(_inflated(file, max_pixels), specific_tags=_TAGS)  # type: ignore[arg-type, unused-ignore]
+        data = pydicom.dcmread(_inflate(file, max_pixels), specific_tags=_TAGS)  # type: ignore[arg-type, unused-ignore]
         rows, columns = int(data.Rows), int(data.Columns)
         frames = int(data.get("NumberOfFrames") or 1)
         photometric = str(data.PhotometricInterpretation)
@@ -65,12 +65,12 @@ def decode_dicom(file: BinaryIO, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageFault(f"has {rows} x {columns} pixels, more than is safe to open", "write a smaller image")
     if photometric not in {"MONOCHROME1", "MONOCHROME2", "RGB"} and not photometric.startswith("YBR"):
         raise ImageFault("has colours that are not read (a palette, say)", "export it as RGB or grey")
-    height, width = _true_shape(data, rows, columns, max_pixels)
-    pixels = _pixels(data)
+    height, width = _square_pixel_shape(data, rows, columns, max_pixels)
+    pixels = _pixel_matrix(data)
     if photometric.startswith("MONOCHROME"):
         if pixels.ndim != 2 or not np.isfinite(pixels).all():
             raise ImageFault("has grey pixels that are no matrix of finite numbers", _EXPORT)
-        grey = _grey(data, pixels)
+        grey = _grey_levels(data, pixels)
         rgb = grey_to_rgb(255 - grey if photometric == "MONOCHROME1" else grey)
     else:
         if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype.kind != "u":
@@ -83,54 +83,54 @@ def decode_dicom(file: BinaryIO, max_pixels: int) -> NDArray[np.uint8]:
 
 
 def is_headless(head: bytes) -> bool:
-    """Whether a file begins as a DICOM data set does that lacks the preamble and "DICM" in front of it."""
+    """Whether a file begins like a DICOM data set without the preamble and "DICM"."""
     if len(head) < 12 or head[:2] not in {b"\2\0", b"\x08\0"} or head[3:4] != b"\0":
         return False
     return (head[4:6].isalpha() and head[4:6].isupper()) or 0 < struct.unpack("<I", head[4:8])[0] < 256
 
 
-def _inflated(file: BinaryIO, max_pixels: int) -> BinaryIO:
-    """The file itself, or of a deflated one what it unpacks to, if that is no more than its pixels need."""
+def _inflate(file: BinaryIO, max_pixels: int) -> BinaryIO:
+    """Return the file, decompressed if its transfer syntax is deflated; the size is bounded by that of the pixels."""
     head = file.read(2**16)
     file.seek(0)
-    end, syntax = _meta(head)
+    end, syntax = _file_meta(head)
     if syntax != DeflatedExplicitVRLittleEndian:
         return file
     file.seek(end)
-    engine, packed = zlib.decompressobj(-zlib.MAX_WBITS), file.read()
-    data = engine.decompress(packed, _START)
-    plain = head[:end].replace(
+    decompressor, compressed = zlib.decompressobj(-zlib.MAX_WBITS), file.read()
+    data = decompressor.decompress(compressed, _START)
+    header = head[:end].replace(
         DeflatedExplicitVRLittleEndian.encode(),
         ExplicitVRLittleEndian.encode().ljust(len(DeflatedExplicitVRLittleEndian), b"\0"),
     )
-    start = pydicom.dcmread(io.BytesIO(plain + data), stop_before_pixels=True, specific_tags=_TAGS[:-9])
+    start = pydicom.dcmread(io.BytesIO(header + data), stop_before_pixels=True, specific_tags=_TAGS[:-9])
     pixels = int(start.Rows) * int(start.Columns) * int(start.get("NumberOfFrames") or 1)
     if pixels > max_pixels:
         size = f"{start.Rows} x {start.Columns}"
         raise ImageFault(f"has {size} pixels, more than is safe to open", "write a smaller image")
-    room = 2 * _START + pixels * int(start.SamplesPerPixel) * (int(start.BitsAllocated) + 7) // 8
-    data += engine.decompress(engine.unconsumed_tail, max(room - len(data), 1))
-    if engine.unconsumed_tail or not engine.eof:
-        more = "unpacks to more than its pixels need" if engine.unconsumed_tail else "is truncated or damaged"
-        raise ImageFault(more, "export it uncompressed, or leave the row out")
-    return io.BytesIO(plain + data)
+    limit = 2 * _START + pixels * int(start.SamplesPerPixel) * (int(start.BitsAllocated) + 7) // 8
+    data += decompressor.decompress(decompressor.unconsumed_tail, max(limit - len(data), 1))
+    if decompressor.unconsumed_tail or not decompressor.eof:
+        message = "unpacks to more than its pixels need" if decompressor.unconsumed_tail else "is truncated or damaged"
+        raise ImageFault(message, "export it uncompressed, or leave the row out")
+    return io.BytesIO(header + data)
 
 
-def _meta(head: bytes) -> tuple[int, str]:
-    """Where the file's meta information ends, and the transfer syntax that it names ("" = none)."""
-    place, syntax = 132, ""
-    while head[place : place + 2] == b"\2\0" and place + 12 <= len(head):
-        long = head[place + 4 : place + 6] in {b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF"}
-        size = struct.unpack_from("<I", head, place + 8)[0] if long else struct.unpack_from("<H", head, place + 6)[0]
-        value = place + (12 if long else 8)
-        if head[place + 2 : place + 4] == b"\x10\0":
+def _file_meta(head: bytes) -> tuple[int, str]:
+    """Return the offset of the end of the file's meta information, and its transfer syntax ("" = none)."""
+    offset, syntax = 132, ""
+    while head[offset : offset + 2] == b"\2\0" and offset + 12 <= len(head):
+        long = head[offset + 4 : offset + 6] in {b"OB", b"OW", b"UN", b"UT", b"SQ", b"OF"}
+        size = struct.unpack_from("<I", head, offset + 8)[0] if long else struct.unpack_from("<H", head, offset + 6)[0]
+        value = offset + (12 if long else 8)
+        if head[offset + 2 : offset + 4] == b"\x10\0":
             syntax = head[value : value + size].rstrip(b"\0 ").decode("latin-1")
-        place = value + size
-    return place, syntax
+        offset = value + size
+    return offset, syntax
 
 
-def _pixels(data: Any) -> NDArray[Any]:
-    """The pixel matrix; YBR is turned into RGB."""
+def _pixel_matrix(data: Any) -> NDArray[Any]:
+    """Return the pixel matrix; YBR is converted to RGB."""
     try:
         return np.asarray(pixel_array(data))
     except (RuntimeError, NotImplementedError):
@@ -142,14 +142,14 @@ def _pixels(data: Any) -> NDArray[Any]:
         raise ImageFault("has truncated or damaged pixels", _EXPORT) from None
 
 
-def _numbers(data: Any, tag: str) -> list[float]:
-    """The numbers of a tag, none where it is absent or empty; raises ``ImageFault`` for what is no finite number."""
+def _tag_numbers(data: Any, tag: str) -> list[float]:
+    """Return the numbers of a tag, [] if it is absent or empty; raises ``ImageFault`` for one that is not finite."""
     try:
         value = data.get(tag)
         if value is None or value == "":
             return []
-        several = isinstance(value, pydicom.multival.MultiValue | list | tuple)
-        numbers = [float(item) for item in (value if several else [value])]
+        is_list = isinstance(value, pydicom.multival.MultiValue | list | tuple)
+        numbers = [float(item) for item in (value if is_list else [value])]
     except Exception:  # pydicom raises many kinds, whose text may quote the value
         numbers = [math.nan]
     if not all(math.isfinite(number) for number in numbers):
@@ -157,22 +157,22 @@ def _numbers(data: Any, tag: str) -> list[float]:
     return numbers
 
 
-def _first(data: Any, tag: str) -> float | None:
-    return next(iter(_numbers(data, tag)), None)
+def _first_number(data: Any, tag: str) -> float | None:
+    return next(iter(_tag_numbers(data, tag)), None)
 
 
-def _true_shape(data: Any, rows: int, columns: int, max_pixels: int) -> tuple[int, int]:
-    """Rows and columns of the image once its pixels are square."""
+def _square_pixel_shape(data: Any, rows: int, columns: int, max_pixels: int) -> tuple[int, int]:
+    """Return rows and columns of the image after resampling to square pixels."""
     for tag in SPACINGS:
-        sides = _numbers(data, tag)
-        if not sides:
+        spacing = _tag_numbers(data, tag)
+        if not spacing:
             continue
-        if len(sides) != 2 or min(sides) <= 0 or not 1 / FLATTEST <= sides[0] / sides[1] <= FLATTEST:
+        if len(spacing) != 2 or min(spacing) <= 0 or not 1 / MAX_ASPECT <= spacing[0] / spacing[1] <= MAX_ASPECT:
             raise ImageFault(f"has a {tag} that is no size of a pixel", f"mend {tag} in the file, or {_EXPORT}")
-        tall = sides[0] / sides[1]
-        if abs(tall - 1) < SQUARE:
+        aspect = spacing[0] / spacing[1]
+        if abs(aspect - 1) < ASPECT_TOLERANCE:
             return rows, columns
-        height, width = (round(rows * tall), columns) if tall > 1 else (rows, round(columns / tall))
+        height, width = (round(rows * aspect), columns) if aspect > 1 else (rows, round(columns / aspect))
         if height * width > max_pixels:
             raise ImageFault(
                 f"has {height} x {width} pixels once they are square, more than is safe to open",
@@ -182,13 +182,13 @@ def _true_shape(data: Any, rows: int, columns: int, max_pixels: int) -> tuple[in
     return rows, columns
 
 
-def _grey(data: Any, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """Grey 0 to 255 of stored values (DICOM PS3.3, C.11.1, C.11.2 and C.7.5.1.1.2)."""
-    modality, voi = _table(data, "ModalityLUTSequence"), _table(data, "VOILUTSequence")
+def _grey_levels(data: Any, pixels: NDArray[Any]) -> NDArray[np.uint8]:
+    """Return grey levels 0 to 255 of stored values (DICOM PS3.3, C.11.1, C.11.2 and C.7.5.1.1.2)."""
+    modality, voi = _lookup_table(data, "ModalityLUTSequence"), _lookup_table(data, "VOILUTSequence")
     if modality is not None:
         values = modality(pixels.astype(np.float64))[0]
     else:
-        slope, intercept = _first(data, "RescaleSlope"), _first(data, "RescaleIntercept")
+        slope, intercept = _first_number(data, "RescaleSlope"), _first_number(data, "RescaleIntercept")
         if slope == 0:
             raise ImageFault("has a RescaleSlope of 0, which makes it one grey", "mend RescaleSlope in the file")
         values = pixels.astype(np.float64) * (1.0 if slope is None else slope)
@@ -199,22 +199,21 @@ def _grey(data: Any, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         output, top = voi(values)
         share = output / top
     else:
-        share = _window(data, values, _padding(data, pixels))
+        first, last = _first_number(data, "PixelPaddingValue"), _first_number(data, "PixelPaddingRangeLimit")
+        padding = np.zeros(pixels.shape, dtype=np.bool_)
+        if first is not None:
+            low, high = sorted((first, first if last is None else last))
+            padding = (pixels >= low) & (pixels <= high)
+        share = _window(data, values, padding)
     return np.round(np.clip(share, 0, 1) * 255).astype(np.uint8)
 
 
-def _padding(data: Any, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which stored values are padding around the image: PixelPaddingValue, up to PixelPaddingRangeLimit."""
-    first, last = _first(data, "PixelPaddingValue"), _first(data, "PixelPaddingRangeLimit")
-    if first is None:
-        return np.zeros(pixels.shape, dtype=bool)
-    low, high = sorted((first, first if last is None else last))
-    return np.asarray((pixels >= low) & (pixels <= high))
-
-
 def _window(data: Any, values: NDArray[np.float64], padding: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Share of the first window (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3), else of the percentiles without padding."""
-    centre, width = _first(data, "WindowCenter"), _first(data, "WindowWidth")
+    """Return values scaled to 0..1 by the first window (DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3).
+
+    Without a window the ``PERCENTILES`` of the values outside ``padding`` [H, W] are its ends.
+    """
+    centre, width = _first_number(data, "WindowCenter"), _first_number(data, "WindowWidth")
     function = str(data.get("VOILUTFunction") or "LINEAR").strip().upper()
     if centre is None and width is None:
         inside = values if padding.all() or not padding.any() else values[~padding]
@@ -236,23 +235,23 @@ def _window(data: Any, values: NDArray[np.float64], padding: NDArray[np.bool_]) 
     return (values - (centre - 0.5)) / (width - 1) + 0.5
 
 
-_Lookup = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], float]]
+_LookupTable = Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], float]]
 
 
-def _table(data: Any, tag: str) -> _Lookup | None:
-    """The first look-up table of a sequence (values -> what it says, and its greatest value); None without one."""
+def _lookup_table(data: Any, tag: str) -> _LookupTable | None:
+    """Return the first look-up table of a sequence: values -> (output, greatest output); None without one."""
     try:
         if not data.get(tag):
             return None
         item = data.get(tag)[0]
         count, first, bits = (int(number) for number in item.LUTDescriptor)
         count = count or 2**16
-        raw = item.LUTData
-        if isinstance(raw, bytes):
+        lut = item.LUTData
+        if isinstance(lut, bytes):
             order = "<" if data.original_encoding[1] else ">"
-            entries = np.frombuffer(raw, dtype=np.uint8 if len(raw) in {count, count + count % 2} else f"{order}u2")
+            entries = np.frombuffer(lut, dtype=np.uint8 if len(lut) in {count, count + count % 2} else f"{order}u2")
         else:
-            entries = np.asarray(raw if isinstance(raw, pydicom.multival.MultiValue | list) else [raw])
+            entries = np.asarray(lut if isinstance(lut, pydicom.multival.MultiValue | list) else [lut])
         first = first - 2**16 if data.get("PixelRepresentation") == 1 and first >= 2**15 else first
         entries = entries[:count].astype(np.float64)
         if len(entries) != count or not 1 <= bits <= 16 or entries.min() < 0 or entries.max() >= 2**bits:
@@ -261,12 +260,12 @@ def _table(data: Any, tag: str) -> _Lookup | None:
         raise ImageFault(f"has a {tag} that cannot be read", f"mend it in the file, or {_EXPORT}") from None
 
     def look_up(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
-        places = np.clip(np.round(values) - first, 0, count - 1).astype(np.int64)
-        return entries[places], float(2**bits - 1)
+        indices = np.clip(np.round(values) - first, 0, count - 1).astype(np.int64)
+        return entries[indices], float(2**bits - 1)
 
     return look_up
 
 
 def grey_to_rgb(grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """[H, W] -> [H, W, 3]."""
+    """Repeat a grey image [H, W] over three channels, [H, W, 3]."""
     return np.repeat(grey[:, :, None], 3, axis=2)

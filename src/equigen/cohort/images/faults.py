@@ -1,4 +1,4 @@
-"""Why an image file cannot be used, before it is known which row names it."""
+"""The error of an image file that cannot be used, before its row in the table is known."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from equigen.errors import Problem
 
 
 class ImageFault(Exception):
-    """What is wrong with one image file, and the mend; never holds a value read from the file's header."""
+    """Error of one image file with its message and mend; never quotes a value of the file's header."""
 
     def __init__(self, message: str, mend: str) -> None:
         super().__init__(message)
         self.message, self.mend = message, mend
 
     def problem(self, file: str, row: int | None = None, column: str | None = None) -> Problem:
-        """The fault with its place."""
+        """Return the error as a ``Problem`` with file, row and column."""
         return Problem(f"the image {file} {self.message}", self.mend, row=row, column=column)
 
 
 _FILTER = ("ignore", None, Warning, re.compile(r"(PIL|pydicom|numpy\.lib)(\.|$)"), 0)
 _lock = threading.Lock()
-_decoders: list[None] = []  # one for each that is at work
+_decoders: list[None] = []  # one entry for each decoder that runs
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Which image stands in each row, for cohorts of any size: no Python object per row."""
+"""Paths and hashes of a cohort's images as arrays, without a Python object per row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DIGEST = 32  # bytes of a SHA-256
 
 @dataclass(frozen=True)
 class ImageList:
-    """Images in the order of rows: ``names`` relative to ``root``, and ``digests`` [N, 32] uint8 of their bytes."""
+    """Images in row order: ``names`` relative to ``root``, and SHA-256 ``digests`` [N, 32] uint8 of their bytes."""
 
     root: Path
     names: pa.ChunkedArray
@@ -29,9 +29,9 @@ class ImageList:
 
     @classmethod
     def of(cls, cohort: Cohort) -> ImageList:
-        """The images of an ordinary cohort."""
+        """Return the image list of a cohort that is in memory."""
         names, hashes = (pa.array(cohort.frame[name], pa.string()) for name in ("image", "sha256"))
-        return cls(cohort.root, pa.chunked_array([names]), digests_of(hashes))
+        return cls(cohort.root, pa.chunked_array([names]), parse_digests(hashes))
 
     def __len__(self) -> int:
         """Number of rows."""
@@ -39,36 +39,36 @@ class ImageList:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over all images' hashes in the order of rows."""
+        """SHA-256 over all images' hashes in row order."""
         return hash_bytes(np.ascontiguousarray(self.digests).tobytes())
 
     def paths(self, rows: NDArray[np.int64]) -> list[str]:
-        """Where the images of some rows are, as ``equigen.cohort.images.sources`` opens them."""
+        """Return the paths of some rows' images, for ``equigen.cohort.images.sources.open_image``."""
         root = str(self.root)
         return [os.path.join(root, name) for name in self.names.take(pa.array(rows)).to_pylist()]  # noqa: PTH118
 
     def first_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The first row [U] of each different image, in the order of rows, and which of these each row [N] shows."""
+        """Return the first row [U] of each distinct image, in row order, and each row's index into these [N]."""
         keys = np.ascontiguousarray(self.digests).view(f"V{DIGEST}").reshape(-1)
-        _, first, which = np.unique(keys, return_index=True, return_inverse=True)
+        _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
         order = np.argsort(first)
-        place = np.empty(len(order), dtype=np.int64)
-        place[order] = np.arange(len(order))
-        return first[order].astype(np.int64), place[which.reshape(-1)]
+        rank = np.empty(len(order), dtype=np.int64)
+        rank[order] = np.arange(len(order))
+        return first[order].astype(np.int64), rank[inverse.reshape(-1)]
 
     def parts(self, rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-        """Rows cut into pieces that are read together: those of one shard, or ``size`` that are in no shard."""
+        """Split rows into batches that are read together: the rows of one shard, or ``size`` rows outside shards."""
         shards = pc.extract_regex(self.names.take(pa.array(rows)), r"^(?P<shard>.*?\.tar)/")
         codes = pc.struct_field(shards, "shard").combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
-        loose, order = rows[codes < 0], np.argsort(codes, kind="stable")
-        inside = rows[order][codes[order] >= 0]
+        unsharded, order = rows[codes < 0], np.argsort(codes, kind="stable")
+        sharded = rows[order][codes[order] >= 0]
         ends = np.flatnonzero(np.diff(codes[order][codes[order] >= 0])) + 1
-        pieces: Sequence[NDArray[np.int64]] = np.split(inside, ends) if len(inside) else []
-        return [*pieces, *(loose[low : low + size] for low in range(0, len(loose), size))]
+        batches: Sequence[NDArray[np.int64]] = np.split(sharded, ends) if len(sharded) else []
+        return [*batches, *(unsharded[low : low + size] for low in range(0, len(unsharded), size))]
 
 
-def digests_of(hashes: pa.Array) -> NDArray[np.uint8]:
-    """Hexadecimal SHA-256 [N] as bytes [N, 32]; raises InputError for one that is none."""
+def parse_digests(hashes: pa.Array) -> NDArray[np.uint8]:
+    """Return hexadecimal SHA-256 [N] as bytes [N, 32]; raises InputError for a malformed one."""
     sizes = pc.min_max(pc.binary_length(hashes)).as_py()
     digits = np.zeros((0, 2 * DIGEST), dtype=np.uint8)
     if not hashes.null_count and set(sizes.values()) <= {2 * DIGEST}:
@@ -81,6 +81,6 @@ def digests_of(hashes: pa.Array) -> NDArray[np.uint8]:
     return np.asarray(digits[:, ::2] * np.uint8(16) + digits[:, 1::2])
 
 
-_VALUES = np.full(256, 255, dtype=np.uint8)  # of a hexadecimal digit, by its letter
+_VALUES = np.full(256, 255, dtype=np.uint8)  # value of a hexadecimal digit by its character code
 for _value, _letter in enumerate(b"0123456789abcdef"):
     _VALUES[_letter] = _value

@@ -1,15 +1,14 @@
-"""Columns that stand with the images: ``@npz:race`` inside an image's own NPZ, ``@json:race`` in its sample's JSON.
+"""Columns read from files: ``@npz:race`` from the image's own NPZ, ``@json:race`` from the JSON of its sample.
 
-A sample is what shares the part of the file's name before its first dot: ``000123.jpg`` goes with ``000123.json``, in
+Files of one sample share the part of their name before the first dot: ``000123.jpg`` goes with ``000123.json``, in
 the same shard or folder (the WebDataset convention).
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -23,7 +22,7 @@ MEMBERS = ("@npz:", "@json:")
 Cell = str | tuple[str, str]  # the value as text, or (message, mend)
 
 
-def add_members(table: pd.DataFrame, columns: Iterable[str], paths: list[str]) -> list[Problem]:
+def add_members(table: pd.DataFrame, columns: Collection[str], paths: list[str]) -> list[Problem]:
     """Fill the ``@npz:KEY`` and ``@json:KEY`` columns of a table; "" where the row has no image.
 
     A value is a single number, truth value or text; arrays of Python objects are refused, never unpickled.
@@ -32,14 +31,15 @@ def add_members(table: pd.DataFrame, columns: Iterable[str], paths: list[str]) -
         The problems of rows whose file is no NPZ or JSON, lacks the key, or holds something else there.
 
     """
-    wanted, problems = set(columns), list[Problem]()
+    problems = list[Problem]()
     readers: list[Callable[[str, list[str]], list[Cell]]] = [_npz_values, _json_values]
     for prefix, read in zip(MEMBERS, readers, strict=True):
-        keys = sorted(column.removeprefix(prefix) for column in wanted if column.startswith(prefix))
+        keys = sorted({column.removeprefix(prefix) for column in columns if column.startswith(prefix)})
         rows = [read(path, keys) if path else [""] * len(keys) for path in paths] if keys else []
         for number, key in enumerate(keys):
             column, cells = prefix + key, [row[number] for row in rows]
-            table[column] = pd.Series([_text(cell) for cell in cells], index=table.index, dtype=object)
+            texts = ["" if isinstance(cell, tuple) else cell for cell in cells]
+            table[column] = pd.Series(texts, index=table.index, dtype=object)
             problems += [
                 Problem(cell[0], cell[1], row=int(row), column=column)
                 for row, cell in zip(table.index, cells, strict=True)
@@ -48,11 +48,8 @@ def add_members(table: pd.DataFrame, columns: Iterable[str], paths: list[str]) -
     return problems
 
 
-def _text(cell: Cell) -> str:
-    return "" if isinstance(cell, tuple) else cell
-
-
 def _npz_values(path: str, keys: list[str]) -> list[Cell]:
+    """Return the value of each key in an image's NPZ."""
     return [_npz_value(path, key) for key in keys]
 
 
@@ -76,7 +73,7 @@ def _npz_value(path: str, key: str) -> Cell:
 
 
 def _json_values(path: str, keys: list[str]) -> list[Cell]:
-    """Read the sample's JSON once for all keys."""
+    """Return the value of each key in the JSON of an image's sample."""
     file = Path(path).with_name(Path(path).name.partition(".")[0] + ".json")
     try:
         with open_image(file) as handle:
@@ -87,13 +84,13 @@ def _json_values(path: str, keys: list[str]) -> list[Cell]:
         return [(f"'{file.name}' is no JSON", "write it again, or take the column from the table")] * len(keys)
     if not isinstance(values, dict):
         return [(f"'{file.name}' holds no mapping of keys", "write one object a file")] * len(keys)
-    return [_json_value(values, key, file.name) for key in keys]
-
-
-def _json_value(values: dict[str, Any], key: str, name: str) -> Cell:
-    if key not in values:
-        return f"'{name}' has no '{key}'", f"it has: {', '.join(list(values)[:12])}"
-    value = values[key]
-    if isinstance(value, dict | list):
-        return f"'{key}' in '{name}' is no single plain value", "save one number or text"
-    return "" if value is None else str(value)
+    cells = list[Cell]()
+    for key in keys:
+        value = values.get(key)
+        if key not in values:
+            cells.append((f"'{file.name}' has no '{key}'", f"it has: {', '.join(list(values)[:12])}"))
+        elif isinstance(value, dict | list):
+            cells.append((f"'{key}' in '{file.name}' is no single plain value", "save one number or text"))
+        else:
+            cells.append("" if value is None else str(value))
+    return cells

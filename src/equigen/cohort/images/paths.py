@@ -1,4 +1,4 @@
-"""From a row to its image file: below the root, there, and named once."""
+"""Find the image file of each row: it must exist, lie below the root and belong to one row only."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pandas as pd
 
 from equigen.cohort.images.arrow import image_columns, is_dataset, open_dataset
-from equigen.cohort.images.shard_members import Members
+from equigen.cohort.images.shard_members import ShardMembers
 from equigen.cohort.images.tar_shards import leads_out
 from equigen.cohort.spec import CohortSpec, ImageRole, suggestion
 from equigen.errors import InputError, Problem, readable
 
-FOLDER = "@folder"  # a column that every table has: the entry of image.folders in which the image was found
+FOLDER = "@folder"  # column of every table: the entry of image.folders in which the image was found
 
 
 @dataclass
 class Located:
-    """Per row: path relative to the root ("" = not usable), absolute path, folder; and what was wrong."""
+    """Per row: path relative to the root ("" = not usable), absolute path, folder; and the problems."""
 
     root: Path
     images: list[str] = field(default_factory=list)
@@ -40,29 +40,33 @@ def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool 
     """
     role = spec.image
     if is_dataset(base / spec.table):
-        root, find = _dataset(base / spec.table, role), _row
+        root, find = _dataset_root(base / spec.table, role), _dataset_path
     else:
         root = (base / role.root).resolve()
         _check_folders(root, role)
-        given = Path(os.path.abspath(base / role.root))  # noqa: PTH100 (links stay)
-        find = partial(_find, root, given, role) if role.shards is None else Members(root, role.shards, show).find
+        unresolved = Path(os.path.abspath(base / role.root))  # noqa: PTH100 (links stay)
+        find = partial(_find, root, unresolved, role)
+        if role.shards is not None:
+            find = ShardMembers(root, role.shards, show).find
     located = Located(root)
     column = "+".join(role.columns)
-    for row, name in zip(table.index, _names(table, role), strict=True):
-        found = find(name)
-        if isinstance(found, tuple):
-            message, mend = found
+    prefixes = {folder: PurePosixPath(folder).as_posix() + "/" for folder in role.folders}
+    for row, name in zip(table.index, _image_names(table, role), strict=True):
+        image = find(name)
+        if isinstance(image, tuple):
+            message, mend = image
             located.problems.append(Problem(message, mend, row=int(row), column=column))
-            found = ""
-        folder = next((item for item in role.folders if found.startswith(_prefix(item))), "") if found else ""
-        located.images.append(found)
-        located.paths.append(str(root / found) if found else "")
-        located.folders.append(folder)
-    located.problems += _named_twice(table, located.images, column)
+            image = ""
+        folders = (key for key, prefix in prefixes.items() if prefix == "./" or image.startswith(prefix))
+        located.images.append(image)
+        located.paths.append(str(root / image) if image else "")
+        located.folders.append(next(folders, "") if image else "")
+    located.problems += _repeated_images(table, located.images, column)
     return located
 
 
 def _check_folders(root: Path, role: ImageRole) -> None:
+    """Raise ``InputError`` where the root's name is no UTF-8 text or a folder does not exist."""
     if readable(str(root)) != str(root):
         problem = Problem("the folder's name is no UTF-8 text", "rename it", file=str(root))
         raise InputError("The images' folder cannot be used.", [problem])
@@ -75,73 +79,64 @@ def _check_folders(root: Path, role: ImageRole) -> None:
         raise InputError("The images' folder is not there.", problems)
 
 
-def _dataset(folder: Path, role: ImageRole) -> Path:
-    """The folder of a dataset that holds the images in ``image.column``."""
-    known = image_columns(open_dataset(folder))
-    plain = ImageRole(column=role.column or "")
-    given = [key for key in ImageRole.model_fields if key != "column" and getattr(role, key) != getattr(plain, key)]
-    problems = [Problem(f"image.{key} has no meaning for a dataset", f"leave '{key}' out") for key in given]
-    if role.column not in known:
-        problems.append(Problem(f"the column '{role.column}' holds no images", suggestion(role.column or "", known)))
+def _dataset_root(folder: Path, role: ImageRole) -> Path:
+    """Return the folder of a saved dataset, after checking that ``image`` names only one of its image columns."""
+    columns = image_columns(open_dataset(folder))
+    defaults = ImageRole(column=role.column or "")
+    keys = [key for key in ImageRole.model_fields if key != "column" and getattr(role, key) != getattr(defaults, key)]
+    problems = [Problem(f"image.{key} has no meaning for a dataset", f"leave '{key}' out") for key in keys]
+    if role.column not in columns:
+        problems.append(Problem(f"the column '{role.column}' holds no images", suggestion(role.column or "", columns)))
     if problems:
         raise InputError(f"The dataset {folder.name} does not fit the specification.", problems)
     return folder.resolve()
 
 
-def _row(name: str) -> str | tuple[str, str]:
-    """A cell of ``dataset_table``, which is the path of an image already."""
+def _dataset_path(name: str) -> str | tuple[str, str]:
+    """Return a cell of ``dataset_table``, which already is the image's path, or (message, mend)."""
     return name or ("there is no image", "add it, or leave the row out")
 
 
-def _names(table: pd.DataFrame, role: ImageRole) -> list[str]:
-    """The image's name as each row gives it, "" where a cell is empty."""
+def _image_names(table: pd.DataFrame, role: ImageRole) -> list[str]:
+    """Return the image name of each row, from ``column`` or ``template``; "" where a cell is empty."""
     if role.column is not None:
-        cells = [cell.strip() for cell in table[role.column]]
+        names = [cell.strip() for cell in table[role.column]]
     else:
-        rows = table[role.columns].to_dict("records")
-        cells = [
-            _fill(role.template or "", {str(key): str(value).strip() for key, value in row.items()})
-            for row in rows
-        ]
-    return [cell + role.suffix if cell else "" for cell in cells]
+        names = []
+        for row in table[role.columns].to_dict("records"):
+            cells = {str(key): str(cell).strip() for key, cell in row.items()}
+            name = (role.template or "") if all(cells.values()) else ""
+            for key, cell in cells.items():
+                name = name.replace("{" + key + "}", cell)
+            names.append(name)
+    return [name + role.suffix if name else "" for name in names]
 
 
-def _fill(template: str, values: dict[str, str]) -> str:
-    if not all(values.values()):
-        return ""
-    for key, value in values.items():
-        template = template.replace("{" + key + "}", value)
-    return template
-
-
-def _prefix(folder: str) -> str:
-    text = PurePosixPath(folder).as_posix()
-    return "" if text == "." else text + "/"
-
-
-def _find(root: Path, given: Path, role: ImageRole, name: str) -> str | tuple[str, str]:
-    """The path relative to the root, or (message, mend); ``given`` is the root before links are followed."""
+def _find(root: Path, unresolved: Path, role: ImageRole, name: str) -> str | tuple[str, str]:
+    """Return the path relative to the root, or (message, mend); ``unresolved`` is the root with its links."""
     if not name:
         return "the cell is empty", "name the image, or leave the row out"
     if (text := readable(name)) != name:
         return f"the file name '{text}' is no UTF-8 text", "rename the file, or leave the row out"
-    found = _below(root, given, role, name)
-    if isinstance(found, tuple) and "\\" in name:
-        plain = _below(root, given, role, name.replace("\\", "/"))
-        if isinstance(plain, str):
-            return plain
+    image = _find_below(root, unresolved, role, name)
+    if isinstance(image, tuple) and "\\" in name:
+        posix = _find_below(root, unresolved, role, name.replace("\\", "/"))
+        if isinstance(posix, str):
+            return posix
         if PureWindowsPath(name).anchor:
             return f"the path '{name}' is a Windows path with a drive", "give paths below image.root, with '/'"
-        return plain if leads_out(name.replace("\\", "/")) else (f"{found[0]}; it has backslashes", found[1])
-    return found
+        return posix if leads_out(name.replace("\\", "/")) else (f"{image[0]}; it has backslashes", image[1])
+    return image
 
 
-def _below(root: Path, given: Path, role: ImageRole, name: str) -> str | tuple[str, str]:
+def _find_below(root: Path, unresolved: Path, role: ImageRole, name: str) -> str | tuple[str, str]:
+    """Look a relative or absolute path up in each of ``image.folders``; returns as ``_find`` does."""
     pure = PurePosixPath(name)
     if pure.is_absolute() and ".." not in pure.parts and "\0" not in name:
-        for base in (root, given):
+        for base in (root, unresolved):
             if pure.is_relative_to(base):
-                return _below(root, given, role.model_copy(update={"folders": ["."]}), str(pure.relative_to(base)))
+                plain = role.model_copy(update={"folders": ["."]})
+                return _find_below(root, unresolved, plain, str(pure.relative_to(base)))
         return f"the path '{name}' is absolute and leads out of the image root", "give paths below image.root"
     if leads_out(name):
         return f"the path '{name}' leads out of the image root", "give paths below image.root, without '..'"
@@ -163,13 +158,13 @@ def _below(root: Path, given: Path, role: ImageRole, name: str) -> str | tuple[s
 
 
 def _link_fault(root: Path, relative: str, full: str, links: bool) -> tuple[str, str] | None:
-    """(message, mend) where a link leads a path out of the root, or out of the folder that the user linked."""
+    """Return (message, mend) where a link leads out of the root, or out of a folder that ``image.links`` allows."""
     real = os.path.realpath(full)
-    if _inside(real, str(root)):
+    if _is_inside(real, str(root)):
         return None
     parts = PurePosixPath(relative).parts
-    places = [os.path.join(root, *parts[: count + 1]) for count in range(len(parts) - 1)]  # noqa: PTH118
-    linked = next((place for place in places if os.path.islink(place)), None)  # noqa: PTH114
+    parents = [os.path.join(root, *parts[: count + 1]) for count in range(len(parts) - 1)]  # noqa: PTH118
+    linked = next((parent for parent in parents if os.path.islink(parent)), None)  # noqa: PTH114
     if linked is None:
         return f"'{relative}' is a link that leads out of the image root", "copy the file below image.root"
     target = os.path.realpath(linked)
@@ -179,28 +174,28 @@ def _link_fault(root: Path, relative: str, full: str, links: bool) -> tuple[str,
             f"'{relative}' lies in '{folder}', a folder that is a link that leads out of the image root",
             "set image.links: true if you laid the link, or copy the folder below image.root",
         )
-    if not _inside(real, target):
+    if not _is_inside(real, target):
         return f"'{relative}' is a link that leads out of the linked folder '{folder}'", "copy the file into it"
     return None
 
 
-def _inside(path: str, folder: str) -> bool:
+def _is_inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def _named_twice(table: pd.DataFrame, images: list[str], column: str) -> list[Problem]:
-    """The later rows that name an image again; the first row stays."""
+def _repeated_images(table: pd.DataFrame, images: list[str], column: str) -> list[Problem]:
+    """Return a problem for each later row that names an image again; the first row is kept."""
     rows: dict[str, list[int]] = defaultdict(list)
     for row, image in zip(table.index, images, strict=True):
         if image:
             rows[image].append(int(row))
     return [
         Problem(
-            f"the image '{image}' is already in row {given[0]}",
+            f"the image '{image}' is already in row {numbers[0]}",
             "keep one row an image",
             row=row,
             column=column,
         )
-        for image, given in rows.items()
-        for row in given[1:]
+        for image, numbers in rows.items()
+        for row in numbers[1:]
     ]

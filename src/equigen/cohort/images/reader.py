@@ -1,4 +1,4 @@
-"""Every image takes one road: ``read_image`` to 8-bit RGB, then ``square`` to one size."""
+"""Read every image the same way: ``read_image`` to 8-bit RGB, then ``square`` to one size."""
 
 from __future__ import annotations
 
@@ -65,12 +65,12 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
 
 
 def decode(path: Path) -> NDArray[np.uint8]:
-    """``read_image`` that raises ``ImageFault``, for callers who know the row."""
+    """Read an image as ``read_image`` does, raising ``ImageFault``, for callers that know the row."""
     return decode_values(path).pixels
 
 
 def decode_values(path: Path) -> Decoded:
-    """``decode`` with what is known of the file's values."""
+    """Read an image with the greatest value of its file; raises ``ImageFault``."""
     limit = Image.MAX_IMAGE_PIXELS or 89_478_485
     with open_image(path) as handle, quiet_decoders():
         head = handle.read(132)
@@ -92,6 +92,7 @@ def decode_values(path: Path) -> Decoded:
 
 
 def _decode_pillow(handle: BinaryIO, limit: int, png: bool) -> Decoded:
+    """Read an image that Pillow decodes; the checksums of a ``png`` are verified."""
     try:
         if png:
             handle = BytesIO(handle.read())
@@ -106,8 +107,7 @@ def _decode_pillow(handle: BinaryIO, limit: int, png: bool) -> Decoded:
                 raise ImageFault("holds several pages or frames", "write one image a file")
             bits, inverted = _tiff_values(image)
             image.load()
-            turned = ImageOps.exif_transpose(image)
-            return _to_rgb(turned, bits, inverted)
+            return _to_rgb(ImageOps.exif_transpose(image), bits, inverted)
     except UnidentifiedImageError:
         raise ImageFault(
             "is not an image", "use PNG, JPEG, TIFF, BMP, WebP, NPZ or DICOM, or leave the row out"
@@ -123,21 +123,21 @@ def _decode_pillow(handle: BinaryIO, limit: int, png: bool) -> Decoded:
 
 
 def _check_png(data: memoryview) -> None:
-    """Raise ValueError where a checksum of a PNG does not fit, which Pillow does not look at for pixels."""
-    place = 8
-    while place + 12 <= len(data):
-        (size,) = struct.unpack_from(">I", data, place)
-        end = place + 8 + size
-        if end + 4 > len(data) or zlib.crc32(data[place + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
+    """Raise ValueError where a checksum of a PNG is wrong; Pillow does not verify those of the pixels."""
+    offset = 8
+    while offset + 12 <= len(data):
+        (size,) = struct.unpack_from(">I", data, offset)
+        end = offset + 8 + size
+        if end + 4 > len(data) or zlib.crc32(data[offset + 4 : end]) != struct.unpack_from(">I", data, end)[0]:
             raise ValueError("a chunk is damaged")
-        if bytes(data[place + 4 : place + 8]) == b"IEND":
+        if bytes(data[offset + 4 : offset + 8]) == b"IEND":
             return
-        place = end + 4
+        offset = end + 4
     raise ValueError("the end is missing")
 
 
 def _tiff_values(image: Image.Image) -> tuple[int, bool]:
-    """Bits of a grey TIFF's values (16 for any other file), and whether Pillow leaves it to us to invert them."""
+    """Return bits per value of a grey TIFF (16 for any other file), and whether its values must be inverted."""
     if image.format != "TIFF":
         return 16, False
     tags: Any = image.tag_v2  # type: ignore[attr-defined]
@@ -149,21 +149,21 @@ def _tiff_values(image: Image.Image) -> tuple[int, bool]:
 
 
 def _to_rgb(image: Image.Image, bits: int, inverted: bool) -> Decoded:
-    """Pillow's modes to 8-bit RGB."""
+    """Convert an image of any Pillow mode to 8-bit RGB."""
     if image.mode.startswith("I") or image.mode == "F":
-        found = _from_array(np.asarray(image), wide_int=True, bits=bits)
-        return Decoded(255 - found.pixels, found.top) if inverted else found
+        grey = _from_array(np.asarray(image), wide_int=True, bits=bits)
+        return Decoded(255 - grey.pixels, grey.top) if inverted else grey
     if image.mode == "LAB":
         raise ImageFault("has colours that are not read (CIELAB)", "export it as RGB or grey")
     if image.has_transparency_data:
-        over = image.convert("RGBA")
-        black = Image.new("RGBA", over.size, (0, 0, 0, 255))
-        return Decoded(np.asarray(Image.alpha_composite(black, over).convert("RGB")))
+        rgba = image.convert("RGBA")
+        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
+        return Decoded(np.asarray(Image.alpha_composite(black, rgba).convert("RGB")))
     return Decoded(np.asarray(image.convert("RGB")))
 
 
 def _from_array(values: NDArray[Any], wide_int: bool = False, bits: int = 16) -> Decoded:
-    """A grey or colour array to 8-bit RGB: bool, uint8, uint16 (full range of ``bits``) or float."""
+    """Convert a grey or colour array to 8-bit RGB: bool, uint8, uint16 (full range of ``bits``) or float."""
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -185,7 +185,7 @@ def _from_array(values: NDArray[Any], wide_int: bool = False, bits: int = 16) ->
 
 
 def _from_float(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
-    """Floats in 0 to 1, or in 0 to ``top``, to 0 to 255."""
+    """Scale floats in 0 to 1, or in 0 to ``top``, to 0 to 255."""
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
         raise ImageFault(
             f"holds values that are not finite or outside 0 to {top:g}", "save values of 0 to 1, or 8 bit"
@@ -194,7 +194,7 @@ def _from_float(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
 
 
 def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Cut the largest central square and resize it with an antialiased Lanczos filter.
+    """Crop the largest central square and resize it with an antialiased Lanczos filter.
 
     Of H x W pixels the square of side s = min(H, W) starts at floor((H - s) / 2), floor((W - s) / 2).
     Pillow's Lanczos filter (support 3, widened when shrinking, which avoids aliasing) makes it
@@ -210,36 +210,36 @@ def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
         )
         raise InputError("Not an image that can be made square.", [problem])
     height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    crop = image[top : top + side, left : left + side]
-    if side == size:
+    length = min(height, width)
+    first_row, first_column = (height - length) // 2, (width - length) // 2
+    crop = image[first_row : first_row + length, first_column : first_column + length]
+    if length == size:
         return np.ascontiguousarray(crop)
     return np.array(Image.fromarray(crop).resize((size, size), Image.Resampling.LANCZOS))
 
 
 def load_images(paths: Sequence[str | Path], size: int, threads: int | None = None) -> NDArray[np.uint8]:
-    """Read and square many images, in order: [N, size, size, 3] uint8.
+    """Read many images as squares, in order: [N, size, size, 3] uint8.
 
     Raises:
         InputError: with every image that cannot be read.
 
     """
 
-    def one(place: int) -> NDArray[np.uint8] | Problem:
+    def load(index: int) -> NDArray[np.uint8] | Problem:
         try:
-            return square(decode(Path(paths[place])), size)
+            return square(decode(Path(paths[index])), size)
         except ImageFault as fault:
-            return fault.problem(str(paths[place]))
+            return fault.problem(str(paths[index]))
 
     images = np.empty((len(paths), size, size, 3), dtype=np.uint8)
     problems, order = [], reading_order([str(path) for path in paths])
     with ThreadPoolExecutor(threads or cpu_count()) as pool:
-        for place, found in zip(order, pool.map(one, order), strict=True):
-            if isinstance(found, Problem):
-                problems.append(found)
+        for index, image in zip(order, pool.map(load, order), strict=True):
+            if isinstance(image, Problem):
+                problems.append(image)
             else:
-                images[place] = found
+                images[index] = image
     if problems:
         raise InputError("Some images cannot be read.", problems)
     return images

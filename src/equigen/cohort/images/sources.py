@@ -1,7 +1,7 @@
-"""Where the bytes of an image are: in a file of its own, in a tar shard, or in a row of a saved dataset.
+"""Open an image that is a file of its own, a member of a tar shard, or a row of a saved dataset.
 
-The path of a member goes through its shard as if that were a folder (``shards/000007.tar/000123.jpg``); that of a row
-goes through the dataset's folder and the image's column (``scans/image/17``).
+The path of a member treats the shard as a folder (``shards/000007.tar/000123.jpg``); that of a row consists of the
+dataset's folder, the image's column and the row (``scans/image/17``).
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ TAR = ".tar"
 
 
 def open_image(path: Path) -> BinaryIO:
-    """An image as an open file that can be read and sought in; raises ``ImageFault`` when there is none.
+    """Open an image as a seekable file; raises ``ImageFault`` when it cannot be opened.
 
-    Raises InputError naming a shard or a dataset that cannot be read as a whole.
+    Raises InputError naming a shard or a dataset that cannot be read at all.
     """
     try:
-        handle = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 (Path.open takes no opener)
+        handle = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 (Path.open takes no opener)
         if stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
             return handle
         handle.close()
@@ -35,21 +35,24 @@ def open_image(path: Path) -> BinaryIO:
     except IsADirectoryError as error:
         raise ImageFault("is a folder", "name an image file, or leave the row out") from error
     except (NotADirectoryError, FileNotFoundError) as error:
-        found = _member(path) or _row(path)
-        if found is None:
+        member = split_member(str(path))
+        if member is not None:
+            return _open_member(*member)
+        folder = path.parent.parent
+        if not (path.name.isdecimal() and (folder / STATE).is_file()):
             raise open_fault(error) from error
-        return found
+        return open_row(folder, path.parent.name, int(path.name))
     except OSError as error:
         raise open_fault(error) from error
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    """Open without waiting for somebody to write into a pipe."""
+def _open_nonblocking(path: str, flags: int) -> int:
+    """Open a file descriptor without waiting for a writer if the path is a pipe."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_fault(error: OSError) -> ImageFault:
-    """The fault of a file that the system does not open."""
+    """Return the fault of a file that the operating system does not open."""
     return ImageFault(f"cannot be opened: {error.strerror}", "check the path and its permissions")
 
 
@@ -63,56 +66,45 @@ def image_exists(path: Path) -> bool:
 
 
 def split_member(path: str) -> tuple[Path, str] | None:
-    """The shard that a path goes through, and the member's name in it; None for a file of its own."""
-    at = path.find(TAR + "/")
-    while at >= 0:
-        shard = path[: at + len(TAR)]
+    """Return the shard of a path and the member's name in it; None for a file of its own."""
+    position = path.find(TAR + "/")
+    while position >= 0:
+        shard = path[: position + len(TAR)]
         if os.path.isfile(shard):  # noqa: PTH113 (a Path per image doubles the time)
-            return Path(shard), path[at + len(TAR) + 1 :]
-        at = path.find(TAR + "/", at + 1)
+            return Path(shard), path[position + len(TAR) + 1 :]
+        position = path.find(TAR + "/", position + 1)
     return None
 
 
-def _member(path: Path) -> BinaryIO | None:
-    found = split_member(str(path))
-    if found is None:
-        return None
-    shard, name = open_shard(found[0]), found[1]
-    place = shard.find(name)
-    if place is None:
+def _open_member(file: Path, name: str) -> BinaryIO:
+    shard = open_shard(file)
+    position = shard.find(name)
+    if position is None:
         raise ImageFault(
             f"is not there: {shard.path.name} has no member '{name}'", "check the shard, or leave the row out"
         )
-    return shard.open(place)
-
-
-def _row(path: Path) -> BinaryIO | None:
-    folder = path.parent.parent
-    if not (path.name.isdecimal() and (folder / STATE).is_file()):
-        return None
-    return open_row(folder, path.parent.name, int(path.name))
+    return shard.open(position)
 
 
 def file_state(path: Path) -> tuple[int, int]:
-    """(bytes, time of change) of the file that an image is in; raises OSError where there is none."""
+    """Return (bytes, modification time) of the file that contains an image; raises OSError where there is none."""
     try:
         state = path.stat()
     except (NotADirectoryError, FileNotFoundError):
-        found = split_member(str(path))
-        state = (found[0] if found is not None else path.parent.parent / STATE).stat()
+        member = split_member(str(path))
+        state = (member[0] if member is not None else path.parent.parent / STATE).stat()
     return state.st_size, state.st_mtime_ns
 
 
 def reading_order(paths: Sequence[str]) -> list[int]:
-    """The positions of images so that each shard is read from front to back; other files keep their order."""
-    return sorted(range(len(paths)), key=lambda position: _key(paths[position]))
-
-
-def _key(path: str) -> tuple[str, int]:
-    """Shard, and where in it; the same for all images outside shards."""
-    found = split_member(path)
-    if found is None:
-        return "", 0
-    shard = open_shard(found[0])
-    place = shard.find(found[1])
-    return str(shard.path), -1 if place is None else int(shard.offsets[place])
+    """Return the indices of images in the order that reads each shard from front to back; files keep their order."""
+    keys = []
+    for path in paths:
+        member = split_member(path)
+        if member is None:
+            keys.append(("", 0))
+            continue
+        shard = open_shard(member[0])
+        position = shard.find(member[1])
+        keys.append((str(shard.path), -1 if position is None else int(shard.offsets[position])))
+    return sorted(range(len(paths)), key=keys.__getitem__)

@@ -1,4 +1,4 @@
-"""Fitting two nested ellipses to many images at once: the oracle's numerical core, arrays only."""
+"""Fit two nested ellipses to many images at once, on arrays; the numerical part of the oracle."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 SIDE = 64  # every image is measured on this grid
-REACH = 16  # half the side of the patch round the disc, in pixels
-FIRST, THEN = 7, 8  # iterations from each start, and from the better of them
+REACH = 16  # half the side of the patch around the disc, in pixels
+START_STEPS, FINAL_STEPS = 7, 8  # iterations from each start, and from the better one
 # x, y, radius, aspect, ratio, shift of the cup, log of the edges' softness; levels of ground, rim and cup;
 # slope of the ground in x and y
 # mean and spread of the weak prior: lengths in half-widths; levels with the median of the disc at 1
@@ -20,13 +20,13 @@ SPREAD = np.array([0.1, 0.1, 0.03, 0.05, 0.25, 0.05, 0.35, 0.3, 0.2, 0.3, 0.3, 0
 LOW = np.array([-0.3, -0.3, 0.2, 0.9, 0.1, -0.15, np.log(0.012), 0, 0, 0, -1, -1])
 HIGH = np.array([0.3, 0.3, 0.48, 1.3, 0.97, 0.15, np.log(0.09), 2, 3, 4, 1, 1])
 STARTS = ((0.4, 0.95), (0.75, 0.65))  # ratio and level of the rim: the middle of the disc is rim or is cup
-STEP = 0.35  # cup less rim: it depends on the tissue alone, not on the camera
+STEP = 0.35  # cup less rim: independent of the camera
 STEP_SPREAD = 0.03
 
 
 @dataclass(frozen=True)
 class Patches:
-    """What is fitted: ``values`` [n, p], weights ``inside`` [n, p], pixel centres ``x``, ``y`` [p]."""
+    """Patches to fit: ``values`` [n, p], weights ``inside`` [n, p], pixel centres ``x``, ``y`` [p]."""
 
     values: Array
     inside: Array
@@ -35,15 +35,15 @@ class Patches:
 
 
 def _kernel(radius: float) -> Array:
-    """Disc minus ring, both of unit mass, on the grid [SIDE, SIDE] with the centre at (0, 0), wrapped."""
+    """Return disc minus ring, both of unit mass, on the grid [SIDE, SIDE], periodic with the centre at (0, 0)."""
     axis = np.fft.fftfreq(SIDE, 1 / SIDE) * 2 / SIDE
-    far = np.hypot(axis[None, :], axis[:, None])
-    inner, ring = far < 0.92 * radius, (far > 1.12 * radius) & (far < 1.5 * radius)
+    distance = np.hypot(axis[None, :], axis[:, None])
+    inner, ring = distance < 0.92 * radius, (distance > 1.12 * radius) & (distance < 1.5 * radius)
     return np.asarray(inner / inner.sum() - ring / ring.sum())
 
 
-def locate(green: Array) -> tuple[Array, Array]:
-    """Row and column [n, 2] of the best match of a bright disc within a darker ring, and its contrast [n].
+def locate_discs(green: Array) -> tuple[Array, Array]:
+    """Return row and column [n, 2] of the best match of a bright disc in a darker ring, and its contrast [n].
 
     Matched filtering by Fourier transform with discs of three radii; the centre is sought within 0.62
     half-widths of the middle of the image. ``green`` is [n, SIDE, SIDE].
@@ -56,21 +56,21 @@ def locate(green: Array) -> tuple[Array, Array]:
         match = np.fft.irfft2(spectrum * np.fft.rfft2(_kernel(radius)), s=(SIDE, SIDE))
         best = np.maximum(best, np.where(allowed, match, -np.inf))
     flat = best.reshape(len(green), -1)
-    place = flat.argmax(1)
-    return np.stack(np.unravel_index(place, (SIDE, SIDE)), -1).astype(float), flat.max(1)
+    peak = flat.argmax(1)
+    return np.stack(np.unravel_index(peak, (SIDE, SIDE)), -1).astype(float), flat.max(1)
 
 
-def offsets() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns [p] of a patch's pixels, counted from its middle: all within ``REACH`` pixels."""
+def patch_offsets() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return rows and columns [p] of a patch's pixels relative to its centre, all within ``REACH`` pixels."""
     span = np.arange(-REACH, REACH + 1)
     rows, columns = np.meshgrid(span, span, indexing="ij")
     near = np.hypot(rows, columns) < REACH - 0.6
     return rows[near], columns[near]
 
 
-def cut(images: Array, centres: Array) -> tuple[Array, Array]:
-    """Pixels [n, p, c] of images [n, SIDE, SIDE, c] round ``centres``, and 1 or 0 [n, p]: do they exist."""
-    down, right = offsets()
+def extract_patches(images: Array, centres: Array) -> tuple[Array, Array]:
+    """Return pixels [n, p, c] of images [n, SIDE, SIDE, c] around ``centres``, and 1 [n, p] for those inside."""
+    down, right = patch_offsets()
     rows, columns = centres[:, :1].astype(int) + down, centres[:, 1:].astype(int) + right
     valid = (rows >= 0) & (rows < SIDE) & (columns >= 0) & (columns < SIDE)
     first = np.arange(len(images))[:, None]
@@ -81,8 +81,8 @@ def _sigmoid(z: Array) -> Array:
     return np.asarray(0.5 * (1 + np.tanh(z / 2)))
 
 
-def covers(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Coverage of disc and cup [n, p] of parameters [n, 12] (in the order of ``PRIOR``)."""
+def coverage(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Return coverage of disc and cup [n, p] for parameters [n, 12] (in the order of ``PRIOR``)."""
     cx, cy, radius, aspect, ratio, shift, log_soft = (theta[:, [k]] for k in range(7))
     soft = np.exp(log_soft) / 1.7  # a logistic edge as wide as a Gaussian one
     disc = _sigmoid((radius - np.hypot((x - cx) * aspect, y - cy)) / soft)
@@ -91,7 +91,7 @@ def covers(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _model(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Predicted values [n, p] and their derivatives [n, p, 12].
+    """Return predicted values [n, p] and their derivatives [n, p, 12].
 
     I = g + D (m - g) + C (c - m) + (1 - D) (slope . offset), with D and C logistic edges of ellipses.
     """
@@ -99,9 +99,9 @@ def _model(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
     ground, rim, cup, sx, sy = (theta[:, [k]] for k in range(7, 12))
     soft = np.exp(log_soft) / 1.7
     u, v, uc = (x - cx), (y - cy), (x - cx - shift)
-    far = np.maximum(np.hypot(u * aspect, v), 1e-6)
-    far_cup = np.maximum(np.hypot(uc * aspect, v), 1e-6)
-    z, zc = (radius - far) / soft, (ratio * radius - far_cup) / soft
+    distance = np.maximum(np.hypot(u * aspect, v), 1e-6)
+    cup_distance = np.maximum(np.hypot(uc * aspect, v), 1e-6)
+    z, zc = (radius - distance) / soft, (ratio * radius - cup_distance) / soft
     disc, inner = _sigmoid(z), _sigmoid(zc)
     tilt = sx * x + sy * y
     out = ground + disc * (rim - ground) + inner * (cup - rim) + (1 - disc) * tilt
@@ -110,12 +110,12 @@ def _model(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
     slope, slope_cup = by_z / soft, by_zc / soft
     squared = aspect * aspect
     columns = [
-        slope * squared * u / far + slope_cup * squared * uc / far_cup,
-        slope * v / far + slope_cup * v / far_cup,
+        slope * squared * u / distance + slope_cup * squared * uc / cup_distance,
+        slope * v / distance + slope_cup * v / cup_distance,
         slope + slope_cup * ratio,
-        -slope * aspect * u * u / far - slope_cup * aspect * uc * uc / far_cup,
+        -slope * aspect * u * u / distance - slope_cup * aspect * uc * uc / cup_distance,
         slope_cup * radius,
-        slope_cup * squared * uc / far_cup,
+        slope_cup * squared * uc / cup_distance,
         -by_z * z - by_zc * zc,
         1 - disc,
         disc - inner,
@@ -127,21 +127,14 @@ def _model(theta: Array, x: Array, y: Array) -> tuple[Array, Array]:
 
 
 def _robust(residual: Array, inside: Array) -> tuple[Array, Array]:
-    """Cauchy weights [n, p], zero outside, and the scale [n, 1]: vessels and stains hardly count."""
+    """Return Cauchy weights [n, p], zero outside, and the scale [n, 1]; outliers such as vessels count little."""
     hidden = np.where(inside > 0, np.abs(residual), np.nan)
     scale = np.maximum(1.4826 * np.nanmedian(hidden, axis=1, keepdims=True), 0.015)
     return inside / (1 + (residual / (2 * scale)) ** 2), scale
 
 
-def _cost(theta: Array, patches: Patches) -> Array:
-    """Cauchy cost [n] with a fixed scale and the prior of the step, for choosing between starts."""
-    residual = patches.values - _model(theta, patches.x, patches.y)[0]
-    strange = ((theta[:, 9] - theta[:, 8] - STEP) / STEP_SPREAD) ** 2
-    return np.asarray((patches.inside * np.log1p((residual / 0.08) ** 2)).sum(1) + strange)
-
-
 def _step(theta: Array, patches: Patches) -> Array:
-    """One damped, robust Gauss-Newton step under the prior."""
+    """Take one damped, robust Gauss-Newton step under the prior; returns the new parameters [n, 12]."""
     predicted, jacobian = _model(theta, patches.x, patches.y)
     residual = patches.values - predicted
     weights, scale = _robust(residual, patches.inside)
@@ -161,19 +154,21 @@ def _step(theta: Array, patches: Patches) -> Array:
     return np.asarray(np.clip(theta + np.clip(move, -limit, limit), LOW, HIGH))
 
 
-def fit(patches: Patches) -> tuple[Array, Array]:
-    """Parameters [n, 12] of the best of several starts, and the robust scale of the residual [n]."""
+def fit_ellipses(patches: Patches) -> tuple[Array, Array]:
+    """Return parameters [n, 12] of the best of several starts, and the robust scale of the residual [n]."""
     count = len(patches.values)
-    found, costs = np.tile(PRIOR, (count, 1)), np.full(count, np.inf)
+    theta, costs = np.tile(PRIOR, (count, 1)), np.full(count, np.inf)
     for ratio, rim in STARTS:
-        theta = np.tile(PRIOR, (count, 1))
-        theta[:, [4, 8, 9]] = ratio, rim, rim + STEP
-        for _ in range(FIRST):
-            theta = _step(theta, patches)
-        cost = _cost(theta, patches)
+        trial = np.tile(PRIOR, (count, 1))
+        trial[:, [4, 8, 9]] = ratio, rim, rim + STEP
+        for _ in range(START_STEPS):
+            trial = _step(trial, patches)
+        residual = patches.values - _model(trial, patches.x, patches.y)[0]
+        prior_cost = ((trial[:, 9] - trial[:, 8] - STEP) / STEP_SPREAD) ** 2
+        cost = (patches.inside * np.log1p((residual / 0.08) ** 2)).sum(1) + prior_cost  # Cauchy with a fixed scale
         better = cost < costs
-        found[better], costs[better] = theta[better], cost[better]
-    for _ in range(THEN):
-        found = _step(found, patches)
-    residual = patches.values - _model(found, patches.x, patches.y)[0]
-    return found, _robust(residual, patches.inside)[1][:, 0]
+        theta[better], costs[better] = trial[better], cost[better]
+    for _ in range(FINAL_STEPS):
+        theta = _step(theta, patches)
+    residual = patches.values - _model(theta, patches.x, patches.y)[0]
+    return theta, _robust(residual, patches.inside)[1][:, 0]

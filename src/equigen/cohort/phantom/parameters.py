@@ -1,4 +1,4 @@
-"""What a phantom cohort looks like: its settings, and the parameters of every image drawn from them."""
+"""Settings of a phantom cohort, and the parameters of every image sampled from them."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ DISC_RANGE = (0.28, 0.375)
 
 
 class _Frozen(BaseModel):
-    """Settings that cannot change after they were checked; an unknown field is an error."""
+    """Base of immutable settings; an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class RaceAppearance(_Frozen):
-    """How large a group is, how often it is ill, and how its eyes look."""
+    """Share, prevalence and appearance of one race."""
 
     share: float = Field(gt=0, le=1, description="fraction of patients; the shares sum to 1")
     prevalence: float = Field(ge=0, le=1, description="fraction of patients whose ratio is drawn as glaucoma")
@@ -34,7 +34,7 @@ class RaceAppearance(_Frozen):
 
 
 class SexAppearance(_Frozen):
-    """How large a sex is, and how it shifts the disc; nothing else in the image depends on it."""
+    """Share of one sex, and its effect on disc radius and sensor noise; nothing else depends on the sex."""
 
     share: float = Field(gt=0, le=1, description="fraction of patients; the shares sum to 1")
     disc_shift: float = Field(default=0.0, ge=-0.05, le=0.05, description="added to the disc radius")
@@ -42,7 +42,7 @@ class SexAppearance(_Frozen):
 
 
 class Camera(_Frozen):
-    """One site's camera: colours, light, sharpness; ``ood`` keeps all of its images out of training."""
+    """Camera of one site: colours, light, sharpness; ``ood`` sites are used for testing only."""
 
     share: float = Field(gt=0, le=1, description="fraction of patients; the shares sum to 1")
     ood: bool = Field(default=False, description="True: an out-of-distribution site, used for testing only")
@@ -55,43 +55,36 @@ class Camera(_Frozen):
     noise_factor: float = Field(default=1.0, ge=0, le=10, description="multiplies the sensor noise")
 
 
-def _races() -> dict[str, RaceAppearance]:
-    return {
-        "asian": RaceAppearance(share=0.15, prevalence=0.4, pigmentation=0.5, disc_radius=0.325, noise=0.015),
-        "black": RaceAppearance(share=0.2, prevalence=0.52, pigmentation=0.8, disc_radius=0.345, noise=0.020),
-        "white": RaceAppearance(share=0.65, prevalence=0.42, pigmentation=0.2, disc_radius=0.33, noise=0.012),
-    }
-
-
-def _sexes() -> dict[str, SexAppearance]:
-    return {
-        "female": SexAppearance(share=0.55, disc_shift=-0.005),
-        "male": SexAppearance(share=0.45, disc_shift=0.005, noise_factor=1.1),
-    }
-
-
-def _sites() -> dict[str, Camera]:
-    return {
-        "alpha": Camera(share=0.45),
-        "beta": Camera(share=0.35, gain_red=0.9, gain_green=1.06, gain_blue=1.1, blur=0.016, vignette=0.28),
-        "gamma": Camera(share=0.20, ood=True, gain_red=0.76, gain_green=0.95, gain_blue=1.6, blur=0.025,
-                        vignette=0.5, field=1.1, noise_factor=1.5),
-    }
+_RACES = {
+    "asian": RaceAppearance(share=0.15, prevalence=0.4, pigmentation=0.5, disc_radius=0.325, noise=0.015),
+    "black": RaceAppearance(share=0.2, prevalence=0.52, pigmentation=0.8, disc_radius=0.345, noise=0.020),
+    "white": RaceAppearance(share=0.65, prevalence=0.42, pigmentation=0.2, disc_radius=0.33, noise=0.012),
+}
+_SEXES = {
+    "female": SexAppearance(share=0.55, disc_shift=-0.005),
+    "male": SexAppearance(share=0.45, disc_shift=0.005, noise_factor=1.1),
+}
+_SITES = {
+    "alpha": Camera(share=0.45),
+    "beta": Camera(share=0.35, gain_red=0.9, gain_green=1.06, gain_blue=1.1, blur=0.016, vignette=0.28),
+    "gamma": Camera(share=0.20, ood=True, gain_red=0.76, gain_green=0.95, gain_blue=1.6, blur=0.025,
+                    vignette=0.5, field=1.1, noise_factor=1.5),
+}  # fmt: skip
 
 
 class PhantomSettings(_Frozen):
-    """Everything that decides a phantom cohort, apart from its number of images and its seed.
+    """Settings of a phantom cohort, apart from its number of images and its seed.
 
-    A patient's illness decides from which normal distribution the cup-to-disc ratio of each eye is drawn
+    A patient's disease state determines from which normal distribution the cup-to-disc ratio of each eye is drawn
     (truncated by clipping to 0.25..0.85). The two distributions overlap a little, so the label is decided by
     the ratio: *glaucoma* exactly if ``cup_disc_ratio > threshold``. With the defaults about 2 % of the
     healthy and 3 % of the ill draws end on the other side.
     """
 
     size: int = Field(default=64, ge=32, le=512, description="side of the square images, in pixels")
-    races: dict[str, RaceAppearance] = Field(default_factory=_races, min_length=2, description="by level")
-    sexes: dict[str, SexAppearance] = Field(default_factory=_sexes, min_length=2, description="by level")
-    sites: dict[str, Camera] = Field(default_factory=_sites, min_length=1, description="by site")
+    races: dict[str, RaceAppearance] = Field(default_factory=_RACES.copy, min_length=2, description="by level")
+    sexes: dict[str, SexAppearance] = Field(default_factory=_SEXES.copy, min_length=2, description="by level")
+    sites: dict[str, Camera] = Field(default_factory=_SITES.copy, min_length=1, description="by site")
     both_eyes: float = Field(default=0.5, ge=0, le=1, description="chance that two images are of one patient")
     threshold: float = Field(default=0.6, gt=0.25, lt=0.85, description="an eye above it has glaucoma")
     healthy_ratio: float = Field(default=0.42, ge=0.25, le=0.85, description="mean ratio of the healthy")
@@ -115,7 +108,7 @@ class PhantomSettings(_Frozen):
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> PhantomSettings:
-        """Settings from a mapping (of a YAML or JSON file); raises InputError with every problem found."""
+        """Check settings given as a mapping (of a YAML or JSON file); raises InputError with every problem found."""
         try:
             return cls.model_validate(dict(values))
         except ValidationError as error:
@@ -129,48 +122,42 @@ class PhantomSettings(_Frozen):
             raise InputError("The settings of the phantom cannot be used.", problems) from error
 
 
-def _choose(shares: Iterable[tuple[str, Any]], rng: np.random.Generator) -> str:
-    """A name with the probability of its share."""
+def _sample_level(shares: Iterable[tuple[str, Any]], rng: np.random.Generator) -> str:
+    """Sample a level name with the probability of its share."""
     names, members = zip(*shares, strict=True)
     edges = np.cumsum([member.share for member in members])
     return str(names[min(int(np.searchsorted(edges, rng.random(), side="right")), len(names) - 1)])
 
 
-def _patient_of(index: int, seed: int, both_eyes: float) -> int:
-    """Images 2j and 2j+1 are both eyes of patient 2j with probability ``both_eyes``, else of two patients."""
-    shared = numpy_generator(seed, "phantom/pair", index // 2).random() < both_eyes
-    return index - index % 2 if shared else index
-
-
-def _patient(number: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
-    """What both eyes of a patient share."""
+def _patient_parameters(number: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
+    """Sample the parameters that both eyes of a patient share."""
     rng = numpy_generator(seed, "phantom/patient", number)
-    race = _choose(settings.races.items(), rng)
-    sex = _choose(settings.sexes.items(), rng)
-    site = _choose(settings.sites.items(), rng)
-    look = settings.races[race]
+    race = _sample_level(settings.races.items(), rng)
+    sex = _sample_level(settings.sexes.items(), rng)
+    site = _sample_level(settings.sites.items(), rng)
+    appearance = settings.races[race]
     return {
         "patient": f"p{number:06d}",
         "race": race,
         "sex": sex,
         "site": site,
-        "ill": rng.random() < look.prevalence,
-        "pigmentation": float(np.clip(rng.normal(look.pigmentation, look.pigmentation_sd), 0, 1)),
+        "ill": rng.random() < appearance.prevalence,
+        "pigmentation": float(np.clip(rng.normal(appearance.pigmentation, appearance.pigmentation_sd), 0, 1)),
         "first_eye": "left" if rng.random() < 0.5 else "right",
     }
 
 
-def _eye(index: int, seed: int, settings: PhantomSettings, patient: Mapping[str, Any]) -> dict[str, Any]:
-    """What belongs to one eye: ratio and geometry of the disc, and where the other draws start."""
+def _eye_parameters(index: int, seed: int, settings: PhantomSettings, patient: Mapping[str, Any]) -> dict[str, Any]:
+    """Sample the parameters of one eye: ratio and geometry of the disc, and the seeds of its textures."""
     rng = numpy_generator(seed, "phantom/eye", index)
-    look, sex = settings.races[patient["race"]], settings.sexes[patient["sex"]]
+    appearance, sex = settings.races[patient["race"]], settings.sexes[patient["sex"]]
     mean, spread = (
         (settings.glaucoma_ratio, settings.glaucoma_ratio_sd)
         if patient["ill"]
         else (settings.healthy_ratio, settings.healthy_ratio_sd)
     )
     ratio = float(np.clip(rng.normal(mean, spread), *RATIO_RANGE))
-    radius = rng.normal(look.disc_radius + sex.disc_shift, settings.disc_radius_sd)
+    radius = rng.normal(appearance.disc_radius + sex.disc_shift, settings.disc_radius_sd)
     return {
         "glaucoma": "glaucoma" if ratio > settings.threshold else "healthy",
         "cup_disc_ratio": ratio,
@@ -186,20 +173,22 @@ def _eye(index: int, seed: int, settings: PhantomSettings, patient: Mapping[str,
     }
 
 
-def _row(index: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
-    """All parameters of image ``index``."""
-    number = _patient_of(index, seed, settings.both_eyes)
-    patient = _patient(number, seed, settings)
+def _image_parameters(index: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
+    """Sample all parameters of image ``index``."""
+    # images 2j and 2j+1 are both eyes of patient 2j with probability ``both_eyes``, else of two patients
+    same_patient = numpy_generator(seed, "phantom/pair", index // 2).random() < settings.both_eyes
+    number = index - index % 2 if same_patient else index
+    patient = _patient_parameters(number, seed, settings)
     camera = settings.sites[patient["site"]]
-    first, other = patient["first_eye"], {"left": "right", "right": "left"}[patient["first_eye"]]
+    first, fellow = patient["first_eye"], {"left": "right", "right": "left"}[patient["first_eye"]]
     noise = settings.races[patient["race"]].noise * settings.sexes[patient["sex"]].noise_factor
     shared = {key: patient[key] for key in ("patient", "race", "sex", "site", "pigmentation")}
     light = camera.model_dump(exclude={"share", "ood", "noise_factor"})
     return {
         "index": index,
-        "eye": first if index == number else other,
+        "eye": first if index == number else fellow,
         **shared,
-        **_eye(index, seed, settings, patient),
+        **_eye_parameters(index, seed, settings, patient),
         **light,
         "noise": noise * camera.noise_factor,
     }
@@ -208,7 +197,7 @@ def _row(index: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
 def sample_parameters(
     n: int, seed: int = 0, settings: PhantomSettings | None = None, start: int = 0
 ) -> pd.DataFrame:
-    """Parameters of images ``start`` to ``start + n - 1``: one row each.
+    """Sample the parameters of images ``start`` to ``start + n - 1``: one row each.
 
     Row k depends on (seed, settings, k) alone, so a longer cohort begins with the shorter one.
 
@@ -224,5 +213,5 @@ def sample_parameters(
         problem = Problem(f"images {start} to {start + n - 1} were asked for", "give numbers of zero or more")
         raise InputError("A phantom cannot have a negative number of images.", [problem])
     settings = settings or PhantomSettings()
-    empty = list(_row(0, seed, settings))
-    return pd.DataFrame([_row(index, seed, settings) for index in range(start, start + n)], columns=empty)
+    empty = list(_image_parameters(0, seed, settings))
+    return pd.DataFrame([_image_parameters(index, seed, settings) for index in range(start, start + n)], columns=empty)

@@ -1,4 +1,4 @@
-"""The vessel tree: arcades out of the disc, side branches, each a tapered curve."""
+"""Draw the vessel tree: arcades from the disc and their side branches, each a tapered curve."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NASAL = np.array([[0.08, 0.0], [0.14, -0.30], [0.35, -0.50], [0.75, -0.85]])
 
 
 def _trunks(rng: np.random.Generator) -> tuple[Array, Array]:
-    """Four arteries and four veins: control points [8, 4, 2] and widths at the root [8], arteries first."""
+    """Sample four arteries and four veins: control points [8, 4, 2] and widths at the root [8], arteries first."""
     upper = np.stack([_TEMPORAL, _NASAL])
     arcades = np.concatenate([upper, upper * [1, -1]])
     trunks = np.concatenate([arcades, arcades])
@@ -31,38 +31,30 @@ def _trunks(rng: np.random.Generator) -> tuple[Array, Array]:
     return trunks, width
 
 
-def _branches(parents: Array, widths: Array, each: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """``each`` side branches per parent, in the order of the parents: control points and root widths."""
-    count = len(parents) * each
-    parent = np.repeat(np.arange(len(parents)), each)
+def _branches(parents: Array, widths: Array, count_per_parent: int, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Sample ``count_per_parent`` side branches per parent, in their order: control points and root widths."""
+    count = len(parents) * count_per_parent
+    parent = np.repeat(np.arange(len(parents)), count_per_parent)
     step = (rng.uniform(0.25, 0.85, count) * (STEPS - 1)).astype(int)
     root = np.einsum("nk,nkd->nd", _BASIS[step], parents[parent])
     heading = np.einsum("nk,nkd->nd", _SLOPE[step], parents[parent])
     angle = np.arctan2(heading[:, 1], heading[:, 0])
-    side = np.tile([1.0, -1.0], count)[:count] * np.where(rng.random(count) < 0.85, 1, -1)
+    direction = np.tile([1.0, -1.0], count)[:count] * np.where(rng.random(count) < 0.85, 1, -1)
     length = rng.uniform(0.25, 0.6, count) * (widths[parent] / 0.04) ** 0.5
-    turns = angle[:, None] + side[:, None] * (np.array([0.35, 0.75, 0.9]) + rng.normal(0, 0.2, (count, 3)))
+    turns = angle[:, None] + direction[:, None] * (np.array([0.35, 0.75, 0.9]) + rng.normal(0, 0.2, (count, 3)))
     hops = np.stack([np.cos(turns), np.sin(turns)], -1) * (length / 3)[:, None, None]
     points = np.concatenate([root[:, None], root[:, None] + np.cumsum(hops, 1)], 1)
     return points, widths[parent] * (1 - 0.5 * step / STEPS) * rng.uniform(0.5, 0.75, count)
 
 
 def _arteries_first(*generations: Array) -> Array:
-    """Join generations that each hold arteries, then as many veins: all arteries first, then all veins."""
+    """Concatenate generations, each arteries then as many veins, into all arteries, then all veins."""
     halves = zip(*(np.split(generation, 2) for generation in generations), strict=True)
-    return np.concatenate([part for half in halves for part in half])
-
-
-def _tree(seed: int) -> tuple[Array, Array]:
-    """Control points [v, 4, 2] and root widths [v] of a tree; the first half are arteries."""
-    rng = np.random.default_rng(seed)
-    trunks, width = _trunks(rng)
-    sides, side_width = _branches(trunks, width, 2, rng)
-    return _arteries_first(trunks, sides), _arteries_first(width, side_width)
+    return np.concatenate([array for half in halves for array in half])
 
 
 def _outlines(curves: Array, widths: Array) -> Array:
-    """Closed outlines [v, 2 * STEPS, 2] of curves whose width falls to 45 % at the tip."""
+    """Return closed outlines [v, 2 * STEPS, 2] of curves whose width falls to 45 % at the tip."""
     line, slope = _BASIS @ curves, _SLOPE @ curves
     normal = np.stack([-slope[..., 1], slope[..., 0]], -1)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-9)
@@ -71,7 +63,7 @@ def _outlines(curves: Array, widths: Array) -> Array:
 
 
 def _fill(outlines: Array, size: int, scale: int) -> NDArray[np.float32]:
-    """Antialiased coverage [size, size] of outlines given in pixels of the enlarged canvas."""
+    """Return antialiased coverage [size, size] of outlines given in pixels of the enlarged canvas."""
     canvas = Image.new("L", (size * scale, size * scale))
     draw = ImageDraw.Draw(canvas)
     for outline in outlines:
@@ -80,15 +72,19 @@ def _fill(outlines: Array, size: int, scale: int) -> NDArray[np.float32]:
 
 
 def draw_vessels(params: pd.DataFrame, size: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Coverage of arteries and of veins, both [n, size, size] in 0..1, drawn enlarged and averaged down."""
+    """Return coverage of arteries and of veins, both [n, size, size] in 0..1, drawn enlarged and averaged down."""
     scale = 4 if size <= 128 else 2
     nose = np.where(params["eye"].to_numpy() == "right", 1.0, -1.0)
     centre = np.stack([nose * params["disc_offset"].to_numpy(), params["disc_y"].to_numpy()], -1)
-    covers = np.empty((2, len(params), size, size), np.float32)
+    coverage = np.empty((2, len(params), size, size), np.float32)
     for row, seed in enumerate(params["vessel_seed"]):
-        outlines = _outlines(*_tree(int(seed))) * [nose[row], 1] + centre[row]
+        rng = np.random.default_rng(int(seed))
+        trunks, widths = _trunks(rng)
+        branches, branch_widths = _branches(trunks, widths, 2, rng)
+        outlines = _outlines(_arteries_first(trunks, branches), _arteries_first(widths, branch_widths))
+        outlines = outlines * [nose[row], 1] + centre[row]
         pixels = (outlines + 1) / 2 * size * scale - 0.5
         half = len(pixels) // 2
-        covers[0, row] = _fill(pixels[:half], size, scale)
-        covers[1, row] = _fill(pixels[half:], size, scale)
-    return covers[0], covers[1]
+        coverage[0, row] = _fill(pixels[:half], size, scale)
+        coverage[1, row] = _fill(pixels[half:], size, scale)
+    return coverage[0], coverage[1]

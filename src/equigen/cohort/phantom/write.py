@@ -1,11 +1,10 @@
-"""A phantom cohort on disk: images, table, cohort.yaml; the same command goes on where it was cut off."""
+"""Write a phantom cohort to disk: images, table and cohort.yaml; an interrupted command can be run again."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import yaml
 
 from equigen.cohort.phantom.parameters import PhantomSettings, sample_parameters
@@ -19,53 +18,46 @@ BATCH = 64
 COLUMNS = ("image", "patient", "sex", "race", "glaucoma", "site", "eye", "cup_disc_ratio", "pigmentation")
 
 
-def _file(index: int) -> str:
-    return f"{index:06d}.png"
-
-
 def _claim(out: Path, seed: int, settings: PhantomSettings) -> None:
-    """Mark the folder as this phantom's; raises InputError if it holds another one or another's images."""
-    mark, wanted = out / "phantom.json", {"seed": seed, "settings": settings.model_dump(mode="json")}
+    """Write ``phantom.json`` unless it exists; InputError if the folder holds another phantom or other images."""
+    mark, expected = out / "phantom.json", {"seed": seed, "settings": settings.model_dump(mode="json")}
     if mark.is_file():
         try:
-            found = read_json(mark)
+            recorded = read_json(mark)
         except ValueError as error:
             problem = Problem(f"it is no JSON: {error}", "choose another folder", file=str(mark))
             raise InputError("The settings beside the images cannot be read.", [problem]) from error
-        if found != wanted:
-            raise InputError(f"The folder {out} holds another phantom.", _differences(found, wanted, mark))
+        if recorded != expected:
+            old, new = _flatten(recorded), _flatten(expected)
+            problems = [
+                Problem(
+                    f"{name} is {old.get(name, 'absent')} there and {new.get(name, 'absent')} here",
+                    "use the same settings and seed, or another folder",
+                    file=str(mark),
+                )
+                for name in sorted(old.keys() | new.keys())
+                if old.get(name, "absent") != new.get(name, "absent")
+            ]
+            raise InputError(f"The folder {out} holds another phantom.", problems)
         return
     if (out / "images").is_dir() and any((out / "images").iterdir()):
         problem = Problem("it has images, but no phantom.json", "choose an empty folder", file=str(out))
         raise InputError("The folder holds images that are not this phantom's.", [problem])
-    write_json(mark, wanted)
+    write_json(mark, expected)
 
 
-def _flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Leaves of nested mappings by dotted name."""
+def _flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the leaves of nested mappings by dotted name."""
     if not isinstance(value, dict):
         return {name: value}
     leaves: dict[str, Any] = {}
     for key, item in value.items():
-        leaves |= _flat(item, f"{name}.{key}" if name else str(key))
+        leaves |= _flatten(item, f"{name}.{key}" if name else str(key))
     return leaves
 
 
-def _differences(found: Any, wanted: Any, mark: Path) -> list[Problem]:
-    have, want = _flat(found), _flat(wanted)
-    return [
-        Problem(
-            f"{name} is {have.get(name, 'absent')} there and {want.get(name, 'absent')} here",
-            "use the same settings and seed, or another folder",
-            file=str(mark),
-        )
-        for name in sorted(have.keys() | want.keys())
-        if have.get(name, "absent") != want.get(name, "absent")
-    ]
-
-
 def _specification(seed: int, settings: PhantomSettings) -> dict[str, Any]:
-    """The content of cohort.yaml; healthy is the first level of the label, glaucoma the positive one."""
+    """Return the content of cohort.yaml; healthy is the negative level of the label, glaucoma the positive one."""
     split: dict[str, Any] = {"fractions": {"train": 0.7, "val": 0.1, "test": 0.2}, "seed": seed}
     split["ood"] = [name for name, camera in settings.sites.items() if camera.ood]
     return {
@@ -83,17 +75,6 @@ def _specification(seed: int, settings: PhantomSettings) -> dict[str, Any]:
         },
         "prompt": "SLO fundus photograph of a {race} {sex} patient with {glaucoma}",
     }
-
-
-def _write_images(folder: Path, params: pd.DataFrame, size: int, show: bool) -> None:
-    """Render what is missing, in batches."""
-    missing = [row for row in range(len(params)) if not is_complete_png(folder / _file(row), size)]
-    with progress_bar("phantom", len(params), done=len(params) - len(missing), show=show) as bar:
-        for start in range(0, len(missing), BATCH):
-            rows = missing[start : start + BATCH]
-            for row, image in zip(rows, render(params.iloc[rows], size), strict=True):
-                write_png(folder / _file(row), image)
-            bar.advance(len(rows))
 
 
 def write_phantom(
@@ -121,8 +102,15 @@ def write_phantom(
     folder, settings = Path(out), settings or PhantomSettings()
     _claim(folder, seed, settings)
     params = sample_parameters(images, seed, settings)
-    _write_images(folder / "images", params, settings.size, show)
-    table = params.assign(image=[_file(row) for row in range(images)])[list(COLUMNS)]
+    names = [f"{row:06d}.png" for row in range(images)]
+    missing = [row for row in range(images) if not is_complete_png(folder / "images" / names[row], settings.size)]
+    with progress_bar("phantom", images, done=images - len(missing), show=show) as bar:
+        for start in range(0, len(missing), BATCH):
+            rows = missing[start : start + BATCH]
+            for row, image in zip(rows, render(params.iloc[rows], settings.size), strict=True):
+                write_png(folder / "images" / names[row], image)
+            bar.advance(len(rows))
+    table = params.assign(image=names)[list(COLUMNS)]
     write_text(folder / "metadata.csv", table.to_csv(index=False))
     write_text(folder / "cohort.yaml", yaml.safe_dump(_specification(seed, settings), sort_keys=False))
     return folder
