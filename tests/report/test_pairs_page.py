@@ -28,13 +28,13 @@ LEVELS = [EVIL, "man"]
 class Pairs:
     """Stands in for ``equigen.synthesis.PairComparison``."""
 
-    measured: pd.DataFrame
-    each: pd.DataFrame
+    metrics: pd.DataFrame
+    image_table: pd.DataFrame
     pixels: Any
     attribute: str = "sex"
     levels: tuple = tuple(LEVELS)
     warnings: tuple = ("guidance differs within 2 pairs <i>",)
-    words: tuple = ("features of colour#123",)
+    methods: tuple = ("features of colour#123",)
 
     def images(self, count):
         return self.pixels[:count]
@@ -178,10 +178,10 @@ def test_the_same_pairs_give_the_same_bytes(page, tmp_path):
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
-    cases = [(replace(PAIRS, measured=measured().drop(columns="ratio")), "column 'ratio'"),
-             (replace(PAIRS, each=each().drop(columns="prompt")), "column 'prompt'"),
+    cases = [(replace(PAIRS, metrics=measured().drop(columns="ratio")), "column 'ratio'"),
+             (replace(PAIRS, image_table=each().drop(columns="prompt")), "column 'prompt'"),
              (replace(PAIRS, pixels=pixels()[:, :1]), r"images are uint8 \[24, 1, 16, 16, 3\]"),
-             (replace(PAIRS, each=each(10)), "the table has 20 rows")]  # fmt: skip
+             (replace(PAIRS, image_table=each(10)), "the table has 20 rows")]  # fmt: skip
     for broken, words in cases:
         with pytest.raises(InputError, match=words):
             write(tmp_path / "out", broken)

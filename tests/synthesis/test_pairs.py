@@ -106,27 +106,27 @@ def held_out(tmp_path_factory):
 def test_a_generator_that_obeys_changes_the_attribute_alone(tmp_path, held_out):
     place = write_set(tmp_path / "set", pairs_plan(120), Painter())
     found = compare_pairs(place, classifier=reader(), held_out=held_out, **FAST)
-    pixels = row(found.measured, "pixel_difference")
+    pixels = row(found.metrics, "pixel_difference")
     assert pixels["estimate"] == 50 and pixels["n"] == 60  # green alone, 150 of three channels
     assert pixels["reference"] > 50 and 0 < pixels["ratio"] < 1
     for group in ("female", "male"):
-        shows = row(found.measured, "read_as_asked", group, "attr.sex")
+        shows = row(found.metrics, "read_as_asked", group, "attr.sex")
         assert shows["estimate"] == 1 and shows["reference"] == 1 and shows["reference_to"] == "real images"
         assert shows["reference_low"] < 0.97  # of 100 patients
-    flip = row(found.measured, "flip", "*", "label.dx")
+    flip = row(found.metrics, "flip", "*", "label.dx")
     assert flip["estimate"] == 0 and flip["ci_high"] < 0.1
-    assert not len(found.measured.query("metric == 'flip' and field == 'attr.sex'"))  # it is to change
+    assert not len(found.metrics.query("metric == 'flip' and field == 'attr.sex'"))  # it is to change
 
 
 def test_a_generator_that_entangles_the_label_is_found_out(tmp_path):
     """Men are painted ill whatever is asked for."""
     painter = Painter(lambda row, luck: row["attr.sex"] == "male" and row["label.dx"] == "healthy")
     found = compare_pairs(write_set(tmp_path / "set", pairs_plan(160), painter), classifier=reader(), **FAST)
-    flip = row(found.measured, "flip", "*", "label.dx")
+    flip = row(found.metrics, "flip", "*", "label.dx")
     assert flip["estimate"] == 0.5 and flip["reference"] == 0 and flip["ci_low"] > 0.35
-    wrong = [row(found.measured, "read_as_asked", group, "label.dx")["estimate"] for group in ("female", "male")]
+    wrong = [row(found.metrics, "read_as_asked", group, "label.dx")["estimate"] for group in ("female", "male")]
     assert wrong == [1, 0.5]
-    assert row(found.measured, "read_as_asked", "male", "label.dx")["reference_to"] == ""
+    assert row(found.metrics, "read_as_asked", "male", "label.dx")["reference_to"] == ""
 
 
 def test_a_generator_that_ignores_the_attribute_is_found_out(tmp_path):
@@ -134,28 +134,28 @@ def test_a_generator_that_ignores_the_attribute_is_found_out(tmp_path):
     blind = painter.one
     painter.one = lambda row, seed: blind({**row, "attr.sex": "female"}, seed)
     found = compare_pairs(write_set(tmp_path / "set", pairs_plan(80), painter), classifier=reader(), **FAST)
-    assert row(found.measured, "pixel_difference")["ratio"] == row(found.measured, "feature_distance")["ratio"] == 0
-    assert row(found.measured, "read_as_asked", "male", "attr.sex")["estimate"] == 0
+    assert row(found.metrics, "pixel_difference")["ratio"] == row(found.metrics, "feature_distance")["ratio"] == 0
+    assert row(found.metrics, "read_as_asked", "male", "attr.sex")["estimate"] == 0
 
 
 def test_both_tables_are_written_and_each_image_has_its_row(tmp_path):
     place = write_set(tmp_path / "set", pairs_plan(80), Painter())
     found = compare_pairs(place, classifier=reader(), **FAST)
-    pd.testing.assert_frame_equal(pd.read_parquet(place / "pair_measures.parquet"), found.measured)
-    pd.testing.assert_frame_equal(pd.read_parquet(place / "pairs.parquet"), found.each)
-    assert len(found.each) == 80 and list(found.each["level"]) == ["female", "male"] * 40
-    assert list(found.each["read.attr.sex"]) == list(found.each["level"])
-    assert set(found.each["pixel_difference"]) == {50}
+    pd.testing.assert_frame_equal(pd.read_parquet(place / "pair_measures.parquet"), found.metrics)
+    pd.testing.assert_frame_equal(pd.read_parquet(place / "pairs.parquet"), found.image_table)
+    assert len(found.image_table) == 80 and list(found.image_table["level"]) == ["female", "male"] * 40
+    assert list(found.image_table["read.attr.sex"]) == list(found.image_table["level"])
+    assert set(found.image_table["pixel_difference"]) == {50}
     assert found.images(3).shape == (3, 2, 8, 8, 3) and found.images(500).shape == (40, 2, 8, 8, 3)
     again = compare_pairs(place, classifier=reader(), **FAST)
-    pd.testing.assert_frame_equal(again.measured, found.measured)
+    pd.testing.assert_frame_equal(again.metrics, found.metrics)
 
 
 def test_a_limit_takes_the_first_pairs_and_says_so(tmp_path):
     found = compare_pairs(write_set(tmp_path / "set", pairs_plan(80), Painter()), limit=30, **FAST)
-    assert row(found.measured, "pixel_difference")["n"] == 30 and list(found.each["pair"])[-1] == 29
+    assert row(found.metrics, "pixel_difference")["n"] == 30 and list(found.image_table["pair"])[-1] == 29
     assert found.warnings == ["The first 30 of 40 pairs are measured."]
-    assert not set(found.measured["metric"]) - {"pixel_difference", "feature_distance"}  # no classifier, no readings
+    assert not set(found.metrics["metric"]) - {"pixel_difference", "feature_distance"}  # no classifier, no readings
 
 
 def test_real_images_that_the_classifier_knows_are_refused(tmp_path, held_out):
@@ -176,20 +176,20 @@ def test_the_oracle_sees_the_race_change_and_the_glaucoma_stay(phantom_cohort, t
     found = phantom_pairs(phantom_cohort, tmp_path / "set", PhantomPainter())
     assert found.levels == ["asian", "black", "white"] and len(found.pairs) == 33
     for level in found.levels:
-        assert row(found.measured, "read_as_asked", level, "attr.race")["estimate"] >= 0.85
-    flip = row(found.measured, "flip", "*", "label.glaucoma")
+        assert row(found.metrics, "read_as_asked", level, "attr.race")["estimate"] >= 0.85
+    flip = row(found.metrics, "flip", "*", "label.glaucoma")
     assert flip["estimate"] < 0.05
-    assert set(found.measured.query("metric == 'pixel_difference'")["group"]) == {
+    assert set(found.metrics.query("metric == 'pixel_difference'")["group"]) == {
         "*", "asian to black", "asian to white", "black to white"}  # fmt: skip
-    far, near = (row(found.measured, "pixel_difference", group)["estimate"]
+    far, near = (row(found.metrics, "pixel_difference", group)["estimate"]
                  for group in ("black to white", "asian to white"))  # fmt: skip
     assert far > near > 0
-    assert row(found.measured, "pixel_difference")["ratio_high"] < 1
+    assert row(found.metrics, "pixel_difference")["ratio_high"] < 1
 
 
 def test_the_oracle_sees_a_glaucoma_that_comes_with_the_race(phantom_cohort, tmp_path):
     painter = PhantomPainter(glaucoma=lambda row, luck: "glaucoma" if row["attr.race"] == "black" else "healthy")
     found = phantom_pairs(phantom_cohort, tmp_path / "set", painter)
-    flips = {level: row(found.measured, "flip", level, "label.glaucoma") for level in found.levels}
+    flips = {level: row(found.metrics, "flip", level, "label.glaucoma") for level in found.levels}
     assert flips["black"]["estimate"] > 0.9 and flips["white"]["estimate"] == pytest.approx(0.5, abs=0.05)
-    assert row(found.measured, "flip", "*", "label.glaucoma")["reference"] < 0.1
+    assert row(found.metrics, "flip", "*", "label.glaucoma")["reference"] < 0.1

@@ -110,7 +110,7 @@ def pairs(
         out, found, title=f"Counterfactual pairs: {synthetic.resolve().name}", facts=facts, shown=shown,
         phantom=data is not None and data.phantom, warnings=[] if reader is None else reader.notes[1:],
     )  # fmt: skip
-    _tell([*found.warnings, *_lines(pairs_sentences(found.measured, found.attribute))])
+    _tell([*found.warnings, *_lines(pairs_sentences(found.metrics, found.attribute))])
     typer.echo(page)
 
 

@@ -1,4 +1,4 @@
-"""Counterfactual pairs of a synthetic set, measured: whether only the attribute changes, or everything."""
+"""Metrics of counterfactual pairs: the change of images and readings with one attribute."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from equigen.errors import InputError, Problem
 from equigen.files import write_parquet
 from equigen.progress import progress_bar
 from equigen.quality import (
-    CellMean,
     Classifier,
     Encoder,
     FieldPrediction,
@@ -43,23 +42,24 @@ from equigen.seeds import numpy_generator
 from equigen.synthesis.generation import SyntheticSet
 from equigen.synthesis.pair_sets import Pairs, read_pairs
 
-EACH, MEASURED = "pairs.parquet", "pair_measures.parquet"
+IMAGES_FILE, METRICS_FILE = "pairs.parquet", "pair_measures.parquet"
 
 
 @dataclass(frozen=True)
 class PairComparison:
-    """What was measured of a set of pairs.
+    """Metrics of a set of counterfactual pairs.
 
-    ``measured``: ``pair_measures.parquet``, see ``compare_pairs``. ``each``: ``pairs.parquet``, one row an image:
+    ``metrics``: ``pair_measures.parquet``, see ``compare_pairs``. ``image_table``: ``pairs.parquet``, one row an image:
     ``pair, level, image, prompt, seed``, the pair's ``pixel_difference`` and ``feature_distance`` (means over each two
     levels), and for each field ``read.<field>`` and ``p.<field>`` (the most probable level, and its probability).
+    ``methods``: the encoder and classifier of the metrics.
     """
 
     pairs: Pairs
-    measured: pd.DataFrame
-    each: pd.DataFrame
+    metrics: pd.DataFrame
+    image_table: pd.DataFrame
     size: int
-    words: list[str]
+    methods: list[str]
 
     @property
     def attribute(self) -> str:
@@ -68,16 +68,16 @@ class PairComparison:
 
     @property
     def levels(self) -> list[str]:
-        """Its levels, in the order of a pair's images."""
+        """The levels of the attribute, in the order of a pair's images."""
         return self.pairs.levels
 
     @property
     def warnings(self) -> list[str]:
-        """What else differs within pairs, and what was left out."""
+        """Other differences within pairs, and pairs that were left out."""
         return self.pairs.warnings
 
     def images(self, count: int) -> NDArray[np.uint8]:
-        """[K, L, H, W, 3] uint8 of the first ``count`` pairs, or all there are."""
+        """Images [K, L, H, W, 3] uint8 of the first ``count`` pairs, or of all if there are fewer."""
         return self.pairs.images(range(min(count, len(self.pairs))), self.size)
 
 
@@ -95,37 +95,37 @@ def compare_pairs(
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> PairComparison:
-    """Measure what changing one attribute changes, at the same noise.
+    """Measure the effect of one attribute on images of the same noise.
 
     Rows of ``pair_measures.parquet``, over all levels (group ``*``), each two levels, or each level:
 
     * ``pixel_difference``: mean absolute difference in grey levels (0 to 255), and ``feature_distance``: distance of
       the encoder's features, within pairs; ``reference`` is the same between images of different pairs, so of other
       noise, and ``ratio`` their quotient: 0 where the attribute changes nothing, 1 where everything changes;
-    * ``read_as_asked``: share of images in which the classifier reads the level asked for, of the changed attribute and
-      of every other field; ``reference`` is the share of real held-out images that it reads rightly;
-    * ``flip``: share of pairs (mean over each two levels) in which a field that was not changed reads otherwise;
-      ``reference`` is the same between different pairs at one level, asked for the same: noise and errors of the
-      classifier without any change of the attribute.
+    * ``read_as_asked``: share of images in which the classifier reads the requested level, of the changed attribute and
+      of every other field; ``reference`` is the share of real held-out images that it reads correctly;
+    * ``flip``: share of pairs (mean over each two levels) in which the reading of an unchanged field differs;
+      ``reference`` is the same between different pairs of equal conditions at one level: the effect of noise and
+      errors of the classifier alone.
 
-    Intervals are 95 %: Wilson's of plain shares, else bootstraps over pairs (over patients, of real images). Both
+    Intervals (95 %) are Wilson's for plain shares, else bootstraps over pairs (over patients for real images). Both
     tables are written into the set's folder.
 
     Args:
         synthetic: a set with the policy ``counterfactual``.
-        plan: its plan, where its table does not tell the pairs.
+        plan: its plan, where its table has no pairs.
         encoder: as for ``evaluate``.
-        classifier: reads the images; None leaves the last two out.
-        held_out: real images of patients that the classifier has not learned from, not of the training split.
-        limit: pairs that are measured at most, the first of the plan.
-        min_pairs: with fewer there is no number.
+        classifier: reads the images; None leaves out the last two metrics.
+        held_out: real images, not of the training split nor of patients in the classifier's training data.
+        limit: greatest number of pairs, the first of the plan.
+        min_pairs: with fewer there is no estimate.
         replicates: of the bootstrap.
-        seed: of all draws.
-        cache_dir: folder that keeps features between calls.
+        seed: of all random draws.
+        cache_dir: folder that caches features between calls.
         show: show progress bars.
 
     Raises:
-        InputError: as ``read_pairs``; senseless settings; real images that the classifier has learned from.
+        InputError: as ``read_pairs``; invalid settings; real images in the classifier's training data.
 
     """
     settings = ResamplingSettings(replicates=replicates, seed=seed, min_patients=min_pairs)
@@ -134,53 +134,54 @@ def compare_pairs(
         raise InputError("These pairs cannot be measured.", [Problem(f"limit {limit}", "use at least 2")])
     if classifier is not None and held_out is not None:
         check_held_out(held_out, classifier)
-    network, pairs = load_encoder(encoder), _first(read_pairs(synthetic, plan), limit)
+    network, pairs = load_encoder(encoder), read_pairs(synthetic, plan)
+    if len(pairs) > limit:
+        warnings = [*pairs.warnings, f"The first {limit} of {len(pairs)} pairs are measured."]
+        pairs = replace(pairs, frame=pairs.frame.head(limit * len(pairs.levels)), warnings=warnings)
     size = int(min(read_image(pairs.frame["path"].iloc[0]).shape[:2]))
     readings, columns = _readings(pairs, classifier, size, show)
     real = _real_shares(pairs, readings, classifier, held_out, size, settings, show)
     features = extract_features(ImageSet(pairs.frame), network, size, cache_dir=cache_dir, show=show).values
-    others = neighbour_pairs(np.zeros(len(pairs), np.int64), numpy_generator(seed, "pairs/neighbours"))
+    neighbours = neighbour_pairs(np.zeros(len(pairs), np.int64), numpy_generator(seed, "pairs/neighbours"))
     shaped = features.reshape(len(pairs), len(pairs.levels), -1)
     with progress_bar("comparing pixels", len(pairs), show=show) as bar:
-        by_pixel = pair_distances(lambda pair: pairs.images([pair], size)[0], others, pixel_difference, bar.advance)
-    by_feature = pair_distances(lambda pair: shaped[pair], others, feature_distance)
-    measures = PairMetrics(pairs.attribute, pairs.levels, len(pairs), settings)
-    measures.distance("pixel_difference", *by_pixel)
-    measures.distance("feature_distance", *by_feature)
+        by_pixel = pair_distances(lambda pair: pairs.images([pair], size)[0], neighbours, pixel_difference, bar.advance)
+    by_feature = pair_distances(lambda pair: shaped[pair], neighbours, feature_distance)
+    metrics = PairMetrics(pairs.attribute, pairs.levels, len(pairs), settings)
+    metrics.distance("pixel_difference", *by_pixel)
+    metrics.distance("feature_distance", *by_feature)
     for reading in readings:
-        measures.reading(reading, real.get(reading.question.name, {}))
+        metrics.reading(reading, real.get(reading.question.name, {}))
         if reading.question.column != f"attr.{pairs.attribute}":
-            measures.flip(reading)
+            metrics.flip(reading)
     means = {"pixel_difference": by_pixel[0].mean(axis=1), "feature_distance": by_feature[0].mean(axis=1)}
-    each = _each(pairs, means, columns)
-    write_parquet(pairs.folder / EACH, each)
-    write_parquet(pairs.folder / MEASURED, measures.table)
-    reads = [] if classifier is None else [f"read by {classifier.identity}"]
-    return PairComparison(pairs, measures.table, each, size, [f"features of {identity(network)}", *reads])
-
-
-def _first(pairs: Pairs, limit: int) -> Pairs:
-    if len(pairs) <= limit:
-        return pairs
-    said = [*pairs.warnings, f"The first {limit} of {len(pairs)} pairs are measured."]
-    return replace(pairs, frame=pairs.frame.head(limit * len(pairs.levels)), warnings=said)
+    frame, count = pairs.frame, len(pairs.levels)
+    table = pd.DataFrame({"pair": frame["pair"], "level": frame[f"attr.{pairs.attribute}"], "image": frame["image"],
+                          "prompt": frame["prompt"], "seed": frame["seed"]}).reset_index(drop=True)  # fmt: skip
+    table = table.assign(**{name: np.repeat(values, count) for name, values in means.items()}, **columns)
+    write_parquet(pairs.folder / IMAGES_FILE, table)
+    write_parquet(pairs.folder / METRICS_FILE, metrics.table)
+    methods = [f"features of {identity(network)}"]
+    if classifier is not None:
+        methods.append(f"read by {classifier.identity}")
+    return PairComparison(pairs, metrics.table, table, size, methods)
 
 
 def _readings(
     pairs: Pairs, classifier: Classifier | None, size: int, show: bool
 ) -> tuple[list[FieldPrediction], dict[str, list[Any]]]:
-    """What the classifier reads in each field that the set asks for, and the columns that say so image by image."""
+    """Predictions of the classifier in each field of the set, and their columns of ``pairs.parquet``."""
     if classifier is None:
         return [], {}
-    asked = [question for question in classifier.targets if question.column in pairs.frame]
-    probabilities = predict_images(classifier, ImageSet(pairs.frame), size, title="reading pairs", show=show)
+    targets = [target for target in classifier.targets if target.column in pairs.frame]
+    probabilities_by_target = predict_images(classifier, ImageSet(pairs.frame), size, title="reading pairs", show=show)
     readings, columns, shape = [], {}, (len(pairs), len(pairs.levels))
-    for question in asked:
-        found = probabilities[question.name]
-        shown = found.argmax(axis=1).astype(np.int64)
-        readings.append(FieldPrediction(question, shown.reshape(shape), question.truth(pairs.frame).reshape(shape)))
-        columns[f"read.{question.name}"] = [question.levels[code] for code in shown]
-        columns[f"p.{question.name}"] = list(found.max(axis=1))
+    for target in targets:
+        probabilities = probabilities_by_target[target.name]
+        codes = probabilities.argmax(axis=1).astype(np.int64)
+        readings.append(FieldPrediction(target, codes.reshape(shape), target.truth(pairs.frame).reshape(shape)))
+        columns[f"read.{target.name}"] = [target.levels[code] for code in codes]
+        columns[f"p.{target.name}"] = list(probabilities.max(axis=1))
     return readings, columns
 
 
@@ -188,32 +189,23 @@ def _real_shares(
     pairs: Pairs, readings: Sequence[FieldPrediction], classifier: Classifier | None, held_out: Cohort | None,
     size: int, settings: ResamplingSettings, show: bool,
 ) -> dict[str, dict[str, ReferenceShare]]:
-    """For each field the share of real images that are read rightly, by level of the changed attribute and over all."""
+    """Share of real images that are read correctly, by field, over all and by level of the changed attribute."""
     if classifier is None or held_out is None:
         return {}
     images = load_image_set(held_out, "real")
-    found = predict_images(classifier, images, size, title="reading real images", show=show)
+    probabilities_by_target = predict_images(classifier, images, size, title="reading real images", show=show)
     groups = Target(f"attr.{pairs.attribute}", pairs.levels).truth(images.frame)
     shares: dict[str, dict[str, ReferenceShare]] = {}
-    for question in (reading.question for reading in readings):
-        truth = question.truth(images.frame)
-        right = np.where(truth >= 0, (found[question.name].argmax(axis=1) == truth).astype(np.float64), np.nan)
-        own = shares[question.name] = {}
-        for levels, codes in ((["*"], np.zeros(len(right), np.int64)), (pairs.levels, groups)):
-            purpose = f"pairs/real/{question.name}/{len(levels)}"
-            cells = clustered_group_means(right, codes, levels, images.patients("real"), settings, purpose).cells
-            own.update({level: _share(cell) for level, cell in cells.items() if cell.draws is not None})
+    for target in (reading.question for reading in readings):
+        truth = target.truth(images.frame)
+        correct = (probabilities_by_target[target.name].argmax(axis=1) == truth).astype(np.float64)
+        correct = np.where(truth >= 0, correct, np.nan)
+        shares[target.name] = {}
+        for levels, codes in ((["*"], np.zeros(len(correct), np.int64)), (pairs.levels, groups)):
+            purpose = f"pairs/real/{target.name}/{len(levels)}"
+            cells = clustered_group_means(correct, codes, levels, images.patients("real"), settings, purpose).cells
+            for level, cell in cells.items():
+                if cell.draws is not None:
+                    low, high, _ = patient_share_interval(cell)
+                    shares[target.name][level] = ReferenceShare(cell.value, low, high)
     return shares
-
-
-def _share(cell: CellMean) -> ReferenceShare:
-    low, high, _ = patient_share_interval(cell)
-    return ReferenceShare(cell.value, low, high)
-
-
-def _each(pairs: Pairs, means: dict[str, NDArray[np.float64]], columns: dict[str, list[Any]]) -> pd.DataFrame:
-    """One row an image."""
-    frame, count = pairs.frame, len(pairs.levels)
-    head = pd.DataFrame({"pair": frame["pair"], "level": frame[f"attr.{pairs.attribute}"], "image": frame["image"],
-                         "prompt": frame["prompt"], "seed": frame["seed"]}).reset_index(drop=True)  # fmt: skip
-    return head.assign(**{name: np.repeat(values, count) for name, values in means.items()}, **columns)

@@ -1,4 +1,4 @@
-"""The counterfactual pairs of a synthetic set, found in its table or its plan and checked."""
+"""Counterfactual pairs of a synthetic set, read from its table or its plan."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from equigen.synthesis.plans import PAIR
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of one set: ``frame`` has P L rows, pair by pair, in each the levels in one order; ``path`` is a file.
+    """Pairs of one set: ``frame`` has P L rows, pair by pair, with the levels in the same order; ``path`` is a file.
 
-    ``warnings`` say what else differs within pairs, and what was left out.
+    ``warnings``: other differences within pairs, and pairs that were left out.
     """
 
     folder: Path
@@ -35,7 +35,7 @@ class Pairs:
         return len(self.frame) // len(self.levels)
 
     def images(self, pairs: Sequence[int], size: int) -> NDArray[np.uint8]:
-        """[K, L, size, size, 3] of these pairs (positions)."""
+        """Images [K, L, size, size, 3] uint8 of some pairs (positions)."""
         count = len(self.levels)
         rows = [pair * count + level for pair in pairs for level in range(count)]
         loaded = load_images([self.frame["path"].iloc[row] for row in rows], size)
@@ -43,68 +43,67 @@ class Pairs:
 
 
 def read_pairs(synthetic: SyntheticSet | str | PathLike[str], plan: pd.DataFrame | None = None) -> Pairs:
-    """The pairs of a synthetic set that was made by a plan with the policy ``counterfactual``.
+    """The pairs of a synthetic set of a plan with the policy ``counterfactual``.
 
     Args:
         synthetic: the set. ``pair`` and ``changed`` are columns of its table, or of the plan.
-        plan: the plan that it was made from, row by row.
+        plan: the plan of the set, row by row.
 
     Raises:
-        InputError: there is no set, it and the plan differ, several attributes are changed, or no pair is whole.
+        InputError: there is no set, it is of another plan, several attributes are changed, or no pair is complete.
 
     """
     folder = Path(synthetic)
     frame = read_generated(folder, "There is no synthetic set that can be used.")
-    frame = add_paths(_with_pairs(frame, plan, folder), folder)
+    if not set(PAIR) <= set(frame.columns):
+        title, location = "This set's pairs are not known.", str(folder)
+        if plan is None or not set(PAIR) <= set(plan.columns):
+            mend = "give the plan that it was made from (policy 'counterfactual')"
+            raise InputError(title, [Problem("has no columns pair and changed", mend, file=location)])
+        seeds = frame["first_seed"] if "first_seed" in frame else frame["seed"]
+        if list(plan["seed"]) != list(seeds):
+            raise InputError(title, [Problem("was made from another plan", "give its own plan", file=location)])
+        frame = frame.assign(**{name: plan[name].to_numpy() for name in PAIR})
+    frame = add_paths(frame, folder)
     check_images(frame, folder, "These pairs cannot be compared.")
     changed = sorted(set(frame["changed"].astype(str)))
     if len(changed) != 1 or f"attr.{changed[0]}" not in frame:
         problem = Problem(f"changed are: {', '.join(changed)}", "give a set in which one attribute is changed")
         raise InputError("These are no counterfactual pairs of one attribute.", [problem])
-    return _whole(folder, changed[0], frame)
+    return _complete_pairs(folder, changed[0], frame)
 
 
-def _with_pairs(frame: pd.DataFrame, plan: pd.DataFrame | None, folder: Path) -> pd.DataFrame:
-    """The table with the columns of the pairs, its own or the plan's."""
-    if set(PAIR) <= set(frame.columns):
-        return frame
-    title, place = "This set's pairs are not known.", str(folder)
-    if plan is None or not set(PAIR) <= set(plan.columns):
-        mend = "give the plan that it was made from (policy 'counterfactual')"
-        raise InputError(title, [Problem("has no columns pair and changed", mend, file=place)])
-    seeds = frame["first_seed"] if "first_seed" in frame else frame["seed"]
-    if list(plan["seed"]) != list(seeds):
-        raise InputError(title, [Problem("was made from another plan", "give its own plan", file=place)])
-    return frame.assign(**{name: plan[name].to_numpy() for name in PAIR})
-
-
-def _whole(folder: Path, attribute: str, frame: pd.DataFrame) -> Pairs:
-    """Pairs that have every level once, none of them refused."""
+def _complete_pairs(folder: Path, attribute: str, frame: pd.DataFrame) -> Pairs:
+    """The pairs that have every level once and no refused image."""
     column = f"attr.{attribute}"
     levels = [str(level) for level in frame[column].dropna().drop_duplicates()]
     usable = frame[column].notna() & accepted_flags(frame)[0]
     counts = frame[usable].groupby("pair")[column].agg(["size", "nunique"])
-    kept = counts.index[(counts["size"] == len(levels)) & (counts["nunique"] == len(levels))]
-    lost = frame["pair"].nunique() - len(kept)
-    if not len(kept) or len(levels) < 2:
+    complete = counts.index[(counts["size"] == len(levels)) & (counts["nunique"] == len(levels))]
+    incomplete = frame["pair"].nunique() - len(complete)
+    if not len(complete) or len(levels) < 2:
         problem = Problem("no pair has every level once", "generate the whole plan", file=str(folder))
         raise InputError("There are no counterfactual pairs.", [problem])
-    order = frame[column].map({level: place for place, level in enumerate(levels)})
-    own = frame.assign(_place=order)[frame["pair"].isin(kept)]
-    own = own.sort_values(["pair", "_place"], kind="stable").drop(columns="_place").reset_index(drop=True)
-    left_out = [f"{lost} pairs are left out: a level is missing or was refused by screening."] if lost else []
-    return Pairs(folder, attribute, levels, own, [*left_out, *_differences(own, column)])
+    order = frame[column].map({level: index for index, level in enumerate(levels)})
+    rows = frame.assign(_order=order)[frame["pair"].isin(complete)]
+    rows = rows.sort_values(["pair", "_order"], kind="stable").drop(columns="_order").reset_index(drop=True)
+    warnings = []
+    if incomplete:
+        warnings = [f"{incomplete} pairs are left out: a level is missing or was refused by screening."]
+    return Pairs(folder, attribute, levels, rows, warnings + _difference_warnings(rows, column))
 
 
-def _differences(frame: pd.DataFrame, column: str) -> list[str]:
-    """What else differs within pairs, and whether the prompt tells the levels apart, in words."""
-    others = [str(name) for name in frame.columns if str(name).startswith(("label.", "attr.")) and name != column]
-    names = [*others, "seed", "guidance", "steps"]
+def _difference_warnings(frame: pd.DataFrame, column: str) -> list[str]:
+    """Sentences on other columns that differ within pairs, and on prompts that are the same for all levels."""
+    conditions = [str(name) for name in frame.columns
+                  if str(name).startswith(("label.", "attr.")) and name != column]  # fmt: skip
+    names = [*conditions, "seed", "guidance", "steps"]
     varied = [(name, int((frame.groupby("pair")[name].nunique(dropna=False) > 1).sum())) for name in names]
-    said = [f"{name} differs within {count} pairs: more than the attribute is changed there."
-            for name, count in varied if count]
+    warnings = [f"{name} differs within {count} pairs: more than the attribute is changed there."
+                for name, count in varied if count]
     if frame["prompt"].notna().any():
         same = int((frame.groupby("pair")["prompt"].nunique(dropna=False) == 1).sum())
-        said += [f"The prompt is the same for all levels of {same} pairs: a generator that reads prompts alone cannot "
-                 "tell them apart."] if same else []  # fmt: skip
-    return said
+        if same:
+            warnings.append(f"The prompt is the same for all levels of {same} pairs: a generator that reads prompts "
+                            "alone cannot tell them apart.")  # fmt: skip
+    return warnings

@@ -43,11 +43,11 @@ class PairsShown(Protocol):
         """Its levels, in the order of a pair's images."""
 
     @property
-    def measured(self) -> pd.DataFrame:
+    def metrics(self) -> pd.DataFrame:
         """``pair_measures.parquet``."""
 
     @property
-    def each(self) -> pd.DataFrame:
+    def image_table(self) -> pd.DataFrame:
         """``pairs.parquet``: one row an image, pair by pair, in each the levels in order."""
 
     @property
@@ -55,8 +55,8 @@ class PairsShown(Protocol):
         """Sentences of their own."""
 
     @property
-    def words(self) -> list[str]:
-        """With what it was measured."""
+    def methods(self) -> list[str]:
+        """Encoder and classifier of the metrics."""
 
     def images(self, count: int) -> NDArray[np.uint8]:
         """[K, L, H, W, 3] uint8 of the first ``count`` pairs, or of all there are."""
@@ -98,19 +98,19 @@ def write_pairs_page(
     """
     images, count = pairs.images(shown), len(pairs.levels)
     _check(pairs, images)
-    own = {"Changed": f"{pairs.attribute}: {', '.join(pairs.levels)}", "Pairs": f"{len(pairs.each) // count:,}",
-           "Measured with": "; ".join(pairs.words)}  # fmt: skip
+    own = {"Changed": f"{pairs.attribute}: {', '.join(pairs.levels)}", "Pairs": f"{len(pairs.image_table) // count:,}",
+           "Measured with": "; ".join(pairs.methods)}  # fmt: skip
     sections = [
-        pairs_section(images, pairs.each.head(len(images) * count), pairs.levels, pairs.attribute),
-        changes_section(pairs.measured), readings_section(pairs.measured), flips_section(pairs.measured),
-        terms_section(pairs.measured), settings_section(settings or {}, versions or {}, timings or {}),
+        pairs_section(images, pairs.image_table.head(len(images) * count), pairs.levels, pairs.attribute),
+        changes_section(pairs.metrics), readings_section(pairs.metrics), flips_section(pairs.metrics),
+        terms_section(pairs.metrics), settings_section(settings or {}, versions or {}, timings or {}),
     ]  # fmt: skip
-    said = pairs_sentences(pairs.measured, pairs.attribute)
+    said = pairs_sentences(pairs.metrics, pairs.attribute)
     page = Page(title, {**own, **(facts or {})}, said, sections, settings or {}, versions or {}, timings or {},
                 [*pairs.warnings, *warnings], phantom)  # fmt: skip
     html = page.html()
     shape = {"attribute": pairs.attribute, "levels": list(pairs.levels), "shown": list(images.shape)}
-    data = {**page.data(), **shape, "measured": json_table(pairs.measured), "pairs": json_table(pairs.each)}
+    data = {**page.data(), **shape, "measured": json_table(pairs.metrics), "pairs": json_table(pairs.image_table)}
     files.write_json(Path(folder) / "report.json", data)
     files.write_text(Path(folder) / "index.html", html)
     return Path(folder) / "index.html"
@@ -118,13 +118,13 @@ def write_pairs_page(
 
 def _check(pairs: PairsShown, images: NDArray[np.uint8]) -> None:
     problems = [Problem("column is missing", f"give the {name} table with it", column=column)
-                for name, frame, columns in (("measured", pairs.measured, MEASURED), ("pairs", pairs.each, EACH))
+                for name, frame, columns in (("measured", pairs.metrics, MEASURED), ("pairs", pairs.image_table, EACH))
                 for column in columns if column not in frame.columns]  # fmt: skip
     count = len(pairs.levels)
     fits = images.dtype == np.uint8 and images.ndim == 5 and images.shape[1] == count and images.shape[-1] == 3
-    if not fits or len(images) * count > len(pairs.each) or len(pairs.each) % count:
+    if not fits or len(images) * count > len(pairs.image_table) or len(pairs.image_table) % count:
         mend = f"give uint8 [K, {count}, H, W, 3], and {count} rows for each pair"
-        problems.append(Problem(f"images are {images.dtype} {list(images.shape)}, the table has {len(pairs.each)} rows",
-                                mend))  # fmt: skip
+        message = f"images are {images.dtype} {list(images.shape)}, the table has {len(pairs.image_table)} rows"
+        problems.append(Problem(message, mend))
     if problems:
         raise InputError("These pairs cannot be shown.", problems)
