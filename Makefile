@@ -5,12 +5,13 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 export GOMP_SPINCOUNT ?= 10000
 
-.PHONY: install demo test lint bench clean help
+.PHONY: install demo test lint docs bench clean help
 
 help:
 	@echo "make demo    install, then run the main job on the embedded phantom; ends with the path of the report"
 	@echo "make test    install, then run the tests"
 	@echo "make lint    install, then ruff and mypy --strict"
+	@echo "make docs    install, then build the site of the documents into site/, without a network"
 	@echo "make bench   install, then the benchmarks (ratios measured in one run)"
 	@echo "make clean   remove what these made"
 
@@ -35,8 +36,13 @@ lint: install
 	$(BIN)/ruff check src tests benchmarks tools
 	$(BIN)/mypy
 
+docs: install
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo site/index.html
+
 bench: install
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) equigen-demo
+	rm -rf $(VENV) equigen-demo site

@@ -15,7 +15,7 @@ BANNED = set(
     chosen wanted used left gone come done begun met beside at one other others both each such them those these what
     which who where whose here there now then still again words side sides how many few""".split()
 )
-SHARE = 0.01  # of all assigned names and parameters
+SHARE = 0.10  # of all assigned names and parameters
 # Rooms from the ground up; a room imports those of earlier lines alone.
 LAYERS = [
     ["statistics", "equity"],
