@@ -10,9 +10,13 @@ from pathlib import Path
 import equigen
 
 ROOT = Path(equigen.__file__).parent
-BANNED = set(
-    ["found", "own", "kept", "told", "asked", "made", "shown", "whole", "place", "part", "given", "taken", "seen", "held", "named", "placed", "said", "drawn", "known", "meant", "chosen", "wanted", "used", "left", "gone", "come", "done", "begun", "met", "beside", "at", "one", "other", "others", "both", "each", "such", "them", "those", "these", "what", "which", "who", "where", "whose", "here", "there", "now", "then", "still", "again", "words", "side", "sides", "how", "many", "few"]
-)
+BANNED = {
+    "found", "own", "kept", "told", "asked", "made", "shown", "whole", "place", "part", "given", "taken",
+    "seen", "held", "named", "placed", "said", "drawn", "known", "meant", "chosen", "wanted", "used", "left",
+    "gone", "come", "done", "begun", "met", "beside", "at", "one", "other", "others", "both", "each", "such",
+    "them", "those", "these", "what", "which", "who", "where", "whose", "here", "there", "now", "then", "still",
+    "again", "words", "side", "sides", "how", "many", "few",
+}  # fmt: skip
 SHARE = 0.10  # of all assigned names and parameters
 # Rooms from the ground up; a room imports those of earlier lines alone.
 LAYERS = [
