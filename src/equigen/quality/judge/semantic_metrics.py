@@ -1,4 +1,4 @@
-"""Per group: how well a judge tells in the generated images what was asked for, beside the same on real ones."""
+"""Semantic metrics of every group: agreement of the judges' predictions with the requested levels."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ from equigen.quality.metric_inputs import Array, Estimate, MeasurementPlan, Metr
 from equigen.quality.rows import join_notes
 from equigen.statistics import WEIGHTS_IN_MEMORY, percentile_interval, weighted_auc
 
-Side: TypeAlias = Literal["real", "generated"]
-Statistic: TypeAlias = Callable[[Sequence[JudgePredictions], Side, Rows, Array], Array]
-LEAST = 5  # images of a class, and of the others, without which it does not enter a cell's mean
-SHOWN = 6  # cells named in a note
-CEILING = (
+Origin: TypeAlias = Literal["real", "generated"]
+Statistic: TypeAlias = Callable[[Sequence[JudgePredictions], Origin, Rows, Array], Array]
+LEAST = 5  # fewest images of a class, and of the other classes, for the class to count in a cell's mean
+LISTED = 6  # most cells named in a note
+CEILING_NOTE = (
     "the floor column holds the judge's own score on held-out real images, a ceiling; a gap that it shows too is the "
     "judge's, not the generator's"
 )
-OTHERS = "in a group, the mean over the attributes that do not make the group"
-OWN = (
+OTHER_ATTRIBUTES_NOTE = "in a group, the mean over the attributes that do not make the group"
+GROUP_ATTRIBUTE_NOTE = (
     "in a group, of the attribute that makes the group, its own level; no p-value: a judge that leans to one level "
     "does so on real images too, so hold each group against its floor"
 )
 
 
-def macro_auc(answers: Sequence[JudgePredictions], side: Side, rows: Rows, weights: Array) -> Array:
-    """One-vs-rest ROC AUC of the judge's probability against the level asked for (real images: shown).
+def macro_auc(predictions: Sequence[JudgePredictions], origin: Origin, rows: Rows, weights: Array) -> Array:
+    """Return the mean one-vs-rest ROC AUC of the judges' probabilities against the requested (real: true) levels.
 
     Mean over the classes of a column (two classes have one AUC), then over columns. A class counts where at
-    least 5 of the weighted rows ask for it and 5 for another; a row whose level is unknown does not count.
+    least 5 of the weighted rows have it and 5 have another; rows of unknown level do not count.
 
     Args:
-        answers: of one or several judges.
-        side: "real" or "generated".
-        rows: [n] of that side.
+        predictions: of one or several judges.
+        origin: "real" or "generated".
+        rows: [n] of the images of that origin.
         weights: [R, n] multiplicities.
 
     Returns:
@@ -48,223 +48,226 @@ def macro_auc(answers: Sequence[JudgePredictions], side: Side, rows: Rows, weigh
 
     """
     columns: dict[str, list[Array]] = {}
-    for answer in answers:
-        columns.setdefault(answer.target.column, []).extend(_class_aucs(answer, side, rows, weights))
-    return _mean_of_defined([_mean_of_defined(parts) for parts in columns.values()])
+    for judge in predictions:
+        columns.setdefault(judge.target.column, []).extend(_class_aucs(judge, origin, rows, weights))
+    return _defined_mean([_defined_mean(parts) for parts in columns.values()])
 
 
-def _class_aucs(answer: JudgePredictions, side: Side, rows: Rows, weights: Array) -> Iterator[Array]:
-    scores, levels = _of(answer, side)
-    known = np.flatnonzero(levels[rows] >= 0)
-    scores, levels = scores[rows[known]], levels[rows[known]]
+def _class_aucs(judge: JudgePredictions, origin: Origin, rows: Rows, weights: Array) -> Iterator[Array]:
+    """Return the one-vs-rest AUC of each class [R], NaN where the class or the others are too rare."""
+    scores, levels = _scores_and_levels(judge, origin)
+    labelled = np.flatnonzero(levels[rows] >= 0)
+    scores, levels = scores[rows[labelled]], levels[rows[labelled]]
     step = max(1, WEIGHTS_IN_MEMORY // max(1, len(rows)))
     classes = range(1, 2) if scores.shape[1] == 2 else range(scores.shape[1])
-    found = {code: [np.zeros(0)] for code in classes}
+    aucs = {code: [np.zeros(0)] for code in classes}
     for start in range(0, len(weights), step):
         block = weights[start : start + step]
-        block = block if len(known) == len(rows) else block[:, known]
+        block = block if len(labelled) == len(rows) else block[:, labelled]
         for code in classes:
             inside = levels == code
             counts = np.minimum(block @ inside, block @ ~inside)
-            found[code].append(np.where(counts >= LEAST, weighted_auc(inside, scores[:, code], block), np.nan))
-    return (np.concatenate(parts) for parts in found.values())
+            aucs[code].append(np.where(counts >= LEAST, weighted_auc(inside, scores[:, code], block), np.nan))
+    return (np.concatenate(parts) for parts in aucs.values())
 
 
-def _of(answer: JudgePredictions, side: Side) -> tuple[Array, Rows]:
-    return (answer.real, answer.truth) if side == "real" else (answer.generated, answer.requested)
+def _scores_and_levels(judge: JudgePredictions, origin: Origin) -> tuple[Array, Rows]:
+    """Return the probabilities and levels of the real or generated images."""
+    return (judge.real, judge.truth) if origin == "real" else (judge.generated, judge.requested)
 
 
-def _mean_of_defined(parts: list[Array]) -> Array:
-    """[R] mean over the parts that are defined; NaN where none is."""
+def _defined_mean(parts: list[Array]) -> Array:
+    """Return the mean of the defined parts at each place, NaN where none is defined."""
     table = np.stack(parts)
     count = np.isfinite(table).sum(axis=0)
     total = np.where(np.isfinite(table), table, 0).sum(axis=0)
     return np.asarray(np.divide(total, count, out=np.full(table.shape[1], np.nan), where=count > 0))
 
 
-def requested_probability(answers: Sequence[JudgePredictions], side: Side, rows: Rows, weights: Array) -> Array:
-    """Mean calibrated probability that the judge gives to the level asked for (real images: shown).
+def requested_probability(predictions: Sequence[JudgePredictions], origin: Origin, rows: Rows, weights: Array) -> Array:
+    """Return the mean calibrated probability of the requested (real images: true) level.
 
-    Arguments and result as of ``macro_auc``. Unlike an AUC it is defined where all rows ask for one level.
+    Arguments and result are those of ``macro_auc``. Unlike an AUC it is defined where all rows have one level.
     """
     parts = []
-    for answer in answers:
-        scores, levels = _of(answer, side)
-        known = np.flatnonzero(levels[rows] >= 0)
-        own = scores[rows[known], levels[rows[known]]]
-        total, top = weights[:, known].sum(axis=1), weights[:, known] @ own
-        parts.append(np.divide(top, total, out=np.full(len(weights), np.nan), where=total > 0))
-    return _mean_of_defined(parts)
+    for judge in predictions:
+        scores, levels = _scores_and_levels(judge, origin)
+        labelled = np.flatnonzero(levels[rows] >= 0)
+        probabilities = scores[rows[labelled], levels[rows[labelled]]]
+        total, weighted = weights[:, labelled].sum(axis=1), weights[:, labelled] @ probabilities
+        parts.append(np.divide(weighted, total, out=np.full(len(weights), np.nan), where=total > 0))
+    return _defined_mean(parts)
 
 
 def measure_semantic(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]:
-    """Rows of quality.parquet that say whether generated images show what was asked for, in each cell.
+    """Return the metrics that compare the predicted levels of generated images with the requested ones, in each cell.
 
     * ``semantic_auc``: ``macro_auc`` over the label columns;
-    * ``semantic_attribute_auc``: over the attributes. Within a group of an attribute its level does not vary,
-      so there the mean runs over the other attributes; the whole set has all of them;
-    * ``semantic_attribute_probability``: ``requested_probability`` of the attribute that makes the group, which is
-      what the AUC cannot say (does the image asked for as female look female); the whole set has all of them;
-    * ``judge_agreement``: see there, where an oracle's readings were given.
+    * ``semantic_attribute_auc``: ``macro_auc`` over the attributes. Within a group of an attribute its level does not
+      vary, so there the mean is over the other attributes; the whole set has all of them;
+    * ``semantic_attribute_probability``: ``requested_probability`` of the attribute that makes the group, which the
+      AUC cannot measure (whether images requested as female look female); the whole set has all attributes;
+    * ``judge_agreement``: see the function, where an oracle's predictions are there.
 
-    All are shares: higher is better, equity-scaled as ES-AUC. The ``floor`` is the same figure of the judge on
-    the cell's held-out real images. Where a group's figure is over fewer attributes than the whole set's, the
-    whole set's figure over the same ones is in ``estimates["*", attribute]``, for the equity-scaled value.
-    Replicates draw generated images as the plan does. A metric whose judges could not be trained has no
-    estimate, and its note says why; without any column of its kind it is not there.
+    All are shares: higher is better, equity-scaled as ES-AUC. The ``floor`` is the same metric on the cell's held-out
+    real images. Where a group's metric is over fewer attributes than the whole set's, the whole set's metric over the
+    same attributes is in ``estimates["*", attribute]``, for the equity-scaled value. Replicates draw generated images
+    as the plan does. A metric whose judges could not be trained has no estimate, and its note says why; without any
+    column of its kind the metric is absent.
     """
     labels, attributes = (
-        [answer for answer in judged.answers if answer.target.column.startswith(kind)] for kind in ("label.", "attr.")
+        [judge for judge in judged.answers if judge.target.column.startswith(kind)] for kind in ("label.", "attr.")
     )
     result = []
     if "label" in judged.notes:
-        note = join_notes(judged.notes["label"], _head(labels, macro_auc, plan), _absent(labels, plan))
+        note = join_notes(judged.notes["label"], _ceiling_note(labels, macro_auc, plan), _omission_note(labels, plan))
         result.append(_measure("semantic_auc", macro_auc, lambda _: labels, plan, note))
     if "attr" in judged.notes:
-        note = judged.notes["attr"]
-        words = join_notes(note, _head(attributes, macro_auc, plan), OTHERS, _absent(attributes, plan))
+        note = join_notes(judged.notes["attr"], _ceiling_note(attributes, macro_auc, plan), OTHER_ATTRIBUTES_NOTE,
+                          _omission_note(attributes, plan))
         result.append(_measure("semantic_attribute_auc", macro_auc,
-                               lambda name: _others(attributes, name), plan, words))
-        words = join_notes(note, _head(attributes, requested_probability, plan), OWN)
-        asked = _measure("semantic_attribute_probability", requested_probability,
-                         lambda name: _own(attributes, name), plan, words)
-        result.append(replace(asked, null={}))
+                               lambda name: _other_attributes(attributes, name), plan, note))
+        note = join_notes(judged.notes["attr"], _ceiling_note(attributes, requested_probability, plan),
+                          GROUP_ATTRIBUTE_NOTE)
+        probability = _measure("semantic_attribute_probability", requested_probability,
+                               lambda name: _group_attributes(attributes, name), plan, note)
+        result.append(replace(probability, null={}))
     return result + judge_agreement(judged, plan)
 
 
-def _own(answers: list[JudgePredictions], attribute: str) -> list[JudgePredictions]:
-    """Answers about the attributes that make a group; about all for the whole set."""
-    made_of = [f"attr.{name}" for name in [attribute, *attribute.split(INTERSECTION_SEPARATOR)]]
-    return [answer for answer in answers if attribute == "*" or answer.target.column in made_of]
+def _group_attributes(predictions: list[JudgePredictions], attribute: str) -> list[JudgePredictions]:
+    """Return the predictions of the attributes that make a group, for the whole set those of all."""
+    columns = [f"attr.{name}" for name in [attribute, *attribute.split(INTERSECTION_SEPARATOR)]]
+    return [judge for judge in predictions if attribute == "*" or judge.target.column in columns]
 
 
-def _others(answers: list[JudgePredictions], attribute: str) -> list[JudgePredictions]:
-    """Answers about the attributes that do not make a group; about all for the whole set."""
-    own = [] if attribute == "*" else _own(answers, attribute)
-    return [answer for answer in answers if answer not in own]
+def _other_attributes(predictions: list[JudgePredictions], attribute: str) -> list[JudgePredictions]:
+    """Return the predictions of the attributes that do not make a group, for the whole set those of all."""
+    excluded = [] if attribute == "*" else _group_attributes(predictions, attribute)
+    return [judge for judge in predictions if judge not in excluded]
 
 
 def _measure(
-    metric: str, statistic: Statistic, chosen: Callable[[str], list[JudgePredictions]], plan: MeasurementPlan, note: str
+    metric: str, statistic: Statistic, select: Callable[[str], list[JudgePredictions]], plan: MeasurementPlan, note: str
 ) -> MetricResult:
-    """A statistic of the chosen answers in the cells of each attribute, through ``measure_weighted``."""
+    """Measure a statistic of the selected predictions in the cells of each attribute by ``measure_weighted``."""
     result = MetricResult(metric, "share", {}, {}, note)
     for attribute in dict.fromkeys(cell.attribute for cell in plan.cells):
-        answers = chosen(attribute)
-        if answers:
-            part = _measure_attribute(metric, statistic, answers, _only(plan, attribute))
-            result.estimates.update(part.estimates)
-            result.null.update(part.null)
-            if len(answers) < len(chosen("*")) and plan.eligible("*"):
-                result.estimates["*", attribute] = _whole(statistic, answers, plan)
+        predictions = select(attribute)
+        if not predictions:
+            continue
+        null = {name: pool for name, pool in plan.draws.null.items() if name == attribute}
+        cells = [cell for cell in plan.cells if cell.attribute == attribute]
+        subplan = replace(plan, cells=cells, draws=replace(plan.draws, null=null))
+        cell_results = _measure_attribute(metric, statistic, predictions, subplan)
+        result.estimates.update(cell_results.estimates)
+        result.null.update(cell_results.null)
+        if len(predictions) < len(select("*")) and plan.eligible("*"):
+            cell = plan.eligible("*")[0]
+            value = _value(statistic, predictions, "generated", cell.generated)
+            replicates = statistic(predictions, "generated", cell.generated, plan.weights(cell)[1])
+            floor = _value(statistic, predictions, "real", cell.real)
+            result.estimates["*", attribute] = Estimate(value, replicates, floor)
     return result
 
 
 def _measure_attribute(
-    metric: str, statistic: Statistic, answers: list[JudgePredictions], plan: MeasurementPlan
+    metric: str, statistic: Statistic, predictions: list[JudgePredictions], plan: MeasurementPlan
 ) -> MetricResult:
+    """Measure a statistic of some predictions in the cells of one attribute."""
     def value(_: Rows, rows: Rows, __: Array, weights: Array) -> Array:
-        return statistic(answers, "generated", rows, weights)
+        return statistic(predictions, "generated", rows, weights)
 
     def floor(cell: Cell) -> float:
-        return _once(statistic, answers, "real", cell.real)
+        return _value(statistic, predictions, "real", cell.real)
     return measure_weighted(metric, "share", value, floor, plan)
 
 
-def _only(plan: MeasurementPlan, attribute: str) -> MeasurementPlan:
-    """The plan of one attribute's cells."""
-    null = {name: pool for name, pool in plan.draws.null.items() if name == attribute}
-    cells = [cell for cell in plan.cells if cell.attribute == attribute]
-    return replace(plan, cells=cells, draws=replace(plan.draws, null=null))
+def _value(statistic: Statistic, predictions: Sequence[JudgePredictions], origin: Origin, rows: Rows) -> float:
+    """Return the statistic of some rows with weights of one."""
+    return float(statistic(predictions, origin, rows, np.ones((1, len(rows))))[0])
 
 
-def _once(statistic: Statistic, answers: Sequence[JudgePredictions], side: Side, rows: Rows) -> float:
-    return float(statistic(answers, side, rows, np.ones((1, len(rows))))[0])
-
-
-def _whole(statistic: Statistic, answers: list[JudgePredictions], plan: MeasurementPlan) -> Estimate:
-    cell = plan.eligible("*")[0]
-    value = _once(statistic, answers, "generated", cell.generated)
-    replicates = statistic(answers, "generated", cell.generated, plan.weights(cell)[1])
-    return Estimate(value, replicates, _once(statistic, answers, "real", cell.real))
-
-
-def _head(answers: list[JudgePredictions], statistic: Statistic, plan: MeasurementPlan) -> str:
-    """What the floor is, with its interval on the whole set, and the value of each column there."""
+def _ceiling_note(predictions: list[JudgePredictions], statistic: Statistic, plan: MeasurementPlan) -> str:
+    """Return a note on the floor, with its interval on the whole set, and the value of each column there."""
     cells = plan.eligible("*")
-    if not answers or not cells:
+    if not predictions or not cells:
         return ""
-    ceiling = _once(statistic, answers, "real", cells[0].real)
-    drawn = statistic(answers, "real", cells[0].real, plan.weights(cells[0])[0])
-    if not np.isfinite(ceiling) or not np.isfinite(drawn).any():
+    ceiling = _value(statistic, predictions, "real", cells[0].real)
+    replicates = statistic(predictions, "real", cells[0].real, plan.weights(cells[0])[0])
+    if not np.isfinite(ceiling) or not np.isfinite(replicates).any():
         return "there is no ceiling: too few held-out real images have a known level"
-    low, high = percentile_interval(drawn[np.isfinite(drawn)])
-    names = list(dict.fromkeys(answer.target.column for answer in answers))
-    parts = [(name, _once(statistic, [a for a in answers if a.target.column == name], "generated",
-                          cells[0].generated)) for name in names]
-    each = ", ".join(f"{name} {value:.3g}" if np.isfinite(value) else f"{name} undefined" for name, value in parts)
-    spread = f"{CEILING} ({ceiling:.3g}, {low:.3g} to {high:.3g}, on the whole set)"
-    return join_notes(spread, f"on the whole set by column: {each}" if len(names) > 1 else "")
+    low, high = percentile_interval(replicates[np.isfinite(replicates)])
+    names = list(dict.fromkeys(judge.target.column for judge in predictions))
+    texts = []
+    for name in names:
+        column = [judge for judge in predictions if judge.target.column == name]
+        value = _value(statistic, column, "generated", cells[0].generated)
+        texts.append(f"{name} {value:.3g}" if np.isfinite(value) else f"{name} undefined")
+    return join_notes(
+        f"{CEILING_NOTE} ({ceiling:.3g}, {low:.3g} to {high:.3g}, on the whole set)",
+        f"on the whole set by column: {', '.join(texts)}" if len(names) > 1 else "",
+    )
 
 
-def _absent(answers: list[JudgePredictions], plan: MeasurementPlan) -> str:
-    """Which classes do not enter the mean of which cell, on either side."""
-    sides: tuple[Side, ...] = ("generated", "real")
-    found: list[str] = []
+def _omission_note(predictions: list[JudgePredictions], plan: MeasurementPlan) -> str:
+    """Return a note on the classes that are too rare for the mean of a cell, of generated or of real images."""
+    origins: tuple[Origin, ...] = ("generated", "real")
+    notes: list[str] = []
     for cell in (cell for cell in plan.cells if cell.reason is None):
-        own = [answer for answer in answers if answer not in _own(answers, cell.attribute) or cell.attribute == "*"]
-        for side in sides:
-            rows = cell.generated if side == "generated" else cell.real
-            names = [name for answer in own for name in _few(answer, side, rows)]
-            found += [f"{_place(cell)} {side}: {', '.join(names)}"] if names else []
-    if not found:
+        cell_name = "whole set" if cell.attribute == "*" else f"{cell.attribute} {cell.group}"
+        for origin in origins:
+            rows = cell.generated if origin == "generated" else cell.real
+            names = [name for judge in _other_attributes(predictions, cell.attribute)
+                     for name in _rare_classes(judge, origin, rows)]
+            notes += [f"{cell_name} {origin}: {', '.join(names)}"] if names else []
+    if not notes:
         return ""
-    more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-    return f"left out where fewer than {LEAST} images have a class, or another: {' | '.join(found[:SHOWN])}{more}"
+    more = f" and {len(notes) - LISTED} more" if len(notes) > LISTED else ""
+    return f"left out where fewer than {LEAST} images have a class, or another: {' | '.join(notes[:LISTED])}{more}"
 
 
-def _place(cell: Cell) -> str:
-    return "whole set" if cell.attribute == "*" else f"{cell.attribute} {cell.group}"
-
-
-def _few(answer: JudgePredictions, side: Side, rows: Rows) -> list[str]:
-    """Names of the classes that have too few rows, or leave too few for the others."""
-    levels = _of(answer, side)[1][rows]
-    counts = np.bincount(levels[levels >= 0], minlength=len(answer.target.levels))
-    few = np.minimum(counts, counts.sum() - counts) < LEAST
-    if answer.target.finding is not None:
-        return [answer.target.finding] if few.any() else []
-    return [level for level, is_few in zip(answer.target.levels, few, strict=True) if is_few]
+def _rare_classes(judge: JudgePredictions, origin: Origin, rows: Rows) -> list[str]:
+    """Return the names of classes with too few rows, or with too few rows of other classes."""
+    levels = _scores_and_levels(judge, origin)[1][rows]
+    counts = np.bincount(levels[levels >= 0], minlength=len(judge.target.levels))
+    rare = np.minimum(counts, counts.sum() - counts) < LEAST
+    if judge.target.finding is not None:
+        return [judge.target.finding] if rare.any() else []
+    return [level for level, is_rare in zip(judge.target.levels, rare, strict=True) if is_rare]
 
 
 def judge_agreement(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]:
-    """Share of images on which the judge's most probable level is the one that an oracle reads off them.
+    """Measure the share of images for which the judge's most probable level is that of an oracle.
 
-    Over the label columns that both judge (a multi-label one is no such column), or the attributes where there
-    is none; several columns count alike. Images on which the oracle sees nothing do not count. The floor is the
-    agreement on the real images. Gives no ``MetricResult`` where no column is judged by both.
+    Over the label columns that both predict (no multi-label column), or the attributes where there is none; several
+    columns count equally. Images in which the oracle detects nothing do not count. The floor is the agreement on the
+    real images. The list is empty where no column is predicted by both.
     """
-    both = [answer for answer in judged.answers
-            if answer.target.finding is None and answer.target.column.split(".", 1)[1] in judged.oracle]
-    labels = [answer for answer in both if answer.target.column.startswith("label.")]
-    chosen = labels or both
-    if not chosen:
+    common = [judge for judge in judged.answers
+              if judge.target.finding is None and judge.target.column.split(".", 1)[1] in judged.oracle]
+    judges = [judge for judge in common if judge.target.column.startswith("label.")] or common
+    if not judges:
         return []
-    pairs = [(answer, *judged.oracle[answer.target.column.split(".", 1)[1]]) for answer in chosen]
-    generated = _mean_of_defined([_agrees(answer, answer.generated, made) for answer, _, made in pairs])
-    seen = [_agrees(answer, answer.real, read) for answer, read, _ in pairs if read is not None]
-    real = _mean_of_defined(seen) if len(seen) == len(pairs) else None
-    blind = int(np.isnan(generated).sum())
+    generated_columns, real_columns = [], []
+    for judge in judges:
+        real_levels, generated_levels = judged.oracle[judge.target.column.split(".", 1)[1]]
+        generated_columns.append(_agreement(judge, judge.generated, generated_levels))
+        if real_levels is not None:
+            real_columns.append(_agreement(judge, judge.real, real_levels))
+    generated = _defined_mean(generated_columns)
+    real = _defined_mean(real_columns) if len(real_columns) == len(judges) else None
+    undetected = int(np.isnan(generated).sum())
     note = join_notes(
-        f"judge and oracle on {', '.join(answer.target.column for answer in chosen)}",
+        f"judge and oracle on {', '.join(judge.target.column for judge in judges)}",
         "the floor column holds their agreement on real images" if real is not None else "",
-        f"{blind} generated images in which the oracle sees nothing do not count" if blind else "",
+        f"{undetected} generated images in which the oracle sees nothing do not count" if undetected else "",
     )
     return [measure_mean("judge_agreement", "share", generated, real, plan, note)]
 
 
-def _agrees(answer: JudgePredictions, probabilities: Array, shown: pd.Series) -> Array:
-    """[N] 1 where both give the same level, 0 where not, NaN where the oracle sees nothing."""
-    levels = np.array(answer.target.levels)[probabilities.argmax(axis=1)]
-    same = (levels == np.array([str(value) for value in shown])).astype(np.float64)
-    return np.where(shown.notna().to_numpy(dtype=bool), same, np.nan)
+def _agreement(judge: JudgePredictions, probabilities: Array, oracle: pd.Series) -> Array:
+    """Return 1 where judge and oracle predict the same level, 0 where not, NaN where the oracle detects nothing [N]."""
+    levels = np.array(judge.target.levels)[probabilities.argmax(axis=1)]
+    same = (levels == np.array([str(value) for value in oracle])).astype(np.float64)
+    return np.where(oracle.notna().to_numpy(dtype=bool), same, np.nan)
