@@ -32,7 +32,7 @@ from equigen.quality.metrics.distances import frechet_distance
 from equigen.quality.metrics.frechet import frechet_infinity
 from equigen.quality.metrics.memorisation import search_training
 from equigen.quality.resamples import make_draws
-from equigen.quality.rows import assemble
+from equigen.quality.rows import quality_table
 
 Array = NDArray[np.float64]
 LEVELS = {"group": ["a", "b", "c"]}
@@ -108,7 +108,7 @@ def bare_table(world: World, seed: int, settings: ResamplingSettings, kind: str)
         plan = MeasurementPlan(cells, make_draws(real, made, cells, settings), settings.matched_n or 2, settings, bar)
         made_by = {"semantic_auc": _semantic, "near_copies": partial(_copies, world)}
         measured = made_by[kind](real, made, plan, seed)
-    return assemble([measured], cells, "generated", "simulated", plan.n)
+    return quality_table([measured], cells, "generated", "simulated", plan.n)
 
 
 def _semantic(real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, seed: int) -> MetricResult:

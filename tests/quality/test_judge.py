@@ -19,7 +19,7 @@ from equigen.quality.judge.questions import Judged, JudgePredictions, Target, se
 from equigen.quality.judge.semantic_metrics import macro_auc, requested_probability
 from equigen.quality.metric_inputs import MeasurementPlan
 from equigen.quality.resamples import make_draws
-from equigen.quality.rows import assemble
+from equigen.quality.rows import quality_table
 from equigen.statistics import ranking
 from equigen.statistics.ranking import weighted_auc
 
@@ -266,7 +266,7 @@ def test_requests_that_are_ignored_give_one_half(judges, real):
     shuffled = generated.frame["label.dx"].sample(frac=1, random_state=0).to_numpy()
     generated = asked(generated, **{"label.dx": shuffled})
     plan = planned(real, generated)
-    table = assemble(measure_semantic(judges.judge(generated), plan), plan.cells, "g", "e", None)
+    table = quality_table(measure_semantic(judges.judge(generated), plan), plan.cells, "g", "e", None)
     row = table[(table.metric == "semantic_auc") & (table.group == "*")].iloc[0]
     assert row.ci_low < 0.5 < row.ci_high
     assert row.floor == pytest.approx(AUC, abs=0.03)
@@ -280,7 +280,7 @@ def test_a_group_whose_requests_are_ignored_shows(judges, real):
     generated = asked(generated, **{"label.dx": column})
     plan = planned(real, generated)
     measured = measure_semantic(judges.judge(generated), plan)
-    table = assemble(measured, plan.cells, "g", "e", None)
+    table = quality_table(measured, plan.cells, "g", "e", None)
     auc = table[table.metric == "semantic_auc"].set_index(["attribute", "group"])
     assert auc.loc[("sex", "f"), "estimate"] == pytest.approx(0.5, abs=0.06)
     assert auc.loc[("sex", "m"), "estimate"] == pytest.approx(AUC, abs=0.04)

@@ -138,7 +138,7 @@ def test_shares_and_flips_have_wilsons_intervals():
     shown = np.zeros((100, 2), np.int64)
     shown[:20, 1] = 1
     measures = PairMetrics("sex", ["female", "male"], 100, SETTINGS)
-    measures.reading(reading(shown, np.zeros((100, 2))), {"male": ReferenceShare(0.9, 0.8, 0.95)})
+    measures.accuracy(reading(shown, np.zeros((100, 2))), {"male": ReferenceShare(0.9, 0.8, 0.95)})
     measures.flip(reading(shown, np.zeros((100, 2))))
     table = measures.table
     wilson = {k: binomtest(k, 100).proportion_ci(method="wilson") for k in (20, 80, 100)}

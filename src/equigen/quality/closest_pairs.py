@@ -1,4 +1,4 @@
-"""The pairs of generated and training images that are most alike, as a table for people to look at."""
+"""Table of the generated images that are most like copies of a training image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def copies_table(
     run: str, closest: NearestTraining | None, generated: pd.DataFrame | None, training: pd.DataFrame | None,
     attributes: list[str],
 ) -> pd.DataFrame:
-    """The 24 closest pairs of one set, closest first, with the attributes asked for; empty without ``closest``.
+    """Table of the 24 closest pairs of one set, closest first, with ``attributes``; empty without ``closest``.
 
     ``view`` says by which view a pair is a near copy: features, thumbnails or both. ``thumbnail_distance`` is that of
     the generated image to its nearest training thumbnail, the pair's image where that view alone calls it a near copy.
@@ -28,8 +28,8 @@ def copies_table(
         for rank, index in enumerate(closest_pairs(closest, PAIR_COUNT), start=1):
             nearest = int(closest.training[index])
             rows.append({
-                "run": run, "rank": rank, "generated": _place(generated, int(index)),
-                "training": _place(training, nearest), "distance": float(closest.distance[index]),
+                "run": run, "rank": rank, "generated": _image_name(generated, int(index)),
+                "training": _image_name(training, nearest), "distance": float(closest.distance[index]),
                 "ratio": float(closest.ratio[index]), "near_copy": bool(closest.near_copy[index]),
                 "view": str(closest.view[index]),
                 "thumbnail_distance": None if closest.thumbnail_distance is None
@@ -39,5 +39,6 @@ def copies_table(
     return pd.DataFrame(rows, columns=[*COPIES_COLUMNS, *names])
 
 
-def _place(frame: pd.DataFrame, row: int) -> str:
+def _image_name(frame: pd.DataFrame, row: int) -> str:
+    """Path of an image, or the number of its row where images are in memory."""
     return str(frame["path"].iloc[row]) if "path" in frame.columns else f"row {int(frame.index[row]) + 1}"

@@ -1,9 +1,9 @@
 """Power of the copy check: the share of planted copies it finds, for each kind of change and each group.
 
-Held-out images take the part of training images, and changed versions of them that of generated ones. The limits of
-both views come from the held-out images of other patients (five folds of patients), so that no image is judged by a
-limit that it helped to set; so is ``false_alarm``, the share of unchanged held-out images called near copies. Only
-the thumbnails' view is tried on the changed images: what features find beyond it is not counted.
+Held-out images are added to the training images, and changed versions of them are searched for like generated
+images. The limits of both views come from the held-out images of other patients (cross-fitting over five folds of
+patients), and so does ``false_alarm``, the share of unchanged held-out images called near copies. Changed images are
+searched by thumbnails alone, so copies that only features would find are not counted.
 """
 
 from __future__ import annotations
@@ -28,52 +28,40 @@ Images = NDArray[np.uint8]
 Rows = NDArray[np.int64]
 POWER_COLUMNS = ["change", "attribute", "group", "n", "share", "ci_low", "ci_high", "false_alarm", "note"]
 FOLDS = 5
-MAX_PLANTED = 200  # patients of whom an image is planted
+MAX_PLANTED = 200  # patients, of each of whom one image is planted
 
 
-def _blur(image: Images, rng: np.random.Generator) -> Images:
-    return np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1)))
+def _resize(image: Images, size: int) -> Images:
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _jpeg(image: Images, rng: np.random.Generator) -> Images:
+def _compress(image: Images, rng: np.random.Generator) -> Images:
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=50)
     return np.asarray(Image.open(buffer).convert("RGB"))
 
 
-def _noise(image: Images, rng: np.random.Generator) -> Images:
-    return np.clip(np.rint(image + rng.normal(0, 5, image.shape)), 0, 255).astype(np.uint8)
-
-
-def _mirror(image: Images, rng: np.random.Generator) -> Images:
-    return np.ascontiguousarray(image[:, ::-1])
-
-
 def _crop(image: Images, rng: np.random.Generator) -> Images:
     size = len(image)
-    side = max(round(0.9 * size), 1)
-    top, left = rng.integers(0, size - side + 1, 2)
-    return _resized(image[top : top + side, left : left + side], size)
-
-
-def _halved(image: Images, rng: np.random.Generator) -> Images:
-    return _resized(_resized(image, max(len(image) // 2, 1)), len(image))
-
-
-def _resized(image: Images, size: int) -> Images:
-    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BICUBIC))
+    length = max(round(0.9 * size), 1)
+    y, x = rng.integers(0, size - length + 1, 2)
+    return _resize(image[y : y + length, x : x + length], size)
 
 
 CHANGES: dict[str, Callable[[Images, np.random.Generator], Images]] = {
-    "blur 1 px": _blur, "JPEG quality 50": _jpeg, "noise sd 5": _noise, "mirror image": _mirror, "90 % crop": _crop,
-    "half size and back": _halved,
+    "blur 1 px": lambda image, _: np.asarray(Image.fromarray(image).filter(ImageFilter.GaussianBlur(1))),
+    "JPEG quality 50": _compress,
+    "noise sd 5": lambda image, rng: np.clip(np.rint(image + rng.normal(0, 5, image.shape)), 0, 255).astype(np.uint8),
+    "mirror image": lambda image, _: np.ascontiguousarray(image[:, ::-1]),
+    "90 % crop": _crop,
+    "half size and back": lambda image, _: _resize(_resize(image, max(len(image) // 2, 1)), len(image)),
 }
 AUTOENCODER = "autoencoder"
 
 
 @dataclass(frozen=True)
 class PlantedCopies:
-    """Held-out images that are planted: ``rows`` [P], thumbnails [P, D] after each change, and changes not tried."""
+    """Held-out images to plant: ``rows`` [P], thumbnails [P, D] after each change, notes on changes not tried."""
 
     rows: Rows
     changed: dict[str, NDArray[Any]]
@@ -81,7 +69,7 @@ class PlantedCopies:
 
 
 def sample_planted_rows(patients: NDArray[Any], seed: int, limit: int = MAX_PLANTED) -> Rows:
-    """Rows of one image each of at most ``limit`` patients, drawn at random, in ascending order."""
+    """Ascending rows of one random image of each of at most ``limit`` random patients."""
     rng = numpy_generator(seed, "quality/copies/planted")
     order = rng.permutation(len(patients))
     first = order[np.unique(np.asarray(patients).astype(str)[order], return_index=True)[1]]
@@ -89,7 +77,7 @@ def sample_planted_rows(patients: NDArray[Any], seed: int, limit: int = MAX_PLAN
 
 
 def changed_images(images: Images, seed: int, autoencoder: Autoencoder | None = None) -> dict[str, Images]:
-    """The images after each kind of change, and through the autoencoder where one is given."""
+    """Images after each kind of change, and their reconstructions where an ``autoencoder`` is given."""
     changed = {
         name: np.stack([change(image, numpy_generator(seed, f"quality/copies/{name}/{row}"))
                         for row, image in enumerate(images)])
@@ -101,7 +89,7 @@ def changed_images(images: Images, seed: int, autoencoder: Autoencoder | None = 
 def fold_limits(
     held_out: MemorisationScores, patients: NDArray[Any], seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """For each held-out image the limits [N, views] set by other patients, and whether it is a false alarm by them."""
+    """Limits [N, views] for each held-out image, set by other patients, and whether [N] it is a false alarm by them."""
     codes = np.unique(np.asarray(patients).astype(str), return_inverse=True)[1]
     count = int(codes.max()) + 1
     folds = numpy_generator(seed, "quality/copies/folds").permutation(count)[codes] % min(FOLDS, count)
@@ -138,15 +126,21 @@ def copy_check_power(
 
     """
     real, train = thumbnails
-    place = planted.rows
+    planted_rows = planted.rows
     limits, alarms = fold_limits(held_out, patients[0], seed)
-    owner = np.concatenate([patients[1], patients[0][place]]).astype(str)
-    reference, common = np.concatenate([train, real[place]]), common_components(train)
+    owners = np.concatenate([patients[1], patients[0][planted_rows]]).astype(str)
+    reference, common = np.concatenate([train, real[planted_rows]]), common_components(train)
+    cells = [("*", "*", np.ones(len(real), dtype=bool))]
+    cells += [(name, level, codes == code) for name, (codes, levels) in groups.items()
+              for code, level in enumerate(levels)]
     rows = []
     for name, values in planted.changed.items():
         distance, nearest = nearest_thumbnails(values, reference, common=common)
-        found = (distance <= limits[place, 1]) & (owner[nearest] == patients[0][place].astype(str))
-        rows += [_row(name, cell, found, place, alarms) for cell in _cells(groups, len(real))]
+        same_patient = owners[nearest] == patients[0][planted_rows].astype(str)
+        detected = (distance <= limits[planted_rows, 1]) & same_patient
+        for attribute, group, mask in cells:
+            head = {"change": name, "attribute": attribute, "group": group}
+            rows.append(head | _power_row(detected[mask[planted_rows]], alarms[mask]))
     rows += [{"change": name, "attribute": "*", "group": "*", "n": 0, "note": note}
              for name, note in planted.notes.items()]
     frame = pd.DataFrame(rows, columns=POWER_COLUMNS)
@@ -154,27 +148,17 @@ def copy_check_power(
     return frame.astype({"n": "int64", **numbers, "note": "str"})
 
 
-def _cells(groups: Mapping[str, tuple[Rows, list[str]]], count: int) -> list[tuple[str, str, NDArray[np.bool_]]]:
-    cells = [("*", "*", np.ones(count, dtype=bool))]
-    return cells + [(name, level, codes == code) for name, (codes, levels) in groups.items()
-                    for code, level in enumerate(levels)]
-
-
-def _row(
-    change: str, cell: tuple[str, str, NDArray[np.bool_]], found: NDArray[np.bool_], planted: Rows,
-    alarms: NDArray[np.bool_],
-) -> dict[str, Any]:
-    attribute, group, member = cell
-    own = found[member[planted]]
-    row: dict[str, Any] = {"change": change, "attribute": attribute, "group": group, "n": len(own), "note": ""}
-    if member.any():
-        row["false_alarm"] = float(alarms[member].mean())
-    if len(own) == 0:
+def _power_row(detected: NDArray[np.bool_], alarms: NDArray[np.bool_]) -> dict[str, Any]:
+    """Share of a group's planted copies that are detected, with Wilson's interval, and its false alarms."""
+    row: dict[str, Any] = {"n": len(detected), "note": ""}
+    if len(alarms):
+        row["false_alarm"] = float(alarms.mean())
+    if len(detected) == 0:
         return row | {"note": "no image of this group was planted"}
-    low, high = wilson_interval(int(own.sum()), len(own))
-    return row | {"share": float(own.mean()), "ci_low": low, "ci_high": high}
+    low, high = wilson_interval(int(detected.sum()), len(detected))
+    return row | {"share": float(detected.mean()), "ci_low": low, "ci_high": high}
 
 
 def thumbnail_rows(images: Images) -> NDArray[np.float16]:
-    """[N, H, H, 3] -> [N, D] thumbnails as they are kept for a side."""
+    """Thumbnails of [N, H, H, 3] images as [N, D] rows, in the form that ``EncodedImages`` holds."""
     return thumbnails(images).reshape(len(images), -1).astype(np.float16)

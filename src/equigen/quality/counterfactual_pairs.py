@@ -1,4 +1,4 @@
-"""What changes in a generated image when one attribute is changed and the noise is kept: counterfactual pairs.
+"""Metrics of counterfactual pairs: images of one seed that differ in the level of one requested attribute.
 
 A pair has one image for each of L levels of the changed attribute, all from one seed. Arrays are [P, L, ...].
 """
@@ -51,59 +51,60 @@ class ReferenceShare:
 
 
 def neighbour_pairs(kinds: Codes, rng: np.random.Generator) -> Codes:
-    """[P, NEIGHBOURS] other pairs of the same kind, -1 where there are not as many, or the kind is unknown (-1).
+    """[P, NEIGHBOURS] indices of other pairs of the same kind; -1 where there are fewer, or the kind is unknown (-1).
 
-    The pairs of a kind stand in a circle in random order, and each has those that follow it: so each is compared
-    with as often as it is compared.
+    The pairs of a kind are ordered in a random circle, and each is compared with its successors, so that all pairs
+    serve as a reference equally often.
     """
-    found = np.full((len(kinds), NEIGHBOURS), -1, dtype=np.int64)
+    result = np.full((len(kinds), NEIGHBOURS), -1, dtype=np.int64)
     for kind in np.unique(kinds[kinds >= 0]):
         circle = rng.permutation(np.flatnonzero(kinds == kind))
         for step in range(1, min(NEIGHBOURS, len(circle) - 1) + 1):
-            found[circle, step - 1] = np.roll(circle, -step)
-    return found
+            result[circle, step - 1] = np.roll(circle, -step)
+    return result
 
 
 def pair_distances(
-    load: Callable[[int], NDArray[Any]], others: Codes, measure: Callable[[NDArray[Any], NDArray[Any]], float],
+    load: Callable[[int], NDArray[Any]], neighbours: Codes, metric: Callable[[NDArray[Any], NDArray[Any]], float],
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[Array, Array]:
-    """Distances of each two levels, [P, C]: within each pair, and between it and other pairs (mean over ``others``).
+    """Distances of each two levels, [P, C]: within each pair, and to its ``neighbours`` (mean over them).
 
-    Between pairs i and j, of levels a and b: (d(i_a, j_b) + d(i_b, j_a)) / 2, so that these two differ in the
-    attribute as those within do, and in the noise besides. NaN where a pair has no other.
+    Between pairs i and j, of levels a and b: (d(i_a, j_b) + d(i_b, j_a)) / 2, so that these two images differ in the
+    attribute as those within a pair do, and in the noise besides. NaN where a pair has no neighbour.
 
     Args:
-        load: a pair's number -> what is compared, [L, ...].
-        others: [P, K] from ``neighbour_pairs``.
-        measure: the distance of two of them.
+        load: returns the images or features [L, ...] of a pair by its index.
+        neighbours: [P, K] from ``neighbour_pairs``.
+        metric: distance of two images or features.
         tick: called after each pair.
 
     """
-    kept = lru_cache(maxsize=4 * NEIGHBOURS)(load)
-    two = list(combinations(range(len(kept(0))), 2))
-    within, between = np.zeros((len(others), len(two))), np.full((len(others), len(two)), np.nan)
-    for pair in _along(others):
-        own = kept(pair)
-        within[pair] = [measure(own[a], own[b]) for a, b in two]
-        found = [kept(int(other)) for other in others[pair] if other >= 0]
-        if found:
-            between[pair] = [np.mean([(measure(own[a], other[b]) + measure(own[b], other[a])) / 2 for other in found])
-                             for a, b in two]  # fmt: skip
+    cached = lru_cache(maxsize=4 * NEIGHBOURS)(load)
+    level_pairs = list(combinations(range(len(cached(0))), 2))
+    within = np.zeros((len(neighbours), len(level_pairs)))
+    between = np.full((len(neighbours), len(level_pairs)), np.nan)
+    for pair in _traversal(neighbours):
+        images = cached(pair)
+        within[pair] = [metric(images[a], images[b]) for a, b in level_pairs]
+        references = [cached(int(index)) for index in neighbours[pair] if index >= 0]
+        if references:
+            between[pair] = [np.mean([(metric(images[a], reference[b]) + metric(images[b], reference[a])) / 2
+                                      for reference in references]) for a, b in level_pairs]
         tick()
     return within, between
 
 
-def _along(others: Codes) -> list[int]:
-    """Pairs in an order in which neighbours follow each other, so that few are loaded twice."""
+def _traversal(neighbours: Codes) -> list[int]:
+    """Pairs in an order in which each is followed by its first neighbour, so that few are loaded twice."""
     order: list[int] = []
-    seen = np.zeros(len(others), dtype=bool)
-    for start in range(len(others)):
+    visited = np.zeros(len(neighbours), dtype=bool)
+    for start in range(len(neighbours)):
         pair = start
-        while pair >= 0 and not seen[pair]:
-            seen[pair] = True
+        while pair >= 0 and not visited[pair]:
+            visited[pair] = True
             order.append(pair)
-            pair = int(others[pair, 0])
+            pair = int(neighbours[pair, 0])
     return order
 
 
@@ -117,32 +118,33 @@ def feature_distance(a: NDArray[Any], b: NDArray[Any]) -> float:
     return float(np.linalg.norm(a.astype(np.float64) - b.astype(np.float64)))
 
 
-def flip_rates(reading: FieldPrediction, rng: np.random.Generator) -> tuple[Array, Array]:
-    """How often a level's image reads otherwise than the other levels' of its pair, [P, L], and than other pairs'.
+def flip_rates(prediction: FieldPrediction, rng: np.random.Generator) -> tuple[Array, Array]:
+    """How often the level predicted of an image differs within its pair, [P, L], and from that of other pairs.
 
-    Within a pair a mean over the other levels. Of other pairs, asked for the same level of this field, the image of
-    the same level of the changed attribute: what noise and a classifier's errors do without any change of the
-    attribute. NaN where the field was not asked for, or there is no such pair.
+    Within a pair, the mean over the images of the other levels of the changed attribute. As a reference, images of
+    the same level in other pairs for which the same level of this field was requested: they show how much noise and
+    classification errors change without any change of the attribute. NaN where the field was not requested, or there
+    is no such pair.
     """
-    shown, known = reading.predicted, reading.requested[:, 0] >= 0
-    others = neighbour_pairs(np.where(known, reading.requested[:, 0], -1), rng)
-    count = shown.shape[1]
-    within = np.full(shown.shape, np.nan)
+    predicted, valid = prediction.predicted, prediction.requested[:, 0] >= 0
+    neighbours = neighbour_pairs(np.where(valid, prediction.requested[:, 0], -1), rng)
+    count = predicted.shape[1]
+    within = np.full(predicted.shape, np.nan)
     for level in range(count):
-        rest = [other for other in range(count) if other != level]
-        within[known, level] = (shown[known][:, rest] != shown[known, level][:, None]).mean(axis=1)
-    differs = (shown[others] != shown[:, None, :]).astype(np.float64)  # [P, K, L]
-    differs[others < 0] = np.nan
-    return within, np.stack([_row_mean(differs[:, :, level]) for level in range(count)], axis=1)
+        rest = [index for index in range(count) if index != level]
+        within[valid, level] = (predicted[valid][:, rest] != predicted[valid, level][:, None]).mean(axis=1)
+    differs = (predicted[neighbours] != predicted[:, None, :]).astype(np.float64)  # [P, K, L]
+    differs[neighbours < 0] = np.nan
+    return within, np.stack([_row_means(differs[:, :, level]) for level in range(count)], axis=1)
 
 
 class PairMetrics:
-    """Rows of the table of measures, all from the same resamples of the pairs.
+    """Table of metrics of counterfactual pairs, all estimated with the same resamples of the pairs.
 
     Args:
-        attribute: the one that is changed.
+        attribute: the changed attribute.
         levels: its L levels.
-        pairs: their number.
+        pairs: number of pairs.
         settings: replicates and seed; fewer pairs than ``min_patients`` give no number.
 
     """
@@ -155,55 +157,60 @@ class PairMetrics:
 
     @property
     def table(self) -> pd.DataFrame:
-        """All rows."""
+        """Rows added so far, with the columns ``COLUMNS``."""
         frame = pd.DataFrame(self._rows, columns=COLUMNS)
         text = dict.fromkeys(("metric", "field", "attribute", "group", "reference_to", "note"), "str")
         return frame.astype({"n": "Int64", **dict.fromkeys(NUMBERS, "float64"), **text})
 
     def distance(self, metric: str, within: Array, between: Array) -> None:
-        """A distance: the mean over all two levels, and each two where there are several."""
-        two = [" to ".join(names) for names in combinations(self.levels, 2)]
-        self._row(metric, "", "*", within.mean(axis=1), between.mean(axis=1))
-        for index, name in enumerate(two if len(two) > 1 else []):
-            self._row(metric, "", name, within[:, index], between[:, index])
+        """Add a distance: its mean over all pairs of levels, and of each pair of levels where there are several."""
+        level_pairs = [" to ".join(names) for names in combinations(self.levels, 2)]
+        self._add_row(metric, "", "*", within.mean(axis=1), between.mean(axis=1))
+        for index, name in enumerate(level_pairs if len(level_pairs) > 1 else []):
+            self._add_row(metric, "", name, within[:, index], between[:, index])
 
-    def reading(self, reading: FieldPrediction, real: Mapping[str, ReferenceShare]) -> None:
-        """How often a field reads as asked, at each level of the changed attribute and over all.
+    def accuracy(self, prediction: FieldPrediction, real: Mapping[str, ReferenceShare]) -> None:
+        """Add how often a field reads as requested, at each level of the changed attribute and overall.
 
-        ``real``: the same of real images, by level; "*" over all.
+        ``real``: the same share of real images, by level; "*" overall.
         """
-        known = reading.requested >= 0
-        right = np.where(known, (reading.predicted == reading.requested).astype(np.float64), np.nan)
-        self._row("read_as_asked", reading.question.name, "*", _row_mean(right), real=real.get("*"))
+        valid = prediction.requested >= 0
+        correct = np.where(valid, (prediction.predicted == prediction.requested).astype(np.float64), np.nan)
+        name = prediction.question.name
+        self._add_row("read_as_asked", name, "*", _row_means(correct), real=real.get("*"))
         for index, level in enumerate(self.levels):
-            self._row("read_as_asked", reading.question.name, level, right[:, index], real=real.get(level))
+            self._add_row("read_as_asked", name, level, correct[:, index], real=real.get(level))
 
-    def flip(self, reading: FieldPrediction) -> None:
-        """How often a field that was not changed reads otherwise than in the pair's other images."""
-        name = reading.question.name
-        within, between = flip_rates(reading, numpy_generator(self.settings.seed, f"pairs/flips/{name}"))
-        self._row("flip", name, "*", _row_mean(within), _row_mean(between))
+    def flip(self, prediction: FieldPrediction) -> None:
+        """Add how often a field that was not changed reads otherwise than in the pair's other images."""
+        name = prediction.question.name
+        within, between = flip_rates(prediction, numpy_generator(self.settings.seed, f"pairs/flips/{name}"))
+        self._add_row("flip", name, "*", _row_means(within), _row_means(between))
         for index, level in enumerate(self.levels if len(self.levels) > 2 else []):
-            self._row("flip", name, level, within[:, index], between[:, index])
+            self._add_row("flip", name, level, within[:, index], between[:, index])
 
-    def _row(
-        self, metric: str, field: str, group: str, values: Array, other: Array | None = None,
+    def _add_row(
+        self, metric: str, field: str, group: str, values: Array, reference: Array | None = None,
         real: ReferenceShare | None = None,
     ) -> None:
-        known = np.isfinite(values)
+        """Add a row with the mean of [P] ``values`` and of ``reference``, their intervals and their ratio."""
+        defined = np.isfinite(values)
         row: dict[str, Any] = {"metric": metric, "field": field, "attribute": self.attribute, "group": group,
-                               "n": int(known.sum()), "reference_to": "", "note": ""}
-        if known.sum() < self.settings.min_patients:
-            self._rows.append(row | {"note": f"too small: {known.sum()} pairs"})
+                               "n": int(defined.sum()), "reference_to": "", "note": ""}
+        if defined.sum() < self.settings.min_patients:
+            self._rows.append(row | {"note": f"too small: {defined.sum()} pairs"})
             return
-        draws = _means(values, self._draws)
-        row |= {"estimate": float(values[known].mean()), **_interval("ci", values, draws)}
-        if other is not None and np.isfinite(other).any():
-            chance = _means(other, self._draws)
-            base = float(other[np.isfinite(other)].mean())
-            row |= {"reference_to": SEEDS, "reference": base, **_interval("reference", other, chance)}
-            row |= _ratio(row["estimate"], base, draws, chance)
-            lost = int((known & ~np.isfinite(other)).sum())
+        draws = _row_means(values[self._draws])
+        row |= {"estimate": float(values[defined].mean()), **_interval("ci", values, draws)}
+        if reference is not None and np.isfinite(reference).any():
+            reference_draws = _row_means(reference[self._draws])
+            mean = float(reference[np.isfinite(reference)].mean())
+            row |= {"reference_to": SEEDS, "reference": mean, **_interval("reference", reference, reference_draws)}
+            valid = np.isfinite(draws) & np.isfinite(reference_draws) & (reference_draws > 0)
+            if mean > 0 and 2 * valid.sum() >= len(draws):
+                low, high = percentile_interval(draws[valid] / reference_draws[valid])
+                row |= {"ratio": row["estimate"] / mean, "ratio_low": low, "ratio_high": high}
+            lost = int((defined & ~np.isfinite(reference)).sum())
             row["note"] = join_notes(row["note"], f"{lost} pairs have no other of the same request" if lost else "")
         if real is not None:
             row |= {"reference_to": REAL, "reference": real.value}
@@ -211,32 +218,19 @@ class PairMetrics:
         self._rows.append(row)
 
 
-def _row_mean(values: Array) -> Array:
-    """Mean of each row over what is known; NaN where nothing is."""
-    known = np.isfinite(values)
-    count = known.sum(axis=1)
-    total = np.where(known, values, 0.0).sum(axis=1)
+def _row_means(values: Array) -> Array:
+    """Mean of the finite values of each row; NaN where there is none."""
+    defined = np.isfinite(values)
+    count = defined.sum(axis=1)
+    total = np.where(defined, values, 0.0).sum(axis=1)
     return np.asarray(np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0), dtype=np.float64)
 
 
-def _means(values: Array, draws: Codes) -> Array:
-    """[R] means of resampled pairs; those without a number do not count."""
-    return _row_mean(values[draws])
-
-
 def _interval(name: str, values: Array, draws: Array) -> dict[str, float]:
-    """Wilson's interval of a share (all values 0 or 1), else that of the bootstrap."""
-    known = values[np.isfinite(values)]
-    whole = np.isin(known, (0.0, 1.0)).all()
-    drawn = draws[np.isfinite(draws)]
-    low, high = wilson_interval(int(known.sum()), len(known)) if whole else percentile_interval(drawn)
+    """Wilson's interval of a share (all values 0 or 1), else the percentile interval of the bootstrap."""
+    defined = values[np.isfinite(values)]
+    if np.isin(defined, (0.0, 1.0)).all():
+        low, high = wilson_interval(int(defined.sum()), len(defined))
+    else:
+        low, high = percentile_interval(draws[np.isfinite(draws)])
     return {f"{name}_low": low, f"{name}_high": high}
-
-
-def _ratio(value: float, base: float, draws: Array, chance: Array) -> dict[str, float]:
-    """Of what another seed changes, the share that the attribute changes; none where another seed changes nothing."""
-    usable = np.isfinite(draws) & np.isfinite(chance) & (chance > 0)
-    if base <= 0 or 2 * usable.sum() < len(draws):
-        return {}
-    low, high = percentile_interval(draws[usable] / chance[usable])
-    return {"ratio": value / base, "ratio_low": low, "ratio_high": high}

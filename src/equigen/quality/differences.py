@@ -1,4 +1,4 @@
-"""Several generators on the same real images: paired differences with intervals."""
+"""Paired differences between generated sets that are evaluated on the same real images, with intervals."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from equigen.quality.measurement import FamilyResult
-from equigen.quality.metric_inputs import Array, MetricResult
+from equigen.quality.metric_inputs import Estimate, MetricResult
 from equigen.quality.rows import (
     SUMMARIES,
     cells_with_estimate,
@@ -28,78 +28,75 @@ Row = dict[str, Any]
 
 
 def paired_differences(families: dict[str, list[FamilyResult]], encoder: str) -> pd.DataFrame:
-    """Each set against each one before it: estimate less reference, for the whole, each group, gap and es.
+    """Differences of each set from each set before it, of all images, each group, gap and es.
 
-    The two sets' replicates use the same real draws, so what their real side has in common cancels; see
+    The two sets' replicates use the same real draws, so what their real images have in common cancels; see
     ``two_sided_p_value`` for p. Positive differences of a metric of which less is better mean that ``run`` is
     worse than ``difference_to``. No correction for several tests is made.
     """
     names, rows = list(families), []
     for index, run in enumerate(names):
         for reference in names[:index]:
-            for number, (own, other) in enumerate(zip(families[run], families[reference], strict=True)):
+            for number, (first, second) in enumerate(zip(families[run], families[reference], strict=True)):
                 rows += [{"run": run, "difference_to": reference, "encoder": encoder, **row}
-                         for row in _rows(own, other, whole=number == 0)]
+                         for row in _family_rows(first, second, overall=number == 0)]
     frame = pd.DataFrame(rows, columns=DIFFERENCES_COLUMNS)
     return frame.astype({**dict.fromkeys(NUMBER_COLUMNS, "float64"), "note": "str"})
 
 
-def _rows(own: FamilyResult, other: FamilyResult, *, whole: bool) -> list[Row]:
+def _family_rows(first: FamilyResult, second: FamilyResult, *, overall: bool) -> list[Row]:
+    """Differences of two sets in one family of cells; ``overall`` includes the cell of all images."""
     rows: list[Row] = []
-    for item in own.metrics:
-        twin = next((found for found in other.metrics if found.metric == item.metric), None)
-        if twin is None:
+    for metric in first.metrics:
+        reference = next((result for result in second.metrics if result.metric == metric.metric), None)
+        if reference is None:
             continue
-        places = [(cell.attribute, cell.group) for cell in own.cells if whole or cell.attribute != "*"]
-        rows += [{"metric": item.metric, **_cell(item, twin, place)} for place in places]
-        for attribute in dict.fromkeys(name for name, _ in places if name != "*"):
-            rows += [{"metric": item.metric, **row} for row in _folded(item, twin, attribute, own, other)]
+        cells = [(cell.attribute, cell.group) for cell in first.cells if overall or cell.attribute != "*"]
+        for attribute, group in cells:
+            estimates = metric.estimates.get((attribute, group)), reference.estimates.get((attribute, group))
+            rows.append({"metric": metric.metric, "attribute": attribute, "group": group, **_difference(*estimates)})
+        for attribute in dict.fromkeys(name for name, _ in cells if name != "*"):
+            summaries = _summary_differences((metric, reference), (first, second), attribute)
+            rows += [{"metric": metric.metric, "attribute": attribute, **row} for row in summaries]
     return rows
 
 
-def _cell(item: MetricResult, twin: MetricResult, place: tuple[str, str]) -> Row:
-    head = {"attribute": place[0], "group": place[1]}
-    first, second = item.estimates.get(place), twin.estimates.get(place)
-    if first is None or second is None:
-        return {**head, "note": "one of the sets has no number here"}
-    return {**head, **_difference(first.value, second.value, first.replicates, second.replicates)}
-
-
-def _folded(
-    item: MetricResult, twin: MetricResult, attribute: str, own: FamilyResult, other: FamilyResult
+def _summary_differences(
+    metrics: tuple[MetricResult, MetricResult], families: tuple[FamilyResult, FamilyResult], attribute: str
 ) -> list[Row]:
-    """Gap and es, over the groups in which both sets have a number."""
-    places = [[cell.group for cell in cells_with_estimate(found, family.cells, attribute)]
-              for found, family in ((item, own), (twin, other))]
-    groups = [group for group in places[0] if group in places[1]]
-    both = [overall_estimate(found, attribute) for found in (item, twin)]
-    rows = []
-    for name, fold in SUMMARIES.items():
-        head = {"attribute": attribute, "group": name}
-        if len(groups) < 2 or both[0] is None or both[1] is None:
-            rows.append({**head, "note": "fewer than two groups have a number in both sets"})
+    """Differences of gap and es, over the groups in which both sets have a number."""
+    defined = [[cell.group for cell in cells_with_estimate(metric, family.cells, attribute)]
+               for metric, family in zip(metrics, families, strict=True)]
+    groups = [group for group in defined[0] if group in defined[1]]
+    overall = [overall_estimate(metric, attribute) for metric in metrics]
+    rows: list[Row] = []
+    for name, summary in SUMMARIES.items():
+        if len(groups) < 2 or overall[0] is None or overall[1] is None:
+            rows.append({"group": name, "note": "fewer than two groups have a number in both sets"})
             continue
-        folded = []
-        for found, everything in zip((item, twin), both, strict=True):
-            parts = [everything, *(found.estimates[attribute, group] for group in groups)]
-            values = np.array([[part.value for part in parts if part is not None]])
-            replicates = np.stack([part.replicates for part in parts if part is not None], axis=1)
-            folded.append((summarise_rows(values, item.kind, fold)[0], summarise_rows(replicates, item.kind, fold)))
-        left_out = "" if len(groups) == len(places[0]) == len(places[1]) else f"over {', '.join(groups)}"
-        row = _difference(float(folded[0][0]), float(folded[1][0]), folded[0][1], folded[1][1])
-        rows.append({**head, **row, "note": join_notes(row["note"], left_out)})
+        results = []
+        for metric, total in zip(metrics, overall, strict=True):
+            estimates = [total, *(metric.estimates[attribute, group] for group in groups)]
+            values = np.array([[estimate.value for estimate in estimates if estimate is not None]])
+            replicates = np.stack([estimate.replicates for estimate in estimates if estimate is not None], axis=1)
+            results.append(Estimate(float(summarise_rows(values, metrics[0].kind, summary)[0]),
+                                    summarise_rows(replicates, metrics[0].kind, summary)))
+        note = "" if len(groups) == len(defined[0]) == len(defined[1]) else f"over {', '.join(groups)}"
+        row = _difference(*results)
+        rows.append({"group": name, **row, "note": join_notes(row["note"], note)})
     return rows
 
 
-def _difference(value: float, reference: float, replicates: Array, others: Array) -> Row:
-    """Difference with its percentile interval and p-value."""
-    difference, draws = value - reference, replicates - others
-    row: Row = {"estimate": value, "reference": reference, "difference": difference}
+def _difference(first: Estimate | None, second: Estimate | None) -> Row:
+    """Difference of two estimates with its percentile interval and p-value."""
+    if first is None or second is None:
+        return {"note": "one of the sets has no number here"}
+    difference, draws = first.value - second.value, first.replicates - second.replicates
+    row: Row = {"estimate": first.value, "reference": second.value, "difference": difference}
     if not np.isfinite(difference):
         return {**row, "difference": None, "note": "one of the sets has no number here"}
-    part = interval_row(difference, draws)
-    row |= {"ci_low": part["ci_low"], "ci_high": part["ci_high"], "note": join_notes(PAIRED, part["note"])}
-    defined = draws[np.isfinite(draws)]
-    if part["ci_low"] is not None:
-        row["p_value"] = two_sided_p_value(defined)
+    interval = interval_row(difference, draws)
+    row |= {"ci_low": interval["ci_low"], "ci_high": interval["ci_high"], "note": join_notes(PAIRED, interval["note"])}
+    if interval["ci_low"] is not None:
+        row["p_value"] = two_sided_p_value(draws[np.isfinite(draws)])
     return row

@@ -41,7 +41,7 @@ from equigen.quality.measurement import (
     select_metrics,
 )
 from equigen.quality.row_order import request_table, sort_by_content
-from equigen.quality.rows import assemble, join_notes
+from equigen.quality.rows import join_notes, quality_table
 from equigen.quality.strata import LabelFilter, filter_by_labels
 
 
@@ -263,7 +263,7 @@ def measure_sets(
     total = len(inputs.sets) * count_passes(inputs.metrics) * (cells + pairs * crossed)
     with progress_bar("Measuring quality", total, show=show) as bar:
         families = measure_families(inputs, levels, settings, bar, intersections=crossed)
-    tables = [assemble(family.metrics, family.cells, name, encoder, family.n, whole=index == 0)
+    tables = [quality_table(family.metrics, family.cells, name, encoder, family.n, overall=index == 0)
               for name, own in families.items() for index, family in enumerate(own)]
     quality = pd.concat(tables, ignore_index=True)
     power = _power(inputs, families, levels, settings.seed)

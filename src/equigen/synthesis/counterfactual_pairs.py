@@ -151,7 +151,7 @@ def compare_pairs(
     metrics.distance("pixel_difference", *by_pixel)
     metrics.distance("feature_distance", *by_feature)
     for reading in readings:
-        metrics.reading(reading, real.get(reading.question.name, {}))
+        metrics.accuracy(reading, real.get(reading.question.name, {}))
         if reading.question.column != f"attr.{pairs.attribute}":
             metrics.flip(reading)
     means = {"pixel_difference": by_pixel[0].mean(axis=1), "feature_distance": by_feature[0].mean(axis=1)}

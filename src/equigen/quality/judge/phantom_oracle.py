@@ -15,7 +15,7 @@ from equigen.quality.estimates import MeasurementPlan, measure_mean
 from equigen.quality.image_sets import ImageSet, group_codes
 from equigen.quality.judge.semantic_metrics import judge_agreement, measure_semantic
 from equigen.quality.resamples import make_draws
-from equigen.quality.rows import assemble
+from equigen.quality.rows import quality_table
 
 __all__ = ["Oracle", "judge_agreement", "measure_semantic", "oracle_correctness"]
 
@@ -94,7 +94,7 @@ def oracle_correctness(
             plan = MeasurementPlan(cells, make_draws(rows, rows, cells, settings), 0, settings, bar)
             # a mean is its own first-order expansion, so bootstrap and null band are exact
             share = measure_mean(metric, "share", score[np.isfinite(score)], None, plan, NOTE)
-        frames.append(assemble([share], cells, run, "oracle", None))
+        frames.append(quality_table([share], cells, run, "oracle", None))
     result = pd.concat(frames, ignore_index=True)
     unused = "n_generated" if run == "real" else "n_real"
     result[unused] = pd.array([pd.NA] * len(result), dtype="Int64")
