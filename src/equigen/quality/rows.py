@@ -274,7 +274,7 @@ def _gap_p_value(value: float, null: Array, scale: float, replicates: int, error
 
 def summarise_rows(table: Array, kind: str, summary: Callable[[str, Array], float]) -> Array:
     """[R] summaries of the rows of [R, 1 + G] values; NaN where a value is undefined, or a relative scale has none."""
-    undefined = ~np.isfinite(table).all(axis=1)
+    undefined = np.asarray(~np.isfinite(table).all(axis=1))
     if kind == "higher" and summary is equity_value:
         undefined |= table[:, 0] <= 0
     return np.array([np.nan if missing else summary(kind, row) for missing, row in zip(undefined, table, strict=True)],
