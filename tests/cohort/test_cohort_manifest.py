@@ -37,14 +37,14 @@ def opened(made, monkeypatch, request):
     return made[0], Manifest.load(made[1])
 
 
-def as_text(column):
+def normalize_text_columns(column):
     return [None if pd.isna(value) else value for value in column]
 
 
 def assert_same(found, cohort):
     assert len(found) == len(cohort)
     for name in found.frame.columns.difference(["row"]):
-        assert as_text(found.frame[name]) == list(cohort.frame[name]), name
+        assert normalize_text_columns(found.frame[name]) == list(cohort.frame[name]), name
     assert list(found.frame["row"]) == list(cohort.frame["row"])
     for name in cohort.attributes:
         assert np.array_equal(found.groups(name), cohort.groups(name)) and found.groups(name).dtype == np.int64
@@ -112,7 +112,7 @@ def test_prompts_of_a_column_are_kept(made):
     table = made[1] / "cohort.parquet"
     words = [None, "a", "b", "a", *["c"] * 6]
     pd.read_parquet(table).assign(prompt=pd.Series(words, dtype=object)).to_parquet(table)
-    assert as_text(Manifest.load(made[1]).frame["prompt"]) == words
+    assert normalize_text_columns(Manifest.load(made[1]).frame["prompt"]) == words
 
 
 def rewrite(folder, change):

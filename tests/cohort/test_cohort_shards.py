@@ -146,7 +146,7 @@ def test_shards_are_read_from_front_to_back(tree, monkeypatch):
     assert opened == sorted(opened) and len(opened) == 9
     opened.clear()
     monkeypatch.setattr("equigen.cohort.checks.cpu_count", lambda: 1)
-    monkeypatch.setattr("equigen.cohort.checks._seen", {})
+    monkeypatch.setattr("equigen.cohort.checks._checks", {})
     hashes = [checked.sha256 for checked in check_images(paths, decoded=False, show=False)]
     assert opened == sorted(opened) and hashes == [item.sha256 for item in check_images(paths, show=False)]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from equigen.cohort.splits import absent_levels, position, split_patients
+from equigen.cohort.splits import absent_levels, split_patients, unit_position
 from equigen.errors import InputError
 
 SHARES = {"train": 0.7, "val": 0.1, "test": 0.2}
@@ -24,13 +24,13 @@ def sides(patients, seed: int = 0, shares=SHARES) -> dict[str, str]:
 
 def test_the_position_is_a_hash_of_seed_and_id():
     digest = hashlib.sha256(b"5/split/p7/0").digest()
-    assert position(5, "p7") == (int.from_bytes(digest[:8], "big") >> 1) / 2**63
+    assert unit_position(5, "p7") == (int.from_bytes(digest[:8], "big") >> 1) / 2**63
 
 
 def test_the_side_is_the_interval_by_hand():
     patients = [f"p{index}" for index in range(300)]
     for patient, side in sides(patients, 3).items():
-        place = position(3, patient)
+        place = unit_position(3, patient)
         assert side == ("train" if place < 0.7 else "val" if place < 0.8 else "test")
 
 
@@ -72,9 +72,9 @@ def test_one_split_alone_and_a_split_without_a_share():
 
 
 def test_an_empty_split_gets_the_nearest_patient_and_it_is_told():
-    patients = [name for name in (f"p{index}" for index in range(50)) if position(0, name) < 0.7][:4]
+    patients = [name for name in (f"p{index}" for index in range(50)) if unit_position(0, name) < 0.7][:4]
     parts, told = split_patients(pd.Series(patients), SHARES, 0)
-    order = sorted(patients, key=lambda patient: position(0, patient))
+    order = sorted(patients, key=lambda patient: unit_position(0, patient))
     # val starts at 0.7, so the highest goes there; test starts at 0.8, so the next one does
     assert dict(zip(patients, parts, strict=True)) == {
         order[0]: "train", order[1]: "train", order[2]: "test", order[3]: "val",

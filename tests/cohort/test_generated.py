@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from equigen.cohort.generated_images import accepted_flags, add_paths, read_generated, screening_note
+from equigen.cohort.generated_images import accepted_mask, add_paths, read_generated, screening_note
 from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
 from equigen.quality.image_sets import load_image_set
@@ -92,7 +92,7 @@ def test_a_table_that_is_none_is_refused(tmp_path, reader, damage):
 ])
 def test_verdicts_are_read_whatever_their_column_is_made_of(tmp_path, cells):
     frame = a_set(tmp_path, accepted=pd.Series(cells))
-    assert accepted_flags(frame)[0].tolist() == [True, False, True, True]
+    assert accepted_mask(frame)[0].tolist() == [True, False, True, True]
     images = load_image_set(tmp_path, "generated")
     assert len(images) == 3
     assert images.remark == "1 of 4 images were refused by screening and are left out"

@@ -3,7 +3,7 @@
 from .checks import check_image as check_image
 from .cohort import Cohort as Cohort
 from .generated_images import GENERATED_TABLE as GENERATED_TABLE
-from .generated_images import accepted_flags as accepted_flags
+from .generated_images import accepted_mask as accepted_mask
 from .generated_images import add_paths as add_paths
 from .generated_images import check_images as check_images
 from .generated_images import image_problems as image_problems
@@ -34,7 +34,7 @@ from .prompts import Template as Template
 from .prompts import optional_text as optional_text
 from .prompts import prompt_columns as prompt_columns
 from .prompts import prompt_templates as prompt_templates
-from .prompts import prompt_word as prompt_word
+from .prompts import prompt_text as prompt_text
 from .spec import SPLITS as SPLITS
 from .spec import CohortSpec as CohortSpec
 from .spec import normalize_cell as normalize_cell

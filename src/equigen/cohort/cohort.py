@@ -1,8 +1,8 @@
-"""The cohort: a checked, split table of images that every later stage starts from."""
+"""The cohort: a checked table of images with patients, splits, labels and attributes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort.assembly import Reading, as_text, assemble, problem_from, with_root
+from equigen.cohort.assembly import ReadOptions, assemble, normalize_text_columns, parse_problem, set_root
 from equigen.cohort.from_table import folder_values, table_values
 from equigen.cohort.images.arrow import is_dataset
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.parse import parse_spec, read_yaml
-from equigen.cohort.prompts import optional_text, prompt_columns, prompt_templates, prompt_words
+from equigen.cohort.prompts import optional_text, prompt_columns, prompt_templates, prompt_texts
 from equigen.cohort.saved_cohort import (
     SHEET,
     TABLE,
@@ -75,8 +75,8 @@ class Cohort:
             InputError: with every problem of the specification, or every problem of the table and images.
 
         """
-        file, reading = Path(path), Reading(quarantine, check_images, show_progress)
-        return cls._build(parse_spec(read_yaml(file), str(file)), file.parent, reading)
+        file, options = Path(path), ReadOptions(quarantine, check_images, show_progress)
+        return cls._build(parse_spec(read_yaml(file), str(file)), file.parent, options)
 
     check = read
 
@@ -91,12 +91,12 @@ class Cohort:
         show_progress: bool = True,
         source: str = "cohort",
     ) -> Cohort:
-        """Like ``read``, from a mapping (of a study, say).
+        """Read as ``read`` does, from a mapping (of a study, say).
 
-        ``base`` is what its paths are relative to; ``source`` is the file that errors name.
+        Paths are relative to ``base``; errors name ``source`` as the file.
         """
-        reading = Reading(quarantine, check_images, show_progress)
-        return cls._build(parse_spec(values, source), Path(base), reading)
+        options = ReadOptions(quarantine, check_images, show_progress)
+        return cls._build(parse_spec(values, source), Path(base), options)
 
     @classmethod
     def from_table(
@@ -112,9 +112,9 @@ class Cohort:
         check_images: bool = True,
         show_progress: bool = True,
     ) -> Cohort:
-        """A cohort for evaluation alone, from a table, a saved dataset or a folder of images, without a YAML file.
+        """Read a cohort for evaluation only from a table, a saved dataset or a folder of images, without a YAML file.
 
-        Everything is in split "test".
+        All images are in split "test".
 
         Args:
             table: csv, tsv or parquet; a folder that the library ``datasets`` saved; or a folder whose images (also in
@@ -124,7 +124,7 @@ class Cohort:
                 in one image need a cohort.yaml.
             image: column with the image's path, or of a dataset with the image.
             patient: column with the patient; None where every image is its own patient.
-            root: what the paths are relative to, itself relative to the table.
+            root: folder of the images, relative to the table.
             quarantine: as in ``read``.
             check_images: as in ``read``.
             show_progress: as in ``read``.
@@ -133,33 +133,33 @@ class Cohort:
             InputError: as ``read`` does; groups of a folder; a folder without images.
 
         """
-        place, reading = Path(table), Reading(quarantine, check_images, show_progress)
-        if place.is_dir() and not is_dataset(place):
-            values, listing, remarks = folder_values(place, [*groups, *labels])
-            found = cls._build(parse_spec(values, str(place)), place, reading, listing)
-            return replace(found, warnings=[*remarks, *found.warnings])
-        values = table_values(place, groups, labels, image, patient, str(root))
-        return cls._build(parse_spec(values, str(place)), place.parent, reading)
+        path, options = Path(table), ReadOptions(quarantine, check_images, show_progress)
+        if path.is_dir() and not is_dataset(path):
+            values, listing, remarks = folder_values(path, [*groups, *labels])
+            cohort = cls._build(parse_spec(values, str(path)), path, options, listing)
+            return replace(cohort, warnings=[*remarks, *cohort.warnings])
+        values = table_values(path, groups, labels, image, patient, str(root))
+        return cls._build(parse_spec(values, str(path)), path.parent, options)
 
     @classmethod
     def _build(
-        cls, spec: CohortSpec, base: Path, reading: Reading, table: pd.DataFrame | None = None
+        cls, spec: CohortSpec, base: Path, options: ReadOptions, table: pd.DataFrame | None = None
     ) -> Cohort:
-        made = assemble(spec, base, reading, table)
+        result = assemble(spec, base, options, table)
         return cls(
             spec.name,
             spec,
-            made.root,
-            made.frame,
-            made.labels,
-            made.attributes,
-            made.quarantined,
-            made.warnings,
+            result.root,
+            result.frame,
+            result.labels,
+            result.attributes,
+            result.quarantined,
+            result.warnings,
         )
 
     @cached_property
     def hash(self) -> str:
-        """SHA-256 over the roles, the levels and every row; where the files lie is left out."""
+        """SHA-256 over the roles, the levels and every row, without the paths of the files."""
         frame = self.frame.drop(columns="path")
         rows = {name: frame[name].tolist() for name in frame.columns}
         roles = self.spec.model_dump(mode="json", exclude={"table", "image"})
@@ -177,26 +177,26 @@ class Cohort:
 
     @property
     def phantom(self) -> bool:
-        """Whether the images are phantoms, so that every number about them must say so."""
+        """Whether the images are phantoms, which every result must state."""
         return self.spec.phantom
 
     def where(self, mask: NDArray[np.bool_] | pd.Series) -> Cohort:
-        """The rows where ``mask`` [N] is true."""
+        """Return the cohort of the rows where ``mask`` [N] is true."""
         return replace(self, frame=self.frame[np.asarray(mask, dtype=bool)].reset_index(drop=True))
 
     def split(self, *names: str, domain: str | None = None) -> Cohort:
-        """The images of some splits, of one domain ("id" or "ood") or of both."""
-        _check_words(names, ("train", "val", "test"), "split")
-        _check_words([domain] if domain is not None else [], ("id", "ood"), "domain")
+        """Return the cohort of some splits, in one domain ("id" or "ood") or in both."""
+        check_choices(names, ("train", "val", "test"), "split")
+        check_choices([domain] if domain is not None else [], ("id", "ood"), "domain")
         mask = self.frame["split"].isin(names)
         return self.where(mask if domain is None else mask & (self.frame["domain"] == domain))
 
     def targets(self, label: str) -> tuple[NDArray[np.float32], list[str]]:
-        """Truth of a label as 0/1 numbers, [N, K] float32, NaN where unknown, and the K names.
+        """Return the truth of a label as 0/1 numbers, [N, K] float32, NaN where unknown, and the K names.
 
-        Binary: K = 1, the positive level. Multiclass: one column a level. Multilabel: one column a finding.
+        Binary: K = 1, the positive level. Multiclass: one column per level. Multilabel: one column per finding.
         """
-        _check_words([label], self.labels, "label")
+        check_choices([label], self.labels, "label")
         spec, cells = self.labels[label], self.frame[f"label.{label}"]
         names = spec.levels[1:] if spec.kind == "binary" else spec.levels
         truth = np.full((len(cells), len(names)), np.nan, dtype=np.float32)
@@ -207,18 +207,18 @@ class Cohort:
         return truth, list(names)
 
     def groups(self, attribute: str) -> NDArray[np.int64]:
-        """Index of each image's group in the attribute's levels, [N]; -1 = unknown."""
-        _check_words([attribute], self.attributes, "attribute")
+        """Return the index of each image's group in the attribute's levels, [N]; -1 = unknown."""
+        check_choices([attribute], self.attributes, "attribute")
         index = {level: position for position, level in enumerate(self.attributes[attribute].levels)}
         return np.array([index.get(cell, -1) for cell in self.frame[f"attr.{attribute}"]], dtype=np.int64)
 
     def counts(self, attribute: str | None = None, small: int = SMALL) -> pd.DataFrame:
-        """Images and patients per diagnosis x group x split; see ``equigen.cohort.summary.count_cells``."""
-        _check_words([attribute] if attribute is not None else [], self.attributes, "attribute")
+        """Count images and patients per diagnosis x group x split; see ``equigen.cohort.summary.count_cells``."""
+        check_choices([attribute] if attribute is not None else [], self.attributes, "attribute")
         return count_cells(self, attribute, small)
 
     def prompt(self, row: Mapping[str, Any]) -> str | None:
-        """The prompt of one row (keys ``label.<name>``, ``attr.<name>`` or ``<name>``), or None.
+        """Return the prompt of one row (keys ``label.<name>``, ``attr.<name>`` or ``<name>``), or None.
 
         None where the cohort has no prompt. Of several templates the first is filled in (see
         ``equigen.cohort.prompts.Template``); an empty list of findings is written "no finding". Where prompts are a
@@ -227,7 +227,7 @@ class Cohort:
         if prompt_columns(self.spec.prompt):
             return optional_text(row.get("prompt"))
         for template in prompt_templates(self.spec.prompt):
-            return template.fill(prompt_words(template.names, row))
+            return template.fill(prompt_texts(template.names, row))
         return None
 
     def save(self, folder: str | Path) -> Path:
@@ -254,28 +254,28 @@ class Cohort:
 
     @classmethod
     def load(cls, folder: str | Path, root: str | Path | None = None) -> Cohort:
-        """Read what ``save`` wrote; ``root`` says where the images lie now, if they were moved.
+        """Read what ``save`` wrote; ``root`` is the folder of the images if they were moved.
 
         Raises:
-            InputError: a file is missing, or the two are not of one run.
+            InputError: a file is missing, or the two files do not belong together.
 
         """
-        place = Path(folder)
-        sheet = read_saved(place)
-        here = Path(root) if root is not None else Path(sheet["root"])
-        frame = with_root(as_text(read_parquet(place / TABLE)), here)
-        problems, warnings = ([problem_from(item) for item in sheet[key]] for key in ("problems", "warnings"))
+        path = Path(folder)
+        sheet = read_saved(path)
+        image_root = Path(root) if root is not None else Path(sheet["root"])
+        frame = set_root(normalize_text_columns(read_parquet(path / TABLE)), image_root)
+        problems, warnings = ([parse_problem(item) for item in sheet[key]] for key in ("problems", "warnings"))
         levels = saved_labels(sheet), saved_attributes(sheet)
-        found = cls(sheet["name"], saved_spec(sheet), here, frame, *levels, problems, warnings)
-        if found.hash != sheet["hash"]:
-            raise mismatch_error(place)
-        return found
+        cohort = cls(sheet["name"], saved_spec(sheet), image_root, frame, *levels, problems, warnings)
+        if cohort.hash != sheet["hash"]:
+            raise mismatch_error(path)
+        return cohort
 
 
-def _check_words(words: Sequence[str], allowed: Sequence[str] | Mapping[str, Any], what: str) -> None:
-    """Refuse a word that is not allowed, naming the nearest."""
+def check_choices(names: Sequence[str], allowed: Collection[str], kind: str) -> None:
+    """Raise ``InputError`` for names that are not allowed, suggesting the closest one."""
     problems = [
-        Problem(f"unknown {what} '{word}'", suggestion(word, allowed)) for word in words if word not in allowed
+        Problem(f"unknown {kind} '{name}'", suggestion(name, allowed)) for name in names if name not in allowed
     ]
     if problems:
-        raise InputError(f"There is no such {what}.", problems)
+        raise InputError(f"There is no such {kind}.", problems)

@@ -1,4 +1,4 @@
-"""The table of a set of generated images, which may come from anybody: what it names is checked before it is used."""
+"""Read the table of a set of generated images; its paths and flags are checked before they are used."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ YES, NO = frozenset({"true", "t", "yes", "y", "1", "1.0"}), frozenset({"false", 
 
 
 def read_generated(folder: Path, title: str) -> pd.DataFrame:
-    """The table of the set in ``folder``, every path in it below the folder and ``accepted`` True or False.
+    """Read the table of the set in ``folder``, with every path below the folder and ``accepted`` True or False.
 
-    The table says which files are read, so a path that leads out of the folder is refused: an absolute one, one with
-    ``..``, or one through a link. The images themselves are not looked at (``check_images``).
+    A path that leads out of the folder is refused: an absolute one, one with ``..``, or one through a link. The images
+    are not read (see ``check_images``).
 
     Args:
-        folder: of the set.
-        title: of the error, what cannot be done without the table.
+        folder: folder of the set.
+        title: title of the error, which says what cannot be done without the table.
 
     Raises:
         InputError: there is no table, it cannot be read, it has no column ``image``, a path is empty or leads out of
@@ -53,35 +53,31 @@ def read_generated(folder: Path, title: str) -> pd.DataFrame:
         mend = "give the path of each row's image, relative to the folder"
         raise InputError(title, [Problem("is missing", mend, column="image", file=str(file))])
     problems = [problem for name in PATHS if name in frame for problem in _path_problems(frame[name], folder, file)]
-    flags, strange = accepted_flags(frame, str(file))
-    if problems or strange:
-        raise InputError(title, [*problems, *strange])
+    flags, flag_problems = accepted_mask(frame, str(file))
+    if problems or flag_problems:
+        raise InputError(title, [*problems, *flag_problems])
     if "sha256" in frame:
-        frame = frame.assign(sha256=frame["sha256"].where(~frame["image"].isin(_edited(folder)), None))
+        try:  # the hashes of images that the user edited and accepted in a study are not the table's
+            stamp = folder / STAMP
+            edited = list(read_json(stamp).get("accepted", [])) if stamp.is_file() else []
+        except (ValueError, AttributeError, TypeError):  # a damaged stamp, which the study reports
+            edited = []
+        frame = frame.assign(sha256=frame["sha256"].where(~frame["image"].isin(edited), None))
     return frame.assign(accepted=flags) if "accepted" in frame else frame
 
 
-def _edited(folder: Path) -> list[str]:
-    """Files of a set in a study's run folder that its user edited and accepts: the table's hashes are not theirs."""
-    stamp = folder / STAMP
-    try:
-        return list(read_json(stamp).get("accepted", [])) if stamp.is_file() else []
-    except (ValueError, AttributeError, TypeError):  # damaged, which the study tells
-        return []
-
-
 def add_paths(frame: pd.DataFrame, folder: Path) -> pd.DataFrame:
-    """The table with ``path``, where each image lies now."""
+    """Return the table with a column ``path``, the path of each image in ``folder``."""
     return frame.assign(path=pd.Series([str(folder / name) for name in frame["image"]], frame.index, dtype=object))
 
 
 def image_problems(paths: Iterable[Any], hashes: Iterable[Any], file: str | None = None) -> list[Problem]:
-    """A problem for the images that are missing, and one for those whose SHA-256 is not the recorded one.
+    """Return one problem for the missing images, and one for those whose SHA-256 is not the recorded one.
 
     Args:
-        paths: of the images.
-        hashes: the recorded SHA-256 of each; an image whose cell is none is not looked at.
-        file: that the problems are of.
+        paths: paths of the images.
+        hashes: recorded SHA-256 of each image; an image without one is not checked.
+        file: file that the problems name.
 
     """
     missing, changed = list[str](), list[str]()
@@ -101,9 +97,9 @@ def image_problems(paths: Iterable[Any], hashes: Iterable[Any], file: str | None
 
 
 def check_images(frame: pd.DataFrame, folder: Path, title: str) -> None:
-    """Hash the images of a set's rows; InputError that names those that are missing or not the recorded ones.
+    """Hash the images of a set; raises InputError naming those that are missing or changed.
 
-    A table without the column ``sha256``, of another program or an earlier version, is taken as it is.
+    A table without the column ``sha256`` (of another program or an earlier version) is not checked.
     """
     if "sha256" in frame:
         paths = [folder / name for name in frame["image"]]
@@ -112,8 +108,8 @@ def check_images(frame: pd.DataFrame, folder: Path, title: str) -> None:
             raise InputError(title, problems)
 
 
-def accepted_flags(frame: pd.DataFrame, file: str | None = None) -> tuple[NDArray[np.bool_], list[Problem]]:
-    """[N] whether each row's image is accepted, and a problem for each cell of ``accepted`` that says neither.
+def accepted_mask(frame: pd.DataFrame, file: str | None = None) -> tuple[NDArray[np.bool_], list[Problem]]:
+    """Return [N] whether each image is accepted, and a problem for each cell of ``accepted`` that is not yes or no.
 
     True, 1, "True" or "yes" and their opposites count, in any column type. An empty cell, or a table without the
     column, is of an image that was never screened, which is accepted.
@@ -121,35 +117,36 @@ def accepted_flags(frame: pd.DataFrame, file: str | None = None) -> tuple[NDArra
     flags, problems = np.ones(len(frame), dtype=np.bool_), []
     if "accepted" not in frame:
         return flags, []
-    words = unknown_words()
+    missing = unknown_words()
     for row, cell in enumerate(frame["accepted"]):
         text = "" if cell is None or cell is pd.NA else str(cell).strip().casefold()
         if text in NO:
             flags[row] = False
-        elif text not in YES and not means_unknown(text, words):
+        elif text not in YES and not means_unknown(text, missing):
             message = f"'{cell}' is neither yes nor no"
             problems.append(Problem(message, "write True or False", row=row + HEADER, column="accepted", file=file))
     return flags, problems
 
 
 def screening_note(flags: NDArray[np.bool_]) -> str:
-    """How many of the images are left out because screening refused them, in words; "" for none."""
+    """Return a sentence with the number of images that screening refused; "" for none."""
     count = len(flags) - int(np.sum(flags))
     return f"{count} of {len(flags)} images were refused by screening and are left out" if count else ""
 
 
 def _path_problems(names: pd.Series, folder: Path, file: Path) -> list[Problem]:
+    """Return a problem for each cell that is empty or leads out of the folder."""
     root, parents = os.path.realpath(folder), dict[str, str]()
     problems = []
     for row, name in enumerate(names):
-        fault = _fault(name, folder, root, parents)
+        fault = _path_fault(name, folder, root, parents)
         if fault is not None:
             problems.append(Problem(*fault, row=row + HEADER, column=str(names.name), file=str(file)))
     return problems
 
 
-def _fault(name: Any, folder: Path, root: str, parents: dict[str, str]) -> tuple[str, str] | None:
-    """(message, mend) of one cell; ``parents`` remembers where folders really are."""
+def _path_fault(name: Any, folder: Path, root: str, parents: dict[str, str]) -> tuple[str, str] | None:
+    """Return (message, mend) of one cell; ``parents`` caches the resolved folders."""
     if not isinstance(name, str) or not name.strip():
         return "the cell names no image", "give its path relative to the folder, or leave the row out"
     if leads_out(name):

@@ -1,4 +1,4 @@
-"""What a reader should know about the names of patients and sites in a table, and its captions."""
+"""Warnings about the names of patients and sites in a table, and its captions."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ DIGITS = 15  # of a number that a spreadsheet holds
 
 
 def name_warnings(table: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
-    """Warnings about patients, sites and captions: several spellings, unknown words, ids cut to 15 digits."""
-    words = spec.unknown_words
+    """Return warnings about patients, sites and captions: spellings, missing values, ids cut to 15 digits."""
+    missing = spec.missing_codes
     warnings: list[Problem] = []
     for column in prompt_columns(spec.prompt):
-        unknown = [cell.strip() for cell in table[column] if means_unknown(cell, words)]
+        unknown = [cell.strip() for cell in table[column] if means_unknown(cell, missing)]
         warnings += unknown_warnings(unknown, "the prompt", column)
     if spec.patient is not None:
         column = spec.patient.column
-        ids = [cell.strip(" ") for cell in table[column] if not means_unknown(cell, words)]
+        ids = [cell.strip(" ") for cell in table[column] if not means_unknown(cell, missing)]
         warnings += spelling_warnings(ids, "the patient", column, normalize_cell)
         long = {name for name in ids if len(name) > DIGITS and name.isdigit()}
         if len(long) > 1 and all(set(name[DIGITS:]) == {"0"} for name in long):
@@ -31,7 +31,7 @@ def name_warnings(table: pd.DataFrame, spec: CohortSpec) -> list[Problem]:
             warnings.append(Problem(message, "a spreadsheet may have cut them: save the column as text", column=column))
     if spec.site is not None:
         sites = [cell.strip(" ") for cell in table[spec.site]]
-        warnings += unknown_warnings([site for site in sites if means_unknown(site, words)], "the site", spec.site)
-        known = [site for site in sites if not means_unknown(site, words)]
-        warnings += spelling_warnings(known, "the site", spec.site, normalize_cell)
+        warnings += unknown_warnings([site for site in sites if means_unknown(site, missing)], "the site", spec.site)
+        complete = [site for site in sites if not means_unknown(site, missing)]
+        warnings += spelling_warnings(complete, "the site", spec.site, normalize_cell)
     return warnings

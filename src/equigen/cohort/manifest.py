@@ -1,4 +1,4 @@
-"""A saved cohort of any size, opened without a Python object per row."""
+"""Open a saved cohort of any size without a Python object per row."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from equigen.cohort.cohort import _check_words
+from equigen.cohort.cohort import check_choices
 from equigen.cohort.images.image_list import DIGEST, ImageList, parse_digests
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.saved_cohort import TABLE, mismatch_error, read_saved, saved_attributes, saved_labels, saved_spec
@@ -23,18 +23,18 @@ from equigen.errors import InputError, Problem
 from equigen.files import MAX_CELLS, UNREADABLE, hash_bytes, hash_value
 
 BLOCK = 16_384  # rows that are read at a time
-BUFFER = 2**20  # bytes; without it a whole column of a row group is held
+BUFFER = 2**20  # bytes; without it pyarrow buffers the whole column of a row group
 DOMAINS = ["id", "ood"]
 
 
 @dataclass(frozen=True, eq=False)
 class Manifest:
-    """What training needs of a cohort that ``Cohort.save`` wrote: everything but where each image is.
+    """Saved cohort for training, without the path and hash of each image in memory.
 
     ``frame`` has one row per image and the cohort's columns ``row``, ``site``, ``split``, ``domain``, ``label.<name>``
-    and ``attr.<name>`` as categories (some 15 bytes a row; unknown is NaN), and ``prompt`` where there is one. Images
-    and patients are read when they are asked for (``images``, ``patients``). ``hash`` is that of the cohort as it was
-    saved: rows are not hashed again.
+    and ``attr.<name>`` as categories (some 15 bytes a row; unknown is NaN), and ``prompt`` if the cohort has one.
+    Images and patients are read on demand (``images``, ``patients``). ``hash`` is that of the saved cohort: rows are
+    not hashed again.
     """
 
     name: str
@@ -49,23 +49,23 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: str | Path, root: str | Path | None = None) -> Manifest:
-        """Open what ``Cohort.save`` wrote, by row group; ``root`` says where the images lie now, if they were moved.
+        """Open what ``Cohort.save`` wrote, by row group; ``root`` is the folder of the images if they were moved.
 
-        Raises InputError when a file or column is missing or damaged, or the two files are not of one run.
+        Raises InputError when a file or column is missing or damaged, or the two files do not belong together.
         """
-        place = Path(folder)
-        sheet = read_saved(place)
+        path = Path(folder)
+        sheet = read_saved(path)
         labels, attributes = saved_labels(sheet), saved_attributes(sheet)
         levels = {f"attr.{name}": spec.levels for name, spec in attributes.items()}
         levels |= {f"label.{name}": spec.levels for name, spec in labels.items() if spec.kind != "multilabel"}
-        found = [f"label.{name}" for name, spec in labels.items() if spec.kind == "multilabel"]
-        frame = _read(place / TABLE, {"split": [*SPLITS], "domain": DOMAINS, **levels}, ["site", *found])
+        multilabels = [f"label.{name}" for name, spec in labels.items() if spec.kind == "multilabel"]
+        frame = _read_frame(path / TABLE, {"split": [*SPLITS], "domain": DOMAINS, **levels}, ["site", *multilabels])
         if len(frame) != sheet["images"]:
-            raise mismatch_error(place)
-        here = Path(root) if root is not None else Path(sheet["root"])
+            raise mismatch_error(path)
+        image_root = Path(root) if root is not None else Path(sheet["root"])
         places = np.arange(len(frame))
         spec = saved_spec(sheet)
-        return cls(sheet["name"], spec, here, place / TABLE, frame, places, labels, attributes, sheet["hash"])
+        return cls(sheet["name"], spec, image_root, path / TABLE, frame, places, labels, attributes, sheet["hash"])
 
     def __len__(self) -> int:
         """Number of images."""
@@ -73,37 +73,37 @@ class Manifest:
 
     @property
     def phantom(self) -> bool:
-        """Whether the images are phantoms, so that every number about them must say so."""
+        """Whether the images are phantoms, which every result must state."""
         return self.spec.phantom
 
     def where(self, mask: NDArray[np.bool_] | pd.Series) -> Manifest:
-        """The rows where ``mask`` [N] is true."""
-        kept = np.flatnonzero(np.asarray(mask, dtype=bool))
-        places = self.places[kept]
-        part = hash_value([self.hash, hash_bytes(places.tobytes())])
-        return replace(self, frame=self.frame.iloc[kept].reset_index(drop=True), places=places, hash=part)
+        """Return the manifest of the rows where ``mask`` [N] is true."""
+        indices = np.flatnonzero(np.asarray(mask, dtype=bool))
+        positions = self.places[indices]
+        subset_hash = hash_value([self.hash, hash_bytes(positions.tobytes())])
+        return replace(self, frame=self.frame.iloc[indices].reset_index(drop=True), places=positions, hash=subset_hash)
 
     def split(self, *names: str, domain: str | None = None) -> Manifest:
-        """The images of some splits, of one domain ("id" or "ood") or of both."""
-        _check_words(names, SPLITS, "split")
-        _check_words([domain] if domain is not None else [], DOMAINS, "domain")
+        """Return the manifest of some splits, in one domain ("id" or "ood") or in both."""
+        check_choices(names, SPLITS, "split")
+        check_choices([domain] if domain is not None else [], DOMAINS, "domain")
         mask = self.frame["split"].isin(names)
         return self.where(mask if domain is None else mask & (self.frame["domain"] == domain))
 
     def groups(self, attribute: str) -> NDArray[np.int64]:
-        """Index of each image's group in the attribute's levels, [N]; -1 = unknown."""
-        _check_words([attribute], self.attributes, "attribute")
+        """Return the index of each image's group in the attribute's levels, [N]; -1 = unknown."""
+        check_choices([attribute], self.attributes, "attribute")
         return np.asarray(self.frame[f"attr.{attribute}"].cat.codes, dtype=np.int64)
 
     def patients(self) -> NDArray[np.int32]:
-        """The patient of each image as a number in the order of first appearance in the table, [N]."""
-        with _whole(self.table):
-            names = _open(self.table, ["patient"]).read(["patient"]).column(0)
+        """Return a number for the patient of each image, in the order of first appearance in the table, [N]."""
+        with _convert_damage(self.table):
+            names = _open_table(self.table, ["patient"]).read(["patient"]).column(0)
             codes: NDArray[np.int32] = names.combine_chunks().dictionary_encode().indices.to_numpy()
         return codes[self.places]
 
     def images(self) -> ImageList:
-        """Where the rows' images are, and their hashes (some 60 bytes a row while the list is kept)."""
+        """Return the paths and hashes of the rows' images (some 60 bytes a row)."""
         names, hashes = list[pa.Array](), [np.zeros((0, DIGEST), dtype=np.uint8)]
         for batch in self._batches(["image", "sha256"]):
             names.append(batch.column("image"))
@@ -111,25 +111,25 @@ class Manifest:
         return ImageList(self.root, pa.chunked_array(names, pa.string()), np.concatenate(hashes))
 
     def images_hash(self) -> str:
-        """``images().hash``, without the list."""
+        """Return ``images().hash`` without building the list."""
         total = hashlib.sha256()
         for batch in self._batches(["sha256"]):
             total.update(parse_digests(batch.column("sha256")).tobytes())
         return total.hexdigest()
 
     def _batches(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
-        """Columns of the table at this manifest's rows, block by block."""
+        """Yield columns of the table at this manifest's rows, block by block."""
         low = 0
-        with _whole(self.table):
-            for batch in _open(self.table, columns).iter_batches(BLOCK, columns=columns):
+        with _convert_damage(self.table):
+            for batch in _open_table(self.table, columns).iter_batches(BLOCK, columns=columns):
                 first, last = np.searchsorted(self.places, [low, low + len(batch)])
                 yield batch.take(pa.array(self.places[first:last] - low))
                 low += len(batch)
 
 
 @contextmanager
-def _whole(file: Path) -> Iterator[None]:
-    """Turn what pyarrow raises on a damaged table into an ``InputError`` that names the file."""
+def _convert_damage(file: Path) -> Iterator[None]:
+    """Convert what pyarrow raises on a damaged table into an ``InputError`` that names the file."""
     try:
         yield
     except UNREADABLE as error:
@@ -138,15 +138,21 @@ def _whole(file: Path) -> Iterator[None]:
         raise InputError("The saved cohort is damaged.", [problem]) from error
 
 
-def _open(file: Path, columns: Iterable[str], dictionaries: Iterable[str] = ()) -> pq.ParquetFile:
-    """A Parquet file that has all the columns asked for, of which every page's checksum is verified."""
-    with _whole(file):
-        stated = pq.read_metadata(file)
-        names = stated.schema.to_arrow_schema().names
-        if stated.num_rows > MAX_CELLS:
-            raise ValueError(f"{stated.num_rows} rows are more than can be read")
-    _check_columns(file, columns, names)
-    with _whole(file):
+def _open_table(file: Path, columns: Iterable[str], dictionaries: Iterable[str] = ()) -> pq.ParquetFile:
+    """Open a Parquet file that has the ``columns``; the checksum of every page is verified."""
+    with _convert_damage(file):
+        metadata = pq.read_metadata(file)
+        names = metadata.schema.to_arrow_schema().names
+        if metadata.num_rows > MAX_CELLS:
+            raise ValueError(f"{metadata.num_rows} rows are more than can be read")
+    problems = [
+        Problem("the table has no such column", suggestion(name, names), column=name, file=str(file))
+        for name in columns
+        if name not in names
+    ]
+    if problems:
+        raise InputError("The saved cohort lacks columns.", problems)
+    with _convert_damage(file):
         return pq.ParquetFile(
             file,
             read_dictionary=list(dictionaries),
@@ -156,51 +162,42 @@ def _open(file: Path, columns: Iterable[str], dictionaries: Iterable[str] = ()) 
         )
 
 
-def _check_columns(file: Path, columns: Iterable[str], names: list[str]) -> None:
-    problems = [
-        Problem("the table has no such column", suggestion(name, names), column=name, file=str(file))
-        for name in columns
-        if name not in names
-    ]
-    if problems:
-        raise InputError("The saved cohort lacks columns.", problems)
-
-
-def _read(file: Path, levels: dict[str, list[str]], found: list[str]) -> pd.DataFrame:
-    """The frame: columns with known ``levels``, and those whose levels are ``found`` in the order of rows."""
-    categories = {**levels, **{name: [] for name in found}}
-    source = _open(file, ["row", *categories], categories)
-    with _whole(file):
-        count, low = source.metadata.num_rows, 0
+def _read_frame(file: Path, levels: dict[str, list[str]], observed: list[str]) -> pd.DataFrame:
+    """Read the frame: columns with known ``levels``, and columns whose levels are ``observed`` in row order."""
+    categories = {**levels, **{name: [] for name in observed}}
+    file_handle = _open_table(file, ["row", *categories], categories)
+    with _convert_damage(file):
+        count, low = file_handle.metadata.num_rows, 0
         rows = np.empty(count, dtype=np.int64)
-        codes = {name: np.empty(count, dtype=np.int32 if name in found else np.int16) for name in categories}
-        known = {name: {level: code for code, level in enumerate(values)} for name, values in categories.items()}
-        for batch in source.iter_batches(BLOCK, columns=["row", *categories]):
-            here = slice(low, low + len(batch))
-            rows[here] = batch.column("row").to_numpy()
+        codes = {name: np.empty(count, dtype=np.int32 if name in observed else np.int16) for name in categories}
+        codes_by_level = {name: {level: code for code, level in enumerate(names)} for name, names in categories.items()}
+        for batch in file_handle.iter_batches(BLOCK, columns=["row", *categories]):
+            block = slice(low, low + len(batch))
+            rows[block] = batch.column("row").to_numpy()
             for name in categories:
-                codes[name][here] = _codes(batch.column(name), known[name], name, grows=name in found)
+                cells, extend = batch.column(name), name in observed
+                codes[name][block] = _category_codes(cells, codes_by_level[name], name, extend)
             low += len(batch)
-        made: dict[str, object] = {"row": rows}
+        columns: dict[str, object] = {"row": rows}
         for name in categories:
-            words = pd.Index([*known[name]], dtype=object)
-            made[name] = pd.Categorical.from_codes(codes.pop(name), categories=words)
-        if "prompt" in source.schema_arrow.names:
-            made["prompt"] = pd.Series(source.read(["prompt"]).column(0).to_pandas(types_mapper=pd.ArrowDtype))
-        return pd.DataFrame(made, copy=False)
+            level_index = pd.Index([*codes_by_level[name]], dtype=object)
+            columns[name] = pd.Categorical.from_codes(codes.pop(name), categories=level_index)
+        if "prompt" in file_handle.schema_arrow.names:
+            columns["prompt"] = pd.Series(file_handle.read(["prompt"]).column(0).to_pandas(types_mapper=pd.ArrowDtype))
+        return pd.DataFrame(columns, copy=False)
 
 
-def _codes(cells: pa.Array, known: dict[str, int], column: str, grows: bool) -> NDArray[np.int32]:
-    """Codes [n] of a block's cells, -1 for null; where it ``grows``, new words are added to ``known``."""
+def _category_codes(cells: pa.Array, codes_by_level: dict[str, int], column: str, extend: bool) -> NDArray[np.int32]:
+    """Return codes [n] of a block's cells, -1 for null; with ``extend`` new levels are added to ``codes_by_level``."""
     if pa.types.is_null(cells.type):
         return np.full(len(cells), -1, dtype=np.int32)
     cells = cells if isinstance(cells, pa.DictionaryArray) else cells.dictionary_encode()
-    words = cells.dictionary.to_pylist()
-    for word in words if grows else []:
-        known.setdefault(word, len(known))
-    if strange := sorted(set(words) - set(known)):
-        problem = Problem(f"'{strange[0]}' is no level of this cohort", "run the cohort stage again", column=column)
+    levels = cells.dictionary.to_pylist()
+    for level in levels if extend else []:
+        codes_by_level.setdefault(level, len(codes_by_level))
+    if unlisted := sorted(set(levels) - set(codes_by_level)):
+        problem = Problem(f"'{unlisted[0]}' is no level of this cohort", "run the cohort stage again", column=column)
         raise InputError("The saved cohort is damaged.", [problem])
-    codes = np.array([*(known[word] for word in words), -1], dtype=np.int32)
-    found: NDArray[np.int32] = codes[cells.indices.fill_null(len(words)).to_numpy()]
-    return found
+    codes = np.array([*(codes_by_level[level] for level in levels), -1], dtype=np.int32)
+    result: NDArray[np.int32] = codes[cells.indices.fill_null(len(levels)).to_numpy()]
+    return result

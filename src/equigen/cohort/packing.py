@@ -1,4 +1,4 @@
-"""Writing a cohort as one table and tar shards, as WebDataset and ``Cohort.read`` take them."""
+"""Pack a cohort into one table and tar shards, which WebDataset and ``Cohort.read`` can read."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _STARTS = {b"\x89PNG": "png", b"\xff\xd8\xff": "jpg", b"II*\0": "tif", b"MM\0*":
 
 
 def pack(cohort: Cohort, out: str | Path, images: int = SHARD, show: bool = True) -> Path:
-    """Write a cohort as ``shards/*.tar``, ``table.parquet`` and ``cohort.yaml``; returns the last, which is read again.
+    """Write a cohort as ``shards/*.tar``, ``table.parquet`` and ``cohort.yaml``; returns the path of the last.
 
     Row k becomes the sample ``<k, nine digits>``: its file, byte for byte, and a JSON of its patient, site, split,
     diagnoses and groups. Shards hold ``images`` samples in the order of rows, and the same cohort gives the same bytes.
-    The same call goes on after an interruption, which costs at most one shard.
+    An interrupted call can be repeated; at most one shard is written again.
 
     Raises:
         InputError: the folder holds something else; an image cannot be read, or is not the one that the cohort was
@@ -42,22 +42,22 @@ def pack(cohort: Cohort, out: str | Path, images: int = SHARD, show: bool = True
     if images < 1 or not len(cohort):
         problem = Problem(f"{len(cohort)} images, {images} a shard", "give a cohort with images, at least 1 a shard")
         raise InputError("There is nothing to pack.", [problem])
-    _claim(folder, {"cohort": cohort.hash, "images": images})
+    _check_folder(folder, {"cohort": cohort.hash, "images": images})
     names: list[str] = []
     with progress_bar("pack", len(cohort), show=show) as bar:
         for number, low in enumerate(range(0, len(cohort), images)):
             rows, shard = cohort.frame.iloc[low : low + images], folder / "shards" / f"{number:06d}.tar"
             if not shard.is_file():
                 _write_shard(shard, rows, low)
-            names += _names(shard, low, len(rows))
+            names += _shard_names(shard, low, len(rows))
             bar.advance(len(rows))
-    write_parquet(folder / TABLE, _table(cohort, names))
-    write_text(folder / SPEC, yaml.safe_dump(_spec(cohort), sort_keys=False, allow_unicode=True))
+    write_parquet(folder / TABLE, _packed_table(cohort, names))
+    write_text(folder / SPEC, yaml.safe_dump(_packed_spec(cohort), sort_keys=False, allow_unicode=True))
     return folder / SPEC
 
 
-def _claim(folder: Path, sheet: dict[str, Any]) -> None:
-    """Say whose folder it is, unless it is another's."""
+def _check_folder(folder: Path, sheet: dict[str, Any]) -> None:
+    """Write ``pack.json``; raises ``InputError`` if the folder holds anything else."""
     if (folder / SHEET).is_file():
         fits = read_json(folder / SHEET) == sheet
     else:
@@ -73,55 +73,46 @@ def _key(row: int) -> str:
 
 
 def _write_shard(shard: Path, rows: pd.DataFrame, first: int) -> None:
-    """One shard, whole or not at all; every image in it that cannot be packed is told."""
+    """Write one shard atomically; raises ``InputError`` with every image that cannot be packed."""
     problems = []
     with replace_file(shard) as temporary:
         with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
             for number, row in enumerate(rows.to_dict("records"), start=first):
                 try:
-                    data = _bytes(Path(str(row["path"])), str(row["sha256"]))
+                    with open_image(Path(str(row["path"]))) as handle:
+                        data = handle.read()
+                    if hash_bytes(data) != str(row["sha256"]):
+                        raise ImageFault("was changed since the cohort was checked", "run the cohort stage again")
                     _add(archive, f"{_key(number)}.{_suffix(data)}", data)
                 except ImageFault as fault:
                     problems.append(fault.problem(f"'{row['image']}'", int(row["row"])))
-                _add(archive, f"{_key(number)}.json", json.dumps(_sample(row), ensure_ascii=False).encode())
+                sample = {str(name): value for name, value in row.items() if name not in {"row", "image", "path"}}
+                _add(archive, f"{_key(number)}.json", json.dumps(sample, ensure_ascii=False).encode())
         if problems:
             raise InputError("Some images cannot be packed.", problems)
 
 
-def _bytes(path: Path, sha256: str) -> bytes:
-    with open_image(path) as handle:
-        data = handle.read()
-    if hash_bytes(data) != sha256:
-        raise ImageFault("was changed since the cohort was checked", "run the cohort stage again")
-    return data
-
-
 def _suffix(data: bytes) -> str:
-    """What a file is by its content, as WebDataset names it."""
+    """Return the suffix of an image by its content, as WebDataset names it."""
     if data[128:132] == b"DICM":
         return "dcm"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return "webp"
-    found = next((suffix for start, suffix in _STARTS.items() if data.startswith(start)), None)
-    if found is None:
-        raise ImageFault("is no kind of image that is known", "leave the row out")
-    return found
+    for start, suffix in _STARTS.items():
+        if data.startswith(start):
+            return suffix
+    raise ImageFault("is no kind of image that is known", "leave the row out")
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    """A member without owner or time, so that the same content is the same file."""
+    """Add a member without owner or time, so that equal content gives equal bytes."""
     info = tarfile.TarInfo(name)
     info.size = len(data)
     archive.addfile(info, io.BytesIO(data))
 
 
-def _sample(row: dict[Any, Any]) -> dict[str, Any]:
-    """What is known about an image, without where it lies."""
-    return {str(name): value for name, value in row.items() if name not in {"row", "image", "path"}}
-
-
-def _names(shard: Path, first: int, count: int) -> list[str]:
-    """The images' names in a written shard, in the order of rows."""
+def _shard_names(shard: Path, first: int, count: int) -> list[str]:
+    """Return the image names in a written shard, in row order."""
     names = [name for name in open_shard(shard).names.to_pylist() if not name.endswith(".json")]
     if [name.partition(".")[0] for name in names] != [_key(row) for row in range(first, first + count)]:
         problem = Problem("does not hold the images that belong into it", "delete it and pack again", file=str(shard))
@@ -129,49 +120,50 @@ def _names(shard: Path, first: int, count: int) -> list[str]:
     return names
 
 
-def _table(cohort: Cohort, names: list[str]) -> pd.DataFrame:
-    """The cohort's columns, with the names that its images have in the shards."""
+def _packed_table(cohort: Cohort, names: list[str]) -> pd.DataFrame:
+    """Return the cohort's columns with the names of its images in the shards."""
     frame = cohort.frame
-    made = {"file": pd.Series(names, index=frame.index, dtype=object), "source": frame["image"]}
-    made |= {name: frame[name] for name in frame.columns if name not in {"row", "image", "path", "domain"}}
+    columns = {"file": pd.Series(names, index=frame.index, dtype=object), "source": frame["image"]}
+    columns |= {name: frame[name] for name in frame.columns if name not in {"row", "image", "path", "domain"}}
     for name, label in cohort.labels.items():
-        cells = made[f"label.{name}"]
-        made[f"label.{name}"] = cells.where(cells != "", _nothing(label))  # no finding; an unknown one is null
-    return pd.DataFrame(made)
+        findings = columns[f"label.{name}"]
+        columns[f"label.{name}"] = findings.where(findings != "", _no_finding_name(label))  # unknown cells are null
+    return pd.DataFrame(columns)
 
 
-def _nothing(label: LabelSpec) -> str:
-    """A word for "no finding" that is no level."""
+def _no_finding_name(label: LabelSpec) -> str:
+    """Return a text for "no finding" that is not a level."""
     word = "No Finding"
     while word in label.levels:
         word += "."
     return word
 
 
-def _spec(cohort: Cohort) -> dict[str, Any]:
-    """The specification by which the packed table is read as the same cohort."""
+def _packed_spec(cohort: Cohort) -> dict[str, Any]:
+    """Return the specification with which the packed table is read as the same cohort."""
     sites = set(cohort.frame["site"])
     split: dict[str, Any] = {"column": "split", "ood": [site for site in cohort.spec.split.ood if site in sites]}
-    found: dict[str, Any] = {
+    labels: dict[str, Any] = {}
+    for name, label in cohort.labels.items():
+        labels[name] = {"kind": label.kind, **_column_spec("label", name, label.levels)}
+        labels[name]["high_risk"] = list(label.high_risk)
+        if label.kind == "multilabel":
+            labels[name] |= {"separator": JOIN, "none": [_no_finding_name(label)]}
+    values: dict[str, Any] = {
         "name": cohort.name,
         "table": TABLE,
         "image": {"column": "file", "shards": "shards/*.tar"},
         "patient": "patient",
         "site": "site" if cohort.spec.site is not None else None,
         "split": split,
-        "labels": {name: _label(name, label) for name, label in cohort.labels.items()},
-        "attributes": {name: _column("attr", name, spec.levels) for name, spec in cohort.attributes.items()},
+        "labels": labels,
+        "attributes": {name: _column_spec("attr", name, spec.levels) for name, spec in cohort.attributes.items()},
         "missing": [""],
         "prompt": {"column": "prompt"} if "prompt" in cohort.frame.columns else cohort.spec.prompt,
         "phantom": cohort.phantom,
     }
-    return {name: value for name, value in found.items() if value not in (None, {})}
+    return {name: value for name, value in values.items() if value not in (None, {})}
 
 
-def _column(kind: str, name: str, levels: list[str]) -> dict[str, Any]:
+def _column_spec(kind: str, name: str, levels: list[str]) -> dict[str, Any]:
     return {"column": f"{kind}.{name}"} | ({"levels": list(levels)} if len(levels) > 1 else {})
-
-
-def _label(name: str, label: LabelSpec) -> dict[str, Any]:
-    several = {"separator": JOIN, "none": [_nothing(label)]} if label.kind == "multilabel" else {}
-    return {"kind": label.kind, **_column("label", name, label.levels), "high_risk": list(label.high_risk), **several}

@@ -1,4 +1,4 @@
-"""Reading ``cohort.yaml`` itself: scalars as they are written, faults with file, key and mend."""
+"""Read ``cohort.yaml`` with scalars as text, and report errors with file, key and mend."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from equigen.cohort.spec import (
 from equigen.cohort.yaml_bounds import check_bounds
 from equigen.errors import InputError, Problem
 
-_KEPT_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+_RESOLVED_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose plain scalars stay text (only null is read as null) and whose keys may not repeat."""
+    """YAML loader that leaves plain scalars as text (except null) and refuses repeated keys."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """A mapping, refusing a key that is written twice."""
-        seen: set[str] = set()
+        """Build a mapping; raises ``MarkedYAMLError`` for a repeated key."""
+        keys: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
                 continue
-            if key.value in seen:
+            if key.value in keys:
                 raise yaml.MarkedYAMLError(
                     problem=f"the key '{key.value}' is written twice", problem_mark=key.start_mark
                 )
-            seen.add(key.value)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in found if tag in _KEPT_TAGS]
-    for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    letter: [(tag, pattern) for tag, pattern in resolvers if tag in _RESOLVED_TAGS]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
 
@@ -55,15 +55,15 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
         check_bounds(text)
         value = yaml.load(text, Loader=_Loader)
     except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) and error.strerror else "is not UTF-8 text"
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else "is not UTF-8 text"
         raise InputError(
-            "The specification cannot be read.", [Problem(why, "check the path", file=str(file))]
+            "The specification cannot be read.", [Problem(reason, "check the path", file=str(file))]
         ) from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}: " if mark is not None else ""
+        line = f"line {mark.line + 1}: " if mark is not None else ""
         problem = Problem(
-            f"{where}{getattr(error, 'problem', None) or 'is no YAML'}", "mend the line", file=str(file)
+            f"{line}{getattr(error, 'problem', None) or 'is no YAML'}", "mend the line", file=str(file)
         )
         raise InputError("The specification is no valid YAML.", [problem]) from error
     if not isinstance(value, dict):
@@ -75,7 +75,7 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_spec(values: Mapping[str, Any], source: str) -> CohortSpec:
-    """Check a mapping against the schema; every fault becomes a ``Problem`` with ``source`` and key.
+    """Check a mapping against the schema; every error becomes a ``Problem`` with ``source`` and key.
 
     Raises:
         InputError: with all unknown, missing and ill-typed keys.
@@ -99,14 +99,14 @@ _NOT_KEYS = {"list[function-before[_text(), str]]", "dict[str,function-before[_t
 
 
 def _schema_problem(fault: dict[str, Any], source: str) -> Problem:
-    """One pydantic fault as place, message and mend."""
-    key = ".".join(str(part) for part in fault["loc"] if str(part) not in _NOT_KEYS) or "cohort"
+    """Return the ``Problem`` of one pydantic error."""
+    key = ".".join(str(item) for item in fault["loc"] if str(item) not in _NOT_KEYS) or "cohort"
     last = str(fault["loc"][-1]) if fault["loc"] else ""
     if fault["type"] == "extra_forbidden":
         return Problem(f"{key}: unknown key '{last}'", suggestion(last, _KEYS), file=source)
     if fault["type"] == "missing":
         return Problem(f"{key}: the key is missing", f"add '{last}'", file=source)
     if fault["type"] == "value_error":
-        what, _, mend = str(fault["msg"]).removeprefix("Value error, ").partition("; ")
-        return Problem(f"{key}: {what}", mend or f"mend '{key}'", file=source)
+        message, _, mend = str(fault["msg"]).removeprefix("Value error, ").partition("; ")
+        return Problem(f"{key}: {message}", mend or f"mend '{key}'", file=source)
     return Problem(f"{key}: {fault['msg']}, not {fault['input']!r}", f"mend '{key}'", file=source)

@@ -1,4 +1,4 @@
-"""Prompts: templates with names in braces and parts in square brackets that may be left out, or a column of texts."""
+"""Prompts: templates with names in braces and optional parts in square brackets, or a column of the table."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class _Field:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What stands between brackets: left out where one of its own fields is not known."""
+class _OptionalPart:
+    """Pieces between brackets, which are left out if one of their fields is unknown."""
 
     pieces: tuple[_Piece, ...]
 
 
-_Piece = str | _Field | _Part
+_Piece = str | _Field | _OptionalPart
 
 
 class Template:
@@ -44,18 +44,21 @@ class Template:
 
     def __init__(self, text: str) -> None:
         self.text = text
-        self._pieces = _parsed(text)
-        self.names = tuple(dict.fromkeys(_names(self._pieces)))
+        self._pieces = _parse_template(text)
+        self.names = tuple(dict.fromkeys(_all_field_names(self._pieces)))
 
-    def fill(self, words: Mapping[str, str | None]) -> str:
-        """The prompt for a word of each name; None is what is not known."""
-        pieces = list(_filled(self._pieces, words))
+    def fill(self, texts: Mapping[str, str | None]) -> str:
+        """Return the prompt for a text of each name; None is an unknown value."""
+        pieces = list(_fill_pieces(self._pieces, texts))
         text = "".join(piece for piece in pieces if piece is not None)
-        return text if None not in pieces else _tidy(text)
+        if None not in pieces:
+            return text
+        # a part was left out: one blank between words, none before punctuation or at the ends
+        return re.sub(r"\s+([,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip()
 
 
-def _parsed(text: str) -> tuple[_Piece, ...]:
-    """The template's pieces; brackets become parts where they hold a name."""
+def _parse_template(text: str) -> tuple[_Piece, ...]:
+    """Split a template into pieces; brackets around a name become optional parts."""
     stack: list[list[_Piece]] = [[]]
     for literal, name, _, _ in Formatter().parse(text):
         for piece in re.split(r"([\[\]])", literal):
@@ -63,53 +66,48 @@ def _parsed(text: str) -> tuple[_Piece, ...]:
                 stack.append([])
             elif piece == "]" and len(stack) > 1:
                 inner = stack.pop()
-                stack[-1] += [_Part(tuple(inner))] if _own(inner) else ["[", *inner, "]"]
+                stack[-1] += [_OptionalPart(tuple(inner))] if _field_names(inner) else ["[", *inner, "]"]
             elif piece:
                 stack[-1].append(piece)
         if name is not None:
             stack[-1].append(_Field(name))
     while len(stack) > 1:
         inner = stack.pop()
-        if _own(inner):
-            raise ValueError(f"the bracket before '{{{_own(inner)[0]}}}' is not closed; add a ']'")
+        if _field_names(inner):
+            raise ValueError(f"the bracket before '{{{_field_names(inner)[0]}}}' is not closed; add a ']'")
         stack[-1] += ["[", *inner]
     return tuple(stack[0])
 
 
-def _own(pieces: Iterable[_Piece]) -> list[str]:
-    """Names that stand in these pieces themselves, not in a part of them."""
+def _field_names(pieces: Iterable[_Piece]) -> list[str]:
+    """Return the field names of these pieces, without those in nested optional parts."""
     return [piece.name for piece in pieces if isinstance(piece, _Field)]
 
 
-def _names(pieces: Iterable[_Piece]) -> Iterator[str]:
+def _all_field_names(pieces: Iterable[_Piece]) -> Iterator[str]:
     for piece in pieces:
         if isinstance(piece, _Field):
             yield piece.name
-        elif isinstance(piece, _Part):
-            yield from _names(piece.pieces)
+        elif isinstance(piece, _OptionalPart):
+            yield from _all_field_names(piece.pieces)
 
 
-def _filled(pieces: Iterable[_Piece], words: Mapping[str, str | None]) -> Iterator[str | None]:
-    """Pieces of the prompt in order; None where a part is left out."""
+def _fill_pieces(pieces: Iterable[_Piece], texts: Mapping[str, str | None]) -> Iterator[str | None]:
+    """Yield the texts of the pieces in order; None for a part that is left out."""
     for piece in pieces:
         if isinstance(piece, str):
             yield piece
         elif isinstance(piece, _Field):
-            word = words.get(piece.name)
+            word = texts.get(piece.name)
             yield UNKNOWN if word is None else word
-        elif all(words.get(name) is not None for name in _own(piece.pieces)):
-            yield from _filled(piece.pieces, words)
+        elif all(texts.get(name) is not None for name in _field_names(piece.pieces)):
+            yield from _fill_pieces(piece.pieces, texts)
         else:
             yield None
 
 
-def _tidy(text: str) -> str:
-    """One blank between words, none before punctuation or at the ends."""
-    return re.sub(r"\s+([,.;:])", r"\1", re.sub(r"\s+", " ", text)).strip()
-
-
 class PromptColumn(BaseModel):
-    """Prompts that are written in the table, one for each image."""
+    """Column of the table with the prompt of each image."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -117,56 +115,56 @@ class PromptColumn(BaseModel):
 
 
 Prompt = str | list[str] | PromptColumn | None
-"""What ``cohort.yaml`` says: a template, several that say the same in other words, or ``{column: caption}``."""
+"""Prompt of ``cohort.yaml``: a template, a list of paraphrases, or ``{column: caption}``."""
 
 
-def prompt_of(value: object, text: Callable[[object], object]) -> object:
-    """A value of ``cohort.yaml`` as a ``Prompt``; ``text`` reads a scalar. Raises ValueError for anything else."""
+def validate_prompt(value: object, text: Callable[[object], object]) -> object:
+    """Convert a value of ``cohort.yaml`` to a ``Prompt``; ``text`` reads a scalar. Raises ValueError for others."""
     if value is None or isinstance(value, PromptColumn):
         return value
     if isinstance(value, Mapping):
         if set(value) != {"column"}:
             raise ValueError("is a template, a list of templates or one key 'column'; write prompt: {column: caption}")
         return PromptColumn(column=str(text(value["column"])))
-    texts = [text(part) for part in (value if isinstance(value, list) else [value])]
-    if not texts or not all(isinstance(part, str) for part in texts):
+    texts = [text(item) for item in (value if isinstance(value, list) else [value])]
+    if not texts or not all(isinstance(item, str) for item in texts):
         raise ValueError("holds no text; write one template, or a list of them")
     return texts if isinstance(value, list) else texts[0]
 
 
 def prompt_templates(prompt: Prompt) -> list[Template]:
-    """The templates, in order; none where prompts are a column or not given."""
+    """Return the templates in order; [] if prompts are a column or absent."""
     texts = [prompt] if isinstance(prompt, str) else prompt
-    return [_template(text) for text in texts] if isinstance(texts, list) else []
+    return [_cached_template(text) for text in texts] if isinstance(texts, list) else []
 
 
 @lru_cache(maxsize=256)
-def _template(text: str) -> Template:
+def _cached_template(text: str) -> Template:
     return Template(text)
 
 
 def prompt_columns(prompt: Prompt) -> list[str]:
-    """The column that prompts are written in, if they are."""
+    """Return the column of the prompts as a list of one name; [] if prompts are no column."""
     return [prompt.column] if isinstance(prompt, PromptColumn) else []
 
 
-def unknown_names(prompt: Prompt, known: Collection[str]) -> list[str]:
-    """Names in templates that are none of ``known``."""
-    return [name for wording in prompt_templates(prompt) for name in wording.names if name not in known]
+def unknown_names(prompt: Prompt, names: Collection[str]) -> list[str]:
+    """Return the field names of templates that are not in ``names``."""
+    return [field for template in prompt_templates(prompt) for field in template.names if field not in names]
 
 
 def optional_text(value: Any) -> str | None:
-    """A cell's text as it stands; None where there is none."""
+    """Return a cell as text; None for a missing one."""
     return None if value is None or (isinstance(value, float) and math.isnan(value)) else str(value)
 
 
-def prompt_word(value: Any) -> str | None:
-    """A cell as a prompt says it: findings with commas, "no finding" for an empty list; None where it is not known."""
+def prompt_text(value: Any) -> str | None:
+    """Return a cell as a prompt's text: findings with commas, "no finding" for none; None for an unknown one."""
     text = optional_text(value)
     return None if text is None else ", ".join(text.split("|")) or "no finding"
 
 
-def prompt_words(names: Iterable[str], row: Mapping[str, Any]) -> dict[str, str | None]:
-    """The word of each name in a row with keys ``label.<name>``, ``attr.<name>`` or ``<name>``."""
-    found = {name: [row[key] for key in (f"label.{name}", f"attr.{name}", name) if key in row] for name in names}
-    return {name: prompt_word(values[0]) if values else None for name, values in found.items()}
+def prompt_texts(names: Iterable[str], row: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return the text of each name for a row with keys ``label.<name>``, ``attr.<name>`` or ``<name>``."""
+    cells = {name: [row[key] for key in (f"label.{name}", f"attr.{name}", name) if key in row] for name in names}
+    return {name: prompt_text(values[0]) if values else None for name, values in cells.items()}

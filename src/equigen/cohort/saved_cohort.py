@@ -1,4 +1,4 @@
-"""What ``Cohort.save`` writes beside the table: roles, levels, counts and problems."""
+"""Read the JSON that ``Cohort.save`` writes beside the table: roles, levels, counts and problems."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def seal(sheet: dict[str, Any]) -> str:
 
 
 def read_saved(folder: Path) -> dict[str, Any]:
-    """The sheet of a saved cohort; raises InputError when it or the table is not there, or the sheet is damaged."""
-    lacking = [name for name in (TABLE, SHEET) if not (folder / name).is_file()]
-    if lacking:
-        problem = Problem("there is no such file", "run the cohort stage", file=str(folder / lacking[0]))
+    """Return the JSON of a saved cohort; raises InputError when it or the table is missing, or it is damaged."""
+    missing = [name for name in (TABLE, SHEET) if not (folder / name).is_file()]
+    if missing:
+        problem = Problem("there is no such file", "run the cohort stage", file=str(folder / missing[0]))
         raise InputError("This is no saved cohort.", [problem])
     sheet: dict[str, Any] = read_json(folder / SHEET)
     if not isinstance(sheet, dict) or sheet.get("seal", "") not in ("", seal(sheet)):
@@ -33,22 +33,22 @@ def read_saved(folder: Path) -> dict[str, Any]:
 
 
 def saved_spec(sheet: dict[str, Any]) -> CohortSpec:
-    """The roles; those that are none are not written, and of these only the patient must be said."""
+    """Return the specification; roles that are None are not saved, and ``patient`` is required."""
     return parse_spec({"patient": None, **sheet["spec"]}, SHEET)
 
 
 def saved_labels(sheet: dict[str, Any]) -> dict[str, LabelSpec]:
-    """The diagnoses as they were found."""
+    """Return the labels by name."""
     return {name: LabelSpec(**label) for name, label in sheet["labels"].items()}
 
 
 def saved_attributes(sheet: dict[str, Any]) -> dict[str, AttributeSpec]:
-    """The attributes as they were found."""
+    """Return the attributes by name."""
     return {name: AttributeSpec(**attribute) for name, attribute in sheet["attributes"].items()}
 
 
 def mismatch_error(folder: Path) -> InputError:
-    """The table and the sheet are not of one run."""
+    """Return the error of a table and a JSON file that do not belong together."""
     problem = Problem(
         "the table and cohort.json do not belong together", "run the cohort stage again", file=str(folder / TABLE)
     )

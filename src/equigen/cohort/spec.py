@@ -1,6 +1,6 @@
-"""What ``cohort.yaml`` may say: which column of the user's table plays which role.
+"""Schema of ``cohort.yaml``: the role of each column of the user's table.
 
-Values are text, as a table's cells are; ``equigen.cohort.parse`` reads them as they are written.
+Values are text, like the cells of a table; ``equigen.cohort.parse`` reads scalars without conversion.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from equigen.cohort.prompts import PromptColumn, prompt_columns, prompt_of, unknown_names
+from equigen.cohort.prompts import Prompt, prompt_columns, unknown_names, validate_prompt
 from equigen.cohort.tables.unknown_words import UNKNOWN_WORDS, unknown_words
 
 SPLITS = ("train", "val", "test")
@@ -31,36 +31,36 @@ _WHOLE_NUMBER = re.compile(r"^([+-]?\d+)\.0+$")
 
 
 def normalize_cell(value: str) -> str:
-    """A cell's text without outer blanks, and without the ``.0`` that a float column adds to a whole number.
+    """Return a cell's text without outer blanks, and without the ``.0`` that a float column adds to an integer.
 
     >>> normalize_cell(" 3.0 ")
     '3'
     """
     text = value.strip()
-    whole = _WHOLE_NUMBER.match(text)
-    return whole.group(1) if whole else text
+    match = _WHOLE_NUMBER.match(text)
+    return match.group(1) if match else text
 
 
 def suggestion(value: str, allowed: Iterable[str]) -> str:
-    """A hint that names the closest allowed word, or lists the allowed words when none is close."""
-    known = list(allowed)
-    lowered = {word.lower(): word for word in known}
-    close = difflib.get_close_matches(value.lower(), list(lowered), n=1, cutoff=0.6)
+    """Return a hint that names the closest allowed value, or lists the allowed values when none is close."""
+    names = list(allowed)
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(value.lower(), list(by_lower), n=1, cutoff=0.6)
     if close:
-        return f"did you mean '{lowered[close[0]]}'?"
-    shown = ", ".join(f"'{word}'" for word in known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"there is: {shown}" if known else "there is none"
+        return f"did you mean '{by_lower[close[0]]}'?"
+    listed = ", ".join(f"'{name}'" for name in names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"there is: {listed}" if names else "there is none"
 
 
 def _text(value: object) -> object:
-    """Text as a table holds it; a truth value or null is refused because its spelling is lost."""
+    """Convert a scalar to text; raises ValueError for a Boolean or null, whose spelling is lost."""
     if isinstance(value, bool) or value is None:
         raise ValueError(f"{value!r} is no text: write it in quotes, as the table spells it")
     return str(value) if isinstance(value, int | float) else value
 
 
 def _names(value: object) -> object:
-    """A list of texts, or one mapping of raw value to name."""
+    """Normalise the keys of a mapping of raw value to name; a list is returned unchanged."""
     if isinstance(value, Mapping):
         return {normalize_cell(str(_text(key))): item for key, item in value.items()}
     return value
@@ -71,24 +71,23 @@ Levels = Annotated[list[Text] | dict[str, Text], BeforeValidator(_names)]
 
 
 class _Strict(BaseModel):
-    """A mapping that refuses keys it does not know."""
+    """Base of immutable mappings; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ImageRole(_Strict):
-    """Where a row's image lies: ``root / folder / (column's value + suffix)``.
+    """Path of a row's image: ``root / folder / (column's value + suffix)``.
 
-    ``folders`` are looked through in order (data sets that come in several image folders). Instead of
-    ``column`` a ``template`` may build the path of several columns: ``patches/{patient}/{slide}.png``.
+    ``folders`` are searched in order (for data sets with several image folders). Instead of
+    ``column`` a ``template`` may build the path from several columns: ``patches/{patient}/{slide}.png``.
 
     Images in tar shards (WebDataset): ``image: {column: file, shards: "shards/*.tar"}``, a pattern below ``root``. A
     cell with ``suffix`` names a member (``000123.jpg``); where several shards have one of that name, with its shard in
     front (``000007.tar/000123.jpg``). Images in a folder that the library ``datasets`` saved: ``table`` names the
     folder, its plain columns are the table, and ``column`` is a column of images; nothing else is given here.
 
-    ``root`` may be a link. A folder below it that is a link out of it is refused, unless ``links`` says that you laid
-    it there.
+    ``root`` may be a link. A folder below it that is a link out of it is refused unless ``links`` is true.
     """
 
     column: Text | None = None
@@ -109,12 +108,12 @@ class ImageRole(_Strict):
 
     @property
     def columns(self) -> list[str]:
-        """The table's columns that the path is made of."""
+        """Names of the table's columns that form the path."""
         return [self.column] if self.column is not None else placeholders(self.template or "")
 
 
 class PatientRole(_Strict):
-    """The unit that may not be on both sides of a split; ``pattern`` cuts it out of a longer text.
+    """Column of the patient, who may be in one split only; ``pattern`` extracts the id from a longer text.
 
     The pattern is a regular expression; its first group, or the whole match, is the patient.
     """
@@ -155,13 +154,13 @@ class SplitRole(_Strict):
 
     @property
     def shares(self) -> dict[str, float]:
-        """The fraction of patients for each split, 0.7, 0.1 and 0.2 unless given."""
-        given = self.fractions if self.fractions is not None else {"train": 0.7, "val": 0.1, "test": 0.2}
-        return {name: float(given.get(name, 0.0)) for name in SPLITS}  # type: ignore[call-overload]
+        """Fraction of patients for each split; 0.7, 0.1 and 0.2 by default."""
+        fractions = self.fractions if self.fractions is not None else {"train": 0.7, "val": 0.1, "test": 0.2}
+        return {name: float(fractions.get(name, 0.0)) for name in SPLITS}  # type: ignore[call-overload]
 
 
 def _check_names(names: Iterable[str]) -> None:
-    """Refuse level names that mean something else in result tables."""
+    """Raise ValueError for level names that are reserved in result tables."""
     for name in names:
         if not name.strip() or name in RESERVED_LEVELS or "|" in name:
             raise ValueError(
@@ -170,7 +169,7 @@ def _check_names(names: Iterable[str]) -> None:
 
 
 class LabelRole(_Strict):
-    """One diagnosis: its kind, its column and its levels (in order; binary: negative first).
+    """One label: its kind, its column and its levels (in order; binary: negative first).
 
     ``levels`` lists raw values, or maps raw values to names (several raw values may share a name).
     Multilabel cells hold findings between ``separator``; those in ``none`` mean that nothing was found. A
@@ -204,8 +203,8 @@ class LabelRole(_Strict):
 class AttributeRole(_Strict):
     """One patient attribute: levels (list or mapping), or a number cut into ``bins``.
 
-    Bin k is ``[bins[k], bins[k+1])``; the last one includes its upper end. Without ``names`` bins are called
-    by their ends.
+    Bin k is ``[bins[k], bins[k+1])``; the last one includes its upper end. Without ``names`` bins are named
+    by their edges.
     """
 
     column: Text
@@ -230,13 +229,13 @@ class AttributeRole(_Strict):
 
     @property
     def bin_names(self) -> list[str]:
-        """A name for each bin."""
+        """Name of each bin."""
         edges = self.bins or []
         return self.names or [f"{low:g} to {high:g}" for low, high in pairwise(edges)]
 
 
-def _column(value: object) -> object:
-    """``patient: patient_id`` is short for ``patient: {column: patient_id}``."""
+def _patient_role(value: object) -> object:
+    """Expand ``patient: patient_id`` to ``patient: {column: patient_id}``."""
     return value if value is None or isinstance(value, Mapping | PatientRole) else {"column": value}
 
 
@@ -244,20 +243,20 @@ class CohortSpec(_Strict):
     """The roles of a table's columns; SYSTEM.md shows one in full.
 
     ``table`` is a csv, tsv or Parquet file, or a folder that the library ``datasets`` saved. Any column may be
-    ``@npz:KEY`` or ``@json:KEY``, which stand with the images themselves (``equigen.cohort.images.metadata``).
-    ``missing`` adds words to those that mean "not known" everywhere (``equigen.cohort.tables.unknown_words``).
+    ``@npz:KEY`` or ``@json:KEY``, which are read from the images' files (``equigen.cohort.images.metadata``).
+    ``missing`` adds to the texts that always mean a missing value (``equigen.cohort.tables.unknown_words``).
     """
 
     name: Text = Field(pattern=r"^[\w][\w .\-]*$")
     table: Text
     image: ImageRole
-    patient: Annotated[PatientRole | None, BeforeValidator(_column)]
+    patient: Annotated[PatientRole | None, BeforeValidator(_patient_role)]
     site: Text | None = None
     split: SplitRole = SplitRole()
     labels: dict[str, LabelRole] = {}
     attributes: dict[str, AttributeRole] = {}
     missing: list[Text] = list(UNKNOWN_WORDS)
-    prompt: Annotated[str | list[str] | PromptColumn | None, BeforeValidator(partial(prompt_of, text=_text))] = None
+    prompt: Annotated[Prompt, BeforeValidator(partial(validate_prompt, text=_text))] = None
     phantom: bool = False
 
     @model_validator(mode="after")
@@ -267,23 +266,23 @@ class CohortSpec(_Strict):
                 raise ValueError(
                     f"{name!r} cannot name a label or attribute: use characters that can be seen, without outer blanks"
                 )
-        both = set(self.labels) & set(self.attributes)
-        if both:
-            raise ValueError(f"'{sorted(both)[0]}' is both a label and an attribute; rename one")
+        shared = set(self.labels) & set(self.attributes)
+        if shared:
+            raise ValueError(f"'{sorted(shared)[0]}' is both a label and an attribute; rename one")
         if self.split.ood and self.site is None:
             raise ValueError("split.ood lists sites, so 'site' must name a column")
-        known = [*self.labels, *self.attributes]
-        for place in unknown_names(self.prompt, known):
-            raise ValueError(f"prompt uses the unknown name {{{place}}}; {suggestion(place, known)}")
+        names = [*self.labels, *self.attributes]
+        for field in unknown_names(self.prompt, names):
+            raise ValueError(f"prompt uses the unknown name {{{field}}}; {suggestion(field, names)}")
         return self
 
     @property
-    def unknown_words(self) -> frozenset[str]:
-        """The words that mean "not known" in this table, as ``means_unknown`` takes them."""
+    def missing_codes(self) -> frozenset[str]:
+        """Texts that mean a missing value in this table, for ``means_unknown``."""
         return unknown_words([*UNKNOWN_WORDS, *(normalize_cell(word) for word in self.missing)])
 
     def columns(self) -> list[tuple[str, str]]:
-        """Every (role, column of the table) that this specification uses."""
+        """Return every (role, column of the table) of this specification."""
         roles = [("image", column) for column in self.image.columns]
         roles += [("patient", self.patient.column)] if self.patient is not None else []
         roles += [("site", self.site)] if self.site is not None else []
@@ -294,7 +293,7 @@ class CohortSpec(_Strict):
 
 
 def level_names(levels: list[str] | dict[str, str] | None) -> list[str]:
-    """The names of levels in their order, each once.
+    """Return the distinct names of levels in order.
 
     >>> level_names({"0": "no", "1": "yes", "-1": "no"})
     ['no', 'yes']
@@ -305,5 +304,5 @@ def level_names(levels: list[str] | dict[str, str] | None) -> list[str]:
 
 
 def placeholders(text: str) -> list[str]:
-    """The names between braces in a prompt or path template, in order."""
+    """Return the names between braces in a path template, in order."""
     return [name for _, name, _, _ in Formatter().parse(text) if name is not None]

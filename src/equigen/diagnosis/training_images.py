@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from equigen.cohort import (
     GENERATED_TABLE,
     Cohort,
-    accepted_flags,
+    accepted_mask,
     check_images,
     load_images,
     read_generated,
@@ -74,7 +74,7 @@ def read_source(folder: Path, labels: Iterable[str]) -> Source:
     ]
     if problems:
         raise InputError("The synthetic set does not fit the cohort.", problems)
-    accepted, _ = accepted_flags(table)
+    accepted, _ = accepted_mask(table)
     if not np.any(accepted):
         raise InputError(
             "The synthetic set is empty.",

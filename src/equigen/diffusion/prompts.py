@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.cohort import Cohort, Manifest, Template, optional_text, prompt_columns, prompt_templates, prompt_word
+from equigen.cohort import Cohort, Manifest, Template, optional_text, prompt_columns, prompt_templates, prompt_text
 from equigen.errors import InputError, Problem
 from equigen.seeds import torch_generator
 
@@ -162,7 +162,7 @@ def _conditions(cohort: Cohort | Manifest) -> tuple[list[str], list[Words], NDAr
         return [], [(word,) for word in words], codes
     names = list(dict.fromkeys(name for each in templates for name in each.names))
     columns = [f"label.{name}" if name in cohort.labels else f"attr.{name}" for name in names]
-    coded = [_coded(frame[column], prompt_word) for column in columns]
+    coded = [_coded(frame[column], prompt_text) for column in columns]
     codes = np.zeros(len(frame), dtype=np.int64)
     for part, words in coded:  # numbered anew at each step, so that they stay small
         codes = pd.factorize(codes * len(words) + part)[0].astype(np.int64)

@@ -16,7 +16,7 @@ def checked_weights(
     reshaped or cast. ``name`` of the mechanism; ``nonnegative``: whether it promises weights of 0 or more; ``hint``:
     what to say more where they are not finite. Raises InputError with what was given and what belongs there.
     """
-    problem = _fault(weights, count, "weights(...)", "losses.shape and losses.dtype")
+    problem = _path_fault(weights, count, "weights(...)", "losses.shape and losses.dtype")
     if problem is None and isinstance(weights, torch.Tensor):
         least = 0.0 if nonnegative else -float("inf")
         problem = _bad_number(weights.detach(), least, f"after {images_seen} images{hint}")
@@ -27,7 +27,7 @@ def checked_sampling(weights: object, count: int, name: str) -> torch.Tensor | N
     """Sampling weights as they are, once they are None, or finite numbers [count] of 0 or more with a sum above 0."""
     if weights is None:
         return None
-    problem = _fault(weights, count, "sampling_weights(...)", "one a training image")
+    problem = _path_fault(weights, count, "sampling_weights(...)", "one a training image")
     if problem is None and isinstance(weights, torch.Tensor):
         problem = _bad_number(weights, 0.0, "for sampling")
         if problem is None and not bool(weights.sum() > 0):
@@ -41,7 +41,7 @@ def _given(weights: object, problem: Problem | None, name: str) -> torch.Tensor:
     return weights
 
 
-def _fault(weights: object, count: int, method: str, like: str) -> Problem | None:
+def _path_fault(weights: object, count: int, method: str, like: str) -> Problem | None:
     """What is wrong with the kind, shape or type of what a method gave."""
     mend = f"let {method} return a floating torch.Tensor of shape ({count},): {like}"
     if not isinstance(weights, torch.Tensor):

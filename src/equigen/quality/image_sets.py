@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import (
     Cohort,
-    accepted_flags,
+    accepted_mask,
     add_paths,
     check_images,
     image_exists,
@@ -132,7 +132,7 @@ def _recorded(images: ImageSet, side: str) -> ImageSet:
 
 def _accepted(frame: pd.DataFrame, side: str) -> ImageSet:
     """A table without the rows that screening refused; not screened (None) counts as accepted."""
-    flags, problems = accepted_flags(frame)
+    flags, problems = accepted_mask(frame)
     if problems:
         raise InputError(f"The {side} images cannot be read.", problems)
     return ImageSet(frame[flags].reset_index(drop=True), remark=screening_note(flags))

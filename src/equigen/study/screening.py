@@ -9,7 +9,7 @@ from shutil import rmtree
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort, accepted_flags
+from equigen.cohort import Cohort, accepted_mask
 from equigen.diffusion import Generator
 from equigen.files import hash_file, read_parquet, write_bytes, write_parquet
 from equigen.integrity import Change
@@ -92,4 +92,4 @@ def made_by(made: SyntheticSet) -> str | list[str]:
 def accepted(made: SyntheticSet) -> pd.DataFrame:
     """The rows of a set whose images count."""
     frame = made.frame
-    return frame[accepted_flags(frame)[0]].reset_index(drop=True)
+    return frame[accepted_mask(frame)[0]].reset_index(drop=True)

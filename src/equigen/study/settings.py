@@ -159,11 +159,11 @@ def check_keys(model: type[BaseModel], values: Mapping[str, Any], source: str, t
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = [_fault(model, dict(fault), source, under) for fault in error.errors(include_url=False)]
+        problems = [_path_fault(model, dict(fault), source, under) for fault in error.errors(include_url=False)]
         raise InputError(title, list(dict.fromkeys(problems))) from error
 
 
-def _fault(model: type[BaseModel], fault: dict[str, Any], source: str, under: str) -> Problem:
+def _path_fault(model: type[BaseModel], fault: dict[str, Any], source: str, under: str) -> Problem:
     """One pydantic fault as key, message, value and mend."""
     loc = [str(part) for part in fault["loc"] if not re.match(r"^(dict|list)\[|^str$", str(part))]  # arms of a union
     key, message = ".".join([under, *loc] if under else loc), str(fault["msg"]).removeprefix("Value error, ")

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import accepted_flags, add_paths, check_images, load_images, read_generated
+from equigen.cohort import accepted_mask, add_paths, check_images, load_images, read_generated
 from equigen.errors import InputError, Problem
 from equigen.synthesis.generation import SyntheticSet
 from equigen.synthesis.plans import PAIR
@@ -77,7 +77,7 @@ def _complete_pairs(folder: Path, attribute: str, frame: pd.DataFrame) -> Pairs:
     """The pairs that have every level once and no refused image."""
     column = f"attr.{attribute}"
     levels = [str(level) for level in frame[column].dropna().drop_duplicates()]
-    usable = frame[column].notna() & accepted_flags(frame)[0]
+    usable = frame[column].notna() & accepted_mask(frame)[0]
     counts = frame[usable].groupby("pair")[column].agg(["size", "nunique"])
     complete = counts.index[(counts["size"] == len(levels)) & (counts["nunique"] == len(levels))]
     incomplete = frame["pair"].nunique() - len(complete)

@@ -20,7 +20,7 @@ FOLDER = "@folder"  # column of every table: the entry of image.folders in which
 
 
 @dataclass
-class Located:
+class ImageLocations:
     """Per row: path relative to the root ("" = not usable), absolute path, folder; and the problems."""
 
     root: Path
@@ -30,7 +30,7 @@ class Located:
     problems: list[Problem] = field(default_factory=list)
 
 
-def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool = True) -> Located:
+def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool = True) -> ImageLocations:
     """Find every row's image below ``base / image.root``, in its shards, or in the dataset that is the table.
 
     Raises:
@@ -48,7 +48,7 @@ def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool 
         find = partial(_find, root, unresolved, role)
         if role.shards is not None:
             find = ShardMembers(root, role.shards, show).find
-    located = Located(root)
+    located = ImageLocations(root)
     column = "+".join(role.columns)
     prefixes = {folder: PurePosixPath(folder).as_posix() + "/" for folder in role.folders}
     for row, name in zip(table.index, _image_names(table, role), strict=True):

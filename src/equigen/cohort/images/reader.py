@@ -33,7 +33,7 @@ _BITS, _PHOTOMETRIC, _SAMPLES = 258, 262, 339  # TIFF tags
 
 
 @dataclass(frozen=True)
-class Decoded:
+class DecodedImage:
     """An image [H, W, 3] uint8, and the greatest value of its file where that holds 16-bit values."""
 
     pixels: NDArray[np.uint8]
@@ -69,7 +69,7 @@ def decode(path: Path) -> NDArray[np.uint8]:
     return decode_values(path).pixels
 
 
-def decode_values(path: Path) -> Decoded:
+def decode_values(path: Path) -> DecodedImage:
     """Read an image with the greatest value of its file; raises ``ImageFault``."""
     limit = Image.MAX_IMAGE_PIXELS or 89_478_485
     with open_image(path) as handle, quiet_decoders():
@@ -78,7 +78,7 @@ def decode_values(path: Path) -> Decoded:
         if not head:
             raise ImageFault("is empty (0 bytes)", "copy it again from its source, or leave the row out")
         if head[128:132] == b"DICM":
-            return Decoded(decode_dicom(handle, limit))
+            return DecodedImage(decode_dicom(handle, limit))
         if head[:4] == ZIP_START:
             return _from_array(read_npz(handle, limit))
         if head[:6] == NPY_START:
@@ -91,7 +91,7 @@ def decode_values(path: Path) -> Decoded:
         return _decode_pillow(handle, limit, head[:8] == _PNG_START)
 
 
-def _decode_pillow(handle: BinaryIO, limit: int, png: bool) -> Decoded:
+def _decode_pillow(handle: BinaryIO, limit: int, png: bool) -> DecodedImage:
     """Read an image that Pillow decodes; the checksums of a ``png`` are verified."""
     try:
         if png:
@@ -148,21 +148,21 @@ def _tiff_values(image: Image.Image) -> tuple[int, bool]:
     return (bits if bits in {12, 16} else 16), wide and tags.get(_PHOTOMETRIC) == 0
 
 
-def _to_rgb(image: Image.Image, bits: int, inverted: bool) -> Decoded:
+def _to_rgb(image: Image.Image, bits: int, inverted: bool) -> DecodedImage:
     """Convert an image of any Pillow mode to 8-bit RGB."""
     if image.mode.startswith("I") or image.mode == "F":
         grey = _from_array(np.asarray(image), wide_int=True, bits=bits)
-        return Decoded(255 - grey.pixels, grey.top) if inverted else grey
+        return DecodedImage(255 - grey.pixels, grey.top) if inverted else grey
     if image.mode == "LAB":
         raise ImageFault("has colours that are not read (CIELAB)", "export it as RGB or grey")
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        return Decoded(np.asarray(Image.alpha_composite(black, rgba).convert("RGB")))
-    return Decoded(np.asarray(image.convert("RGB")))
+        return DecodedImage(np.asarray(Image.alpha_composite(black, rgba).convert("RGB")))
+    return DecodedImage(np.asarray(image.convert("RGB")))
 
 
-def _from_array(values: NDArray[Any], wide_int: bool = False, bits: int = 16) -> Decoded:
+def _from_array(values: NDArray[Any], wide_int: bool = False, bits: int = 16) -> DecodedImage:
     """Convert a grey or colour array to 8-bit RGB: bool, uint8, uint16 (full range of ``bits``) or float."""
     if values.ndim == 3 and values.shape[2] == 1:
         values = values[:, :, 0]
@@ -181,7 +181,8 @@ def _from_array(values: NDArray[Any], wide_int: bool = False, bits: int = 16) ->
         eight = _from_float(values.astype(np.float64), top=1.0 if wide_int else 255.0)
     else:
         raise ImageFault(f"holds {str(kind)[:20]} values", "save 8- or 16-bit unsigned values")
-    return Decoded(grey_to_rgb(eight) if eight.ndim == 2 else np.ascontiguousarray(eight), top if bits == 16 else None)
+    rgb = grey_to_rgb(eight) if eight.ndim == 2 else np.ascontiguousarray(eight)
+    return DecodedImage(rgb, top if bits == 16 else None)
 
 
 def _from_float(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
