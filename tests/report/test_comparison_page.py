@@ -15,9 +15,9 @@ from equigen.errors import InputError
 from equigen.report.comparison.autoencoder import autoencoder_sentences
 from equigen.report.comparison.convergence import convergence_sentences, curve_section
 from equigen.report.comparison.findings import comparison_sentences
-from equigen.report.comparison.page import Calibrated, write_comparison_page
+from equigen.report.comparison.page import CalibrationSummary, write_comparison_page
 from equigen.report.comparison.sections import table_section
-from equigen.report.comparison.view import judged, views
+from equigen.report.comparison.view import comparison_views, row_verdict
 
 GROUPS = {"sex": ["female", "male"], "age": ["young", "old"]}
 
@@ -36,13 +36,13 @@ def entry(mechanism, guidance, attribute, figure, estimate, change=NAN, half=NAN
 
 def rows(mechanism, guidance="1", *, overall=0.1, gap=0.04, worst=0.12, changes=None, **rest):
     """All figures of one mechanism; ``changes`` maps a figure to (difference, half width, p) for sex."""
-    known = changes or {}
-    table = [entry(mechanism, guidance, "*", "overall", overall, *known.get("overall", ()), **rest)]
+    established = changes or {}
+    table = [entry(mechanism, guidance, "*", "overall", overall, *established.get("overall", ()), **rest)]
     for attribute, groups in GROUPS.items():
-        own = known if attribute == "sex" else {name: (0.0, 0.01, 1.0) for name in known}
-        table += [entry(mechanism, guidance, attribute, name, worst - place * gap, **rest)
-                  for place, name in enumerate(groups)]  # fmt: skip
-        table += [entry(mechanism, guidance, attribute, name, value, *own.get(name, ()), **rest)
+        differences = established if attribute == "sex" else {name: (0.0, 0.01, 1.0) for name in established}
+        table += [entry(mechanism, guidance, attribute, name, worst - rank * gap, **rest)
+                  for rank, name in enumerate(groups)]  # fmt: skip
+        table += [entry(mechanism, guidance, attribute, name, value, *differences.get(name, ()), **rest)
                   for name, value in (("worst", worst), ("gap", gap))]  # fmt: skip
     return table
 
@@ -68,12 +68,12 @@ def seeds_of(summary):
     return pd.concat(parts, ignore_index=True)
 
 
-def said(summary):
-    return [(own.tone, own.text, *own.parts) for own in comparison_sentences(summary, "none")]
+def findings(summary):
+    return [(sentence.tone, sentence.text, *sentence.parts) for sentence in comparison_sentences(summary, "none")]
 
 
 def test_the_verdict_names_who_narrows_which_gap_by_how_much_and_at_what_cost():
-    tones = said(table())
+    tones = findings(table())
     assert tones[0][0] == "note"
     assert "trained with 3 training seeds" in tones[0][1]
     overall, reference, changes, halved, worst = tones[1:6]
@@ -104,8 +104,8 @@ def test_the_verdict_names_who_narrows_which_gap_by_how_much_and_at_what_cost():
 
 
 def test_no_evidence_is_said_where_intervals_hold_zero():
-    by_age = [own for own in said(table()) if "by age" in own[1]]
-    assert [own[0] for own in by_age] == ["note", "chance", "chance", "chance"]
+    by_age = [finding for finding in findings(table()) if "by age" in finding[1]]
+    assert [finding[0] for finding in by_age] == ["note", "chance", "chance", "chance"]
     assert by_age[3][1] == "No evidence that any mechanism changes quality of the worst group by age against none."
     assert by_age[1][1] == "No evidence that any mechanism narrows the gap by age against none."
     assert by_age[1][2].endswith("good, level, idle and wide")
@@ -113,7 +113,7 @@ def test_no_evidence_is_said_where_intervals_hold_zero():
 
 
 @pytest.mark.parametrize(
-    ("difference", "half", "p", "figure", "wanted"),
+    ("difference", "half", "p", "figure", "verdict"),
     [
         (-0.02, 0.01, 0.01, "gap", "better"), (0.02, 0.01, 0.01, "worst", "worse"),
         (-0.02, 0.03, 0.2, "gap", "no evidence"),
@@ -122,57 +122,58 @@ def test_no_evidence_is_said_where_intervals_hold_zero():
         (NAN, NAN, NAN, "gap", "not evaluated"),
     ],
 )  # fmt: skip
-def test_judged(difference, half, p, figure, wanted):
-    assert judged(entry("good", "1", "sex", figure, 0.02, difference, half, p)) == wanted
+def test_judged(difference, half, p, figure, verdict):
+    assert row_verdict(entry("good", "1", "sex", figure, 0.02, difference, half, p)) == verdict
 
 
 def test_a_gap_of_a_score_is_better_when_smaller_and_the_score_when_larger():
     more = entry("good", "1", "*", "overall", 0.9, 0.1, 0.05, 0.01, metric="precision")
-    assert judged(more) == "better"
-    assert judged({**more, "figure": "gap", "attribute": "sex"}) == "worse"
+    assert row_verdict(more) == "better"
+    assert row_verdict({**more, "figure": "gap", "attribute": "sex"}) == "worse"
 
 
 def test_one_seed_is_a_rehearsal():
     single = table(seeds=1, p_holm=NAN, p_value=NAN, ci_low=NAN, ci_high=NAN, seed_low=NAN, seed_high=NAN)
-    tones = said(single)
+    tones = findings(single)
     assert tones[0][0] == "caution"
     assert "trained with 1 training seed. Fewer than 3 are no evidence" in tones[0][1]
-    assert "finding" not in {own[0] for own in tones}
+    assert "finding" not in {finding[0] for finding in tones}
     assert "40.0 (36.0 to 44.0)" in tones[2][1]  # the patients' interval
 
 
 def test_calibrated_generators_count_as_mechanisms_of_their_own():
     extra = pd.DataFrame(rows("none", "calibrated", gap=0.01, changes=NARROWER))
-    changes = said(pd.concat([table(), extra], ignore_index=True))[3]
+    changes = findings(pd.concat([table(), extra], ignore_index=True))[3]
     assert "narrower with none with calibrated guidance, good and level" in changes[1]
 
 
 def test_views_split_by_setting_plan_and_metric_and_order_guidance():
-    both = pd.concat([table(), table().assign(plan="balanced"), pd.DataFrame(rows("none", "10")),
+    summary = pd.concat([table(), table().assign(plan="balanced"), pd.DataFrame(rows("none", "10")),
                       pd.DataFrame(rows("none", "common"))], ignore_index=True)  # fmt: skip
-    first, second = views(both)
+    first, second = comparison_views(summary)
     assert (first.title, second.title) == ("plan match", "plan balanced")
     assert first.guidances == ["1", "2", "10", "common"]
     assert first.groups("age") == ["young", "old"]
-    assert {own.topic for own in comparison_sentences(both, "none")} == {
+    assert {sentence.topic for sentence in comparison_sentences(summary, "none")} == {
         "Verdict", "Verdict: plan match", "Verdict: plan balanced"}  # fmt: skip
 
 
-PLACES = [("*", "overall"), ("sex", "gap"), ("sex", "female")]
+QUANTITIES = [("*", "overall"), ("sex", "gap"), ("sex", "female")]
 CURVE = pd.DataFrame([
-    {"images_seen": seen, "seed": seed, "attribute": place, "figure": figure, "estimate": 0.3 / (1 + seen / 10000)}
-    for seen in (15000, 30000) for seed in range(2) for place, figure in PLACES
+    {"images_seen": images, "seed": seed, "attribute": attribute, "figure": figure,
+     "estimate": 0.3 / (1 + images / 10000)}
+    for images in (15000, 30000) for seed in range(2) for attribute, figure in QUANTITIES
 ])  # fmt: skip
 CHANGE = pd.DataFrame([
-    {"setting": "default", "images_seen": seen, "end": 30000, "attribute": place, "figure": figure, "seeds": 2,
+    {"setting": "default", "images_seen": images, "end": 30000, "attribute": attribute, "figure": figure, "seeds": 2,
      "estimate": 0.12, "estimate_end": 0.12 + change, "change": change, "change_low": change - 0.01,
      "change_high": change + 0.01}
-    for seen, change in ((15000, -0.03), (27000, 0.0)) for place, figure in PLACES
+    for images, change in ((15000, -0.03), (27000, 0.0)) for attribute, figure in QUANTITIES
 ])  # fmt: skip
 ALONE = pd.DataFrame([
-    {"setting": "default", "metric": "kd", "attribute": place, "figure": figure, "estimate": value,
+    {"setting": "default", "metric": "kd", "attribute": attribute, "figure": figure, "estimate": value,
      "ci_low": value - 0.005, "ci_high": value + 0.005, "null_gap": 0.006 if figure == "gap" else NAN, "note": ""}
-    for place, figure, value in (("*", "overall", 0.06), ("sex", "female", 0.055), ("sex", "male", 0.068),
+    for attribute, figure, value in (("*", "overall", 0.06), ("sex", "female", 0.055), ("sex", "male", 0.068),
                                  ("sex", "worst", 0.068), ("sex", "gap", 0.013))
 ])  # fmt: skip
 GAIN = pd.DataFrame([
@@ -181,17 +182,18 @@ GAIN = pd.DataFrame([
     {"set": "common", "figure": "gap", "group": "*", "excess": 0.07, "reference": "default", "difference": 0.0,
      "difference_low": -0.01, "difference_high": 0.01},
 ])  # fmt: skip
-CHOSEN = {"attribute": "age", "groups": {"young": 1.25}, "common": 1.75, "default": 2.0, "objective": "worst"}
+GUIDANCE = {"attribute": "age", "groups": {"young": 1.25}, "common": 1.75, "default": 2.0, "objective": "worst"}
 
 
 def write(folder, summary=None, **rest):
-    given = table() if summary is None else summary
-    comparison = SimpleNamespace(summary=given, seeds=seeds_of(given))
+    tables = table() if summary is None else summary
+    comparison = SimpleNamespace(summary=tables, seeds=seeds_of(tables))
     options = {
         "title": "A <b>comparison", "facts": {"Cohort": "phantoms & co"}, "curve": CURVE, "curve_change": CHANGE,
         "reconstruction": ALONE, "phantom": True,
-        "calibrations": [Calibrated("none, seed 0", CHOSEN, GAIN), Calibrated("none, seed 1", {**CHOSEN, "groups": {
-            "young": 1.5, "old": 2.5}})], "settings": {"seeds": [0, 1, 2]}, "versions": {"equigen": "0.1.0"},
+        "calibrations": [CalibrationSummary("none, seed 0", GUIDANCE, GAIN),
+                         CalibrationSummary("none, seed 1", {**GUIDANCE, "groups": {"young": 1.5, "old": 2.5}})],
+        "settings": {"seeds": [0, 1, 2]}, "versions": {"equigen": "0.1.0"},
         "timings": {"train": 3.0}, "warnings": ["one <i>image"],
     } | rest  # fmt: skip
     return write_comparison_page(folder, comparison, **options)
@@ -217,23 +219,23 @@ def test_the_page_stands_alone_and_lets_no_text_become_markup(page):
 def test_the_page_has_all_its_parts(page):
     reader = read(page)
     text = " ".join(" ".join(reader.text).split())
-    drawn = [values["aria-label"] for tag, values in reader.tags if tag == "svg"]
-    planes = [alt for alt in drawn if "gap by" in alt and "across" in alt]
+    labels = [values["aria-label"] for tag, values in reader.tags if tag == "svg"]
+    planes = [alt for alt in labels if "gap by" in alt and "across" in alt]
     assert len(planes) == 2
     assert "good at guidance 1: overall 100 (96.0 to 104), gap 16.0 (12.0 to 20.0)" in planes[0]
-    assert sum("difference" in alt for alt in drawn) == 5  # overall, and worst and gap of two attributes
+    assert sum("difference" in alt for alt in labels) == 5  # overall, and worst and gap of two attributes
     assert "reconstruction: overall 60.0 (55.0 to 65.0), gap 13.0 (8.00 to 18.0)" in planes[0]
     assert "reconstruction" not in planes[1]  # it has no gap by age
-    assert sum("images seen" in alt for alt in drawn) == 2  # no group's own curve
-    assert [("reconstruction" in alt) for alt in drawn if "images seen" in alt] == [True, True]
-    assert sum("from 120 at 15,000 images seen to 75.0 at 30,000 (mean over seeds)" in alt for alt in drawn) == 2
+    assert sum("images seen" in alt for alt in labels) == 2  # no group's own curve
+    assert [("reconstruction" in alt) for alt in labels if "images seen" in alt] == [True, True]
+    assert sum("from 120 at 15,000 images seen to 75.0 at 30,000 (mean over seeds)" in alt for alt in labels) == 2
     brought = "from 15,000 to 30,000 images seen it went from 120 to 90.0, a change of -30.0 (-40.0 to -20.0)"
     assert f"gap by sex: {brought}." in text
     assert f"overall: {brought}, -25 %." in text
     assert "Training was still improving when it ended" in text
-    for words in ("Chance gap", "chance gap", "seed 2", "takes the common one", "1.25", "gap, against default guidance",
-                  "-30.0", "Satterthwaite", "Nothing is trained again"):
-        assert words in text, words
+    for phrase in ("Chance gap", "chance gap", "seed 2", "takes the common one", "1.25",
+                   "gap, against default guidance", "-30.0", "Satterthwaite", "Nothing is trained again"):
+        assert phrase in text, phrase
     assert "against default guidance" in text
     assert text.count("against default guidance") == 1  # the common guidance has no row of its own
 
@@ -243,7 +245,7 @@ def test_the_json_holds_the_tables_and_the_same_words(page):
     summary = pd.DataFrame(data["summary"]["rows"], columns=data["summary"]["columns"])
     assert summary["estimate"].tolist() == table()["estimate"].tolist()
     assert data["curve"]["columns"] == list(CURVE.columns)
-    assert [own["text"] for own in data["in_short"][:-2]] == [own[1] for own in said(table())]
+    assert [finding["text"] for finding in data["in_short"][:-2]] == [finding[1] for finding in findings(table())]
     assert data["in_short"][-2]["topic"] == "Has training converged?"
     assert data["curve_change"]["columns"] == list(CHANGE.columns)
     assert data["reconstruction"]["columns"] == list(ALONE.columns)
@@ -253,7 +255,7 @@ def test_the_json_holds_the_tables_and_the_same_words(page):
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "name", "seen", "seeds", "tone", "start"),
+    ("low", "high", "name", "start", "seeds", "tone", "text"),
     [
         (-0.0049, 0.002, "kd", 60, 3, "note", "Training had stopped improving (less than 5 %): "),
         (-0.0049, -0.001, "kd", 60, 3, "note", "Training had stopped"),  # a little is established, and less than 5 %
@@ -268,54 +270,55 @@ def test_the_json_holds_the_tables_and_the_same_words(page):
     ],
 )  # fmt: skip
 def test_training_has_stopped_improving_where_what_its_last_quarter_brought_is_shown_to_be_small(
-    low, high, name, seen, seeds, tone, start
+    low, high, name, start, seeds, tone, text
 ):
     row = {"setting": "default", "end": 100, "attribute": "*", "figure": "overall", "seeds": seeds, "estimate": 0.1}
     middle = (low + high) / 2
     early = {**row, "images_seen": 40, "change": -0.05, "change_low": -0.06, "change_high": -0.04,
              "estimate_end": 0.05}  # what came before the last part does not count
-    last = {**row, "images_seen": seen, "change": middle, "change_low": low, "change_high": high,
+    last = {**row, "images_seen": start, "change": middle, "change_low": low, "change_high": high,
             "estimate_end": 0.1 + middle}
-    kept = [last] if seen == 80 else [early, last]
-    (found,) = convergence_sentences(pd.DataFrame(kept), name)
-    assert found.tone == tone and found.text.startswith(start)
+    points = [last] if start == 80 else [early, last]
+    (sentence,) = convergence_sentences(pd.DataFrame(points), name)
+    assert sentence.tone == tone and sentence.text.startswith(text)
     if name == "kd" and tone == "caution":
-        assert found.text.endswith("from 60 to 100 images seen it went from 100 to 96.5, a change of -3.50 (-6.00 to "
-                                   "-1.00), -4 %.")  # fmt: skip
+        assert sentence.text.endswith("from 60 to 100 images seen it went from 100 to 96.5, a change of -3.50 "
+                                      "(-6.00 to -1.00), -4 %.")  # fmt: skip
 
 
 def test_each_setting_has_a_verdict_of_its_own_and_no_table_none():
-    both = pd.concat([CHANGE, CHANGE.assign(setting="long", end=60000)])
-    assert [own.topic for own in convergence_sentences(both, "kd")] == [
+    change = pd.concat([CHANGE, CHANGE.assign(setting="long", end=60000)])
+    assert [sentence.topic for sentence in convergence_sentences(change, "kd")] == [
         "Has training converged? Setting default", "Has training converged? Setting long"]  # fmt: skip
     assert convergence_sentences(None, "kd") == []
     assert convergence_sentences(CHANGE[:0], "kd") == []
 
 
 def test_what_the_autoencoder_costs_stands_beside_the_reference():
-    (found,) = autoencoder_sentences(views(table(), ALONE), "none")
-    assert found.text == (
+    (sentence,) = autoencoder_sentences(comparison_views(table(), ALONE), "none")
+    assert sentence.text == (
         "Held-out images that go through the autoencoder and back stand at 60.0 (55.0 to 65.0) (excess KD x 1000), "
         "which is about where perfect training of the diffusion model would lead; none stands at 100 at guidance 1 and "
         "100 at guidance 2. Distances do not add up: a generator that stands near this may still err in other ways, "
         "which a measurement against reconstructions shows."
     )
-    assert found.parts == ("by sex: gap 13.0 (8.00 to 18.0), chance about 6.00; female 55.0, male 68.0",)
-    assert autoencoder_sentences(views(table()), "none") == []
+    assert sentence.parts == ("by sex: gap 13.0 (8.00 to 18.0), chance about 6.00; female 55.0, male 68.0",)
+    assert autoencoder_sentences(comparison_views(table()), "none") == []
     two = pd.concat([table(), table(setting="other")]), pd.concat([ALONE, ALONE.assign(setting="other", estimate=NAN)])
-    first, second = autoencoder_sentences(views(*two), "none")
+    first, second = autoencoder_sentences(comparison_views(*two), "none")
     assert first.topic.endswith("Setting default") and second.text.endswith("alone costs was not measured.")
 
 
 def test_the_tables_end_with_the_autoencoder_alone():
-    by_sex, by_age = table_section(views(table(), ALONE), "none").blocks[0].tables
+    by_sex, by_age = table_section(comparison_views(table(), ALONE), "none").blocks[0].tables
     assert [len(row.cells) for row in by_sex.rows if row.cells] == [len(by_sex.head) - 1] * 7
     assert [cell.text for cell in by_sex.rows[-1].cells][:6] == ["60.0", "55.0", "68.0", "68.0", "13.0", "6.00"]
     assert by_sex.rows[-1].cells[0].detail == "55.0 to 65.0"
     assert by_age.rows[-1].cells[0].text == "60.0"  # the whole set has no attribute
-    (whole,) = table_section(views(table()[lambda own: own["attribute"] == "*"], ALONE), "none").blocks[0].tables
-    assert len(whole.rows[-1].cells) == len(whole.head) - 1
-    plain = table_section(views(table()), "none").blocks[0].tables[0]
+    views = comparison_views(table()[lambda frame: frame["attribute"] == "*"], ALONE)
+    (overall,) = table_section(views, "none").blocks[0].tables
+    assert len(overall.rows[-1].cells) == len(overall.head) - 1
+    plain = table_section(comparison_views(table()), "none").blocks[0].tables[0]
     assert len(plain.rows) == len(by_sex.rows) - 2
 
 
@@ -329,9 +332,9 @@ def small():
 
 
 def test_the_same_tables_give_the_same_bytes(tmp_path):
-    first, again = (write(tmp_path / name, small(), curve=None, curve_change=None) for name in ("a", "b"))
+    first, second = (write(tmp_path / name, small(), curve=None, curve_change=None) for name in ("a", "b"))
     for name in ("index.html", "report.json"):
-        assert (again.parent / name).read_bytes() == (first.parent / name).read_bytes()
+        assert (second.parent / name).read_bytes() == (first.parent / name).read_bytes()
 
 
 def test_a_missing_number_is_a_dash_with_its_reason(tmp_path):

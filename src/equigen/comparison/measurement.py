@@ -13,7 +13,7 @@ from equigen.comparison.paths import Guidance, Member, Places
 from equigen.comparison.settings import PRETRAINED, ComparisonSettings
 from equigen.files import read_json
 from equigen.quality import ImageSet
-from equigen.report import Calibrated
+from equigen.report import CalibrationSummary
 from equigen.synthesis import CALIBRATION_FILE as CALIBRATION
 from equigen.training import TrainSettings
 
@@ -67,11 +67,11 @@ def measure(
 
 def calibrations(
     settings: ComparisonSettings, runs: Mapping[Member, TrainSettings], places: Places
-) -> list[Calibrated]:
+) -> list[CalibrationSummary]:
     """What the page shows of each calibration; what it gained is in the comparison's own tables."""
     return [
-        Calibrated(f"{member.name}, seed {member.seed}" if len(settings.settings) == 1 else member.path,
-                   read_json(places.generator(member) / CALIBRATION))
+        CalibrationSummary(f"{member.name}, seed {member.seed}" if len(settings.settings) == 1 else member.path,
+                           read_json(places.generator(member) / CALIBRATION))
         for member in runs
         if calibrated_sets(settings, member.name)
     ]

@@ -6,7 +6,7 @@ to this module, so the module itself can be called as ``report(quality, fairness
 
 from .calibration.findings import calibration_sentences as calibration_sentences
 from .calibration.page import write_calibration_page as write_calibration_page
-from .comparison.page import Calibrated as Calibrated
+from .comparison.page import CalibrationSummary as CalibrationSummary
 from .comparison.page import write_comparison_page as write_comparison_page
 from .images import ClosePairs as ClosePairs
 from .images import Grid as Grid

@@ -1,1 +1,1 @@
-"""The page of a comparison of mechanisms."""
+"""The page that reports a comparison of mechanisms."""

@@ -1,49 +1,47 @@
-"""What the autoencoder alone costs, in words: how near perfect training of the diffusion model would come."""
+"""Sentences on the error of the autoencoder alone, the limit of a diffusion model trained on its latents."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from equigen.report.comparison.view import View, at, value_text
+from equigen.report.comparison.view import View, guidance_phrase
 from equigen.report.layout import Sentence
 from equigen.report.rounding import is_finite, listing, number
 
 TOPIC = "What does the autoencoder cost?"
 
 
-def autoencoder_sentences(parts: list[View], reference: str) -> list[Sentence]:
-    """For each setting: where reconstructions of held-out images stand, beside the reference; then their gaps."""
-    found: dict[str, View] = {}
-    for view in parts:
-        if view.words.name == parts[0].words.name and view.reconstruction:
-            found.setdefault(view.setting, view)
-    several = len(found) > 1
-    return [_sentence(view, reference, f"{TOPIC} Setting {setting}" if several else TOPIC)
-            for setting, view in found.items()]
+def autoencoder_sentences(views: list[View], reference: str) -> list[Sentence]:
+    """A sentence for each setting: the value of reconstructed held-out images beside the reference's, and its gaps."""
+    by_setting: dict[str, View] = {}
+    for view in views:
+        if view.metric.name == views[0].metric.name and view.reconstruction:
+            by_setting.setdefault(view.setting, view)
+    sentences = []
+    for setting, view in by_setting.items():
+        topic = f"{TOPIC} Setting {setting}" if len(by_setting) > 1 else TOPIC
+        overall = view.reconstruction_row("*", "overall")
+        if overall is None or not is_finite(overall["estimate"]):
+            sentences.append(Sentence("What the autoencoder alone costs was not measured.", "missing", topic))
+            continue
+        rows = [view.row(reference, guidance, "*", "overall") for guidance in view.guidances]
+        values = [f"{number(row['estimate'], view.metric)} {guidance_phrase(row['guidance'])}" for row in rows
+                  if row is not None and is_finite(row["estimate"])]
+        text = (f"Held-out images that go through the autoencoder and back stand at {view.estimate_text(overall)} "
+                f"({view.unit}), which is about where perfect training of the diffusion model would lead")
+        text += f"; {reference} stands at {listing(values)}." if values else "."
+        text += (" Distances do not add up: a generator that stands near this may still err in other ways, which a "
+                 "measurement against reconstructions shows.")
+        gaps = filter(None, (_gap_text(view, attribute) for attribute in view.attributes))
+        sentences.append(Sentence(text, "note", topic, tuple(gaps)))
+    return sentences
 
 
-def _sentence(view: View, reference: str, topic: str) -> Sentence:
-    whole = view.alone("*", "overall")
-    if whole is None or not is_finite(whole["estimate"]):
-        return Sentence("What the autoencoder alone costs was not measured.", "missing", topic)
-    rows = [view.row(reference, guidance, "*", "overall") for guidance in view.guidances]
-    told = [f"{number(row['estimate'], view.words)} {at(row['guidance'])}" for row in rows
-            if row is not None and is_finite(row["estimate"])]
-    text = (f"Held-out images that go through the autoencoder and back stand at {value_text(whole, view.words)} "
-            f"({view.unit}), which is about where perfect training of the diffusion model would lead")
-    text += f"; {reference} stands at {listing(told)}." if told else "."
-    text += (" Distances do not add up: a generator that stands near this may still err in other ways, which a "
-             "measurement against reconstructions shows.")
-    return Sentence(text, "note", topic, tuple(filter(None, (_gap(view, name) for name in view.attributes))))
-
-
-def _gap(view: View, attribute: str) -> str:
+def _gap_text(view: View, attribute: str) -> str:
     """``by age: gap 29 (8 to 50), chance about 17; under 40 159, 40 to 59 188``; empty where there is no number."""
-    row = view.alone(attribute, "gap")
-    if row is None or not is_finite(row["estimate"]):
+    gap = view.reconstruction_row(attribute, "gap")
+    if gap is None or not is_finite(gap["estimate"]):
         return ""
-    chance = f", chance about {number(row['null_gap'], view.words)}" if is_finite(row["null_gap"]) else ""
-    groups: list[tuple[str, Any]] = [(name, view.alone(attribute, name)) for name in view.groups(attribute)]
-    told = [f"{name} {number(own['estimate'], view.words)}" for name, own in groups
-            if own is not None and is_finite(own["estimate"])]
-    return f"by {attribute}: gap {value_text(row, view.words)}{chance}; {', '.join(told)}"
+    chance = f", chance about {number(gap['null_gap'], view.metric)}" if is_finite(gap["null_gap"]) else ""
+    rows = {group: view.reconstruction_row(attribute, group) for group in view.groups(attribute)}
+    values = [f"{group} {number(row['estimate'], view.metric)}" for group, row in rows.items()
+              if row is not None and is_finite(row["estimate"])]
+    return f"by {attribute}: gap {view.estimate_text(gap)}{chance}; {', '.join(values)}"

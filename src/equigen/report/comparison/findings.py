@@ -1,4 +1,4 @@
-"""The verdict of a comparison in plain words: who makes better images, and who narrows which gap at what cost."""
+"""Sentences of a comparison: changes of overall quality, of the worst group and of the gap, with their costs."""
 
 from __future__ import annotations
 
@@ -6,152 +6,153 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.report.comparison.view import GAPS, MEANS, UNSAID, View, at, judged, views
+from equigen.report.comparison.view import (
+    GAPS,
+    MEANS,
+    NO_EVIDENCE,
+    View,
+    comparison_views,
+    guidance_phrase,
+    row_verdict,
+)
 from equigen.report.layout import Sentence
 from equigen.report.rounding import is_finite, listing, number
 from equigen.report.study.differences import DIRECTIONS, SEEDS
 
 VERDICT = "Verdict"
-HALF = 0.5  # what the comparison asks for: a gap of at most this share of the reference's
+HALF = 0.5  # target of a comparison: a gap of at most this share of the reference's
 
 
 def comparison_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence]:
-    """Seeds, then for each part who changes overall quality, and for each attribute the gap and the worst group."""
-    parts = views(summary)
-    if not parts:
+    """Sentences on the seeds, then for each view on overall quality and on each attribute's gaps and worst group."""
+    views = comparison_views(summary)
+    if not views:
         return [Sentence("Nothing was measured.", "missing", VERDICT)]
-    main = [view for view in parts if view.words.name == parts[0].words.name]
-    said = [_seeds(summary)]
-    for view in main:
-        topic = f"{VERDICT}: {view.title}" if view.title else VERDICT
-        said.append(_quality(view, "*", "overall", reference, topic))
-        for attribute in view.attributes:
-            said.append(_reference(view, attribute, reference, topic))
-            for figure in GAPS:
-                if figure == GAPS[0] or view.compared(attribute, figure):
-                    said += [rule(view, attribute, figure, reference, topic) for rule in (_changes, _halved)]
-            said.append(_quality(view, attribute, "worst", reference, topic))
-        if not view.attributes:
-            said.append(Sentence("No attribute was compared, so there is no gap.", "missing", topic))
-    return said
-
-
-def _seeds(summary: pd.DataFrame) -> Sentence:
     counts = summary.loc[summary["figure"] == "overall", "seeds"]
     least, most = int(counts.min()), int(counts.max())
-    trained = f"{most} training seeds" if least == most else f"{least} to {most} training seeds"
-    trained = trained.replace("1 training seeds", "1 training seed") if least == most else trained
-    text = f"Each mechanism was trained with {trained}. "
+    seeds = f"{most} training seed{'' if most == 1 else 's'}" if least == most else f"{least} to {most} training seeds"
+    text = f"Each mechanism was trained with {seeds}. "
     if least >= SEEDS:
-        return Sentence(text + "Intervals (95 %) hold other trainings and other patients; a difference is established "
-                        "where its interval leaves out 0 and p, corrected for the number of mechanisms (Holm), is at "
-                        "most 0.05. No evidence does not mean no effect.", "note", VERDICT)
-    return Sentence(text + f"Fewer than {SEEDS} are no evidence about a mechanism: read what follows as a rehearsal.",
-                    "caution", VERDICT)
+        text += ("Intervals (95 %) hold other trainings and other patients; a difference is established where its "
+                 "interval leaves out 0 and p, corrected for the number of mechanisms (Holm), is at most 0.05. No "
+                 "evidence does not mean no effect.")
+    else:
+        text += f"Fewer than {SEEDS} are no evidence about a mechanism: read what follows as a rehearsal."
+    sentences = [Sentence(text, "note" if least >= SEEDS else "caution", VERDICT)]
+    for view in views:
+        if view.metric.name != views[0].metric.name:
+            continue
+        topic = f"{VERDICT}: {view.title}" if view.title else VERDICT
+        sentences.append(_quality_sentence(view, "*", "overall", reference, topic))
+        for attribute in view.attributes:
+            sentences.append(_reference_sentence(view, attribute, reference, topic))
+            for quantity in GAPS:
+                if quantity == GAPS[0] or view.difference_rows(attribute, quantity):
+                    sentences += _gap_sentences(view, attribute, quantity, reference, topic)
+            sentences.append(_quality_sentence(view, attribute, "worst", reference, topic))
+        if not view.attributes:
+            sentences.append(Sentence("No attribute was compared, so there is no gap.", "missing", topic))
+    return sentences
 
 
-def _reference(view: View, attribute: str, reference: str, topic: str) -> Sentence:
-    """How large the gap is without any mechanism, beside what chance gives."""
-    rows = [view.row(reference, guidance, attribute, "gap") for guidance in view.guidances]
-    found = [row for row in rows if row is not None and is_finite(row["estimate"])]
-    if not found:
+def _reference_sentence(view: View, attribute: str, reference: str, topic: str) -> Sentence:
+    """The gap of the reference, beside the gap expected by chance and the groups left out of it."""
+    candidates = [view.row(reference, guidance, attribute, "gap") for guidance in view.guidances]
+    rows = [row for row in candidates if row is not None and is_finite(row["estimate"])]
+    if not rows:
         return Sentence(f"The gap by {attribute} of {reference} was not measured.", "missing", topic)
-    told = [f"{view.value(row)} {at(row['guidance'])}" for row in found]
-    nulls = [row["null_gap"] for row in found if is_finite(row["null_gap"])]
-    chance = f" Chance alone would give about {number(max(nulls), view.words)}." if nulls else ""
-    text = f"Gap by {attribute} of {reference} ({view.unit}): {', '.join(told)}.{chance}"
-    return Sentence(text, "note", topic, tuple(filter(None, [_worst(found)])))
+    values = [f"{view.estimate_text(row)} {guidance_phrase(row['guidance'])}" for row in rows]
+    nulls = [row["null_gap"] for row in rows if is_finite(row["null_gap"])]
+    chance = f" Chance alone would give about {number(max(nulls), view.metric)}." if nulls else ""
+    text = f"Gap by {attribute} of {reference} ({view.unit}): {', '.join(values)}.{chance}"
+    notes = [note for row in rows for note in str(row["note"]).split("; ")]
+    exclusions = list(dict.fromkeys(note for note in notes if note.startswith("without ")))
+    return Sentence(text, "note", topic, (f"The gap is {listing(exclusions)}.",) if exclusions else ())
 
 
-def _worst(rows: list[Any]) -> str:
-    """Groups left out of the gap, where the notes name them."""
-    notes = dict.fromkeys(note for row in rows for note in str(row["note"]).split("; ") if note.startswith("without "))
-    return f"The gap is {listing(list(notes))}." if notes else ""
-
-
-def _named(attribute: str, figure: str) -> str:
-    return f"gap of the groups' means over seeds, by {attribute}," if figure == MEANS else f"gap by {attribute}"
-
-
-def _quality(view: View, attribute: str, figure: str, reference: str, topic: str) -> Sentence:
-    """Mechanisms with an established change of the overall figure or of an attribute's worst group, then the others."""
-    name = "overall quality" if figure == "overall" else f"quality of the worst group by {attribute}"
-    rows = view.compared(attribute, figure)
+def _quality_sentence(view: View, attribute: str, quantity: str, reference: str, topic: str) -> Sentence:
+    """Established changes of overall quality or of the worst group, and mechanisms without one."""
+    name = "overall quality" if quantity == "overall" else f"quality of the worst group by {attribute}"
+    rows = view.difference_rows(attribute, quantity)
     if not rows:
         return Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
-    firm, silent = _firm(rows)
-    parts = [f"{row['mechanism']} {at(row['guidance'])}: {number(row['estimate'], view.words)} in place of "
-             f"{number(row['estimate'] - row['difference'], view.words)}, difference {view.change(row)}: {judged(row)}"
-             for row in firm]  # fmt: skip
-    parts += [f"{UNSAID} of a change, at any guidance: {listing(silent)}"] if silent else []
-    told = [f"{said} with {listing(who)}" for said in DIRECTIONS if (who := _whose(firm, said))]
-    text = f"Against {reference}, {name} is {', '.join(told)}" if told else \
-        f"{UNSAID.capitalize()} that any mechanism changes {name} against {reference}"
-    return Sentence(f"{text}.", "finding" if firm else "chance", topic, tuple(parts))
+    established, inconclusive = _split_by_evidence(rows)
+    parts = [f"{row['mechanism']} {guidance_phrase(row['guidance'])}: {number(row['estimate'], view.metric)} in place "
+             f"of {number(row['estimate'] - row['difference'], view.metric)}, difference {view.difference_text(row)}: "
+             f"{row_verdict(row)}" for row in established]
+    parts += [f"{NO_EVIDENCE} of a change, at any guidance: {listing(inconclusive)}"] if inconclusive else []
+    changes = [f"{direction} with {listing(names)}" for direction in DIRECTIONS
+               if (names := _mechanisms_with(established, direction))]
+    text = f"Against {reference}, {name} is {', '.join(changes)}" if changes else \
+        f"{NO_EVIDENCE.capitalize()} that any mechanism changes {name} against {reference}"
+    return Sentence(f"{text}.", "finding" if established else "chance", topic, tuple(parts))
 
 
-def _firm(rows: list[Any]) -> tuple[list[Any], list[str]]:
+def _split_by_evidence(rows: list[Any]) -> tuple[list[Any], list[str]]:
     """Rows with an established change, and the mechanisms that have none at any guidance."""
-    firm = [row for row in rows if judged(row) != UNSAID]
-    return firm, [who for who in dict.fromkeys(map(_who, rows)) if not any(_who(row) == who for row in firm)]
+    established = [row for row in rows if row_verdict(row) != NO_EVIDENCE]
+    names = set(map(_mechanism_name, established))
+    return established, [name for name in dict.fromkeys(map(_mechanism_name, rows)) if name not in names]
 
 
-def _whose(rows: list[Any], said: str) -> list[str]:
-    return list(dict.fromkeys(_who(row) for row in rows if judged(row) == said))
+def _mechanisms_with(rows: list[Any], verdict: str) -> list[str]:
+    """Mechanisms of the rows that have a verdict, each once."""
+    return list(dict.fromkeys(_mechanism_name(row) for row in rows if row_verdict(row) == verdict))
 
 
-def _changes(view: View, attribute: str, figure: str, reference: str, topic: str) -> Sentence:
-    """Mechanisms with an established change of the gap, with its cost; then those without."""
-    rows, name = view.compared(attribute, figure), _named(attribute, figure)
-    if not rows:
-        return Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
-    firm, silent = _firm(rows)
-    parts = [_change(view, attribute, row) for row in firm]
-    parts += [f"{UNSAID} of a narrower or a wider gap, at any guidance: {listing(silent)}"] if silent else []
-    better, wider = (_whose(firm, said) for said in ("better", "worse"))
-    text = f"Against {reference}, the {name} is narrower with {listing(better)}" if better else \
-        f"{UNSAID.capitalize()} that any mechanism narrows the {name} against {reference}"
+def _mechanism_name(row: Any) -> str:
+    """The mechanism of a row; its calibrated generator counts as a mechanism of its own."""
+    name = str(row["mechanism"])
+    return f"{name} {guidance_phrase('calibrated')}" if row["guidance"] == "calibrated" else name
+
+
+def _gap_sentences(view: View, attribute: str, quantity: str, reference: str, topic: str) -> list[Sentence]:
+    """Two sentences on a gap: its established changes with their costs, and the mechanisms that at least halve it.
+
+    Halving counts where it is established and overall quality is not shown to be worse.
+    """
+    rows = view.difference_rows(attribute, quantity)
+    name = f"gap of the groups' means over seeds, by {attribute}," if quantity == MEANS else f"gap by {attribute}"
+    established, inconclusive = _split_by_evidence(rows)
+    parts = [_gap_change_text(view, attribute, row) for row in established]
+    if inconclusive:
+        parts.append(f"{NO_EVIDENCE} of a narrower or a wider gap, at any guidance: {listing(inconclusive)}")
+    narrower, wider = (_mechanisms_with(established, verdict) for verdict in ("better", "worse"))
+    text = f"Against {reference}, the {name} is narrower with {listing(narrower)}" if narrower else \
+        f"{NO_EVIDENCE.capitalize()} that any mechanism narrows the {name} against {reference}"
     text += f", wider with {listing(wider)}" if wider else ""
-    return Sentence(f"{text}.", "finding" if firm else "chance", topic, tuple(parts))
+    changes = Sentence(f"{text}.", "finding" if established else "chance", topic, tuple(parts)) if rows else \
+        Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
+
+    halved = []
+    for row in rows:
+        before = row["estimate"] - row["difference"]
+        overall = view.row(row["mechanism"], row["guidance"], "*", "overall")
+        if before > 0 and row["estimate"] <= HALF * before and row_verdict(row) == "better" and \
+                overall is not None and row_verdict(overall) in {"better", NO_EVIDENCE}:
+            halved.append(f"{row['mechanism']} {guidance_phrase(row['guidance'])}")
+    goal = "without overall quality shown to be worse"
+    if halved:
+        return [changes, Sentence(f"The {name} is at least halved, {goal}: {', '.join(halved)}.", "finding", topic)]
+    text = f"That any mechanism halves the {name} of {reference}, at any guidance, {goal}, is not established."
+    return [changes, Sentence(text, "chance", topic)]
 
 
-def _who(row: Any) -> str:
-    """The mechanism; a calibrated generator counts as one of its own."""
-    return f"{row['mechanism']} {at('calibrated')}" if row["guidance"] == "calibrated" else str(row["mechanism"])
-
-
-def _change(view: View, attribute: str, row: Any) -> str:
+def _gap_change_text(view: View, attribute: str, row: Any) -> str:
     """``x at guidance 2: gap 28 in place of 40 (30 % less), difference ...; overall ...; worst group ...``."""
     before = row["estimate"] - row["difference"]
     share = abs(row["difference"]) / before if before > 0 else float("nan")
-    way = "less" if row["difference"] < 0 else "more"
-    told = f" ({100 * share:.0f} % {way})" if is_finite(share) else ""
-    others = {name: view.row(row["mechanism"], row["guidance"], attribute, name) for name in ("overall", "worst")}
-    costs = [f"{title} {view.change(other)}: {_told(other)}" for title, other in
-             (("overall", others["overall"]), ("worst group", others["worst"])) if other is not None]
-    down = judged(row) == "better" and others["worst"] is not None and judged(others["worst"]) != "better"
-    level = ["the worst group is not shown to gain, so a part may be better groups getting worse"] if down else []
-    head = (f"{row['mechanism']} {at(row['guidance'])}: gap {number(row['estimate'], view.words)} in place of "
-            f"{number(before, view.words)}{told}, difference {view.change(row)}")
-    return "; ".join([head, *costs, *level])
-
-
-def _told(row: Any) -> str:
-    said = judged(row)
-    return f"{UNSAID} of a change" if said == UNSAID else said
-
-
-def _halved(view: View, attribute: str, figure: str, reference: str, topic: str) -> Sentence:
-    """Who at least halves the gap, established, while overall quality is not shown to be worse."""
-    found, name = [], _named(attribute, figure)
-    for row in view.compared(attribute, figure):
-        before = row["estimate"] - row["difference"]
-        overall = view.row(row["mechanism"], row["guidance"], "*", "overall")
-        halved = before > 0 and row["estimate"] <= HALF * before and judged(row) == "better"
-        if halved and overall is not None and judged(overall) in {"better", UNSAID}:
-            found.append(f"{row['mechanism']} {at(row['guidance'])}")
-    goal = "without overall quality shown to be worse"
-    if found:
-        return Sentence(f"The {name} is at least halved, {goal}: {', '.join(found)}.", "finding", topic)
-    return Sentence(f"That any mechanism halves the {name} of {reference}, at any guidance, {goal}, is not "
-                    "established.", "chance", topic)
+    percent = f" ({100 * share:.0f} % {'less' if row['difference'] < 0 else 'more'})" if is_finite(share) else ""
+    texts = [f"{row['mechanism']} {guidance_phrase(row['guidance'])}: gap {number(row['estimate'], view.metric)} in "
+             f"place of {number(before, view.metric)}{percent}, difference {view.difference_text(row)}"]
+    costs = {title: view.row(row["mechanism"], row["guidance"], attribute, quantity)
+             for title, quantity in (("overall", "overall"), ("worst group", "worst"))}  # fmt: skip
+    for title, cost in costs.items():
+        if cost is not None:
+            verdict = row_verdict(cost)
+            change = f"{NO_EVIDENCE} of a change" if verdict == NO_EVIDENCE else verdict
+            texts.append(f"{title} {view.difference_text(cost)}: {change}")
+    worst = costs["worst group"]
+    if row_verdict(row) == "better" and worst is not None and row_verdict(worst) != "better":
+        texts.append("the worst group is not shown to gain, so a part may be better groups getting worse")
+    return "; ".join(texts)

@@ -1,4 +1,4 @@
-"""What stands at the end of a comparison's page: calibrations, what each word means, notes of the table."""
+"""The last sections of a comparison's page: calibrations, definitions of terms, limits, notes of the table."""
 
 from __future__ import annotations
 
@@ -47,15 +47,15 @@ TERMS = [
 ]  # fmt: skip
 
 
-class Shown(Protocol):
-    """A calibration as ``Calibrated`` has it."""
+class CalibrationTables(Protocol):
+    """The guidance and gain of one calibration, such as ``CalibrationSummary``."""
 
     @property
     def name(self) -> str:
-        """Of which generator."""
+        """The name of the calibrated generator."""
 
     @property
-    def chosen(self) -> Mapping[str, Any]:
+    def guidance(self) -> Mapping[str, Any]:
         """The content of calibration.json."""
 
     @property
@@ -63,15 +63,15 @@ class Shown(Protocol):
         """The table gain.parquet."""
 
 
-def calibration_section(calibrations: Sequence[Shown], name: str) -> Section:
-    """Guidance by group of every calibrated generator, and what it gained on images it was not chosen on."""
-    blocks, words = [], lookup_metric(name)
-    for attribute in dict.fromkeys(str(own.chosen["attribute"]) for own in calibrations):
-        own = [shown for shown in calibrations if str(shown.chosen["attribute"]) == attribute]
-        tables = [_guidance(own, attribute)]
-        gains = [shown for shown in own if shown.gain is not None and not shown.gain.empty]
+def calibration_section(calibrations: Sequence[CalibrationTables], name: str) -> Section:
+    """Guidance by group of every calibrated generator, and its gain on images that did not choose it."""
+    blocks, metric = [], lookup_metric(name)
+    for attribute in dict.fromkeys(str(calibration.guidance["attribute"]) for calibration in calibrations):
+        subset = [calibration for calibration in calibrations if str(calibration.guidance["attribute"]) == attribute]
+        tables = [_guidance_table(subset, attribute)]
+        gains = [calibration for calibration in subset if calibration.gain is not None and not calibration.gain.empty]
         if gains:
-            tables.append(_gains(gains, words))
+            tables.append(_gain_table(gains, metric))
         blocks.append(Block(f"By {attribute}", tables=tables))
     intro = (
         "Nothing is trained again: sampling follows the request more strongly for some groups than for others. The "
@@ -80,71 +80,64 @@ def calibration_section(calibrations: Sequence[Shown], name: str) -> Section:
     return Section("calibration", "Guidance by group", intro, blocks, "No generator was calibrated.")
 
 
-def _guidance(calibrations: Sequence[Shown], attribute: str) -> Table:
-    groups = list(dict.fromkeys(group for own in calibrations for group in own.chosen["groups"]))
+def _guidance_table(calibrations: Sequence[CalibrationTables], attribute: str) -> Table:
+    """Guidance of each group, the common one and the objective, a row for each calibrated generator."""
+    groups = list(dict.fromkeys(group for calibration in calibrations for group in calibration.guidance["groups"]))
     rows = []
-    for own in calibrations:
-        values = [own.chosen["groups"].get(group) for group in groups]
+    for calibration in calibrations:
+        guidance = calibration.guidance
+        values = [guidance["groups"].get(group) for group in groups]
         cells = [Cell(f"{value:.2f}") if is_finite(value) else Cell(ABSENT, "takes the common one", "missing")
                  for value in values]
-        common = own.chosen.get("common")
-        rows.append(Row(own.name, [*cells, Cell(f"{common:.2f}" if is_finite(common) else ABSENT),
-                                   Cell(str(own.chosen.get("objective", "")))]))
+        common = guidance.get("common")
+        cells += [Cell(f"{common:.2f}" if is_finite(common) else ABSENT), Cell(str(guidance.get("objective", "")))]
+        rows.append(Row(calibration.name, cells))
     return Table(f"Guidance chosen, by {attribute}", ["generator", *groups, "common to all", "objective"], rows)
 
 
-def _gains(calibrations: Sequence[Shown], words: Metric) -> Table:
-    """Overall, worst group and gap with guidance by group, less what it is held against."""
+def _gain_table(calibrations: Sequence[CalibrationTables], metric: Metric) -> Table:
+    """Overall, mean, worst group and gap with guidance by group, and the difference to each reference guidance."""
     rows: list[Row] = []
-    for own in calibrations:
-        gain = own.gain if own.gain is not None else pd.DataFrame()
-        chosen = gain[(gain["set"] == "group") & gain["figure"].isin(list(GAINS)) & gain["difference"].notna()]
-        if chosen.empty:
+    for calibration in calibrations:
+        gain = calibration.gain if calibration.gain is not None else pd.DataFrame()
+        subset = gain[(gain["set"] == "group") & gain["figure"].isin(list(GAINS)) & gain["difference"].notna()]
+        if subset.empty:
             continue
-        rows.append(Row(own.name, kind="attribute"))
-        for row in chosen.to_dict("records"):
-            change = Cell(signed_number(row["difference"], words),
-                          interval(row["difference_low"], row["difference_high"], words))
+        rows.append(Row(calibration.name, kind="attribute"))
+        for row in subset.to_dict("records"):
+            difference = Cell(signed_number(row["difference"], metric),
+                              interval(row["difference_low"], row["difference_high"], metric))
             rows.append(Row(f"{GAINS[row['figure']]}, against {row['reference']} guidance",
-                            [Cell(number(row["excess"], words)), change]))
-    scale = " x 1000" if words.scale == 1000 else ""
-    return Table(f"Gain on other images (excess {words.short}{scale})", ["figure", "by group", "difference"], rows)
+                            [Cell(number(row["excess"], metric)), difference]))
+    scale = " x 1000" if metric.scale == 1000 else ""
+    return Table(f"Gain on other images (excess {metric.short}{scale})", ["figure", "by group", "difference"], rows)
 
 
 def reading_section(summary: pd.DataFrame, reference: str) -> Section:
-    """What each word means, which metrics there are, what the numbers cannot support, and the table's notes."""
+    """Definitions of the terms and metrics, the limits of the numbers, and the table's notes, each once."""
     metrics = [lookup_metric(name) for name in unique_values(summary["metric"])]
-    ways = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
-    blocks = [
-        Block("Words", terms=TERMS),
-        Block("Metrics on this page", terms=[(m.title, f"{m.meaning} {ways[m.better]}".strip(), m.source)
-                                             for m in metrics]),
-        Block("What a number cannot support", [*_limits(), _tests(summary, reference)]),
-    ]
-    notes = _notes(summary)
-    if notes:
-        table = Table("What the table notes", ["note", "rows", "figures"], notes)
+    directions = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
+    definitions = [(metric.title, f"{metric.meaning} {directions[metric.better]}".strip(), metric.source)
+                   for metric in metrics]
+    # The intervals of a comparison hold other trainings, so one limit of other reports does not apply.
+    seed_limit = (
+        "The joint intervals hold other trainings and other patients, not other data sets. With three seeds they "
+        "are wide; a mechanism that is not shown to help here may help elsewhere, and the other way round."
+    )
+    limits = [seed_limit if "between training runs" in limit else limit for limit in LIMITS]
+    limits.append(
+        f"This page compares {int(summary['p_value'].notna().sum())} numbers with {reference}. If nothing differed, "
+        "about one in twenty would still have p of 0.05 or less before correction."
+    )
+    blocks = [Block("Words", terms=TERMS), Block("Metrics on this page", terms=definitions),
+              Block("What a number cannot support", limits)]
+    quantities: dict[str, list[str]] = {}  # by note
+    for text, quantity in zip(summary["note"].astype(str), summary["figure"].astype(str), strict=True):
+        for note in filter(None, text.split("; ")):
+            quantities.setdefault(note, []).append(quantity)
+    if quantities:
+        rows = [Row(note, [Cell(count(len(names))), Cell(", ".join(dict.fromkeys(names)))])
+                for note, names in quantities.items()]
+        table = Table("What the table notes", ["note", "rows", "figures"], rows)
         blocks.append(Block("Notes of the table", ["Each note once."], tables=[table], folded=True))
     return Section("reading", "How to read this, and its limits", "", blocks, "")
-
-
-def _tests(summary: pd.DataFrame, reference: str) -> str:
-    total = int(summary["p_value"].notna().sum())
-    return (f"This page compares {total} numbers with {reference}. If nothing differed, about one in twenty would "
-            "still have p of 0.05 or less before correction.")
-
-
-def _notes(summary: pd.DataFrame) -> list[Row]:
-    kinds: dict[str, list[str]] = {}
-    for note, figure in zip(summary["note"].astype(str), summary["figure"].astype(str), strict=True):
-        for part in filter(None, note.split("; ")):
-            kinds.setdefault(part, []).append(figure)
-    return [Row(note, [Cell(count(len(found))), Cell(", ".join(dict.fromkeys(found)))])
-            for note, found in kinds.items()]
-
-
-def _limits() -> list[str]:
-    """The limits of every report but one: the intervals of a comparison do hold other trainings."""
-    own = ("The joint intervals hold other trainings and other patients, not other data sets. With three seeds they "
-           "are wide; a mechanism that is not shown to help here may help elsewhere, and the other way round.")
-    return [own if "between training runs" in text else text for text in LIMITS]
