@@ -88,13 +88,17 @@ class GroupTable:
 
     def _repr_html_(self) -> str:
         """The same as tables for a notebook."""
-        html = f"<p><b>{self.title}</b></p>{self.overall.to_html(float_format='%.4g')}"
+        html = f"<p><b>{self.title}</b></p>{self.overall.to_html(float_format=_short)}"
         for name, view in (("By group", self.by_group), ("Gaps between groups", self.gaps)):
             if len(view):
-                html += f"<p>{name}</p>{view.head(SHOWN_ROWS).to_html(float_format='%.4g')}"
+                html += f"<p>{name}</p>{view.head(SHOWN_ROWS).to_html(float_format=_short)}"
         return html
 
 
+def _short(value: float) -> str:
+    return f"{value:.4g}"
+
+
 def _text(view: pd.DataFrame) -> str:
-    lines = view.head(SHOWN_ROWS).to_string(float_format=lambda value: f"{value:.4g}", na_rep="-")
+    lines = view.head(SHOWN_ROWS).to_string(float_format=_short, na_rep="-")
     return lines if len(view) <= SHOWN_ROWS else f"{lines}\n... {len(view) - SHOWN_ROWS} more rows"
