@@ -9,7 +9,13 @@ from scipy.stats import binom
 
 from equigen.errors import InputError
 from equigen.fairness import audit
-from equigen.fairness.null_bands import common_value, effective_numbers, equal_calibration, equal_values, steadied
+from equigen.fairness.null_bands import (
+    common_value,
+    effective_numbers,
+    null_calibration_errors,
+    null_values,
+    replace_degenerate,
+)
 from equigen.statistics import share_interval, wilson_interval
 
 DRAWS = {"replicates": 300, "permutations": 1500, "site": None, "threshold": 0.5}
@@ -70,7 +76,7 @@ def test_patients_in_several_groups_share_their_noise():
     rng = np.random.default_rng(3)
     common = rng.normal(0, 0.03, 400)
     same = np.clip(np.stack([np.concatenate([[0.8], 0.8 + common])] * 2), 0, 1)
-    drawn = [np.ptp(equal_values(same, np.array([100, 100]), 400, np.random.default_rng(1), mixed=mixed), axis=0)
+    drawn = [np.ptp(null_values(same, np.array([100, 100]), 400, np.random.default_rng(1), mixed=mixed), axis=0)
              for mixed in (True, False)]
     assert np.mean(drawn[0]) < 0.2 * np.mean(drawn[1])
 
@@ -78,10 +84,10 @@ def test_patients_in_several_groups_share_their_noise():
 def test_values_under_chance_have_the_common_mean_and_each_their_own_variance():
     rng = np.random.default_rng(0)
     values = np.stack([np.concatenate([[0.6], rng.normal(0.6, sd, 4000)]) for sd in (0.02, 0.06)])
-    drawn = equal_values(values, np.array([2000, 2000]), 4000, rng)
+    drawn = null_values(values, np.array([2000, 2000]), 4000, rng)
     assert drawn.mean(axis=1) == pytest.approx([0.6, 0.6], abs=0.005)
     assert drawn.std(axis=1) == pytest.approx([0.02, 0.06], rel=0.08)
-    absent = equal_values(np.stack([values[0], np.full(4001, np.nan)]), np.array([2000, 3]), 10, rng)
+    absent = null_values(np.stack([values[0], np.full(4001, np.nan)]), np.array([2000, 3]), 10, rng)
     assert np.isfinite(absent[0]).all() and np.isnan(absent[1]).all()
 
 
@@ -91,7 +97,7 @@ def test_calibration_under_chance_by_hand():
     surprise[0, 2] = [0.4, 0.5, 0.4]
     shares = np.zeros((2, 10))
     shares[:, 2] = 1.0
-    drawn = equal_calibration(surprise, shares, np.array([10, 30]), np.array([5, 30]), 4)
+    drawn = null_calibration_errors(surprise, shares, np.array([10, 30]), np.array([5, 30]), 4)
     moved = 0.1 * np.sqrt(5 / 4)
     assert drawn[0] == pytest.approx([0.1 + moved, 0.1, 0.1 + moved, 0.1]) and drawn[1] == pytest.approx([0.1] * 4)
 
@@ -148,8 +154,8 @@ def test_all_successes_have_the_width_of_their_number():
 def test_replicates_that_vary_are_left_as_they_are():
     rng = np.random.default_rng(0)
     values = np.array([1.0, 1.0, 0.9])
-    assert steadied(values, 10, rng) is values
-    drawn = steadied(np.ones(5001), 10, rng)
+    assert replace_degenerate(values, 10, rng) is values
+    drawn = replace_degenerate(np.ones(5001), 10, rng)
     assert drawn[0] == 1.0 and drawn[1:].mean() == pytest.approx(10.5 / 11, abs=0.005)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from equigen.errors import InputError
 from equigen.fairness import audit
-from equigen.fairness.standardisation import standardised
+from equigen.fairness.standardisation import standardise_weights
 
 FAST = {"replicates": 40, "permutations": 40, "min_patients": 5, "min_cases": 1, "site": None, "threshold": 0.5}
 
@@ -75,5 +75,5 @@ def test_no_such_column():
 
 def test_weights_by_hand():
     given = np.array([[1.0, 2], [1, 0], [2, 0], [5, 5]])
-    weights = standardised(given, np.array([0, 0, 1, -1]), np.array([0.75, 0.25]))
+    weights = standardise_weights(given, np.array([0, 0, 1, -1]), np.array([0.75, 0.25]))
     assert weights[:, 0].tolist() == [1.5, 1.5, 1.0, 0.0] and np.isnan(weights[:, 1]).all()

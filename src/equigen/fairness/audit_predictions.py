@@ -1,4 +1,4 @@
-"""The audit: from predictions to a table of every metric in every group, with what chance would give."""
+"""The audit of predictions: a table of every metric in every group, with intervals and null bands."""
 
 from __future__ import annotations
 
@@ -11,23 +11,34 @@ import pandas as pd
 
 from equigen.cohort import suggestion
 from equigen.errors import InputError, Problem
-from equigen.fairness.cells import CASES, Cell, Least, evaluate, macro
+from equigen.fairness.cells import CASES, Cell, MinimumSizes, evaluate, macro_average
 from equigen.fairness.predictions import Columns, Predictions, read_predictions
-from equigen.fairness.resamples import Draws, draw
-from equigen.fairness.rows import COLUMNS, Series, adjust, row_of, series_of
-from equigen.fairness.standardisation import Mix
+from equigen.fairness.resamples import Resamples, draw_resamples
+from equigen.fairness.rows import COLUMNS, Series, adjust, cell_series, table_row
+from equigen.fairness.standardisation import CaseMix
 from equigen.fairness.thresholds import Threshold, task_threshold
 
 HIGH_RISK = ":high_risk"
-Limits: TypeAlias = dict[tuple[str, Any, str], Threshold]  # recipe, seed, task
+Thresholds: TypeAlias = dict[tuple[str, Any, str], Threshold]  # recipe, seed, task
 DEFAULT_BASELINE = "real"  # may be absent
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A recipe and the baseline measured on the rows that both have; ``note`` says when these are not all rows."""
+class Evaluation:
+    """The settings of all cells of one domain."""
 
-    own: Cell
+    resamples: Resamples
+    thresholds: Thresholds
+    minimum: MinimumSizes
+    mix: CaseMix | None
+    baseline: str | None
+
+
+@dataclass(frozen=True)
+class BaselinePair:
+    """Metrics of a recipe and of the baseline on their shared rows; ``note`` where these are not all rows."""
+
+    recipe: Cell
     baseline: Cell
     note: str = ""
 
@@ -55,84 +66,94 @@ def audit(
 ) -> pd.DataFrame:
     """Audit predictions for groups of patients: the rows of ``fairness.parquet``.
 
-    For each recipe, task, domain (``all``, ``id``, ``ood`` and each site, where the columns are there) and
-    metric: group ``*`` is everything; then each level of each attribute; ``gap`` = max - min over groups;
-    ``worst`` = the worst group's value; ``es`` = AUC / (1 + sum_g |AUC_g - AUC|) (METHODS section 5). ``dpd``
-    and ``deodds`` are gaps by nature and stand in group ``gap``. A recipe with several training seeds is
-    averaged over them in every replicate. Labels with several tasks also get ``<label>:macro``, their mean
-    AUC.
+    For each recipe, task, domain (``all``, ``id``, ``ood`` and each site, where there are such columns) and metric:
+    group ``*`` is all rows; then each level of each attribute; ``gap`` = max - min over groups; ``worst`` = the worst
+    group's value; ``es`` = AUC / (1 + sum_g |AUC_g - AUC|) (METHODS section 5). ``dpd`` and ``deodds`` are gaps and
+    have the group ``gap``. A recipe with several training seeds is averaged over them in every replicate. Labels with
+    several tasks also have ``<label>:macro``, their mean AUC.
 
-    Statistics (METHODS section 6). Patients are resampled whole; thresholds are held. Intervals (95 %) of a metric
-    over everything and in a group are Wilson's with the effective number that the bootstrap gives
+    Statistics (METHODS section 6). Patients are resampled as clusters; thresholds are fixed. Intervals (95 %) of a
+    metric over all rows and in a group are Wilson's with the effective number of the bootstrap
     (``equigen.statistics.share_interval``); those of gaps, worst and es are percentiles, and ece has none.
-    ``null_low`` and ``null_high``: the middle 95 % of what chance gives if all groups had one value and each its own
-    noise (``equigen.fairness.null_bands``). ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by Holm over the
-    attributes within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired cluster
-    bootstrap on the same rows; ``note`` says so where one recipe has rows that the other has not. A cell with fewer
-    than ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no
-    estimate and says "too small" in ``note``, where replicates without a value are counted as well; it enters no
-    gap. The interval of a gap leans upwards (a maximum of noisy values does), which its note says.
+    ``null_low`` and ``null_high``: the middle 95 % of the null distribution in which all groups have one value and
+    each its own noise (``equigen.fairness.null_bands``). ``p_value``: one-sided, of gaps, dpd and deodds, adjusted by
+    Holm over the attributes within one recipe, task, domain and metric. Differences: to ``baseline`` by the paired
+    cluster bootstrap on the shared rows, with a ``note`` where these are not all rows. A cell with fewer than
+    ``min_patients`` patients, or with fewer than ``min_cases`` of a class that a metric divides by, has no estimate and
+    a ``note`` "too small", and enters no gap; the note also counts undefined replicates. The interval of a gap is
+    biased upwards (as a maximum of noisy values), stated in its note.
 
     Args:
-        predictions: table, or path of a csv, tsv or parquet file. Only truth, score and patient are needed;
-            recipe, seed, task, image, split and domain are used when there.
+        predictions: table, or path of a csv, tsv or parquet file. Only truth, score and patient are required;
+            recipe, seed, task, image, split and domain are optional.
         groups: names of attributes (columns ``attr.<name>`` or ``<name>``); None takes all ``attr.*``, an
-            empty list gives the overall numbers alone.
-        truth: column of 0 and 1, or of two words of which ``positive`` is one.
+            empty list gives the overall metrics alone.
+        truth: column of 0 and 1, or of words of which ``positive`` is one.
         score: column of the probability of 1.
         patient: column of the unit of resampling.
         site: column of the site, or None; the default name may be absent.
-        positive: the word in the column of the truth that means 1; every other word means 0.
-        unknown: words that mean "not known" in a group, besides ``equigen.cohort.tables.unknown_words.UNKNOWN_WORDS``.
-        only: column to levels: rows with another level are left out.
+        positive: the word in the column of the truth that means 1; all others mean 0.
+        unknown: words that mean "not known" in a group, in addition to
+            ``equigen.cohort.tables.unknown_words.UNKNOWN_WORDS``.
+        only: column to levels; rows of other levels are left out.
         replicates: bootstrap replicates.
-        permutations: draws of what chance gives; without replicates there are none.
-        baseline: the recipe that others are compared with, or None.
-        min_patients: patients below which a cell is too small to show.
-        min_cases: patients with the condition (sensitivity), without it (specificity) or of each class (AUC, PR AUC,
-            balanced accuracy) below which a cell is too small; None takes 10, or ``min_patients`` if that is lower.
+        permutations: draws of null distributions; none without replicates.
+        baseline: the recipe of the differences, or None.
+        min_patients: least number of patients of a cell with an estimate.
+        min_cases: least number of patients with the condition (sensitivity), without it (specificity) or of each class
+            (AUC, PR AUC, balanced accuracy) of a cell with an estimate; None takes 10, or ``min_patients`` if lower.
         standardise: "truth" or a column of traits: each group is weighted so that its strata have the shares they
-            have over all groups (direct standardisation), which takes differences in prevalence or case mix out.
+            have over all groups (direct standardisation), which removes differences in prevalence or case mix.
         threshold: a fixed operating point, instead of one chosen on the rows with split ``val``.
         target_sensitivity: choose the threshold for this sensitivity on validation, instead of for balanced
             accuracy.
         seed: of the resampling.
 
     Returns:
-        The table; ``attrs["notes"]`` and ``note`` of the rows of everything say which rows were left out and how
-        unusual cells were read.
+        The table; ``attrs["notes"]``, and ``note`` in the rows of group ``*``, list rows left out and the reading of
+        unusual cells.
 
     Raises:
         InputError: with every problem of the table; see ``read_predictions``.
 
     """
     _check_settings(replicates, permutations, threshold, target_sensitivity)
-    least = Least(min_patients, min(CASES, min_patients) if min_cases is None else min_cases)
+    minimum = MinimumSizes(min_patients, min(CASES, min_patients) if min_cases is None else min_cases)
     columns = Columns(truth, score, patient, site, positive)
-    known, names, mix = _read(predictions, groups, columns, standardise, unknown=unknown, only=only)
-    table = known.table
+    result, names, mix = _read(predictions, groups, columns, standardise, unknown=unknown, only=only)
+    table = result.table
     test = table[table["split"] == "test"]
-    notes = known.notes + _check_runs(table, test, baseline)
-    limits = _thresholds(table, threshold, target_sensitivity)
+    notes = result.notes + _check_runs(table, test, baseline)
+    thresholds: Thresholds = {}
+    for (recipe, run_seed, task), rows in table.groupby(["recipe", "seed", "task"]):
+        validation = rows[rows["split"] == "val"]
+        thresholds[str(recipe), run_seed, str(task)] = (
+            task_threshold(validation, target_sensitivity=target_sensitivity)
+            if threshold is None else Threshold(threshold)
+        )  # fmt: skip
     levels = {name: sorted(test[f"attr.{name}"].dropna().unique()) for name in names}
-    rows: list[dict[str, Any]] = []
-    done: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    domains = [("all", test)]  # also in and out of distribution, and each site
+    for column in ("domain", "site"):
+        domains += [(name, test[test[column] == name]) for name in sorted(test[column].dropna().unique())]
+    audit_rows: list[dict[str, Any]] = []
+    by_units: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     reference = baseline if baseline in set(test["recipe"]) else None
-    for domain, part in _domains(test):
-        units = tuple(part["unit"])
-        if units in done:  # the only site out of distribution is `ood` itself
-            rows += [row | {"domain": domain} for row in done[units]]
+    for domain, subset in domains:
+        units = tuple(subset["unit"])
+        if units in by_units:  # the only site out of distribution equals `ood`
+            audit_rows += [row | {"domain": domain} for row in by_units[units]]
             continue
-        start = len(rows)
-        draws = draw(part, levels, replicates=replicates, permutations=permutations, seed=seed)
-        for task, cells, pairs in _cells(part, draws, limits, least, mix, reference):
-            rows += _rows(task, domain, cells, pairs, reference, least)
-        done[units] = rows[start:]
-    table = adjust(pd.DataFrame(rows, columns=COLUMNS))
+        start = len(audit_rows)
+        resamples = draw_resamples(subset, levels, replicates=replicates, permutations=permutations, seed=seed)
+        for task_name, cells, pairs in _task_cells(subset, Evaluation(resamples, thresholds, minimum, mix, reference)):
+            head = {"task": task_name, "domain": domain}
+            audit_rows += [head | row for row in _task_rows(cells, pairs, reference, minimum)]
+        by_units[units] = audit_rows[start:]
+    table = adjust(pd.DataFrame(audit_rows, columns=COLUMNS))
     numbers = COLUMNS[8:14] + COLUMNS[15:18]
     table = table.astype(dict.fromkeys(numbers, float)).reset_index(drop=True)
-    everything = table["group"] == "*"
-    table.loc[everything, "note"] = ["; ".join([note, *notes]).removeprefix("; ") for note in table["note"][everything]]
+    overall = table["group"] == "*"
+    table.loc[overall, "note"] = ["; ".join([note, *notes]).removeprefix("; ") for note in table["note"][overall]]
     table.attrs["notes"] = notes
     return table
 
@@ -142,24 +163,24 @@ def _read(
     groups: Sequence[str] | None,
     columns: Columns,
     standardise: str | None,
-    **rest: Any,
-) -> tuple[Predictions, list[str], Mix | None]:
-    """The predictions, the attributes to compare, and the case mix to weight to."""
+    **options: Any,
+) -> tuple[Predictions, list[str], CaseMix | None]:
+    """The predictions, the attributes to compare, and the case mix to standardise to."""
     if standardise is None or standardise in ("truth", columns.truth):
-        known = read_predictions(predictions, groups, columns, **rest)
-        return known, known.names, None if standardise is None else Mix("truth", "truth", ["0", "1"])
-    control = standardise.removeprefix("attr.")
-    asked = read_predictions(predictions, None, columns, **rest).names if groups is None else groups
-    asked = [name.removeprefix("attr.") for name in asked if name.removeprefix("attr.") != control]
-    known = read_predictions(predictions, [*asked, control], columns, **rest)
-    levels = sorted(known.table.loc[known.table["split"] == "test", f"attr.{control}"].dropna().unique())
-    return known, asked, Mix(control, f"attr.{control}", levels)
+        result = read_predictions(predictions, groups, columns, **options)
+        return result, result.names, None if standardise is None else CaseMix("truth", "truth", ["0", "1"])
+    trait = standardise.removeprefix("attr.")
+    names = read_predictions(predictions, None, columns, **options).names if groups is None else groups
+    names = [name.removeprefix("attr.") for name in names if name.removeprefix("attr.") != trait]
+    result = read_predictions(predictions, [*names, trait], columns, **options)
+    levels = sorted(result.table.loc[result.table["split"] == "test", f"attr.{trait}"].dropna().unique())
+    return result, names, CaseMix(trait, f"attr.{trait}", levels)
 
 
 def _check_settings(
     replicates: int, permutations: int, threshold: float | None, target: float | None
 ) -> None:
-    """Refuse settings that have no meaning."""
+    """Raise InputError for invalid settings."""
     problems = []
     if replicates < 0 or permutations < 0:
         problems.append(Problem("replicates and permutations count draws", "give 0 or more"))
@@ -174,7 +195,7 @@ def _check_settings(
 
 
 def _check_runs(table: pd.DataFrame, test: pd.DataFrame, baseline: str | None) -> list[str]:
-    """Notes on recipes without test rows; refuses an unknown baseline and seeds that were run on different rows."""
+    """Notes on recipes without test rows; InputError for an unknown baseline or seeds with different rows."""
     recipes, problems = sorted(table["recipe"].unique()), []
     if baseline not in {None, DEFAULT_BASELINE, *recipes}:
         mend = suggestion(str(baseline), recipes)
@@ -183,10 +204,10 @@ def _check_runs(table: pd.DataFrame, test: pd.DataFrame, baseline: str | None) -
         runs = {seed: set(zip(run["unit"], run["truth"], strict=True)) for seed, run in rows.groupby("seed")}
         first = next(iter(runs))
         for seed in [seed for seed, units in runs.items() if units != runs[first]]:
-            more, fewer = len(runs[seed] - runs[first]), len(runs[first] - runs[seed])
+            extra, lacking = len(runs[seed] - runs[first]), len(runs[first] - runs[seed])
             message = (
                 f"seeds of recipe '{recipe}' were not run on the same rows of task '{task}': "
-                f"seed {seed!s} has {more} rows that seed {first!s} lacks, and lacks {fewer}"
+                f"seed {seed!s} has {extra} rows that seed {first!s} lacks, and lacks {lacking}"
             )
             problems.append(Problem(message, "predict the same images with every seed", column="seed"))
     if problems:
@@ -195,139 +216,108 @@ def _check_runs(table: pd.DataFrame, test: pd.DataFrame, baseline: str | None) -
     return [f"recipe '{recipe}' has no row of split 'test' and is left out" for recipe in absent]
 
 
-def _thresholds(
-    table: pd.DataFrame, fixed: float | None, target: float | None
-) -> Limits:
-    """Operating point of every recipe, seed and task, from validation rows."""
-    limits: Limits = {}
-    for (recipe, seed, task), rows in table.groupby(["recipe", "seed", "task"]):
-        validation = rows[rows["split"] == "val"]
-        limits[str(recipe), seed, str(task)] = (
-            Threshold(fixed) if fixed is not None else task_threshold(validation, target_sensitivity=target)
-        )
-    return limits
-
-
-def _domains(test: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """The test rows as a whole, in and out of distribution, and of each site."""
-    yield "all", test
-    for column in ("domain", "site"):
-        for name in sorted(test[column].dropna().unique()):
-            yield name, test[test[column] == name]
-
-
-def _cells(
-    part: pd.DataFrame, draws: Draws, limits: Limits, least: Least, mix: Mix | None, baseline: str | None
-) -> Iterator[tuple[str, dict[str, Cell], dict[str, Pair]]]:
-    """Cells of every recipe and its pair with the baseline, task by task; the macro mean after one label's tasks."""
+def _task_cells(
+    table: pd.DataFrame, evaluation: Evaluation
+) -> Iterator[tuple[str, dict[str, Cell], dict[str, BaselinePair]]]:
+    """Cells of every recipe and their pairs with the baseline, by task; a label's macro average follows its tasks."""
     labels: dict[str, list[str]] = {}
-    for task in sorted(part["task"].unique()):
+    for task in sorted(table["task"].unique()):
         labels.setdefault(task.split(":", 1)[0], []).append(task)
+    baseline, resamples = evaluation.baseline, evaluation.resamples
     for label, tasks in labels.items():
-        made: dict[str, dict[str, Cell]] = {}
-        paired: dict[str, dict[str, Pair]] = {}
+        by_recipe: dict[str, dict[str, Cell]] = {}
+        pairs_by_recipe: dict[str, dict[str, BaselinePair]] = {}
         for task in tasks:
-            rows = {str(recipe): rows for recipe, rows in part[part["task"] == task].groupby("recipe")}
-            cells = {recipe: _cell(own, draws, limits, least, mix) for recipe, own in rows.items()}
-            pairs = _pairs(rows, cells, draws, limits, least, mix=mix, baseline=baseline)
+            rows = {str(recipe): rows for recipe, rows in table[table["task"] == task].groupby("recipe")}
+            cells = {recipe: _cell(recipe_rows, evaluation) for recipe, recipe_rows in rows.items()}
+            pairs = _baseline_pairs(rows, cells, evaluation)
             yield task, cells, pairs
             for recipe, cell in cells.items():
-                made.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: cell})
+                by_recipe.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: cell})
             for recipe, pair in pairs.items():
-                paired.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: pair})
-        if sum(not task.endswith(HIGH_RISK) for task in tasks) > 1:
-            means = {recipe: macro(cells, draws) for recipe, cells in made.items() if cells}
-            shared = {
-                recipe: _macro_pair(pairs, made[recipe], made[str(baseline)], draws)
-                for recipe, pairs in paired.items()
-                if pairs
-            }
-            yield f"{label}:macro", means, shared
+                pairs_by_recipe.setdefault(recipe, {}).update({} if task.endswith(HIGH_RISK) else {task: pair})
+        if sum(not task.endswith(HIGH_RISK) for task in tasks) < 2:
+            continue
+        means = {recipe: macro_average(cells, resamples) for recipe, cells in by_recipe.items() if cells}
+        mean_pairs = {}
+        for recipe, pairs in pairs_by_recipe.items():
+            if not pairs:
+                continue
+            union = by_recipe[recipe].keys() | by_recipe[str(baseline)].keys()
+            notes = [f"difference over {len(pairs)} of {len(union)} tasks"] if len(pairs) < len(union) else []
+            if any(pair.note for pair in pairs.values()):
+                notes.append("difference on shared rows alone")
+            mean_pairs[recipe] = BaselinePair(
+                macro_average({task: pair.recipe for task, pair in pairs.items()}, resamples),
+                macro_average({task: pair.baseline for task, pair in pairs.items()}, resamples),
+                "; ".join(notes),
+            )
+        yield f"{label}:macro", means, mean_pairs
 
 
-def _pairs(
-    rows: dict[str, pd.DataFrame],
-    cells: dict[str, Cell],
-    draws: Draws,
-    limits: Limits,
-    least: Least,
-    *,
-    mix: Mix | None,
-    baseline: str | None,
-) -> dict[str, Pair]:
-    """For each recipe that shares rows with the baseline, both measured on the shared rows of one task."""
-    pairs: dict[str, Pair] = {}
-    bare = replace(draws, chance=0)
+def _baseline_pairs(
+    rows: dict[str, pd.DataFrame], cells: dict[str, Cell], evaluation: Evaluation
+) -> dict[str, BaselinePair]:
+    """The pair with the baseline of each recipe that shares rows with it, on the shared rows of one task."""
+    pairs: dict[str, BaselinePair] = {}
+    baseline = evaluation.baseline
+    without_null = replace(evaluation, resamples=replace(evaluation.resamples, null_draws=0))
     for recipe, cell in cells.items():
         if baseline is None or baseline not in cells or recipe == baseline:
             continue
         if cell.key == cells[baseline].key:
-            pairs[recipe] = Pair(cell, cells[baseline])
+            pairs[recipe] = BaselinePair(cell, cells[baseline])
             continue
-        sides = [rows[recipe], rows[baseline]]
-        units = [pd.MultiIndex.from_frame(side[["unit", "truth"]]) for side in sides]
-        inside = [side[mine.isin(others)] for side, mine, others in zip(sides, units, units[::-1], strict=True)]
-        if not inside[0].empty:
-            note = f"difference on the {inside[0]['unit'].nunique():,} rows shared with {baseline}, "
+        first, second = rows[recipe], rows[baseline]
+        keys = [pd.MultiIndex.from_frame(frame[["unit", "truth"]]) for frame in (first, second)]
+        first, second = first[keys[0].isin(keys[1])], second[keys[1].isin(keys[0])]
+        if not first.empty:
+            note = f"difference on the {first['unit'].nunique():,} rows shared with {baseline}, "
             note += f"of {cell.sizes.n:,} and {cells[baseline].sizes.n:,}"
-            own, other = (_cell(side, bare, limits, least, mix) for side in inside)
-            pairs[recipe] = Pair(own, other, note)
+            pairs[recipe] = BaselinePair(_cell(first, without_null), _cell(second, without_null), note)
     return pairs
 
 
-def _macro_pair(pairs: dict[str, Pair], own: dict[str, Cell], other: dict[str, Cell], draws: Draws) -> Pair:
-    """The mean over the tasks that a recipe shares with the baseline, on the rows that they share."""
-    every = own.keys() | other.keys()
-    notes = [f"difference over {len(pairs)} of {len(every)} tasks"] if len(pairs) < len(every) else []
-    if any(pair.note for pair in pairs.values()):
-        notes.append("difference on shared rows alone")
-    return Pair(
-        macro({task: pair.own for task, pair in pairs.items()}, draws),
-        macro({task: pair.baseline for task, pair in pairs.items()}, draws),
-        "; ".join(notes),
-    )
-
-
-def _cell(rows: pd.DataFrame, draws: Draws, limits: Limits, least: Least, mix: Mix | None) -> Cell:
-    """One recipe and task, its seeds together; high-risk tasks name their sensitivity."""
+def _cell(rows: pd.DataFrame, evaluation: Evaluation) -> Cell:
+    """Metrics of one recipe and task over its seeds; high-risk tasks also have ``high_risk_sensitivity``."""
     recipe, task = str(rows["recipe"].iloc[0]), str(rows["task"].iloc[0])
-    runs = [(run, limits[recipe, seed, task]) for seed, run in rows.groupby("seed")]
-    cell = evaluate(runs, draws, least, mix)
+    runs = [(run, evaluation.thresholds[recipe, seed, task]) for seed, run in rows.groupby("seed")]
+    cell = evaluate(runs, evaluation.resamples, evaluation.minimum, evaluation.mix)
     if task.endswith(HIGH_RISK):
-        parts: list[dict[str, Any]] = [cell.overall, cell.resting]
-        parts += [part for frame in cell.frames for part in (frame.groups, frame.null, frame.resting)]
-        for part in parts:
-            part["high_risk_sensitivity"] = part["sensitivity"]
+        tables: list[dict[str, Any]] = [cell.overall, cell.support]
+        tables += [table for frame in cell.frames for table in (frame.groups, frame.null, frame.support)]
+        for table in tables:
+            table["high_risk_sensitivity"] = table["sensitivity"]
     return cell
 
 
-def _rows(
-    task: str, domain: str, cells: dict[str, Cell], pairs: dict[str, Pair], baseline: str | None, least: Least
+def _task_rows(
+    cells: dict[str, Cell], pairs: dict[str, BaselinePair], baseline: str | None, minimum: MinimumSizes
 ) -> list[dict[str, Any]]:
-    """Rows of one task in one domain, the recipes side by side."""
-    made: list[dict[str, Any]] = []
+    """Rows of one task in one domain, recipe by recipe."""
+    rows: list[dict[str, Any]] = []
     for recipe, cell in cells.items():
-        head = {"recipe": recipe, "task": task, "domain": domain}
         pair = pairs.get(recipe)
-        items = series_of(cell, least)
+        items = cell_series(cell, minimum)
         if pair is None:
-            alone = baseline is not None and recipe != baseline
-            note = f"no row is shared with {baseline}" if alone else ""
-            made += [head | row_of(_noted(item, note), None, None) for item in items]
+            unpaired = baseline is not None and recipe != baseline
+            note = f"no row is shared with {baseline}" if unpaired else ""
+            rows += [{"recipe": recipe} | table_row(_with_note(item, note), None, None) for item in items]
             continue
-        own = {_name(item): item for item in series_of(pair.own, least)}
-        other = {_name(item): item for item in series_of(pair.baseline, least)}
+        shared = {_quantity(item): item for item in cell_series(pair.recipe, minimum)}
+        reference = {_quantity(item): item for item in cell_series(pair.baseline, minimum)}
         for item in items:
-            shared = own.get(_name(item)), other.get(_name(item))
-            made.append(head | row_of(_noted(item, pair.note), shared[1], baseline, shared[0]))
-    return made
+            row = table_row(_with_note(item, pair.note), reference.get(_quantity(item)), baseline,
+                            shared.get(_quantity(item)))
+            rows.append({"recipe": recipe} | row)
+    return rows
 
 
-def _noted(series: Series, note: str) -> Series:
-    """The series with one note more; without any the series itself."""
+def _with_note(series: Series, note: str) -> Series:
+    """The series with another note, if there is one."""
     return replace(series, notes=[*series.notes, note]) if note else series
 
 
-def _name(series: Series) -> tuple[str, str, str]:
-    """What makes two series the same quantity."""
+def _quantity(series: Series) -> tuple[str, str, str]:
+    """Key of the quantity of a series: metric, attribute and group."""
     return series.metric, series.attribute, series.group

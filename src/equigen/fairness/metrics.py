@@ -1,14 +1,13 @@
-"""Metrics of a binary decision, each for many weightings of the same rows at once.
+"""Metrics of a binary decision, computed for many weightings of the same rows at once.
 
 Every function takes ``weights``: None (every row counts once), [N], or [N, R] with one column per bootstrap
-replicate or group, and gives a number for each column. A row of weight 2 counts as two rows, so a cluster
-bootstrap is a matrix of multiplicities, and a group is a column of zeros and ones. A value that has no
-meaning (no positive, no negative, no weight at all) is NaN, never 0.
+replicate or group, and returns one value for each column. A row of weight 2 counts as two rows, so a cluster
+bootstrap is a matrix of multiplicities, and a group is a column of zeros and ones. An undefined value (no positive,
+no negative, no weight) is NaN.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ HIGHER_IS_BETTER = {
 }
 
 
-RESTS_ON = {  # whose number of patients decides how sure a metric is; the others rest on all patients
+SUPPORT = {  # the class whose number of patients limits the precision of a metric; all patients for the others
     "auc": "both",
     "pr_auc": "both",
     "balanced_accuracy": "both",
@@ -38,24 +37,25 @@ RESTS_ON = {  # whose number of patients decides how sure a metric is; the other
     "high_risk_sensitivity": "positives",
     "specificity": "negatives",
 }
-FOLLOWS_PREVALENCE = {"pr_auc", "accuracy", "brier", "ece", "dpd"}  # groups of unequal prevalence differ in these
+FOLLOWS_PREVALENCE = {"pr_auc", "accuracy", "brier", "ece", "dpd"}  # these differ between groups of unequal prevalence
 
 
 def _columns(truth: NDArray[Any], weights: NDArray[Any] | None) -> tuple[Floats, bool]:
-    """Weights as [N, R] float64, and whether the caller gave one weighting only."""
+    """Weights as [N, R] float64, and whether they are a single weighting."""
     if weights is None:
         return np.ones((len(truth), 1)), True
     array = np.asarray(weights, dtype=np.float64)
     return (array[:, None], True) if array.ndim == 1 else (array, False)
 
 
-def _divide(top: Floats, bottom: Floats) -> Floats:
-    """Quotient that is NaN where the bottom is 0."""
-    quotient: Floats = np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
+def _divide(numerator: Floats, denominator: Floats) -> Floats:
+    """Quotient, NaN where the denominator is 0."""
+    quotient: Floats = np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan),
+                                 where=denominator > 0)  # fmt: skip
     return quotient
 
 
-def _running(values: Floats) -> Floats:
+def _cumulative_sums(values: Floats) -> Floats:
     """Sums of the first 0, 1, .. N rows, [N + 1, R]."""
     sums = np.zeros((len(values) + 1, values.shape[1]))
     np.cumsum(values, axis=0, out=sums[1:])
@@ -63,40 +63,40 @@ def _running(values: Floats) -> Floats:
 
 
 class _Ranking:
-    """Positives and negatives by falling score, with the running weight of each: what AUC and PR AUC need."""
+    """Positives and negatives by descending score with their cumulative weights, for AUC and PR AUC."""
 
     def __init__(self, truth: NDArray[Any], score: NDArray[Any], weights: Floats) -> None:
         order = np.argsort(-np.asarray(score, dtype=np.float64), kind="stable")
         is_positive = np.asarray(truth)[order] == 1
-        falling = -np.asarray(score, dtype=np.float64)[order]
-        self._up, self._down = falling[is_positive], falling[~is_positive]
+        ascending = -np.asarray(score, dtype=np.float64)[order]
+        self._positive_keys, self._negative_keys = ascending[is_positive], ascending[~is_positive]
         self.positive, self.negative = weights[order[is_positive]], weights[order[~is_positive]]
-        self._above = _running(self.positive)
-        self.total = self._above[-1]
+        self._cumulative = _cumulative_sums(self.positive)
+        self.total = self._cumulative[-1]
 
     def auc(self) -> Floats:
-        """Share of positive-negative pairs in the right order, ties one half."""
-        above = self._above[np.searchsorted(self._up, self._down, side="left")]
-        level = self._above[np.searchsorted(self._up, self._down, side="right")]
-        pairs: Floats = np.einsum("nr,nr->r", self.negative, above + level) / 2
+        """Share of concordant positive-negative pairs, ties one half."""
+        above = self._cumulative[np.searchsorted(self._positive_keys, self._negative_keys, side="left")]
+        not_below = self._cumulative[np.searchsorted(self._positive_keys, self._negative_keys, side="right")]
+        pairs: Floats = np.einsum("nr,nr->r", self.negative, above + not_below) / 2
         return _divide(pairs, self.total * self.negative.sum(axis=0))
 
     def pr_auc(self) -> Floats:
-        """Mean over positives of the precision at their own score."""
-        true = self._above[np.searchsorted(self._up, self._up, side="right")]
-        false = _running(self.negative)[np.searchsorted(self._down, self._up, side="right")]
+        """Mean over positives of the precision at their score."""
+        true = self._cumulative[np.searchsorted(self._positive_keys, self._positive_keys, side="right")]
+        false = _cumulative_sums(self.negative)[np.searchsorted(self._negative_keys, self._positive_keys, side="right")]
         flagged = true + false
         precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
         return _divide(np.einsum("nr,nr->r", self.positive, precision), self.total)
 
 
 def _sums(truth: NDArray[Any], score: NDArray[Any], weights: Floats, threshold: float) -> dict[str, Floats]:
-    """Every metric that is a quotient of weighted sums, from one matrix product."""
+    """All metrics that are quotients of weighted sums, from one matrix product."""
     y, p = np.asarray(truth, dtype=np.float64), np.asarray(score, dtype=np.float64)
-    flag = (p >= threshold).astype(np.float64)
+    flags = (p >= threshold).astype(np.float64)
     bins = np.minimum((p * BINS).astype(np.int64), BINS - 1)
-    surprise = (bins[:, None] == np.arange(BINS)) * (y - p)[:, None]
-    features = np.column_stack([np.ones_like(y), y, flag, y * flag, (p - y) ** 2, surprise])
+    residuals = (bins[:, None] == np.arange(BINS)) * (y - p)[:, None]
+    features = np.column_stack([np.ones_like(y), y, flags, y * flags, (p - y) ** 2, residuals])
     total, positive, flagged, hit, error = (sums := features.T @ weights)[:5]
     negative = total - positive
     sensitivity = _divide(hit, positive)
@@ -113,9 +113,10 @@ def _sums(truth: NDArray[Any], score: NDArray[Any], weights: Floats, threshold: 
 
 
 def calibration_parts(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]) -> tuple[Floats, Floats]:
-    """Sum of truth less probability in each bin over all weight, [BINS, R]; share of the first column's weight, [BINS].
+    """Residual of each bin over the total weight [BINS, R], and share of each bin in the first column's weight [BINS].
 
-    The expected calibration error is the sum of the first's absolute values. Weights are [N, R].
+    The residual is the weighted sum of truth less probability; the expected calibration error is the sum of its
+    absolute values. Weights are [N, R].
     """
     y, p = np.asarray(truth, dtype=np.float64), np.asarray(score, dtype=np.float64)
     inside = np.minimum((p * BINS).astype(np.int64), BINS - 1)[:, None] == np.arange(BINS)
@@ -127,7 +128,7 @@ def calibration_parts(truth: NDArray[Any], score: NDArray[Any], weights: NDArray
 def measure(
     truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None, *, threshold: float = 0.5
 ) -> dict[str, Floats]:
-    """All metrics of one set of rows, for every column of weights.
+    """All metrics of one set of rows for every column of weights.
 
     Args:
         truth: [N] 0 or 1.
@@ -145,8 +146,8 @@ def measure(
     return {"auc": ranking.auc(), "pr_auc": ranking.pr_auc(), **_sums(truth, score, columns, threshold)}
 
 
-def _only(values: Floats, single: bool) -> Floats:
-    """The one number as a 0-d array when one weighting was given."""
+def _squeeze(values: Floats, single: bool) -> Floats:
+    """The value as a 0-d array for a single weighting."""
     return values[0] if single else values
 
 
@@ -159,7 +160,7 @@ def auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None =
     0.875
     """
     columns, single = _columns(truth, weights)
-    return _only(_Ranking(truth, score, columns).auc(), single)
+    return _squeeze(_Ranking(truth, score, columns).auc(), single)
 
 
 def pr_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
@@ -171,7 +172,7 @@ def pr_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | Non
     0.8333
     """
     columns, single = _columns(truth, weights)
-    return _only(_Ranking(truth, score, columns).pr_auc(), single)
+    return _squeeze(_Ranking(truth, score, columns).pr_auc(), single)
 
 
 def accuracy(
@@ -182,7 +183,7 @@ def accuracy(
     >>> float(accuracy(np.array([0, 1, 1, 1]), np.array([0.1, 0.9, 0.2, 0.5])))
     0.75
     """
-    return _from_sums("accuracy", truth, score, weights, threshold)
+    return _quotient("accuracy", truth, score, weights, threshold)
 
 
 def balanced_accuracy(
@@ -193,7 +194,7 @@ def balanced_accuracy(
     >>> float(balanced_accuracy(np.array([0, 1, 1, 1, 1]), np.array([0.1, 0.9, 0.2, 0.5, 0.3])))
     0.75
     """
-    return _from_sums("balanced_accuracy", truth, score, weights, threshold)
+    return _quotient("balanced_accuracy", truth, score, weights, threshold)
 
 
 def sensitivity(
@@ -204,7 +205,7 @@ def sensitivity(
     >>> float(sensitivity(np.array([0, 1, 1]), np.array([0.1, 0.9, 0.2])))
     0.5
     """
-    return _from_sums("sensitivity", truth, score, weights, threshold)
+    return _quotient("sensitivity", truth, score, weights, threshold)
 
 
 def specificity(
@@ -215,7 +216,7 @@ def specificity(
     >>> float(specificity(np.array([0, 0, 1]), np.array([0.1, 0.5, 0.2])))
     0.5
     """
-    return _from_sums("specificity", truth, score, weights, threshold)
+    return _quotient("specificity", truth, score, weights, threshold)
 
 
 def brier(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
@@ -224,56 +225,46 @@ def brier(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None
     >>> float(brier(np.array([0, 1]), np.array([0.5, 1.0])))
     0.125
     """
-    return _from_sums("brier", truth, score, weights, 0.5)
+    return _quotient("brier", truth, score, weights, 0.5)
 
 
 def ece(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
     """Expected calibration error, sum_b (n_b / n) |mean truth - mean probability| over 10 equal-width bins.
 
-    Source: Naeini et al., AAAI 2015, on the probability of the positive class. Lower is better; small samples
-    look worse, which is why a gap is read against its null band.
+    Source: Naeini et al., AAAI 2015, on the probability of the positive class. Lower is better. It is
+    biased upwards in small samples, so gaps are compared with their null band.
 
     >>> round(float(ece(np.array([0, 1, 1, 1]), np.array([0.25, 0.25, 0.95, 0.95]))), 6)
     0.15
     """
-    return _from_sums("ece", truth, score, weights, 0.5)
+    return _quotient("ece", truth, score, weights, 0.5)
 
 
-def _from_sums(
+def _quotient(
     name: str, truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None, threshold: float
 ) -> Floats:
-    """One metric out of ``_sums``."""
+    """One metric of ``_sums``."""
     columns, single = _columns(truth, weights)
-    return _only(_sums(truth, score, columns, threshold)[name], single)
+    return _squeeze(_sums(truth, score, columns, threshold)[name], single)
 
 
-def _by_group(
-    metric: Callable[..., Floats],
-    truth: NDArray[Any],
-    score: NDArray[Any],
-    groups: NDArray[Any],
-    threshold: float,
+def _group_values(
+    name: str, truth: NDArray[Any], score: NDArray[Any], groups: NDArray[Any], threshold: float
 ) -> Floats:
-    """A metric of the threshold in each group, [G]."""
+    """One metric of ``_sums`` in each group, [G]."""
     members = np.asarray(groups)[:, None] == np.unique(np.asarray(groups))[None, :]
-    return metric(truth, score, members.astype(np.float64), threshold=threshold)
-
-
-def _selection_rate(
-    truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any], *, threshold: float
-) -> Floats:
-    return _from_sums("selection_rate", truth, score, weights, threshold)
+    return _quotient(name, truth, score, members.astype(np.float64), threshold)
 
 
 def dpd(truth: NDArray[Any], score: NDArray[Any], groups: NDArray[Any], *, threshold: float = 0.5) -> float:
     """Demographic parity difference, max_g P(called positive | g) - min_g P(called positive | g).
 
-    Source: fairlearn's ``demographic_parity_difference``. ``truth`` is taken for symmetry and not used.
+    Source: fairlearn's ``demographic_parity_difference``. ``truth`` is unused.
 
     >>> dpd(np.zeros(4), np.array([0.9, 0.8, 0.9, 0.1]), np.array([0, 0, 1, 1]))
     0.5
     """
-    return float(np.ptp(_by_group(_selection_rate, truth, score, groups, threshold)))
+    return float(np.ptp(_group_values("selection_rate", truth, score, groups, threshold)))
 
 
 def deodds(
@@ -286,6 +277,5 @@ def deodds(
     >>> deodds(np.array([1, 0, 1, 0]), np.array([0.9, 0.1, 0.9, 0.8]), np.array([0, 0, 1, 1]))
     1.0
     """
-    found = _by_group(sensitivity, truth, score, groups, threshold)
-    spared = _by_group(specificity, truth, score, groups, threshold)
-    return float(np.maximum(np.ptp(found), np.ptp(spared)))
+    gaps = [np.ptp(_group_values(name, truth, score, groups, threshold)) for name in ("sensitivity", "specificity")]
+    return float(np.maximum(*gaps))

@@ -1,6 +1,6 @@
-"""The draws that every recipe and task of one domain shares: patients resampled.
+"""Bootstrap resamples of patients, shared by all recipes and tasks of one domain.
 
-Sharing them is what makes differences paired, and what makes a mean over tasks a mean of one draw.
+Shared resamples make differences between recipes paired, and a mean over tasks a mean within each replicate.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from equigen.statistics import patient_bootstrap
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
-CELLS = 4_000_000  # weights held at once: more rows mean fewer replicates at a time, the same result
+CELLS = 4_000_000  # greatest number of weights in memory; it does not change the result
 
 
 @dataclass(frozen=True)
 class Attribute:
-    """One attribute over the units of a domain: levels, their codes (-1 unknown), and whether patients mix groups."""
+    """One attribute over the units of a domain: levels, codes (-1 unknown), and whether a patient has several."""
 
     name: str
     levels: list[str]
@@ -31,22 +31,22 @@ class Attribute:
 
 
 @dataclass(frozen=True)
-class Draws:
-    """Units of one domain with their patients, how often each replicate draws a patient, and the attributes.
+class Resamples:
+    """Units of one domain with their patients, bootstrap multiplicities and attributes.
 
-    ``multiplicity`` is [P, 1 + R]; column 0 is all ones, the data as they are. ``chance`` counts the draws of what
-    chance gives; ``stream`` is their source.
+    ``multiplicity`` [P, 1 + R]: number of draws of each patient in each replicate; column 0 is all ones, the data.
+    ``null_draws``: number of draws of null distributions.
     """
 
     units: pd.Index
     patients: Codes  # [U]
     multiplicity: NDArray[np.int16]
     attributes: list[Attribute]
-    chance: int
+    null_draws: int
     seed: int
 
     def stream(self, *names: str) -> np.random.Generator:
-        """Generator of one purpose, the same for every recipe: what is paired stays paired."""
+        """Random generator of one purpose, the same for every recipe, so that differences are paired."""
         return numpy_generator(self.seed, "/".join(("fairness", *names)))
 
     def rows_of(self, units: pd.Series) -> Codes:
@@ -54,23 +54,18 @@ class Draws:
         return np.asarray(self.units.get_indexer(pd.Index(units)), dtype=np.int64)
 
     def bootstrap(self, rows: Codes) -> Iterator[tuple[slice, Floats]]:
-        """Weights [N, r] of the given units, block by block of replicates."""
-        mine = self.patients[rows]
-        for block in _blocks(len(rows), self.multiplicity.shape[1]):
-            yield block, self.multiplicity[:, block][mine].astype(np.float64)
+        """Weights [N, r] of some units (positions), by block of replicates."""
+        patients, replicates = self.patients[rows], self.multiplicity.shape[1]
+        step = max(1, CELLS // max(1, len(rows)))
+        for start in range(0, replicates, step):
+            block = slice(start, min(replicates, start + step))
+            yield block, self.multiplicity[:, block][patients].astype(np.float64)
 
 
-def _blocks(rows: int, replicates: int) -> Iterator[slice]:
-    """Slices of replicates that keep a block of weights small."""
-    step = max(1, CELLS // max(1, rows))
-    for start in range(0, replicates, step):
-        yield slice(start, min(replicates, start + step))
-
-
-def draw(
+def draw_resamples(
     table: pd.DataFrame, levels: dict[str, list[str]], *, replicates: int, permutations: int, seed: int
-) -> Draws:
-    """Draws for the units of ``table`` (columns unit, patient, attr.<name>), which holds one domain.
+) -> Resamples:
+    """Bootstrap resamples for the units of ``table`` (columns unit, patient, attr.<name>) of one domain.
 
     Patients are drawn with replacement, as many as there are.
     """
@@ -78,16 +73,12 @@ def draw(
     patients = np.unique(units["patient"].to_numpy().astype(str), return_inverse=True)[1].astype(np.int64)
     count = int(patients.max()) + 1
     multiplicity = np.ones((count, 1 + replicates), dtype=np.int16)
-    drawn = patient_bootstrap(np.arange(count), replicates, numpy_generator(seed, "fairness/bootstrap"))
-    for column, rows in enumerate(drawn, start=1):
+    indices = patient_bootstrap(np.arange(count), replicates, numpy_generator(seed, "fairness/bootstrap"))
+    for column, rows in enumerate(indices, start=1):
         multiplicity[:, column] = np.bincount(rows, minlength=count)
-    attributes = [_attribute(name, known, units[f"attr.{name}"], patients) for name, known in levels.items()]
-    return Draws(pd.Index(units["unit"]), patients, multiplicity, attributes, permutations, seed)
-
-
-def _attribute(name: str, levels: list[str], values: pd.Series, patients: Codes) -> Attribute:
-    """Codes of one attribute."""
-    codes = pd.Index(levels, dtype=object).get_indexer(pd.Index(values)).astype(np.int64)
-    known = codes >= 0
-    pairs = np.unique(np.column_stack([patients[known], codes[known]]), axis=0)
-    return Attribute(name, levels, codes, mixed=len(np.unique(pairs[:, 0])) < len(pairs))
+    attributes = []
+    for name, names in levels.items():
+        codes = pd.Index(names, dtype=object).get_indexer(pd.Index(units[f"attr.{name}"])).astype(np.int64)
+        pairs = np.unique(np.column_stack([patients[codes >= 0], codes[codes >= 0]]), axis=0)
+        attributes.append(Attribute(name, names, codes, mixed=len(np.unique(pairs[:, 0])) < len(pairs)))
+    return Resamples(pd.Index(units["unit"]), patients, multiplicity, attributes, permutations, seed)

@@ -1,4 +1,4 @@
-"""Rows of fairness.parquet from a measured cell: estimates, intervals, null bands, differences, notes."""
+"""Rows of fairness.parquet from the metrics of a cell: estimates, intervals, null bands, differences, notes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.fairness.cells import Cell, Frame, Least
+from equigen.fairness.cells import Cell, Frame, MinimumSizes
 from equigen.fairness.metrics import FOLLOWS_PREVALENCE, HIGHER_IS_BETTER
 from equigen.fairness.null_bands import effective_numbers
 from equigen.statistics import holm, p_value, percentile_interval, share_interval
@@ -38,18 +38,18 @@ COLUMNS = [
 ]
 BIASED = "no interval: sampling noise alone makes a calibration error positive"
 LEANS = "the interval of a largest less a smallest never holds 0: read the gap beside the chance band"
-MIXES = {  # what else than the classifier a gap can come from
+CASE_MIX_NOTES = {  # by whether a metric follows prevalence
     True: "follows prevalence: part of the gap may come from unequal prevalence",
     False: "part of the gap may be case mix",
 }
-ENOUGH = 0.5  # share of replicates that must have a value before an interval or a null band is shown
+LEAST_VALID = 0.5  # least share of defined replicates for an interval or a null band
 
 
 @dataclass(frozen=True)
 class Series:
-    """What becomes one row: values [1 + R] with the estimate first, null values [B] or None, and notes.
+    """The values of one row: [1 + R] with the estimate first, null values [B] or None, and notes.
 
-    ``resting``: the patients the metric rests on, where its interval is that of a share; None for percentiles.
+    ``support``: patients that limit the precision, for an interval of a share; None for a percentile interval.
     """
 
     metric: str
@@ -60,205 +60,182 @@ class Series:
     values: Floats
     null: Floats | None = None
     tested: bool = False
-    resting: int | None = None
+    support: int | None = None
     notes: list[str] = field(default_factory=list)
 
 
-def series_of(cell: Cell, least: Least) -> list[Series]:
-    """Every row a cell gives: overall, groups, and gap, worst and equity-scaled value of each attribute."""
-    made = [_overall(cell, metric, least) for metric in cell.overall if metric in HIGHER_IS_BETTER]
+def cell_series(cell: Cell, minimum: MinimumSizes) -> list[Series]:
+    """The series of a cell: overall, groups, and gap, worst and equity-scaled value of each attribute."""
+    series = []
+    for metric in (name for name in cell.overall if name in HIGHER_IS_BETTER):
+        values, sizes = cell.overall[metric], cell.sizes
+        notes = [] if np.isfinite(values[0]) else [minimum.missing(metric, sizes) or "too small: one class only"]
+        support = _share_support(metric, cell.support[metric])
+        series.append(Series(metric, "*", "*", sizes.n, sizes.patients, values, support=support, notes=notes))
     for frame in cell.frames:
         for metric in (name for name in frame.groups if name in HIGHER_IS_BETTER):
-            made += _groups(frame, metric, least) + _derived(frame, metric)
+            for index, level in enumerate(frame.levels):
+                values, sizes = frame.groups[metric][index], frame.sizes[index]
+                notes = [frame.note]
+                if not np.isfinite(values[0]):
+                    reason = minimum.missing(metric, sizes) or f"too small: {frame.absent or 'one class only'}"
+                    notes = [reason, frame.note]
+                support = _share_support(metric, int(frame.support[metric][index]))
+                head = (metric, frame.attribute, level, sizes.n, sizes.patients)
+                series.append(Series(*head, values, support=support, notes=notes))
+            series += _group_summaries(frame, metric)
         if "selection_rate" in frame.groups:
-            made += [
-                _between(frame, "dpd", ("selection_rate",)),
-                _between(frame, "deodds", ("sensitivity", "specificity")),
-            ]
-    return [replace(item, notes=[note for note in [*item.notes, cell.note] if note]) for item in made]
+            series.append(_rate_gap(frame, "dpd", ("selection_rate",)))
+            series.append(_rate_gap(frame, "deodds", ("sensitivity", "specificity")))
+    return [replace(item, notes=[note for note in [*item.notes, cell.note] if note]) for item in series]
 
 
-def _resting(metric: str, patients: int) -> int | None:
-    """Patients of an interval of a share; a calibration error is no share."""
+def _share_support(metric: str, patients: int) -> int | None:
+    """Support of the interval of a share; None for a calibration error, which is not a share."""
     return None if metric == "ece" or patients < 2 else patients
 
 
-def _overall(cell: Cell, metric: str, least: Least) -> Series:
-    """The row over all groups."""
-    values, notes, sizes = cell.overall[metric], [], cell.sizes
-    if not np.isfinite(values[0]):
-        notes = [least.missing(metric, sizes) or "too small: one class only"]
-    resting = _resting(metric, cell.resting[metric])
-    return Series(metric, "*", "*", sizes.n, sizes.patients, values, resting=resting, notes=notes)
-
-
-def _groups(frame: Frame, metric: str, least: Least) -> list[Series]:
-    """One row for each level."""
-    made = []
-    for index, level in enumerate(frame.levels):
-        values, sizes = frame.groups[metric][index], frame.sizes[index]
-        notes = []
-        if not np.isfinite(values[0]):
-            notes = [least.missing(metric, sizes) or f"too small: {frame.absent or 'one class only'}"]
-        resting = _resting(metric, int(frame.resting[metric][index]))
-        head = (metric, frame.attribute, level, sizes.n, sizes.patients)
-        made.append(Series(*head, values, resting=resting, notes=[*notes, frame.note]))
-    return made
-
-
-def _usable(frame: Frame, metrics: tuple[str, ...]) -> tuple[NDArray[np.int64], list[str]]:
-    """Groups with an estimate in every metric, and the notes on what was left out."""
-    ok = np.all([np.isfinite(frame.groups[metric][:, 0]) for metric in metrics], axis=0)
-    left = [level for level, inside in zip(frame.levels, ok, strict=True) if not inside]
-    notes = [f"without {', '.join(left)} (too small)"] if left else []
+def _valid_groups(frame: Frame, metrics: tuple[str, ...]) -> tuple[NDArray[np.int64], list[str]]:
+    """Indices of the groups with an estimate in every metric, and notes on groups and rows left out."""
+    valid = np.all([np.isfinite(frame.groups[metric][:, 0]) for metric in metrics], axis=0)
+    small = [level for level, large in zip(frame.levels, valid, strict=True) if not large]
+    notes = [f"without {', '.join(small)} (too small)"] if small else []
     notes += [f"{frame.unknown} rows of unknown {frame.attribute} left out"] if frame.unknown else []
-    return np.flatnonzero(ok), [*notes, frame.note]
+    return np.flatnonzero(valid), [*notes, frame.note]
 
 
-def _spread(values: Floats) -> Floats:
-    """Gap between groups, max - min, in each column."""
+def _gap(values: Floats) -> Floats:
+    """Gap between groups, max - min, of each column."""
     return np.asarray(values.max(axis=0) - values.min(axis=0), dtype=np.float64)
 
 
-def _counts(frame: Frame, used: NDArray[np.int64]) -> tuple[int, int]:
-    """Rows and patients in the groups compared; a patient with rows in two groups counts in each."""
-    return sum(frame.sizes[index].n for index in used), sum(frame.sizes[index].patients for index in used)
+def _counts(frame: Frame, indices: NDArray[np.int64]) -> tuple[int, int]:
+    """Rows and patients of some groups; a patient with rows in two groups counts in each."""
+    return sum(frame.sizes[index].n for index in indices), sum(frame.sizes[index].patients for index in indices)
 
 
-def _nothing(frame: Frame, metric: str, group: str, used: NDArray[np.int64]) -> Series:
-    """The row of a comparison that needs two groups and has not got them."""
+def _undefined(frame: Frame, metric: str, group: str, indices: NDArray[np.int64]) -> Series:
+    """The series of a summary of fewer than two groups."""
     columns = next(iter(frame.groups.values())).shape[1] if frame.levels else 1
     reason = "too small: fewer than two groups" if frame.levels else f"no row has a known {frame.attribute}"
     return Series(
         metric,
         frame.attribute,
         group,
-        *_counts(frame, used),
+        *_counts(frame, indices),
         np.full(columns, np.nan),
         notes=[reason, frame.note],
     )
 
 
-def _derived(frame: Frame, metric: str) -> list[Series]:
+def _group_summaries(frame: Frame, metric: str) -> list[Series]:
     """Gap, worst group and, for AUC, the equity-scaled value."""
-    used, notes = _usable(frame, (metric,))
+    indices, notes = _valid_groups(frame, (metric,))
     names = ["gap", "worst", *(["es"] if metric == "auc" else [])]
-    if len(used) < 2:
-        return [_nothing(frame, metric, name, used) for name in names]
-    values, null = frame.groups[metric][used], frame.null[metric][used]
-    worst = np.min if HIGHER_IS_BETTER[metric] else np.max
-    named = frame.levels[used[(np.argmin if HIGHER_IS_BETTER[metric] else np.argmax)(values[:, 0])]]
-    head, counts = (metric, frame.attribute), _counts(frame, used)
-    made = [
-        Series(*head, "gap", *counts, _spread(values), _spread(null), tested=True, notes=_warned(metric, frame, notes)),
-        Series(
-            *head,
-            "worst",
-            *counts,
-            worst(values, axis=0),
-            worst(null, axis=0),
-            notes=[f"worst is {named}", *notes],
-        ),
+    if len(indices) < 2:
+        return [_undefined(frame, metric, name, indices) for name in names]
+    values, null = frame.groups[metric][indices], frame.null[metric][indices]
+    worst, arg_worst = (np.min, np.argmin) if HIGHER_IS_BETTER[metric] else (np.max, np.argmax)
+    head, counts = (metric, frame.attribute), _counts(frame, indices)
+    gap_notes = _gap_notes(metric, frame, notes)
+    worst_notes = [f"worst is {frame.levels[indices[arg_worst(values[:, 0])]]}", *notes]
+    series = [
+        Series(*head, "gap", *counts, _gap(values), _gap(null), tested=True, notes=gap_notes),
+        Series(*head, "worst", *counts, worst(values, axis=0), worst(null, axis=0), notes=worst_notes),
     ]
     if metric == "auc":
-        scaled = _equity_scaled(frame.overall[metric], values)
-        chance = _equity_scaled(_overall_by_chance(frame, metric, used), null)
-        made.append(Series(*head, "es", *counts, scaled, chance, notes=notes))
-    return made
+        overall, overall_null = frame.overall[metric], np.zeros(0)
+        if null.shape[1]:  # the overall value moves with the groups, weighted by their rows
+            rows = np.array([frame.sizes[index].n for index in indices], dtype=np.float64)
+            overall_null = overall[0] + (rows / rows.sum()) @ (null - null.mean(axis=1, keepdims=True))
+        scaled, scaled_null = _equity_scaled(overall, values), _equity_scaled(overall_null, null)
+        series.append(Series(*head, "es", *counts, scaled, scaled_null, notes=notes))
+    return series
 
 
-def _warned(metric: str, frame: Frame, notes: list[str]) -> list[str]:
-    """Notes of a gap with what it must not be taken for; sensitivity and specificity do not follow prevalence."""
-    return [*notes, LEANS, "" if frame.standardised else MIXES[metric in FOLLOWS_PREVALENCE]]
-
-
-def _overall_by_chance(frame: Frame, metric: str, used: NDArray[np.int64]) -> Floats:
-    """The metric over all groups, moved in each draw by what the groups, weighted by their rows, move, [B]."""
-    null, rows = frame.null[metric][used], np.array([frame.sizes[index].n for index in used], dtype=np.float64)
-    if null.shape[1] == 0:
-        return np.zeros(0)
-    return np.asarray(frame.overall[metric][0] + (rows / rows.sum()) @ (null - null.mean(axis=1, keepdims=True)))
+def _gap_notes(metric: str, frame: Frame, notes: list[str]) -> list[str]:
+    """Notes of a gap, with those on its interval and on case mix."""
+    return [*notes, LEANS, "" if frame.standardised else CASE_MIX_NOTES[metric in FOLLOWS_PREVALENCE]]
 
 
 def _equity_scaled(overall: Floats, groups: Floats) -> Floats:
-    """ES-AUC in each column (``equigen.statistics.equity_scaled`` has it for one); NaN stays NaN."""
+    """ES-AUC of each column, as ``equigen.statistics.equity_scaled`` of one; NaN stays NaN."""
     return np.asarray(overall / (1 + np.abs(groups - overall).sum(axis=0)), dtype=np.float64)
 
 
-def _between(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
-    """The larger of the groups' gaps in some rates: dpd of one rate, deodds of two."""
-    used, notes = _usable(frame, metrics)
-    if len(used) < 2:
-        return _nothing(frame, name, "gap", used)
-    values = np.max([_spread(frame.groups[metric][used]) for metric in metrics], axis=0)
-    null = np.max([_spread(frame.null[metric][used]) for metric in metrics], axis=0)
-    counts, warned = _counts(frame, used), _warned(name, frame, notes)
-    return Series(name, frame.attribute, "gap", *counts, values, null, tested=True, notes=warned)
+def _rate_gap(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
+    """The largest of the groups' gaps in some rates: dpd of one rate, deodds of two."""
+    indices, notes = _valid_groups(frame, metrics)
+    if len(indices) < 2:
+        return _undefined(frame, name, "gap", indices)
+    values = np.max([_gap(frame.groups[metric][indices]) for metric in metrics], axis=0)
+    null = np.max([_gap(frame.null[metric][indices]) for metric in metrics], axis=0)
+    notes = _gap_notes(name, frame, notes)
+    return Series(name, frame.attribute, "gap", *_counts(frame, indices), values, null, tested=True, notes=notes)
 
 
-def row_of(series: Series, other: Series | None, to: str | None, shared: Series | None = None) -> dict[str, Any]:
-    """One row of the table; ``other`` is the same series of the baseline on the same rows.
+def table_row(
+    series: Series, baseline: Series | None, baseline_name: str | None, shared: Series | None = None
+) -> dict[str, Any]:
+    """One row of the table; ``baseline`` is the same series of the baseline on the shared rows.
 
-    ``shared`` is the series on those rows, where they are not all rows.
+    ``shared`` is the series on the rows shared with the baseline, where these are not all rows. The interval of the
+    difference is that of the paired cluster bootstrap.
     """
     estimate, notes = series.values[0], list(series.notes)
-    low, high = _interval(series.values[1:], np.isfinite(estimate), "replicates", notes)
-    if low is not None and series.resting is not None:
-        number = float(effective_numbers(series.values[None, :], np.array([series.resting]))[0])
-        low, high = share_interval(float(estimate), number, series.resting - 1.0)
+    low, high = _interval(series.values[1:], "replicates", notes) if np.isfinite(estimate) else (None, None)
+    if low is not None and series.support is not None:
+        number = float(effective_numbers(series.values[None, :], np.array([series.support]))[0])
+        low, high = share_interval(float(estimate), number, series.support - 1.0)
     if series.metric == "ece" and series.group != "gap" and low is not None:
         low, high = None, None
         notes.append(BIASED)
     null_low, null_high, chance = None, None, None
     if series.null is not None and np.isfinite(estimate):
-        null_low, null_high = _interval(series.null, True, "draws of chance", notes)
+        null_low, null_high = _interval(series.null, "draws of chance", notes)
         valid = series.null[np.isfinite(series.null)]
         chance = p_value(float(estimate), valid) if series.tested and null_low is not None else None
-    row = dict(
-        zip(
-            COLUMNS[3:8],
-            (series.metric, series.attribute, series.group, series.n, series.n_patients),
-            strict=True,
-        )
-    )
-    row |= {
+    difference: dict[str, float | None] = dict.fromkeys(("difference", "difference_low", "difference_high"))
+    first = shared or series
+    if baseline is not None and np.isfinite(first.values[0]) and np.isfinite(baseline.values[0]):
+        values = first.values - baseline.values
+        limits = _interval(values[1:], "pairs", [])
+        difference = dict(zip(difference, (_number(values[0]), *limits), strict=True))
+    return {
+        "metric": series.metric,
+        "attribute": series.attribute,
+        "group": series.group,
+        "n": series.n,
+        "n_patients": series.n_patients,
         "estimate": _number(estimate),
         "ci_low": low,
         "ci_high": high,
         "null_low": null_low,
         "null_high": null_high,
         "p_value": chance,
-        "difference_to": to,
+        "difference_to": baseline_name,
+        **difference,
+        "note": "; ".join(note for note in notes if note),
     }
-    return row | _difference(shared or series, other) | {"note": "; ".join(note for note in notes if note)}
 
 
-def _difference(series: Series, other: Series | None) -> dict[str, float | None]:
-    """Difference to the baseline with the interval of the paired cluster bootstrap."""
-    names = ("difference", "difference_low", "difference_high")
-    if other is None or not (np.isfinite(series.values[0]) and np.isfinite(other.values[0])):
-        return dict.fromkeys(names)
-    values = series.values - other.values
-    return dict(zip(names, (_number(values[0]), *_interval(values[1:], True, "pairs", [])), strict=True))
-
-
-def _interval(values: Floats, wanted: bool, what: str, notes: list[str]) -> tuple[float | None, float | None]:
-    """Percentile interval of the replicates with a value; those without one are counted in the notes."""
-    if not wanted or len(values) == 0:
+def _interval(values: Floats, name: str, notes: list[str]) -> tuple[float | None, float | None]:
+    """Percentile interval of the defined replicates; adds a note with the number of undefined ones."""
+    if len(values) == 0:
         return None, None
     valid = values[np.isfinite(values)]
     if len(valid) < len(values):
-        notes.append(f"{len(values) - len(valid)} of {len(values)} {what} had a group of one class")
-    return percentile_interval(valid) if len(valid) >= ENOUGH * len(values) else (None, None)
+        notes.append(f"{len(values) - len(valid)} of {len(values)} {name} had a group of one class")
+    return percentile_interval(valid) if len(valid) >= LEAST_VALID * len(values) else (None, None)
 
 
 def _number(value: float) -> float | None:
-    """A float, or None for what is undefined."""
+    """A float, or None where undefined."""
     return float(value) if np.isfinite(value) else None
 
 
 def adjust(table: pd.DataFrame) -> pd.DataFrame:
-    """Holm over attributes: p-values of one recipe, task, domain and metric are one family."""
+    """P-values adjusted by Holm over attributes; those of one recipe, task, domain and metric are one family."""
     tested = table["p_value"].notna()
     adjusted = table["p_value"].astype(float).copy()
     for _, family in table[tested].groupby(["recipe", "task", "domain", "metric"]):

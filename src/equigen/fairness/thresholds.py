@@ -1,4 +1,4 @@
-"""Operating points, chosen on validation rows only."""
+"""Operating points, chosen on validation rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FALLBACK = 0.5
 
 @dataclass(frozen=True)
 class Threshold:
-    """A score at or above ``value`` is called positive; ``note`` says how it had to be chosen."""
+    """An operating point: scores of at least ``value`` are positive; ``note`` explains a fallback."""
 
     value: float
     note: str = ""
@@ -23,11 +23,11 @@ class Threshold:
 def choose_threshold(
     truth: NDArray[Any], score: NDArray[Any], *, target_sensitivity: float | None = None
 ) -> float:
-    """Threshold that is best on these rows.
+    """The best threshold on some rows.
 
-    Without a target it maximises balanced accuracy, which is Youden's J = sensitivity + specificity - 1
-    (Youden, Cancer 3, 1950); with one it is the highest threshold whose sensitivity is at least the target.
-    It lies half-way between the lowest score called positive and the next one below.
+    Without a target it maximises balanced accuracy, equivalent to Youden's J = sensitivity + specificity - 1 (Youden,
+    Cancer 3, 1950); with a target it is the highest threshold whose sensitivity is at least the target. It lies
+    half-way between the lowest positive score and the next lower one.
 
     Args:
         truth: [N] 0 or 1, both present.
@@ -38,25 +38,24 @@ def choose_threshold(
     0.4
 
     """
-    scores, where = np.unique(np.asarray(score, dtype=np.float64), return_inverse=True)
-    positive = np.bincount(where, weights=np.asarray(truth) == 1, minlength=len(scores))
-    negative = np.bincount(where, weights=np.asarray(truth) == 0, minlength=len(scores))
-    found = (
-        positive[::-1].cumsum()[::-1] / positive.sum()
-    )  # sensitivity with this score as the lowest positive
-    spared = 1 - negative[::-1].cumsum()[::-1] / negative.sum()
+    scores, indices = np.unique(np.asarray(score, dtype=np.float64), return_inverse=True)
+    positive = np.bincount(indices, weights=np.asarray(truth) == 1, minlength=len(scores))
+    negative = np.bincount(indices, weights=np.asarray(truth) == 0, minlength=len(scores))
+    # Rates with each score as the lowest positive one.
+    sensitivity = positive[::-1].cumsum()[::-1] / positive.sum()
+    specificity = 1 - negative[::-1].cumsum()[::-1] / negative.sum()
     if target_sensitivity is None:
-        best = int(np.argmax(found + spared))
+        best = int(np.argmax(sensitivity + specificity))
     else:
-        best = int(np.flatnonzero(found >= min(target_sensitivity, 1.0) - 1e-12)[-1])
+        best = int(np.flatnonzero(sensitivity >= min(target_sensitivity, 1.0) - 1e-12)[-1])
     below = scores[best - 1] if best else 0.0
     return float((scores[best] + below) / 2)
 
 
 def task_threshold(validation: pd.DataFrame, *, target_sensitivity: float | None = None) -> Threshold:
-    """Threshold of one task from its validation rows (columns truth, probability), or 0.5 and a note.
+    """Threshold of one task from its validation rows (columns truth, probability).
 
-    It falls back to 0.5 as well where validation holds one class only, and says so.
+    Without validation rows, or with one class only, it is 0.5 with a note.
     """
     if len(validation) == 0:
         return Threshold(FALLBACK, "threshold 0.5: no validation rows")
