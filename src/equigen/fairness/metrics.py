@@ -278,4 +278,4 @@ def deodds(
     1.0
     """
     gaps = [np.ptp(_group_values(name, truth, score, groups, threshold)) for name in ("sensitivity", "specificity")]
-    return float(np.maximum(*gaps))
+    return float(np.max(gaps))
