@@ -27,7 +27,7 @@ from transformers import (
 from equigen.devices import best_device
 from equigen.errors import InputError
 from equigen.quality.encoders import ENCODERS, ModuleEncoder, load_encoder
-from equigen.quality.encoders.base import Bicubic, _full_precision, in_batches
+from equigen.quality.encoders.base import Bicubic, _full_precision, encode_batches
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,7 @@ def test_shrinking_is_antialiased_and_stays_between_0_and_255():
 
 
 def test_the_words_say_filter_antialiasing_quantisation_and_grey_images():
-    words = Bicubic(24, (0.5, 0.5, 0.5), (0.1, 0.2, 0.3)).words
+    words = Bicubic(24, (0.5, 0.5, 0.5), (0.1, 0.2, 0.3)).description
     assert words == (
         "RGB (grey images repeated to three channels), bicubic resize with antialiasing to 24 x 24, clipped to 0..255, "
         "not quantised, (x / 255 - 0.5) / [0.1, 0.2, 0.3]"
@@ -90,7 +90,7 @@ def test_batches_are_of_one_size_and_their_filling_is_dropped():
         return part.reshape(len(part), -1)[:, :2].astype(np.float32), None
 
     images = np.arange(7 * 12, dtype=np.uint8).reshape(7, 2, 2, 3)
-    values, classes = in_batches(images, 3, one, lambda: (np.zeros((0, 2), np.float32), None))
+    values, classes = encode_batches(images, 3, one, lambda: (np.zeros((0, 2), np.float32), None))
     assert sizes == [3, 3, 3]
     assert values.tolist() == [[12 * i, 12 * i + 1] for i in range(7)]
     assert classes is None

@@ -1,6 +1,6 @@
 """Image encoders by name, path or hub id, or any module: features with their identity beside them."""
 
-from equigen.quality.encoders.base import BATCH, Encoded, Encoder, Images, NetworkEncoder, identity
+from equigen.quality.encoders.base import BATCH, Encoder, EncoderOutput, Images, NetworkEncoder, identity
 from equigen.quality.encoders.efficientnet import EfficientNetLite0
 from equigen.quality.encoders.hub import CLIP, DINOv2
 from equigen.quality.encoders.inception import FIDInception, Inception
@@ -15,8 +15,8 @@ __all__ = [
     "ENCODERS",
     "DINOv2",
     "EfficientNetLite0",
-    "Encoded",
     "Encoder",
+    "EncoderOutput",
     "FIDInception",
     "Images",
     "Inception",

@@ -1,4 +1,4 @@
-"""What every encoder offers: uint8 images in, features and class probabilities out, with its identity beside them."""
+"""Interface of encoders, from uint8 images to features and class probabilities, and encoders from torch networks."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_value
 
 Images = NDArray[np.uint8]
-Encoded = tuple[NDArray[np.float32], NDArray[np.float32] | None]
-Outputs = tuple[torch.Tensor, torch.Tensor | None]
-BATCH = 16  # larger batches outgrow what the allocator keeps, and are two to three times slower on CPUs
+EncoderOutput = tuple[NDArray[np.float32], NDArray[np.float32] | None]
+NetworkOutput = tuple[torch.Tensor, torch.Tensor | None]
+BATCH = 16  # larger batches exceed the allocator's cache, and are two to three times slower on CPUs
 BATCH_ON_GPU = 128
 CHANNELS = "RGB (grey images repeated to three channels)"
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """What every encoder offers; name, weights and preprocessing are part of each number made with it."""
+    """An encoder of images; name, weights and preprocessing identify it, and every metric depends on them."""
 
     @property
     def name(self) -> str:
@@ -40,43 +40,43 @@ class Encoder(Protocol):
 
     @property
     def preprocessing(self) -> str:
-        """In words, what is done to a uint8 image before the network sees it."""
+        """Description of the preprocessing of a uint8 image."""
 
     @property
     def dimension(self) -> int:
         """Number of features D."""
 
-    def __call__(self, images: Images) -> Encoded:
-        """Encode one batch: uint8 [N, H, W, 3] -> features float32 [N, D], probabilities [N, C] or None."""
+    def __call__(self, images: Images) -> EncoderOutput:
+        """Return features float32 [N, D] and probabilities [N, C], or None, of uint8 [N, H, W, 3]."""
 
 
 def identity(encoder: Encoder) -> str:
-    """One line that names the encoder and the first 12 digits of its weights and preprocessing hash."""
+    """Return the encoder's name with the first 12 digits of a hash of its weights and preprocessing."""
     digest = hash_value([encoder.weight_hash, encoder.preprocessing])
     return f"{encoder.name}#{digest[:12]}"
 
 
 class Preparation(Protocol):
-    """From stored pixels to what a network takes."""
+    """Preprocessing of uint8 images for a network."""
 
     @property
     def resolution(self) -> int:
-        """Side R in pixels of what the network sees."""
+        """Width R in pixels of the network's input."""
 
     @property
-    def words(self) -> str:
-        """What is done, in words."""
+    def description(self) -> str:
+        """Description of the preprocessing."""
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """[N, H, W, 3] uint8 -> [N, 3, R, R] float32, on the same device."""
+        """Return float32 [N, 3, R, R], on the same device, from uint8 [N, H, W, 3]."""
 
 
 @dataclass(frozen=True)
 class Bicubic:
     """Bicubic resize with antialiasing to a square of ``resolution``, then (x / scale - mean) / std per channel.
 
-    The filter widens when shrinking (Parmar et al., CVPR 2022, section 3, show what happens where it does not).
-    Values stay float: nothing is rounded to 8 bit after the resize.
+    The filter widens when shrinking (without it features are biased: Parmar et al., CVPR 2022, section 3). Values
+    stay float: they are not rounded to 8 bit after the resize.
 
     Raises:
         InputError: resolution is not from 1 to 4096, or mean and std are not three finite numbers with std > 0.
@@ -100,58 +100,60 @@ class Bicubic:
             raise InputError("Images cannot be prepared for the encoder like this.", problems)
 
     @property
-    def words(self) -> str:
-        """What is done, in words."""
-        side = f"{self.resolution} x {self.resolution}"
+    def description(self) -> str:
+        """Description of the preprocessing."""
+        size = f"{self.resolution} x {self.resolution}"
         x = "x" if self.scale == 1 else f"x / {self.scale:g}"
-        return (f"{CHANNELS}, bicubic resize with antialiasing to {side}, clipped to 0..255, not quantised, "
-                f"({x} - {_short(self.mean)}) / {_short(self.std)}")
+        return (f"{CHANNELS}, bicubic resize with antialiasing to {size}, clipped to 0..255, not quantised, "
+                f"({x} - {_format_channels(self.mean)}) / {_format_channels(self.std)}")
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
-        """[N, H, W, 3] uint8 -> [N, 3, R, R] float32."""
-        pixels, side = images.permute(0, 3, 1, 2).float(), (self.resolution, self.resolution)
-        if pixels.shape[2:] != side:
-            pixels = interpolate(pixels, side, mode="bicubic", align_corners=False, antialias=True).clamp(0, 255)
+        """Return float32 [N, 3, R, R] from uint8 [N, H, W, 3]."""
+        pixels, size = images.permute(0, 3, 1, 2).float(), (self.resolution, self.resolution)
+        if pixels.shape[2:] != size:
+            pixels = interpolate(pixels, size, mode="bicubic", align_corners=False, antialias=True).clamp(0, 255)
         mean, std = (torch.tensor(values, device=pixels.device).view(1, 3, 1, 1) for values in (self.mean, self.std))
         return (pixels / self.scale - mean) / std
 
 
-def _short(values: tuple[float, ...]) -> str:
-    """``127`` for three equal numbers, else ``[a, b, c]``."""
+def _format_channels(values: tuple[float, ...]) -> str:
+    """Return ``127`` for three equal numbers, else ``[a, b, c]``."""
     texts = [f"{value:.6g}" for value in values]
     return texts[0] if len(set(texts)) == 1 else f"[{', '.join(texts)}]"
 
 
-def in_batches(images: Images, batch: int, one: Callable[[Images], Encoded], empty: Callable[[], Encoded]) -> Encoded:
-    """Encode in batches of exactly ``batch``, the last filled up with black images whose features are dropped.
+def encode_batches(
+    images: Images, batch: int, encode: Callable[[Images], EncoderOutput], empty: Callable[[], EncoderOutput]
+) -> EncoderOutput:
+    """Return the output for all images, in batches of exactly ``batch``; the last is padded with black images.
 
-    At one batch size an image's features have the same bits whatever it is encoded with, so results do not depend
-    on the order of the images, nor on which of them come from a cache.
+    At one batch size an image's features have the same bits whatever the other images are, so results depend neither
+    on the order of the images nor on the cache.
     """
     if len(images) == 0:
         return empty()
-    whole: list[NDArray[np.float32] | None] = [None, None]
+    results: list[NDArray[np.float32] | None] = [None, None]
     for start in range(0, len(images), batch):
-        part = images[start : start + batch]
-        filled = np.concatenate([part, np.zeros((batch - len(part), *part.shape[1:]), np.uint8)])
-        for index, values in enumerate(one(filled)):
+        block = images[start : start + batch]
+        filled = np.concatenate([block, np.zeros((batch - len(block), *block.shape[1:]), np.uint8)])
+        for index, values in enumerate(encode(filled)):
             if values is None:
                 continue
-            rows = whole[index]
+            rows = results[index]
             if rows is None:
-                rows = whole[index] = np.empty((len(images), values.shape[1]), np.float32)
-            rows[start : start + batch] = values[: len(part)]
-    features = whole[0]
-    return (features if features is not None else empty()[0]), whole[1]
+                rows = results[index] = np.empty((len(images), values.shape[1]), np.float32)
+            rows[start : start + batch] = values[: len(block)]
+    features = results[0]
+    return (features if features is not None else empty()[0]), results[1]
 
 
 class NetworkEncoder:
     """A torch network behind the ``Encoder`` interface, on the GPU where there is one.
 
     Args:
-        network: is moved to the device, set to evaluation and frozen.
-        read: what the network gives -> features [N, D] and probabilities [N, C] or None.
-        name: short name; the weights' hash and the preparation's words complete the identity.
+        network: is moved to the device, set to evaluation mode and frozen.
+        read: from the network's output to features [N, D] and probabilities [N, C] or None.
+        name: short name; the weights' hash and the preparation's description complete the identity.
         weight_hash: SHA-256 of the weights.
         preparation: from uint8 images to the network's input.
         batch: images at once; None takes 16, on a GPU 128.
@@ -165,56 +167,58 @@ class NetworkEncoder:
     """
 
     def __init__(
-        self, network: nn.Module, read: Callable[[Any], Outputs], *, name: str, weight_hash: str,
+        self, network: nn.Module, read: Callable[[Any], NetworkOutput], *, name: str, weight_hash: str,
         preparation: Preparation, batch: int | None = None, device: str | None = None,
     ) -> None:
-        self.name, self.weight_hash, self.preprocessing = name, weight_hash, preparation.words
+        self.name, self.weight_hash, self.preprocessing = name, weight_hash, preparation.description
         self.device = torch.device(device or best_device())
         self.batch = batch or (BATCH_ON_GPU if self.device.type == "cuda" else BATCH)
         self._read, self._prepare = read, preparation
         self._network = network.eval().requires_grad_(False).to(self.device)
         self._network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._empty = self._probe()
+        self._empty = self._empty_output()
         self.dimension = int(self._empty[0].shape[1])
 
-    def __call__(self, images: Images) -> Encoded:
-        """Encode uint8 [N, H, W, 3]; see ``Encoder`` and ``in_batches``."""
-        return in_batches(images, self.batch, self._batch, lambda: self._empty)
+    def __call__(self, images: Images) -> EncoderOutput:
+        """Encode uint8 [N, H, W, 3]; see ``Encoder`` and ``encode_batches``."""
+        return encode_batches(images, self.batch, self._encode_batch, lambda: self._empty)
 
     @torch.inference_mode()
-    def _batch(self, images: Images) -> Encoded:
+    def _encode_batch(self, images: Images) -> EncoderOutput:
         pixels = self._prepare(torch.from_numpy(np.ascontiguousarray(images)).to(self.device))
         with _full_precision(self.device):
             features, classes = self._read(self._network(pixels.contiguous(memory_format=torch.channels_last)))
         return _array(features), None if classes is None else _array(classes)
 
-    def _probe(self) -> Encoded:
-        """Arrays of no rows and the right widths, from one grey image: what does not fit shows before the work."""
-        side = self._prepare.resolution
+    def _empty_output(self) -> EncoderOutput:
+        """Return arrays of no rows and the right widths, from encoding one grey image; InputError where that fails."""
+        resolution = self._prepare.resolution
         try:
-            values, classes = self._batch(np.full((1, side, side, 3), 128, np.uint8))
+            values, classes = self._encode_batch(np.full((1, resolution, resolution, 3), 128, np.uint8))
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             message = str(error).strip().partition("\n")[0]
-            problem = Problem(f"on float32 [1, 3, {side}, {side}] it fails: {message}",
+            problem = Problem(f"on float32 [1, 3, {resolution}, {resolution}] it fails: {message}",
                               "correct the resolution or the network")
             raise InputError(f"The encoder {self.name} cannot be used.", [problem]) from error
-        if any(part is not None and (part.ndim != 2 or len(part) != 1) for part in (values, classes)):
-            shapes = ", ".join(str(part.shape) for part in (values, classes) if part is not None)
+        if any(output is not None and (output.ndim != 2 or len(output) != 1) for output in (values, classes)):
+            shapes = ", ".join(str(output.shape) for output in (values, classes) if output is not None)
             problem = Problem(f"it gives {shapes} for one image", "pool and flatten: features must be [N, D]")
             raise InputError(f"The encoder {self.name} cannot be used.", [problem])
         return values[:0], None if classes is None else classes[:0]
 
 
-def as_given(outputs: Outputs) -> Outputs:
-    """The ``read`` of a network that gives the pair itself."""
+def read_pair(outputs: NetworkOutput) -> NetworkOutput:
+    """Return the outputs unchanged, for networks that return features and probabilities themselves."""
     return outputs
 
 
 def _array(values: torch.Tensor) -> NDArray[np.float32]:
+    """Return a tensor as a float32 array."""
     return values.float().cpu().numpy()
 
 
 def _full_precision(device: torch.device) -> AbstractContextManager[None]:
+    """Return a context of deterministic convolutions in full float32 precision."""
     if device.type != "cuda":
         return nullcontext()
     return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)

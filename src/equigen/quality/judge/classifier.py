@@ -50,8 +50,8 @@ class Classifier(Protocol):
 class FunctionClassifier:
     """A function as a ``Classifier``.
 
-    >>> asked = [Question("label.dx", ["healthy", "ill"])]
-    >>> fair = OwnClassifier(lambda images: {"label.dx": np.full((len(images), 2), 0.5)}, asked, "a coin")
+    >>> targets = [Target("label.dx", ["healthy", "ill"])]
+    >>> coin = FunctionClassifier(lambda images: {"label.dx": np.full((len(images), 2), 0.5)}, targets, "a coin")
     >>> predict_levels(coin, np.zeros((1, 8, 8, 3), np.uint8))["label.dx"].tolist()
     [[0.5, 0.5]]
     """
@@ -199,11 +199,18 @@ def fit_classifier(
     patients = images.patients("real")
     features = extract_features(images, network, size, cache_dir=cache_dir, show=show).values
     source = AnnotatedFeatures(features, images.frame, patients)
-    fits = [_fit_target(target, source, seed) for target in targets]
+    probes, shares = [], []
+    for target in targets:
+        truth = target.truth(source.frame)
+        rows = np.flatnonzero(truth >= 0)
+        rng = numpy_generator(seed, f"quality/classifier/{target.name}")
+        levels = len(target.levels)
+        probes.append(fit_probe(source.features[rows], truth[rows], source.patients[rows], levels, rng))
+        counts = np.bincount(truth[rows], minlength=levels).astype(np.float64)
+        shares.append(counts / counts.sum())
     splits = " and ".join(dict.fromkeys(real.frame["split"]))
     note = f"judge on {identity(network)}, learned from {len(patients)} real images of {splits} at {size} px"
-    return JudgeClassifier(network, size, targets, [fit[0] for fit in fits], [fit[1] for fit in fits],
-                           frozenset(map(str, patients)), [note, *omissions])
+    return JudgeClassifier(network, size, targets, probes, shares, frozenset(map(str, patients)), [note, *omissions])
 
 
 def learnable_targets(
@@ -239,13 +246,3 @@ def _check_cohort(real: Cohort, names: list[str], available: list[str]) -> None:
         problems.append(Problem(f"{len(real)} images, {len(names)} columns", "give some of both"))
     if problems:
         raise InputError("A judge cannot learn from these images.", problems)
-
-
-def _fit_target(target: Target, source: AnnotatedFeatures, seed: int) -> tuple[Probe, Array]:
-    """Return the probe of one target, and the shares of its levels."""
-    truth = target.truth(source.frame)
-    rows = np.flatnonzero(truth >= 0)
-    rng = numpy_generator(seed, f"quality/classifier/{target.name}")
-    probe = fit_probe(source.features[rows], truth[rows], source.patients[rows], len(target.levels), rng)
-    counts = np.bincount(truth[rows], minlength=len(target.levels)).astype(np.float64)
-    return probe, counts / counts.sum()

@@ -69,8 +69,6 @@ def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
     return max(0.0, float(value))
 
 
-
-
 def _check_sets(real: NDArray[Any], generated: NDArray[Any], least: int) -> tuple[Array, Array]:
     """Return both feature matrices as float64; InputError for fewer than ``least`` rows or different widths."""
     r, g = feature_matrix(real, "Real features"), feature_matrix(generated, "Generated features")

@@ -215,10 +215,13 @@ def search_training(
     """
     features = tuple(check_features(values, f"{name} features") for values, name in
                      ((real_values, "Real"), (generated_values, "Generated"), (train_values, "Training")))
-    patients = _patient_codes(real_patients, generated_patients, train_patients, len(features[1]))
-    _check_inputs(features, patients)
     real, generated, train = features
-    real_codes, generated_codes, train_codes = patients
+    names = [np.asarray(patients).astype(str) for patients in (real_patients, train_patients, generated_patients)
+             if patients is not None]
+    codes = np.unique(np.concatenate(names), return_inverse=True)[1].astype(np.int64)
+    real_codes, train_codes, *rest = np.split(codes, np.cumsum([len(patients) for patients in names])[:-1])
+    generated_codes = rest[0] if rest else len(codes) + np.arange(len(generated))  # without patients unique codes
+    _check_inputs(features, (real_codes, generated_codes, train_codes))
     no_patient = np.full(len(generated), -1)  # a generated image is compared with every training image
     scores = _scores((generated, real, train), (generated_codes, real_codes), (no_patient, train_codes))
     reference = held_out or _scores((real, real, train), (real_codes, real_codes), (real_codes, train_codes))
@@ -304,16 +307,6 @@ def _row_distances(values: NDArray[Any], train: NDArray[Any], rows: Rows | None)
         gaps = values[queries].astype(np.float64) - train[references].astype(np.float64)
         result[queries] = np.linalg.norm(gaps, axis=1)
     return result
-
-
-def _patient_codes(
-    real: NDArray[Any], generated: NDArray[Any] | None, train: NDArray[Any], count: int
-) -> tuple[Rows, Rows, Rows]:
-    """Return patient codes of the three sets on one scale; generated images without a patient get unique codes."""
-    names = [np.asarray(patients).astype(str) for patients in (real, train, generated) if patients is not None]
-    codes = np.unique(np.concatenate(names), return_inverse=True)[1].astype(np.int64)
-    real_codes, train_codes, *rest = np.split(codes, np.cumsum([len(patients) for patients in names])[:-1])
-    return real_codes, rest[0] if rest else len(codes) + np.arange(count), train_codes
 
 
 def _check_inputs(features: tuple[NDArray[Any], ...], patients: tuple[Rows, Rows, Rows]) -> None:
