@@ -11,7 +11,7 @@ from equigen.cohort.generated_images import accepted_mask, add_paths, read_gener
 from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
 from equigen.quality.image_sets import load_image_set
-from equigen.study.screening import accepted
+from equigen.study.screening import accepted_rows
 from equigen.synthesis.generation import SyntheticSet
 from equigen.synthesis.pair_sets import read_pairs
 from equigen.synthesis.screening.screening import read_unscreened
@@ -21,7 +21,7 @@ READERS = {
     "diagnose": lambda folder: read_source(folder, []),
     "counterfactual": read_pairs,
     "screen": read_unscreened,
-    "study": lambda folder: accepted(SyntheticSet(folder)),
+    "study": lambda folder: accepted_rows(SyntheticSet(folder)),
 }
 
 
@@ -101,7 +101,7 @@ def test_verdicts_are_read_whatever_their_column_is_made_of(tmp_path, cells):
     assert source.remark == images.remark
     assert len(load_image_set(add_paths(frame, tmp_path), "generated")) == 3
     assert read_pairs(tmp_path).frame["pair"].tolist() == [1, 1]
-    assert len(accepted(SyntheticSet(tmp_path))) == 3
+    assert len(accepted_rows(SyntheticSet(tmp_path))) == 3
 
 
 @pytest.mark.parametrize("reader", READERS)

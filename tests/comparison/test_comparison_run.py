@@ -12,10 +12,8 @@ import pytest
 import yaml
 
 from equigen.cohort import Cohort
-from equigen.comparison import checks as contest_check
+from equigen.comparison import checks, job_process, steps
 from equigen.comparison import comparison as module
-from equigen.comparison import job_process as contest_job
-from equigen.comparison import steps as contest_steps
 from equigen.comparison.comparison import run_comparison
 from equigen.comparison.runners.base import Handle
 from equigen.errors import EquigenError, InputError
@@ -65,7 +63,7 @@ class Inline(Handle):
     def start(self):
         Inline.ran.append(self.job.name)
         try:
-            contest_job.run_steps(Path(self.job.command[-1]))
+            job_process.run_steps(Path(self.job.command[-1]))
             self.end = "done"
         except InputError as error:
             self.message, self.end = str(error), "failed"
@@ -87,7 +85,7 @@ class Here:
         pass
 
 
-class Desk:
+class ComparisonFolder:
     def __init__(self, data, place):
         self.place, self.out, self.values = place, place / "run", copy.deepcopy(COMPARISON)
         self.values["cohort"]["table"] = str(data / "metadata.csv")
@@ -118,18 +116,18 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def finished(phantom_folder, tmp_path_factory) -> Desk:
+def finished(phantom_folder, tmp_path_factory) -> ComparisonFolder:
     """Run to its end once. Read only."""
-    desk = Desk(phantom_folder, tmp_path_factory.mktemp("contest"))
-    assert set(desk.run()) == JOBS
-    return desk
+    folder = ComparisonFolder(phantom_folder, tmp_path_factory.mktemp("contest"))
+    assert set(folder.run()) == JOBS
+    return folder
 
 
 @pytest.fixture
-def copied(finished, phantom_folder, tmp_path) -> Desk:
-    desk = Desk(phantom_folder, tmp_path)
-    shutil.copytree(finished.out, desk.out)
-    return desk
+def copied(finished, phantom_folder, tmp_path) -> ComparisonFolder:
+    folder = ComparisonFolder(phantom_folder, tmp_path)
+    shutil.copytree(finished.out, folder.out)
+    return folder
 
 
 def test_a_comparison_ends_with_its_tables_and_a_page(finished):
@@ -210,13 +208,13 @@ def test_sets_can_be_measured_against_what_the_autoencoder_keeps_and_nothing_is_
     page = copied.page.read_text()
     assert "as the autoencoder keeps them" in page and "through the autoencoder and back stand at" not in page
     for name in ("quality/contest.parquet", "curve/curve.parquet"):
-        own, other = (desk.read(name).query("figure == 'overall'")["estimate"] for desk in (copied, finished))
+        own, other = (folder.read(name).query("figure == 'overall'")["estimate"] for folder in (copied, finished))
         assert own.notna().all() and (own != other).all()
     assert copied.run({"evaluate": asked}) == []
     with pytest.raises(InputError, match=r"c.yaml: evaluate.against is reconstructions, and the settings have diff"):
-        contest_check.check_against("reconstructions", ["a", "b", "a"], "c.yaml")
-    contest_check.check_against("reconstructions", ["a", "a"], "c.yaml")
-    contest_check.check_against("images", ["a", "b"], "c.yaml")
+        checks.check_against("reconstructions", ["a", "b", "a"], "c.yaml")
+    checks.check_against("reconstructions", ["a", "a"], "c.yaml")
+    checks.check_against("images", ["a", "b"], "c.yaml")
 
 
 def test_a_curve_may_have_sets_of_its_own_size_and_the_comparison_keeps_its_own(copied, finished):
@@ -360,9 +358,9 @@ def test_a_failed_job_leaves_no_page_but_all_that_does_not_need_it(copied, monke
     def fails(folder, *_):
         raise InputError("This one is broken.")
 
-    real = contest_steps.open_any_generator
+    real = steps.open_any_generator
     monkeypatch.setattr(
-        contest_steps, "open_any_generator",
+        steps, "open_any_generator",
         lambda folder, *rest: (fails if "none" in str(folder) else real)(folder, *rest),
     )  # fmt: skip
     with pytest.raises(EquigenError, match=r"1 of 9 jobs failed; 1 that need them.*\n  default/none-seed0: see"):
@@ -383,8 +381,8 @@ def test_calibrated_and_common_guidance_are_sampled_and_measured(copied, monkeyp
         shown.save(generator)
         write_parquet(out / "calibration.parquet", pd.DataFrame({"a": [1]}))
 
-    monkeypatch.setattr(contest_steps, "calibrate", calibrate)
-    monkeypatch.setattr(contest_check, "MIN_PATIENTS", 1)
+    monkeypatch.setattr(steps, "calibrate", calibrate)
+    monkeypatch.setattr(checks, "MIN_PATIENTS", 1)
     asked = {"calibrate": {"attribute": "sex", "objective": "gap", "budget": 64, "images": 8, "bounds": [1, 6],
                            "against": "reconstructions"}, "curve": None}
     ran = copied.run(asked)
@@ -404,14 +402,14 @@ def test_calibrated_and_common_guidance_are_sampled_and_measured(copied, monkeyp
 
 
 def test_a_job_as_a_process_tells_what_can_be_mended_with_exit_status_2(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(contest_job, "end_on_sigterm", lambda: None)
+    monkeypatch.setattr(job_process, "end_on_sigterm", lambda: None)
     job = {"out": str(tmp_path), "root": ".", "autoencoder": "shipped", "size": 32, "threads": 1, "steps": []}
     (tmp_path / "job.json").write_text(json.dumps(job))
-    assert contest_job.main(str(tmp_path / "job.json")) == 2
+    assert job_process.main(str(tmp_path / "job.json")) == 2
     assert "This is no saved cohort." in capsys.readouterr().err
 
     def interrupted(_file):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(contest_job, "run_steps", interrupted)
-    assert contest_job.main("x") == 143
+    monkeypatch.setattr(job_process, "run_steps", interrupted)
+    assert job_process.main("x") == 143

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from equigen.comparison.checks import as_study, check_names_early, trainings
-from equigen.comparison.jobs import Plan, calibrated_sets, sets_of
-from equigen.comparison.paths import Member, Places
+from equigen.comparison.checks import check_before_images, training_settings
+from equigen.comparison.jobs import JobBuilder, calibrated_sets, constant_sets
+from equigen.comparison.paths import RunPaths, Training
 from equigen.comparison.settings import read_comparison
-from equigen.comparison.steps import Bench
+from equigen.comparison.steps import JobContext
 from equigen.errors import InputError
 from equigen.files import read_json
 
@@ -34,12 +34,12 @@ def read(tmp_path, changes=None, overrides=None):
 
 def test_mechanisms_go_on_from_a_plain_pretraining_of_their_seed_with_other_noise(tmp_path):
     settings = read(tmp_path, {"train": {**SMALL["train"], "warmup": 7}})
-    runs = trainings(settings, Places(tmp_path / "out"), tmp_path, "c.yaml")
+    runs = training_settings(settings, RunPaths(tmp_path / "out"), tmp_path, "c.yaml")
     assert [member.path for member in runs] == [
         *("default/pretrained-seed0", "default/none-seed0", "default/mine-seed0"),
         *("default/pretrained-seed4", "default/none-seed4", "default/mine-seed4"),
     ]
-    first, mine = runs[Member("default", "pretrained", 4)], runs[Member("default", "mine", 4)]
+    first, mine = runs[Training("default", "pretrained", 4)], runs[Training("default", "mine", 4)]
     assert (first.mechanism, first.images, first.seed, first.start, first.warmup) == ("none", 128, 1004, None, 7)
     assert first.snapshot_every == 64 and first.size == mine.size == 32
     assert (mine.mechanism, mine.images, mine.seed, mine.snapshot_every) == ("perturbation", 64, 4, 0)
@@ -49,7 +49,7 @@ def test_mechanisms_go_on_from_a_plain_pretraining_of_their_seed_with_other_nois
 
 def test_named_settings_change_training_and_pretraining(tmp_path):
     changes = {"settings": {"a": {}, "b": {"preset": "small", "images": 32, "pretrain": {"images": 16}}}}
-    runs = trainings(read(tmp_path, changes), Places(tmp_path), tmp_path, "c.yaml")
+    runs = training_settings(read(tmp_path, changes), RunPaths(tmp_path), tmp_path, "c.yaml")
     kept = {member.path: (run.preset, run.images) for member, run in runs.items() if member.seed == 0}
     assert kept == {
         "a/pretrained-seed0": ("tiny", 128), "a/none-seed0": ("tiny", 64), "a/mine-seed0": ("tiny", 64),
@@ -59,9 +59,9 @@ def test_named_settings_change_training_and_pretraining(tmp_path):
 
 def test_without_pretraining_every_mechanism_starts_from_nothing_or_from_the_file_that_is_named(tmp_path):
     settings = read(tmp_path, {"pretrain": None})
-    assert {run.start for run in trainings(settings, Places(tmp_path), tmp_path, "c").values()} == {None}
+    assert {run.start for run in training_settings(settings, RunPaths(tmp_path), tmp_path, "c").values()} == {None}
     settings = read(tmp_path, {"pretrain": None, "train": {**SMALL["train"], "start": "there"}})
-    starts = {run.start for run in trainings(settings, Places(tmp_path), tmp_path / "yaml", "c").values()}
+    starts = {run.start for run in training_settings(settings, RunPaths(tmp_path), tmp_path / "yaml", "c").values()}
     assert starts == {str(tmp_path / "yaml" / "there")}
 
 
@@ -116,8 +116,8 @@ def test_settings_that_make_no_sense_are_refused_with_their_key(tmp_path, change
 def test_what_can_be_known_without_images_is_refused_before_any(tmp_path, changes, message):
     settings = read(tmp_path, changes)
     with pytest.raises(InputError, match=message):
-        trainings(settings, Places(tmp_path), tmp_path, "c.yaml")
-        check_names_early(settings, tmp_path, "c.yaml")
+        training_settings(settings, RunPaths(tmp_path), tmp_path, "c.yaml")
+        check_before_images(settings, tmp_path, "c.yaml")
 
 
 def test_overrides_reach_every_part_and_are_left_as_they_are(tmp_path):
@@ -125,7 +125,6 @@ def test_overrides_reach_every_part_and_are_left_as_they_are(tmp_path):
     settings = read(tmp_path, overrides=given)
     assert settings.seeds == [9] and settings.plans["all"].size == 5 and settings.jobs == 3
     assert settings.calibrate.budget == 4000 and settings.calibrate.mechanisms == ["none"]
-    assert as_study(settings).plans["all"].size == 5
 
 
 def test_jobs_are_one_a_generator_behind_its_pretraining_with_sets_at_every_guidance(tmp_path, phantom_cohort):
@@ -134,10 +133,10 @@ def test_jobs_are_one_a_generator_behind_its_pretraining_with_sets_at_every_guid
         "curve": {"plan": "all", "guidance": 4.0},
         "threads": 2,
     }
-    settings, places = read(tmp_path, changes), Places(tmp_path)
-    runs = trainings(settings, places, tmp_path, "c.yaml")
-    bench = Bench(tmp_path, phantom_cohort, "shipped", 32)
-    jobs = {job.name: job for job in Plan(settings, runs, places, bench).jobs()}
+    settings, paths = read(tmp_path, changes), RunPaths(tmp_path)
+    runs = training_settings(settings, paths, tmp_path, "c.yaml")
+    context = JobContext(tmp_path, phantom_cohort, "shipped", 32)
+    jobs = {job.name: job for job in JobBuilder(settings, runs, paths, context).jobs()}
     after = {name: job.after for name, job in jobs.items() if "seed4" not in name}
     assert after == {
         "latents": (),
@@ -148,19 +147,19 @@ def test_jobs_are_one_a_generator_behind_its_pretraining_with_sets_at_every_guid
         "default/none-seed0/calibration": ("default/none-seed0",),
     }
     assert jobs["default/none-seed0"].environment["OMP_NUM_THREADS"] == "2"
-    assert sets_of(settings) == [("all", 1.0), ("all", 2.5)]
+    assert constant_sets(settings) == [("all", 1.0), ("all", 2.5)]
     curve = read_json(Path(jobs["default/none-seed0/curve"].command[-1]))["steps"]
     ends = [made["stage"] for step in curve if step["kind"] == "sets" for made in step["sets"]]
     assert ends == ["synthetic/default/pretrained-seed0/all-g4", "synthetic/default/none-seed0/all-g4"]
     assert calibrated_sets(settings, "none") == [("all", "common"), ("all", "calibrated")]
     assert calibrated_sets(settings, "mine") == []
-    assert not jobs["latents"].done() and not jobs["default/none-seed0"].done()
+    assert not jobs["latents"].is_done() and not jobs["default/none-seed0"].is_done()
 
 
 @pytest.mark.parametrize("name", COMPARISONS)
 def test_the_examples_are_in_order(tmp_path, name):
     assert len(COMPARISONS) >= 4
     settings = read_comparison(EXAMPLES / f"{name}.yaml")
-    runs = trainings(settings, Places(tmp_path), EXAMPLES, name)
-    check_names_early(settings, EXAMPLES, name)
+    runs = training_settings(settings, RunPaths(tmp_path), EXAMPLES, name)
+    check_before_images(settings, EXAMPLES, name)
     assert len(runs) == 3 * (1 + len(settings.mechanisms)) and settings.calibrate and settings.curve

@@ -212,8 +212,8 @@ def test_a_metric_of_which_more_is_better_takes_the_smallest_for_the_worst():
 
 
 def test_the_real_kernel_is_computed_once_and_features_are_kept(tmp_path, monkeypatch):
-    network, calls, plain = ColourEncoder(), [], kernel._mean
-    monkeypatch.setattr(kernel, "_mean", lambda a, b, shift: (calls.append(a is b), plain(a, b, shift))[1])
+    network, calls, plain = ColourEncoder(), [], kernel._kernel_mean
+    monkeypatch.setattr(kernel, "_kernel_mean", lambda a, b, shift: (calls.append(a is b), plain(a, b, shift))[1])
     samples = [sample(name, seed) for name in ("none", "fair") for seed in range(2)]
     options = {**FAST, "encoder": network, "cache_dir": tmp_path}
     first = evaluate_comparison(REAL, samples, **options)

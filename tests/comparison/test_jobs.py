@@ -17,7 +17,7 @@ from equigen.comparison.runners import local as jobs_local
 from equigen.comparison.runners.base import Job, run_jobs
 from equigen.comparison.runners.cluster import check_engine, open_engine
 from equigen.comparison.runners.local import LocalEngine, execute
-from equigen.comparison.runners.progress import board, summary, time_left
+from equigen.comparison.runners.progress import job_progress, summary, time_left
 from equigen.errors import EquigenError, InputError
 from equigen.files import read_json
 
@@ -67,7 +67,7 @@ def test_a_failure_stops_only_what_needs_it_and_shows_the_end_of_its_log(tmp_pat
     jobs += [job(tmp_path, "other", "import time; time.sleep(0.4)"), job(tmp_path, "next", after=["other"])]
     engine = LocalEngine(2)
     message = r"1 of 5 jobs failed; 2 that need them were not tried.*\n  bad: see .*logs/bad\.log"
-    with board({}, engine, show=False) as watcher, pytest.raises(EquigenError, match=message):
+    with job_progress({}, engine, show=False) as watcher, pytest.raises(EquigenError, match=message):
         run_jobs(jobs, engine, watcher, tmp_path / "seconds.json", pause=0.02)
     assert order(tmp_path) == ["other", "next"]
     told = capsys.readouterr().err
@@ -317,7 +317,7 @@ def test_submitit_puts_jobs_into_the_queue_when_their_time_has_come(tmp_path, mo
 def test_a_process_that_was_killed_says_by_what(tmp_path, capsys):
     code = f"import os; os.kill(os.getpid(), {int(signal.SIGKILL)})"
     engine = LocalEngine(1)
-    with board({}, engine, show=False) as watcher, pytest.raises(EquigenError):
+    with job_progress({}, engine, show=False) as watcher, pytest.raises(EquigenError):
         run_jobs([job(tmp_path, "a", code)], engine, watcher, tmp_path / "s.json", pause=0.02)
     assert "ended by SIGKILL" in capsys.readouterr().err
 

@@ -77,9 +77,9 @@ def test_reconstructions_have_no_distance_to_themselves(cohort, tmp_path):
 
 def test_no_more_is_drawn_than_a_cell_may_hold_whole_patients_and_asked_diagnoses(cohort):
     frame = cohort.split("test", domain="id").frame
-    drawn = module._drawn(settings(limit=60), cohort)
+    drawn = module._sample_images(settings(limit=60), cohort)
     assert len(drawn) <= 60 < len(frame)
     assert set(frame.loc[frame["patient"].isin(drawn.frame["patient"]), "path"]) == set(drawn.frame["path"])
     assert drawn.remark == f"{len(drawn)} of {len(frame)} real images, drawn by patient"
-    only = module._drawn(settings(only={"glaucoma": "healthy"}), cohort)
+    only = module._sample_images(settings(only={"glaucoma": "healthy"}), cohort)
     assert set(only.frame["label.glaucoma"]) == {"healthy"} and 0 < len(only) < len(frame)

@@ -7,12 +7,12 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_comparison_run import Desk
+from test_comparison_run import ComparisonFolder
 from tiny_pipelines import tiny_sd
 
 from equigen.cohort import Cohort
 from equigen.comparison import comparison as module
-from equigen.comparison import context as contest_bench
+from equigen.comparison import context
 from equigen.diffusion import open_any_generator
 from equigen.errors import InputError
 
@@ -20,37 +20,37 @@ MEMBERS = [f"{setting}/{name}-seed0" for setting in ("lora", "whole") for name i
 LORA = "pytorch_lora_weights.safetensors"
 
 
-def text_desk(data, place):
-    desk = Desk(data, place)
-    desk.values |= {
+def text_comparison(data, place):
+    folder = ComparisonFolder(data, place)
+    folder.values |= {
         "train": {"base": "sd", "images": 8, "batch": 8, "probe_images": 8, "warmup": 8, "ema": 16,
                   "learning_rate": 1e-3},
         "pretrain": {"images": 16},
         "settings": {"lora": {"rank": 2}, "whole": {"tune": "unet"}},
         "seeds": [0], "plans": {"all": {"policy": "match", "size": 40, "steps": 1}}, "curve": None,
     }  # fmt: skip
-    desk.values["cohort"] = {**copy.deepcopy(desk.values["cohort"]), "prompt": "A {sex} patient with {glaucoma}"}
+    folder.values["cohort"] = {**copy.deepcopy(folder.values["cohort"]), "prompt": "A {sex} patient with {glaucoma}"}
     tiny_sd(place / "sd")
-    return desk
+    return folder
 
 
 @pytest.fixture(scope="module")
 def done(phantom_folder, tmp_path_factory):
     """Run to its end once. Read only."""
-    desk = text_desk(phantom_folder, tmp_path_factory.mktemp("text-comparison"))
-    assert set(desk.run()) == {"latents", *MEMBERS}
-    return desk
+    folder = text_comparison(phantom_folder, tmp_path_factory.mktemp("text-comparison"))
+    assert set(folder.run()) == {"latents", *MEMBERS}
+    return folder
 
 
 @pytest.fixture
 def copied(done, phantom_folder, tmp_path):
-    desk = text_desk(phantom_folder, tmp_path)
-    shutil.copytree(done.out, desk.out)
-    return desk
+    folder = text_comparison(phantom_folder, tmp_path)
+    shutil.copytree(done.out, folder.out)
+    return folder
 
 
-def weights(desk, name):
-    place = desk.out / "generators" / name
+def weights(folder, name):
+    place = folder.out / "generators" / name
     return load_file(place / (LORA if "lora/" in name else "unet/diffusion_pytorch_model.safetensors"))
 
 
@@ -76,10 +76,10 @@ def test_latents_are_of_the_bases_own_autoencoder(done):
 
 
 def test_again_nothing_is_done_though_all_is_opened_anew(done, monkeypatch):
-    contest_bench._hashes.clear()
+    context._hashes.clear()
     monkeypatch.setattr(module, "measure", None)
     assert done.run() == []
-    assert 0 < len(contest_bench._hashes) <= 5  # in full, no seed draws a weight
+    assert 0 < len(context._hashes) <= 5  # in full, no seed draws a weight
 
 
 def test_other_weights_of_the_base_are_other_trainings(copied):
@@ -89,12 +89,13 @@ def test_other_weights_of_the_base_are_other_trainings(copied):
     for seed, same in ((0, True), (5, False)):
         shutil.rmtree(copied.place / "sd")
         tiny_sd(copied.place / "sd", seed=seed)
-        bench = contest_bench.Bench(copied.out, Cohort.load(copied.out / "cohort"), str(copied.place / "sd"), 32)
+        cohort = Cohort.load(copied.out / "cohort")
+        job_context = context.JobContext(copied.out, cohort, str(copied.place / "sd"), 32)
         for name, key in keys.items():
             settings = {**copied.settings(name), "base": str(copied.place / "sd")}
             step = {"stage": f"generators/{name}", "settings": settings}
-            assert contest_bench.trained(bench, step) is same
-            assert (contest_bench._training_key(bench, step) == key) is same
+            assert context.is_trained(job_context, step) is same
+            assert (context._training_key(job_context, step) == key) is same
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -110,9 +111,9 @@ def test_other_weights_of_the_base_are_other_trainings(copied):
     ({"cohort.prompt": None}, "train: has no 'prompt'"),
 ])  # fmt: skip
 def test_what_does_not_fit_a_base_is_refused_before_the_first_job(phantom_folder, tmp_path, changes, words):
-    desk = text_desk(phantom_folder, tmp_path)
-    desk.values["settings"] = {"lora": {"rank": 2}}
+    folder = text_comparison(phantom_folder, tmp_path)
+    folder.values["settings"] = {"lora": {"rank": 2}}
     with pytest.raises(InputError) as caught:
-        desk.run(changes)
+        folder.run(changes)
     assert words in str(caught.value)
-    assert not (desk.out / "generators").exists() and not (desk.out / "latents").exists()
+    assert not (folder.out / "generators").exists() and not (folder.out / "latents").exists()

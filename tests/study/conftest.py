@@ -3,25 +3,25 @@
 import shutil
 
 import pytest
-from desk import Desk
+from study_folder import StudyFolder
 
 
 @pytest.fixture(scope="session")
-def finished(phantom_folder, tmp_path_factory) -> Desk:
+def finished(phantom_folder, tmp_path_factory) -> StudyFolder:
     """The study, run to its end without an interruption. Read only."""
-    desk = Desk(phantom_folder, tmp_path_factory.mktemp("study"))
-    desk.run()
-    return desk
+    study = StudyFolder(phantom_folder, tmp_path_factory.mktemp("study"))
+    study.run()
+    return study
 
 
 @pytest.fixture
-def desk(phantom_folder, tmp_path) -> Desk:
+def study(phantom_folder, tmp_path) -> StudyFolder:
     """A study that was not run yet."""
-    return Desk(phantom_folder, tmp_path)
+    return StudyFolder(phantom_folder, tmp_path)
 
 
 @pytest.fixture
-def copied(finished, desk) -> Desk:
+def copied(finished, study) -> StudyFolder:
     """A finished study that a test may change."""
-    shutil.copytree(finished.out, desk.out)
-    return desk
+    shutil.copytree(finished.out, study.out)
+    return study

@@ -9,7 +9,7 @@ import pytest
 from equigen.cohort import Cohort
 from equigen.diffusion import open_pretrained
 from equigen.study import read_study
-from equigen.study.checks import generators
+from equigen.study.checks import generator_settings
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -28,5 +28,5 @@ def test_an_example_with_its_stand_ins_is_a_study_whose_prompts_the_base_reads_t
         cohort = Cohort.from_spec(settings.cohort, tmp_path, show_progress=False)
     prompts = {cohort.prompt(row) for row in cohort.frame.to_dict("records")}
     assert len(cohort) == images and len(prompts) > 5
-    (base,) = {chosen.base for chosen in generators(settings, tmp_path, name).values()}
+    (base,) = {chosen.base for chosen in generator_settings(settings, tmp_path, name).values()}
     assert not any(open_pretrained(base).excess(sorted(prompts)))

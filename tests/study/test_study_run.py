@@ -20,8 +20,8 @@ STAGES = {
 TABLES = ("quality/quality.parquet", "diagnosis/predictions.parquet", "fairness/fairness.parquet")
 
 
-def report_of(desk) -> dict:
-    return json.loads((desk.out / "report" / "report.json").read_text())
+def report_of(study) -> dict:
+    return json.loads((study.out / "report" / "report.json").read_text())
 
 
 def column(table, name) -> set:
@@ -147,7 +147,7 @@ def at_call(monkeypatch, owner, name, number):
     monkeypatch.setattr(owner, name, failing)
 
 
-def test_a_study_interrupted_in_every_stage_gives_the_numbers_of_one_that_was_not(finished, desk, monkeypatch, brief):
+def test_a_study_interrupted_in_every_stage_gives_the_numbers_of_one_that_was_not(finished, study, monkeypatch, brief):
     from equigen.training.loop import Trainer
 
     modules = sys.modules
@@ -165,15 +165,15 @@ def test_a_study_interrupted_in_every_stage_gives_the_numbers_of_one_that_was_no
         with monkeypatch.context() as patched:
             at_call(patched, owner, name, number)
             with pytest.raises(Cut, match=name):
-                desk.run()
-        assert not (desk.out / "report" / "index.html").exists()
-        assert not (desk.out / "stale").exists()
-    desk.run()
+                study.run()
+        assert not (study.out / "report" / "index.html").exists()
+        assert not (study.out / "stale").exists()
+    study.run()
     for name in TABLES:
-        pd.testing.assert_frame_equal(pd.read_parquet(desk.out / name), pd.read_parquet(finished.out / name))
+        pd.testing.assert_frame_equal(pd.read_parquet(study.out / name), pd.read_parquet(finished.out / name))
     for name in ("none", "perturbation"):
         first, second = (
-            json.loads((side.out / "generators" / name / "training.json").read_text()) for side in (finished, desk)
+            json.loads((side.out / "generators" / name / "training.json").read_text()) for side in (finished, study)
         )
         assert first["generator"] == second["generator"]
 
@@ -210,26 +210,26 @@ def test_image_quality_can_be_kept_to_one_diagnosis(copied, brief):
         copied.run()
 
 
-def test_several_seeds_name_generators_by_seed_and_a_phantom_may_be_a_stage(desk, brief):
+def test_several_seeds_name_generators_by_seed_and_a_phantom_may_be_a_stage(study, brief):
     """Also: a generator's name is its key in `mechanisms`, and groups may be chosen."""
-    del desk.values["cohort"]
-    desk.values |= {"phantom": {"images": 60, "seed": 2}, "mechanisms": {"plain": {"mechanism": "none"}}}
-    desk.values |= {"seeds": [1, 7], "audit": {"groups": ["sex"], "replicates": 20, "permutations": 20}}
-    desk.values["train"] |= {"images": 16}
-    desk.values["plans"] = {"one": {"policy": "balanced", "size": 6, "steps": 1}}
-    desk.values["evaluate"] |= {"plan": "one", "groups": []}
-    desk.values["diagnose"] |= {"plan": "one", "ratios": [1], "images": 16}
-    desk.run()
-    assert set(desk.stamps()) == {
+    del study.values["cohort"]
+    study.values |= {"phantom": {"images": 60, "seed": 2}, "mechanisms": {"plain": {"mechanism": "none"}}}
+    study.values |= {"seeds": [1, 7], "audit": {"groups": ["sex"], "replicates": 20, "permutations": 20}}
+    study.values["train"] |= {"images": 16}
+    study.values["plans"] = {"one": {"policy": "balanced", "size": 6, "steps": 1}}
+    study.values["evaluate"] |= {"plan": "one", "groups": []}
+    study.values["diagnose"] |= {"plan": "one", "ratios": [1], "images": 16}
+    study.run()
+    assert set(study.stamps()) == {
         *("phantom", "cohort", "latents", "generators/plain-seed1", "generators/plain-seed7"),
         *("synthetic/plain-seed1-one", "synthetic/plain-seed7-one", "quality", "diagnosis", "fairness"),
     }
-    fairness = pd.read_parquet(desk.out / TABLES[2])
+    fairness = pd.read_parquet(study.out / TABLES[2])
     assert set(fairness["recipe"]) == {"real+plain-seed1@1", "real+plain-seed7@1"}
     assert set(fairness["attribute"]) == {"*", "sex"}
-    assert report_of(desk)["facts"]["Generators"] == "plain (2 training seeds)"
-    first = (desk.out / "generators/plain-seed1/training.json").read_text()
-    assert first != (desk.out / "generators/plain-seed7/training.json").read_text()
+    assert report_of(study)["facts"]["Generators"] == "plain (2 training seeds)"
+    first = (study.out / "generators/plain-seed1/training.json").read_text()
+    assert first != (study.out / "generators/plain-seed7/training.json").read_text()
 
 
 def test_a_cohort_file_gives_the_same_study_as_its_content(copied, brief):
@@ -243,22 +243,22 @@ def test_a_cohort_file_gives_the_same_study_as_its_content(copied, brief):
     assert copied.stamps() == before
 
 
-def test_bad_rows_stop_a_study_or_are_left_out_and_listed(desk, phantom_folder, monkeypatch):
-    data = desk.place / "data"
+def test_bad_rows_stop_a_study_or_are_left_out_and_listed(study, phantom_folder, monkeypatch):
+    data = study.place / "data"
     shutil.copytree(phantom_folder, data)
     (data / "images" / "000004.png").write_bytes(b"no image")
-    desk.values["cohort"] |= {"table": "data/metadata.csv", "image": {"column": "image", "root": "data/images"}}
+    study.values["cohort"] |= {"table": "data/metadata.csv", "image": {"column": "image", "root": "data/images"}}
     with pytest.raises(InputError, match=r"row 6, column 'image': the image '000004.png'"):
-        desk.run()
-    assert not (desk.out / "latents").exists()
-    monkeypatch.setattr("equigen.study.study.Study._encode", lambda self: (_ for _ in ()).throw(Cut()))
+        study.run()
+    assert not (study.out / "latents").exists()
+    monkeypatch.setattr("equigen.study.study.Study.encode", lambda self: (_ for _ in ()).throw(Cut()))
     with pytest.raises(Cut):
-        desk.run({"quarantine": True})
-    sheet = json.loads((desk.out / "cohort" / "cohort.json").read_text())
+        study.run({"quarantine": True})
+    sheet = json.loads((study.out / "cohort" / "cohort.json").read_text())
     assert sheet["images"] == 119 and [problem["row"] for problem in sheet["problems"]] == [6]
 
 
-def test_the_run_folder_is_named_after_the_study(desk, monkeypatch):
-    monkeypatch.chdir(desk.place)
-    monkeypatch.setattr("equigen.study.study.Study.run", lambda self: self.folder)
-    assert run_study(desk.write()).as_posix() == "runs/tiny"
+def test_the_run_folder_is_named_after_the_study(study, monkeypatch):
+    monkeypatch.chdir(study.place)
+    monkeypatch.setattr("equigen.study.study.Workspace.run", lambda self, work: self.folder)
+    assert run_study(study.write()).as_posix() == "runs/tiny"

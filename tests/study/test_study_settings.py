@@ -7,17 +7,18 @@ from equigen.cohort.phantom import PhantomSettings
 from equigen.errors import InputError
 from equigen.study import StudySettings, read_study, run_study
 from equigen.study.checks import PHANTOM_LABELS
-from equigen.study.settings import parse_override, plain
+from equigen.study.settings import parse_override, parse_scalars
 
 
 @pytest.fixture(autouse=True)
 def nothing_expensive(monkeypatch, request):
     """No image may be read, drawn or encoded in these tests."""
-    for name in ("equigen.study.study.write_phantom", "equigen.study.study.encode", "equigen.study.study.train"):
+    for name in ("equigen.study.workspace.write_phantom", "equigen.study.study.encode", "equigen.study.study.train"):
         monkeypatch.setattr(name, lambda *_, **__: pytest.fail("expensive work began"))
     if "reads_cohort" not in request.fixturenames:
-        monkeypatch.setattr("equigen.study.study.Cohort.from_spec", lambda *_, **__: pytest.fail("images were read"))
-        monkeypatch.setattr("equigen.study.study.Cohort.read", lambda *_, **__: pytest.fail("images were read"))
+        for name in ("from_spec", "read"):
+            reader = f"equigen.study.workspace.Cohort.{name}"
+            monkeypatch.setattr(reader, lambda *_, **__: pytest.fail("images were read"))
 
 
 @pytest.fixture
@@ -25,11 +26,11 @@ def reads_cohort():
     """This test may read the cohort."""
 
 
-def refused(desk, overrides=None) -> str:
+def refused(study, overrides=None) -> str:
     with pytest.raises(InputError) as caught:
-        run_study(desk.write(), desk.out, overrides, show=False)
-    assert str(desk.file) in str(caught.value)
-    assert not desk.out.exists()
+        run_study(study.write(), study.out, overrides, show=False)
+    assert str(study.file) in str(caught.value)
+    assert not study.out.exists()
     return str(caught.value)
 
 
@@ -65,28 +66,28 @@ def refused(desk, overrides=None) -> str:
         ("cohort", ["a"], "cohort: Input should be a valid"),
     ],
 )
-def test_faults_of_a_study_name_file_and_key_before_any_work(desk, key, value, words):
-    assert words in refused(desk, {key: value})
+def test_faults_of_a_study_name_file_and_key_before_any_work(study, key, value, words):
+    assert words in refused(study, {key: value})
 
 
-def test_several_faults_are_told_together(desk):
-    text = refused(desk, {"evaluate.replicates": 3, "seeds": [], "audit.group": ["sex"]})
+def test_several_faults_are_told_together(study):
+    text = refused(study, {"evaluate.replicates": 3, "seeds": [], "audit.group": ["sex"]})
     assert all(words in text for words in ("evaluate.replicates", "seeds", "audit.group: unknown key"))
 
 
-def test_faults_of_a_cohort_within_a_study_name_the_study(desk):
-    desk.values["cohort"]["pattient"] = "p"
-    text = refused(desk)
+def test_faults_of_a_cohort_within_a_study_name_the_study(study):
+    study.values["cohort"]["pattient"] = "p"
+    text = refused(study)
     assert "pattient: unknown key" in text and "did you mean 'patient'?" in text
 
 
-def test_settings_of_a_mechanism_are_checked_on_a_phantom_before_it_is_drawn(desk):
-    del desk.values["cohort"]
-    desk.values["phantom"] = {"images": 100}
-    desk.values["mechanisms"] = {"perturbation": {"windows": 5}}
-    assert "mechanisms.perturbation: 'windows' is not known" in refused(desk)
-    desk.values["mechanisms"] = {"perturbation": {"variant": "better"}}
-    assert "mechanisms.perturbation: variant 'better' is not known" in refused(desk)
+def test_settings_of_a_mechanism_are_checked_on_a_phantom_before_it_is_drawn(study):
+    del study.values["cohort"]
+    study.values["phantom"] = {"images": 100}
+    study.values["mechanisms"] = {"perturbation": {"windows": 5}}
+    assert "mechanisms.perturbation: 'windows' is not known" in refused(study)
+    study.values["mechanisms"] = {"perturbation": {"variant": "better"}}
+    assert "mechanisms.perturbation: variant 'better' is not known" in refused(study)
 
 
 def test_what_is_known_of_a_phantom_beforehand_is_true(phantom_cohort):
@@ -116,23 +117,23 @@ def test_a_missing_study_and_a_file_that_is_no_yaml(tmp_path):
         ({"mechanisms.perturbation.variant": "better"}, "variant 'better' is not known"),
     ],
 )
-def test_what_only_the_cohort_can_tell_comes_before_the_first_training(desk, reads_cohort, change, words):
+def test_what_only_the_cohort_can_tell_comes_before_the_first_training(study, reads_cohort, change, words):
     with pytest.raises(InputError) as caught:
-        run_study(desk.write(), desk.out, change, show=False)
+        run_study(study.write(), study.out, change, show=False)
     assert words in str(caught.value)
-    assert {path.name for path in desk.out.iterdir() if path.name != ".lock"} == {"cohort"}
+    assert {path.name for path in study.out.iterdir() if path.name != ".lock"} == {"cohort"}
 
 
-def test_a_plan_without_rows_comes_before_the_first_training(desk, reads_cohort):
-    desk.values["plans"]["balanced"]["policy"] = "complement"
-    desk.values["cohort"]["attributes"] = {}
-    desk.values["cohort"]["prompt"] = None
-    desk.values["mechanisms"] = {"none": None}
+def test_a_plan_without_rows_comes_before_the_first_training(study, reads_cohort):
+    study.values["plans"]["balanced"]["policy"] = "complement"
+    study.values["cohort"]["attributes"] = {}
+    study.values["cohort"]["prompt"] = None
+    study.values["mechanisms"] = {"none": None}
     with pytest.raises(InputError, match=r"plans.balanced: asks for no image"):
-        run_study(desk.write(), desk.out, show=False)
+        run_study(study.write(), study.out, show=False)
 
 
-def test_overrides_reach_every_depth_and_are_left_as_they_are(desk):
+def test_overrides_reach_every_depth_and_are_left_as_they_are(study):
     given = {
         "train": {"preset": "tiny"},
         "train.images": 7,
@@ -142,45 +143,45 @@ def test_overrides_reach_every_depth_and_are_left_as_they_are(desk):
         "phantom": None,
     }
     kept = {**given, "train": dict(given["train"])}
-    settings = read_study(desk.write(), given)
+    settings = read_study(study.write(), given)
     assert given == kept
     assert settings.train == {"preset": "tiny", "images": 7}
     assert settings.plans["new"].policy == "uniform" and settings.plans["match"].size == 36
     assert settings.evaluate.groups == ["sex"]
 
 
-def test_overrides_of_an_inline_cohort_and_of_the_whole_cohort(desk):
-    settings = read_study(desk.write(), {"cohort.table": "mine.csv", "cohort.split.seed": 5, "cohort.site": None})
+def test_overrides_of_an_inline_cohort_and_of_the_whole_cohort(study):
+    settings = read_study(study.write(), {"cohort.table": "mine.csv", "cohort.split.seed": 5, "cohort.site": None})
     assert settings.cohort["table"] == "mine.csv" and settings.cohort["split"]["seed"] == 5
     assert settings.cohort["split"]["fractions"] == {"train": "0.35", "val": "0.15", "test": "0.5"}
     assert settings.cohort["site"] is None
-    assert read_study(desk.write(), {"cohort": "other.yaml"}).cohort == "other.yaml"
-    assert read_study(desk.write()).cohort["table"] == desk.values["cohort"]["table"]
+    assert read_study(study.write(), {"cohort": "other.yaml"}).cohort == "other.yaml"
+    assert read_study(study.write()).cohort["table"] == study.values["cohort"]["table"]
 
 
-def test_an_override_through_something_that_has_no_keys_is_refused(desk):
-    desk.values["cohort"] = "cohort.yaml"
+def test_an_override_through_something_that_has_no_keys_is_refused(study):
+    study.values["cohort"] = "cohort.yaml"
     with pytest.raises(InputError, match=r"'cohort.table' cannot be set: 'cohort' is 'cohort.yaml', which has no"):
-        read_study(desk.write(), {"cohort.table": "mine.csv"})
+        read_study(study.write(), {"cohort.table": "mine.csv"})
     with pytest.raises(InputError, match=r"'size.x' cannot be set: 'size' is 32"):
-        read_study(desk.write(), {"size.x": 1})
+        read_study(study.write(), {"size.x": 1})
 
 
-def test_a_study_without_a_phantom_part_can_be_given_one(desk):
-    del desk.values["cohort"]
-    assert read_study(desk.write(), {"phantom.images": 60}).phantom.images == 60
+def test_a_study_without_a_phantom_part_can_be_given_one(study):
+    del study.values["cohort"]
+    assert read_study(study.write(), {"phantom.images": 60}).phantom.images == 60
 
 
 def test_scalars_are_read_as_numbers_only_where_they_are():
     values = {"a": "1e-4", "b": "-2", "c": "0.5", "d": "true", "e": "~", "f": ["3", "x"], "g": {"h": "1_0"}}
-    assert plain(values) == {"a": 1e-4, "b": -2, "c": 0.5, "d": True, "e": None, "f": [3, "x"], "g": {"h": 10}}
+    assert parse_scalars(values) == {"a": 1e-4, "b": -2, "c": 0.5, "d": True, "e": None, "f": [3, "x"], "g": {"h": 10}}
     for text in ("a: b", "[x", "1:30", "#1", "", "2024-01-01", "2024-13-45", "@x", "under 40"):
-        assert plain(text) == text
+        assert parse_scalars(text) == text
 
 
-def test_names_stay_text(desk):
-    desk.values["name"] = "2024"
-    assert read_study(desk.write()).name == "2024"
+def test_names_stay_text(study):
+    study.values["name"] = "2024"
+    assert read_study(study.write()).name == "2024"
     assert parse_override("name", "2024") == "2024"
     assert parse_override("cohort.labels.dx.levels", "[no, yes]") == ["no", "yes"]
     assert parse_override("cohort.site", "null") is None
@@ -192,11 +193,11 @@ def test_names_stay_text(desk):
         parse_override("seeds", "[1")
 
 
-def test_a_mechanism_without_settings_may_be_written_empty(desk):
-    desk.write()
-    desk.file.write_text(desk.file.read_text().replace("  none: {}\n", "  none:\n"))
-    assert yaml.safe_load(desk.file.read_text())["mechanisms"]["none"] is None
-    assert read_study(desk.file).mechanisms["none"] == {}
+def test_a_mechanism_without_settings_may_be_written_empty(study):
+    study.write()
+    study.file.write_text(study.file.read_text().replace("  none: {}\n", "  none:\n"))
+    assert yaml.safe_load(study.file.read_text())["mechanisms"]["none"] is None
+    assert read_study(study.file).mechanisms["none"] == {}
 
 
 def test_the_shipped_demo_and_the_examples_are_studies():

@@ -1,12 +1,12 @@
 """What can be wrong with a study of a base, of screening or of pairs: told before the first training, with its key."""
 
 import pytest
-from desk import Desk
+from study_folder import StudyFolder
 from tiny_pipelines import tiny_pixart, tiny_sd
 
 from equigen.errors import InputError
 from equigen.study import read_study, run_study
-from equigen.study.starting_points import placed
+from equigen.study.starting_points import resolve_training_paths
 
 PAIRS = {"policy": "counterfactual", "attribute": "sex", "size": 4, "steps": 2}
 
@@ -25,17 +25,17 @@ def nothing_expensive(monkeypatch):
 
 
 @pytest.fixture
-def desk(phantom_folder, tmp_path):
-    desk = Desk(phantom_folder, tmp_path)
-    desk.values["mechanisms"] = {"none": {}}
-    return desk
+def study(phantom_folder, tmp_path):
+    study = StudyFolder(phantom_folder, tmp_path)
+    study.values["mechanisms"] = {"none": {}}
+    return study
 
 
-def refused(desk, changes) -> str:
+def refused(study, changes) -> str:
     with pytest.raises(InputError) as caught:
-        run_study(desk.write(), desk.out, changes, show=False)
-    assert str(desk.file) in str(caught.value)
-    assert not desk.out.exists() or {path.name for path in desk.out.iterdir() if path.name != ".lock"} <= {"cohort"}
+        run_study(study.write(), study.out, changes, show=False)
+    assert str(study.file) in str(caught.value)
+    assert not study.out.exists() or {path.name for path in study.out.iterdir() if path.name != ".lock"} <= {"cohort"}
     return str(caught.value)
 
 
@@ -55,9 +55,9 @@ def based(place, **more):
     ("pixart", {"train.tune": "lora+text"}, "train: its text encoder is a T5EncoderModel"),
     ("pixart", {"plans.match.guidance_low": 0.5}, "plans.match: PixArtAlphaPipeline cannot change it between steps"),
 ])  # fmt: skip
-def test_a_base_that_does_not_fit_is_told_before_any_training(desk, bases, kind, changes, words):
-    desk.values["train"] = based(bases[kind])
-    assert words in refused(desk, changes)
+def test_a_base_that_does_not_fit_is_told_before_any_training(study, bases, kind, changes, words):
+    study.values["train"] = based(bases[kind])
+    assert words in refused(study, changes)
 
 
 @pytest.mark.parametrize(("changes", "words"), [
@@ -77,28 +77,28 @@ def test_a_base_that_does_not_fit_is_told_before_any_training(desk, bases, kind,
     ({"screen": {"threshold": 2}}, "screen.threshold: Input should be less than or equal to 1"),
     ({"screen": {"encoder": "inception"}}, "screen.encoder: no encoder 'inception'"),
 ])  # fmt: skip
-def test_plans_screening_and_pairs_are_checked_before_any_training(desk, changes, words):
-    desk.values["train"] |= {"images": 16}
-    assert words in refused(desk, changes)
+def test_plans_screening_and_pairs_are_checked_before_any_training(study, changes, words):
+    study.values["train"] |= {"images": 16}
+    assert words in refused(study, changes)
 
 
-def test_captions_that_are_not_there_are_missed_by_generators_that_read_them_alone(desk, bases, monkeypatch):
+def test_captions_that_are_not_there_are_missed_by_generators_that_read_them_alone(study, bases, monkeypatch):
     """Each race and sex has its captions, but no healthy man is described."""
     import pandas as pd
 
-    table = pd.read_csv(desk.values["cohort"]["table"])
+    table = pd.read_csv(study.values["cohort"]["table"])
     said = [None if (sex, dx) == ("male", "healthy") else f"an eye {row}"
             for row, (sex, dx) in enumerate(zip(table["sex"], table["glaucoma"], strict=True))]  # fmt: skip
-    table.assign(caption=said).to_csv(desk.place / "told.csv", index=False)
-    desk.values["cohort"] |= {"table": "told.csv", "prompt": {"column": "caption"}}
-    desk.values["train"] = based(bases["sd"])
-    text = refused(desk, {})
+    table.assign(caption=said).to_csv(study.place / "told.csv", index=False)
+    study.values["cohort"] |= {"table": "told.csv", "prompt": {"column": "caption"}}
+    study.values["train"] = based(bases["sd"])
+    text = refused(study, {})
     assert "plans.match: no training image with label.glaucoma = healthy, attr.race = " in text and "male" in text
     assert "attr.sex = female" not in text
-    monkeypatch.setattr("equigen.study.study.Study._encode", lambda self: (_ for _ in ()).throw(Stop()))
-    desk.values["train"] = {"preset": "tiny", "images": 16, "batch": 8, "probe_images": 8}  # tokens: no captions needed
+    monkeypatch.setattr("equigen.study.study.Study.encode", lambda self: (_ for _ in ()).throw(Stop()))
+    study.values["train"] = {"preset": "tiny", "images": 16, "batch": 8, "probe_images": 8}  # no captions
     with pytest.raises(Stop):  # all checks were passed
-        desk.run()
+        study.run()
 
 
 class Stop(BaseException):
@@ -109,26 +109,26 @@ def test_folders_are_found_beside_the_file_and_names_of_the_hub_stay(tmp_path):
     (tmp_path / "models/sd").mkdir(parents=True)
     given = {"base": "models/sd", "start": "g", "text_encoder": "minilm", "images": 3}
     there = str((tmp_path / "models/sd").resolve())
-    assert placed(given, tmp_path) == {**given, "base": there}
-    assert placed({"base": "owner/name"}, tmp_path) == {"base": "owner/name"}
+    assert resolve_training_paths(given, tmp_path) == {**given, "base": there}
+    assert resolve_training_paths({"base": "owner/name"}, tmp_path) == {"base": "owner/name"}
 
 
-def test_the_same_plans_without_new_settings_ask_for_the_same(desk):
+def test_the_same_plans_without_new_settings_ask_for_the_same(study):
     """What a finished run was made with counts as unchanged: settings that were not given are not told."""
-    from equigen.study.starting_points import request
+    from equigen.study.starting_points import plan_arguments
     from equigen.training import TrainSettings
 
     class NoPrompts:
         class spec:
             prompt = None
 
-    asked = read_study(desk.write()).plans["match"]
-    assert request(asked, NoPrompts, TrainSettings()) == {"policy": "match", "size": 36, "steps": 2, "seed": 0,
-                                                          "guidance": 2.0}  # fmt: skip
+    asked = read_study(study.write()).plans["match"]
+    expected = {"policy": "match", "size": 36, "steps": 2, "seed": 0, "guidance": 2.0}
+    assert plan_arguments(asked, NoPrompts, TrainSettings()) == expected
 
 
-def test_a_generator_that_is_gone_on_from_is_found_beside_the_file_and_looked_at(desk, generator):
-    (desk.place / "before").symlink_to(generator.folder)
-    desk.values["train"] = {"preset": "tiny", "start": "before", "images": 16, "batch": 8, "probe_images": 8}
+def test_a_generator_that_is_gone_on_from_is_found_beside_the_file_and_looked_at(study, generator):
+    (study.place / "before").symlink_to(generator.folder)
+    study.values["train"] = {"preset": "tiny", "start": "before", "images": 16, "batch": 8, "probe_images": 8}
     more = {"cohort.attributes.race.levels": ["asian", "black", "white", "x"]}
-    assert "train.start: has another conditions (attributes and labels with their levels)" in refused(desk, more)
+    assert "train.start: has another conditions (attributes and labels with their levels)" in refused(study, more)

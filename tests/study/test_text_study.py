@@ -6,7 +6,7 @@ import shutil
 
 import pandas as pd
 import pytest
-from desk import Desk
+from study_folder import StudyFolder
 from tiny_pipelines import tiny_sd
 
 from equigen.diffusion import open_any_generator
@@ -27,40 +27,40 @@ STAGES = {
 }
 
 
-def text_desk(data, place):
+def text_study(data, place):
     """A study of a base beside its file."""
-    desk = Desk(data, place)
-    desk.values |= {"train": copy.deepcopy(TRAIN), "mechanisms": {"none": {}}, "plans": copy.deepcopy(PLANS)}
-    desk.values["evaluate"] |= {"metrics": ["kd"], "intersections": False}
-    desk.values["diagnose"] |= {"plan": "match", "ratios": [1]}
-    desk.values["screen"] = {"fields": ["attr.sex"], "tries": 1, "min_patients": 5, "replicates": 20}
-    desk.values["pairs"] = {"plan": "flip", "number": 3, "shown": 2, "min_patients": 5, "min_pairs": 2,
+    study = StudyFolder(data, place)
+    study.values |= {"train": copy.deepcopy(TRAIN), "mechanisms": {"none": {}}, "plans": copy.deepcopy(PLANS)}
+    study.values["evaluate"] |= {"metrics": ["kd"], "intersections": False}
+    study.values["diagnose"] |= {"plan": "match", "ratios": [1]}
+    study.values["screen"] = {"fields": ["attr.sex"], "tries": 1, "min_patients": 5, "replicates": 20}
+    study.values["pairs"] = {"plan": "flip", "number": 3, "shown": 2, "min_patients": 5, "min_pairs": 2,
                             "replicates": 20}  # fmt: skip
     tiny_sd(place / "models" / "sd")
-    return desk
+    return study
 
 
 @pytest.fixture(scope="module")
 def done(phantom_folder, tmp_path_factory):
     """The study, run to its end once. Read only."""
-    desk = text_desk(phantom_folder, tmp_path_factory.mktemp("text-study"))
-    desk.run()
-    return desk
+    study = text_study(phantom_folder, tmp_path_factory.mktemp("text-study"))
+    study.run()
+    return study
 
 
 @pytest.fixture
 def copied(done, phantom_folder, tmp_path):
     """A finished study elsewhere, its base too, that a test may change."""
-    desk = text_desk(phantom_folder, tmp_path)
-    shutil.copytree(done.out, desk.out)
-    return desk
+    study = text_study(phantom_folder, tmp_path)
+    shutil.copytree(done.out, study.out)
+    return study
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """Without what is not of screening, pairs and training: measurement, classifiers, drawings."""
     for name in ("evaluate_study", "diagnose", "audit"):
-        monkeypatch.setattr(f"equigen.study.study.Study._{name.split('_')[0]}", lambda *_: pd.DataFrame())
+        monkeypatch.setattr(f"equigen.study.study.Study.{name.split('_')[0]}", lambda *_: pd.DataFrame())
     told = {}
 
     def write(folder, **given):
@@ -68,12 +68,12 @@ def quick(monkeypatch):
         return folder / "index.html"
 
     monkeypatch.setattr("equigen.study.study.write_report", write)
-    monkeypatch.setattr("equigen.study.study.for_report", lambda *_: {})
+    monkeypatch.setattr("equigen.study.study.report_tables", lambda *_: {})
     return told
 
 
-def table(desk, name="none-match"):
-    return pd.read_parquet(desk.out / "synthetic" / name / "synthetic.parquet")
+def table(study, name="none-match"):
+    return pd.read_parquet(study.out / "synthetic" / name / "synthetic.parquet")
 
 
 def test_a_study_of_a_base_ends_with_a_report_of_all_its_parts(done):
@@ -169,15 +169,15 @@ def test_a_set_that_was_screened_by_hand_is_left_as_it_is(copied, quick, phantom
 
 
 def test_other_rules_screen_again_and_change_what_is_measured(copied, quick):
-    from equigen.study.screening import made_by
+    from equigen.study.screening import set_version
 
     made = SyntheticSet(copied.out / "synthetic/none-match")
-    before = made_by(made)
+    before = set_version(made)
     copied.run({"screen.threshold": 0.999, "screen.tries": 0})
     assert (~table(copied)["accepted"]).mean() >= 0.5 and set(table(copied)["tries"]) == {1}
-    after = made_by(made)
+    after = set_version(made)
     assert before[0] == after[0] and before[1] != after[1]
-    assert isinstance(made_by(SyntheticSet(copied.out / "synthetic/none-flip")), str)
+    assert isinstance(set_version(SyntheticSet(copied.out / "synthetic/none-flip")), str)
     shown = {title: grid for title, grid in ((grid.title, grid) for grid in quick["grids"])}
     few = int(table(copied)["accepted"].sum())
     grey = (shown["sex"].generated["none"] == 235).all(axis=(2, 3, 4)).sum()

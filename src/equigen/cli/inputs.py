@@ -145,9 +145,9 @@ def two_numbers(text: str, option: str, mend: str) -> tuple[float, float]:
 def read_settings(path: Path | None) -> dict[str, Any]:
     """A YAML file of settings; empty without one."""
     from equigen.cohort import read_yaml
-    from equigen.study import plain
+    from equigen.study import parse_scalars
 
-    return {} if path is None else dict(plain(read_yaml(path)))
+    return {} if path is None else dict(parse_scalars(read_yaml(path)))
 
 
 def pairs(items: list[str] | None) -> dict[str, Any]:

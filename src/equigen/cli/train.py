@@ -186,9 +186,9 @@ def train(
 
 def _settings(file: Path | None, given: dict[str, Any]) -> Any:
     """``TrainSettings`` of a file, whose folders are seen from where it lies, and of options."""
-    from equigen.study import check_keys, placed
+    from equigen.study import check_keys, resolve_training_paths
     from equigen.training import TrainSettings
 
     values = read_settings(file)
-    values = values if file is None else placed(values, file.parent)
+    values = values if file is None else resolve_training_paths(values, file.parent)
     return check_keys(TrainSettings, {**values, **given}, str(file or "options"), "The training settings have errors.")

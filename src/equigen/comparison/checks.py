@@ -1,4 +1,4 @@
-"""The trainings of a comparison, and what can be known to fail before the first of them."""
+"""Settings of the trainings of a comparison, and checks before the first of them."""
 
 from __future__ import annotations
 
@@ -8,130 +8,129 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.cohort import Cohort, PhantomSettings, parse_spec, read_yaml, suggestion
-from equigen.comparison.paths import Member, Places
+from equigen.cohort import Cohort, parse_spec, read_yaml, suggestion
+from equigen.comparison.paths import RunPaths, Training
 from equigen.comparison.runners.cluster import check_engine
 from equigen.comparison.settings import PRETRAINED, ComparisonSettings
-from equigen.equity import Groups, build, names
+from equigen.equity import Groups
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import load_encoder, select_metrics
 from equigen.study import (
-    DiagnoseSettings,
-    EvaluateSettings,
-    PlanSettings,
-    StudySettings,
-    at,
     check_cohort,
     check_keys,
+    check_mechanism_names,
+    check_mechanism_options,
     check_only,
     check_starts,
-    placed,
-    planned,
+    phantom_levels,
+    plan_tables,
+    resolve_training_paths,
+    settings_key,
 )
 from equigen.synthesis import INITIAL_POINTS, attribute_parts, check_cohorts, eligible_groups, images_per_group
 from equigen.training import TrainSettings
 
-# what a training can only go on from a generator that has the same
+# settings that a training must share with its pretraining
 SHARED = {"preset": "preset", "prediction": "prediction", "base": "base", "text_encoder": "text_encoder",
-          "tune": "tuned", "rank": "rank", "alpha": "alpha"}  # fmt: skip
+          "tune": "trainable_weights", "rank": "rank", "alpha": "alpha"}  # fmt: skip
 MIN_PATIENTS = 30                   # in a group, for a guidance of its own
-BASE_SEED = 1000                    # added to a pretraining's seed, so that going on does not see the same noise again
+BASE_SEED = 1000                    # added to a pretraining's seed, so that the training after it draws other noise
 
 
-def trainings(settings: ComparisonSettings, places: Places, base: Path, source: str) -> dict[Member, TrainSettings]:
-    """Settings of every training, pretrainings before those that go on from them.
+def training_settings(
+    settings: ComparisonSettings, paths: RunPaths, base: Path, source: str
+) -> dict[Training, TrainSettings]:
+    """Return the settings of every training, each pretraining before the trainings that continue it.
 
     Raises InputError for a key of ``train``, ``pretrain`` or ``settings`` that is unknown or wrong.
     """
-    made: dict[Member, TrainSettings] = {}
+    runs: dict[Training, TrainSettings] = {}
     for setting, changes in settings.settings.items():
         train = {**settings.train, **{key: value for key, value in changes.items() if key != "pretrain"}}
-        first = None if settings.pretrain is None else {**settings.pretrain, **changes.get("pretrain", {})}
+        pretrain = None if settings.pretrain is None else {**settings.pretrain, **changes.get("pretrain", {})}
         for seed in settings.seeds:
-            origin = Member(setting, PRETRAINED, seed)
-            if first is not None:
-                made[origin] = _settings(settings.size, {**train, **first}, "none", {}, BASE_SEED + seed, base, source)
-            for name, own in settings.mechanisms.items():
-                rest = {key: value for key, value in own.items() if key != "mechanism"}
-                values = train if first is None else {**train, "start": str(places.generator(origin).resolve())}
-                rule = str(own.get("mechanism", name))
-                made[Member(setting, name, seed)] = _settings(settings.size, values, rule, rest, seed, base, source)
-                if first is not None:
-                    _check_shared(made[Member(setting, name, seed)], made[origin], setting, source)
-    return made
+            origin = Training(setting, PRETRAINED, seed)
+            if pretrain is not None:
+                values = {**train, **pretrain}
+                runs[origin] = _settings(settings.size, values, "none", {}, BASE_SEED + seed, base, source)
+            for name, options in settings.mechanisms.items():
+                rest = {key: value for key, value in options.items() if key != "mechanism"}
+                values = train if pretrain is None else {**train, "start": str(paths.generator(origin).resolve())}
+                rule, training = str(options.get("mechanism", name)), Training(setting, name, seed)
+                runs[training] = _settings(settings.size, values, rule, rest, seed, base, source)
+                if pretrain is not None:
+                    _check_shared(runs[training], runs[origin], setting, source)
+    return runs
 
 
 def _settings(
-    size: int, values: Mapping[str, Any], rule: str, own: Mapping[str, Any], seed: int, base: Path, source: str
+    size: int, values: Mapping[str, Any], rule: str, options: Mapping[str, Any], seed: int, base: Path, source: str
 ) -> TrainSettings:
-    """One training; what the file names is looked for beside it."""
+    """Return the settings of one training; ``base`` is the folder to which its paths are relative."""
     start = values.get("start")
-    whole = {
-        **placed(values, base),
-        "size": size,
-        "mechanism": rule,
-        "mechanism_settings": dict(own),
-        "seed": seed,
-        "start": None if start is None else str(base / str(start)),
-    }
-    title = "The training settings have errors."
-    checked: TrainSettings = check_keys(TrainSettings, whole, source, title, under="train")
-    return checked
+    settings: TrainSettings = check_keys(
+        TrainSettings,
+        {
+            **resolve_training_paths(values, base),
+            "size": size,
+            "mechanism": rule,
+            "mechanism_settings": dict(options),
+            "seed": seed,
+            "start": None if start is None else str(base / str(start)),
+        },
+        source,
+        "The training settings have errors.",
+        prefix="train",
+    )
+    return settings
 
 
-def _check_shared(own: TrainSettings, origin: TrainSettings, setting: str, source: str) -> None:
-    """InputError where a mechanism could not go on from its pretraining."""
+def _check_shared(settings: TrainSettings, origin: TrainSettings, setting: str, source: str) -> None:
+    """Raise InputError where a training cannot continue its pretraining."""
     problems = [
-        Problem(f"settings.{setting}: {key} is {getattr(own, name)} in train and {getattr(origin, name)} in pretrain",
-                "use the same in both", file=source)
+        Problem(
+            f"settings.{setting}: {key} is {getattr(settings, name)} in train and {getattr(origin, name)} in pretrain",
+            "use the same in both", file=source,
+        )
         for key, name in SHARED.items()
-        if getattr(own, name) != getattr(origin, name)
-    ]
+        if getattr(settings, name) != getattr(origin, name)
+    ]  # fmt: skip
     if problems:
         raise InputError("Training cannot go on from the pretraining.", problems)
 
 
-def check_names_early(settings: ComparisonSettings, base: Path, source: str) -> None:
-    """Checks that need no image: mechanisms, encoder, metrics, engine, attributes.
+def check_before_images(settings: ComparisonSettings, base: Path, source: str) -> None:
+    """Check what needs no image: mechanisms, engine, encoder, metrics, attributes.
 
-    Raises InputError with all that is wrong in one of these respects.
+    Raises InputError with all problems of one of these kinds.
     """
-    known = names()
-    rules = {name: str(own.get("mechanism", name)) for name, own in settings.mechanisms.items()}
-    problems = [
-        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", suggestion(rule, known), file=source)
-        for name, rule in rules.items()
-        if rule not in known
-    ]
-    if problems:
-        raise InputError("There is no such mechanism.", problems)
-    with at("engine_settings", source):
+    check_mechanism_names(settings.mechanisms, source)
+    with settings_key("engine_settings", source):
         check_engine(settings.engine, settings.engine_settings)
-    with at("evaluate.encoder", source):
+    with settings_key("evaluate.encoder", source):
         load_encoder(settings.evaluate.encoder)
-    with at("evaluate.metrics", source):
+    with settings_key("evaluate.metrics", source):
         select_metrics(settings.evaluate.metrics, train=False, labels=False)
     if settings.phantom is not None:
-        shape = PhantomSettings()
-        levels = {"race": tuple(shape.races), "sex": tuple(shape.sexes)}
+        levels = phantom_levels()
         check_attributes(settings, levels, source)
-        _check_mechanisms(settings, Groups(tuple(levels.items())), source)
+        check_mechanism_options(settings.mechanisms, Groups(tuple(levels.items())), settings.seeds[0], source)
     else:
         inline = not isinstance(settings.cohort, str)
-        place = source if inline else str(base / str(settings.cohort))
-        spec = parse_spec(settings.cohort if inline else read_yaml(place), place)  # type: ignore[arg-type]
+        file = source if inline else str(base / str(settings.cohort))
+        spec = parse_spec(settings.cohort if inline else read_yaml(file), file)  # type: ignore[arg-type]
         check_attributes(settings, spec.attributes, source)
 
 
 def check_attributes(settings: ComparisonSettings, attributes: Collection[str], source: str) -> None:
-    """Attributes that measuring and calibration will ask for. Raises InputError for those that are not there."""
-    asked = [("evaluate.groups", name) for name in settings.evaluate.groups or []]
+    """Raise InputError for attributes of the measurement and the calibration that the cohort does not have."""
+    names = [("evaluate.groups", name) for name in settings.evaluate.groups or []]
     if settings.calibrate is not None:
-        asked += [("calibrate.attribute", name) for name in attribute_parts(settings.calibrate.attribute)]
+        names += [("calibrate.attribute", name) for name in attribute_parts(settings.calibrate.attribute)]
     problems = [
         Problem(f"{key}: '{name}' is not an attribute of the cohort", suggestion(name, attributes), file=source)
-        for key, name in asked
+        for key, name in names
         if name not in attributes
     ]
     if not attributes:
@@ -140,80 +139,59 @@ def check_attributes(settings: ComparisonSettings, attributes: Collection[str], 
         raise InputError("The comparison's settings do not fit the cohort.", problems)
 
 
-def _check_mechanisms(settings: ComparisonSettings, groups: Groups, source: str) -> None:
-    """Settings of the mechanisms, on known groups."""
-    for name, own in settings.mechanisms.items():
-        rest = {key: value for key, value in own.items() if key != "mechanism"}
-        with at(f"mechanisms.{name}", source):
-            build(str(own.get("mechanism", name)), groups, settings.seeds[0], **rest)
-
-
 def check_against(against: str, hashes: Collection[str], source: str) -> None:
-    """InputError where sets cannot be measured against reconstructions, since there are several autoencoders."""
+    """Raise InputError where sets are measured against reconstructions and there are several autoencoders."""
     if against == "reconstructions" and len(set(hashes)) > 1:
         problem = Problem("evaluate.against is reconstructions, and the settings have different autoencoders",
                           "make a comparison for each of them, or measure against images", file=source)
         raise InputError("There is no one set of reconstructions.", [problem])
 
 
-def as_study(settings: ComparisonSettings) -> StudySettings:
-    """The parts of a comparison that a study has too: its cohort, trainings and plans."""
-    first = next(iter(settings.plans))
-    return StudySettings(
-        **{key: getattr(settings, key) for key in
-           ("name", "cohort", "phantom", "quarantine", "size", "autoencoder", "mechanisms", "seeds")},
-        plans={name: PlanSettings(**asked.model_dump()) for name, asked in settings.plans.items()},
-        evaluate=EvaluateSettings(plan=first),
-        diagnose=DiagnoseSettings(plan=first),
-    )
-
-
 def check_images(
     settings: ComparisonSettings,
-    runs: Mapping[Member, TrainSettings],
+    runs: Mapping[Training, TrainSettings],
     cohort: Cohort,
     coders: Mapping[str, Autoencoder],
-    places: Places,
+    paths: RunPaths,
     source: str,
 ) -> None:
-    """Whether there are images to train on, steer by and measure against, for every training and plan.
+    """Raise InputError unless the cohort has the images that every training, plan and measurement needs.
 
-    ``coders``: the autoencoder of each training, by its path. Raises InputError.
+    ``coders``: the autoencoder of each training, by its path.
     """
-    check_cohort({member.path: chosen for member, chosen in runs.items()}, cohort, coders, source)
-    own = {str(places.generator(member).resolve()) for member in runs}
-    first = {
-        member.path: chosen.model_copy(update={"start": None}) if chosen.start in own else chosen
-        for member, chosen in runs.items()
+    check_cohort({training.path: values for training, values in runs.items()}, cohort, coders, source)
+    generators = {str(paths.generator(training).resolve()) for training in runs}
+    starts = {
+        training.path: values.model_copy(update={"start": None}) if values.start in generators else values
+        for training, values in runs.items()
     }
     _check_calibration(settings, cohort, source)
-    rows = {text: _asked(settings, cohort, chosen, source) for text, chosen in
-            {chosen.reads_text: chosen for chosen in runs.values()}.items()}  # fmt: skip
-    first_rows = next(iter(rows.values()))  # they differ in prompts alone
-    named = {f"plan '{name}'": asked for name, asked in first_rows.items()}
-    check_only(settings.evaluate.only, cohort, named, source)
-    check_starts(first, cohort, coders, {name: rows[chosen.reads_text] for name, chosen in first.items()}, source)
+    rows = {reads_text: _plan_rows(settings, cohort, values, source) for reads_text, values in
+            {values.reads_text: values for values in runs.values()}.items()}  # fmt: skip
+    tables = {f"plan '{name}'": table for name, table in next(iter(rows.values())).items()}  # they differ in prompts
+    check_only(settings.evaluate.only, cohort, tables, source)
+    check_starts(starts, cohort, coders, {name: rows[values.reads_text] for name, values in starts.items()}, source)
 
 
-def _asked(
-    settings: ComparisonSettings, cohort: Cohort, chosen: TrainSettings, source: str
+def _plan_rows(
+    settings: ComparisonSettings, cohort: Cohort, training: TrainSettings, source: str
 ) -> dict[str, pd.DataFrame]:
-    """Rows of every plan at every guidance that it is asked for."""
-    found = {}
-    for name, rows in planned(settings.requests, cohort, chosen, source).items():
+    """Return the rows of every plan, with every guidance of its sets."""
+    tables = {}
+    for name, rows in plan_tables(settings.requests, cohort, training, source).items():
         curve = [settings.curve.guidance] if settings.curve is not None and settings.curve_plan == name else []
-        each = [rows.assign(guidance=float(value)) for value in [*settings.guidance, *curve]]
-        found[name] = pd.concat(each, ignore_index=True)
-    return found
+        copies = [rows.assign(guidance=float(guidance)) for guidance in [*settings.guidance, *curve]]
+        tables[name] = pd.concat(copies, ignore_index=True)
+    return tables
 
 
 def _check_calibration(settings: ComparisonSettings, cohort: Cohort, source: str) -> None:
-    """InputError where the validation images or the budget cannot carry a calibration."""
-    asked = settings.calibrate
-    if asked is None:
+    """Raise InputError where the validation images or the budget are too few for a calibration."""
+    calibrate = settings.calibrate
+    if calibrate is None:
         return
-    with at("calibrate", source):
-        tune = cohort.split("val", domain="id")
-        check_cohorts(tune, None, asked.attribute)
-        names, _ = eligible_groups(tune, asked.attribute, MIN_PATIENTS)
-        images_per_group(asked.images, asked.budget, len(names), INITIAL_POINTS)
+    with settings_key("calibrate", source):
+        validation = cohort.split("val", domain="id")
+        check_cohorts(validation, None, calibrate.attribute)
+        names, _ = eligible_groups(validation, calibrate.attribute, MIN_PATIENTS)
+        images_per_group(calibrate.images, calibrate.budget, len(names), INITIAL_POINTS)

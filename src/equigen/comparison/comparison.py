@@ -1,32 +1,29 @@
-"""A comparison between mechanisms: trainings over seeds and settings as jobs, one measurement, one table, one page."""
+"""A comparison of mechanisms: trainings over seeds and settings as jobs, one measurement, one table, one page."""
 
 from __future__ import annotations
 
-import platform
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import equigen
-from equigen.cohort import print_counts
-from equigen.comparison.checks import as_study, check_against, check_images, check_names_early, trainings
-from equigen.comparison.context import Bench
-from equigen.comparison.evaluation import ComparisonResult as Measured
-from equigen.comparison.evaluation import Sample
-from equigen.comparison.jobs import Plan
+from equigen.cohort import Cohort, print_counts
+from equigen.comparison.checks import check_against, check_before_images, check_images, training_settings
+from equigen.comparison.context import JobContext
+from equigen.comparison.evaluation import ComparisonResult, Sample
+from equigen.comparison.jobs import JobBuilder
 from equigen.comparison.learning_curve import FILES as CURVE
 from equigen.comparison.learning_curve import Curve, curve_samples, measure_curve
 from equigen.comparison.measurement import calibrations, measure, samples, test_images
-from equigen.comparison.paths import Member, Places
+from equigen.comparison.paths import RunPaths, Training
 from equigen.comparison.reconstruction import FILE, measure_reconstruction, reconstructions
 from equigen.comparison.runners.base import read_seconds, run_jobs
 from equigen.comparison.runners.cluster import open_engine
-from equigen.comparison.runners.progress import board
+from equigen.comparison.runners.progress import job_progress
 from equigen.comparison.settings import ComparisonSettings, read_comparison
 from equigen.comparison.steps import ENCODED, SET
 from equigen.devices import best_device
@@ -35,7 +32,8 @@ from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import ImageSet, describe_label_filter, label_mask
 from equigen.report import write_comparison_page
-from equigen.study import LIBRARIES, Study, at, base_fact, coder_place, open_coder
+from equigen.study import Workspace, autoencoder_source, base_fact, open_autoencoder, settings_key, versions
+from equigen.training import TrainSettings
 
 SECONDS = "seconds.json"
 
@@ -45,178 +43,184 @@ OTHER_MIX = (
 )
 
 
-class Comparison(Study):
-    """A comparison in one folder. It opens its cohort as a study does; trainings and sets are jobs of their own."""
+class Comparison:
+    """A comparison whose settings and cohort are checked; trainings and synthetic sets are jobs of their own.
+
+    ``runs``: settings of each training. ``coders``: the open autoencoders by name or folder. ``sources``: the name or
+    folder of each training's autoencoder.
+    """
 
     def __init__(
-        self, chosen: ComparisonSettings, folder: str | Path, base: str | Path, show: bool = True,
-        source: str = "contest", verify: bool = False, accept: bool = False,
+        self, settings: ComparisonSettings, workspace: Workspace, runs: Mapping[Training, TrainSettings],
+        cohort: Cohort, coders: dict[str, Autoencoder], sources: Mapping[Training, str],
     ) -> None:
-        super().__init__(as_study(chosen), folder, base, show, source, verify, accept)
-        self.chosen, self.places = chosen, Places(self.folder.resolve())
+        self.settings, self.workspace, self.stages = settings, workspace, workspace.stages
+        self.runs, self.cohort, self.coders, self.sources = runs, cohort, coders, sources
+        self.paths = RunPaths(workspace.folder.resolve())
 
-    def _all(self) -> Path:
-        """All jobs, the measurement and the page; the path of the page."""
-        chosen = self.chosen
-        self.members = trainings(chosen, self.places, Path(self.base), self.source)
-        check_names_early(chosen, Path(self.base), self.source)
-        self._coders()
-        self.cohort = self._cohort()
-        coders = {member.path: self.opened[place] for member, place in self.coders.items()}
-        check_images(chosen, self.members, self.cohort, coders, self.places, self.source)
+    @classmethod
+    def open(cls, settings: ComparisonSettings, workspace: Workspace) -> Comparison:
+        """Open the cohort and the autoencoders, and check all settings. Raises InputError before any expensive work."""
+        base, source, paths = workspace.base, workspace.source, RunPaths(workspace.folder.resolve())
+        runs = training_settings(settings, paths, base, source)
+        check_before_images(settings, base, source)
+        coders: dict[str, Autoencoder] = {}
+        sources: dict[Training, str] = {}
+        for training, values in runs.items():
+            with settings_key("train.base", source):
+                name = autoencoder_source(settings.autoencoder, base, values)
+            if name not in coders:
+                coders[name] = open_autoencoder(settings.autoencoder, base, values, best_device(), source)
+            sources[training] = name
+        check_against(settings.evaluate.against, [coder.hash for coder in coders.values()], source)
+        cohort = workspace.open_cohort(settings)
+        by_path = {training.path: coders[name] for training, name in sources.items()}
+        check_images(settings, runs, cohort, by_path, paths, source)
+        return cls(settings, workspace, runs, cohort, coders, sources)
+
+    def run(self) -> Path:
+        """Run all jobs, measure the sets, write the page; return its path.
+
+        Raises DamageError where a finished stage is damaged, so that the stages have to be run again.
+        """
         console.print()
         print_counts(self.cohort, console)
-        self._jobs()
-        return self._page(self._measure(), self._curve(), self._reconstruction())
+        seconds = self.run_jobs()
+        return self.write_page(self.measure(), self.curve(), self.reconstruction(), seconds)
 
     @cached_property
-    def _real(self) -> ImageSet:
-        """The images that all sets are measured against."""
-        if self.chosen.evaluate.against == "images":
+    def real(self) -> ImageSet:
+        """The images with which all sets are compared."""
+        if self.settings.evaluate.against == "images":
             return test_images(self.cohort)
-        return reconstructions(self.chosen, self.cohort, next(iter(self.opened.values())))
+        return reconstructions(self.settings, self.cohort, next(iter(self.coders.values())))
 
-    def _coders(self) -> None:
-        """Where the autoencoder of each training lies, each opened once: a base has its own."""
-        self.coders: dict[Member, str] = {}
-        self.opened: dict[str, Autoencoder] = {}
-        for member, run in self.members.items():
-            with at("train.base", self.source):
-                place = coder_place(self.chosen.autoencoder, self.base, run)
-            if place not in self.opened:
-                asked = self.chosen.autoencoder, self.base, run
-                self.opened[place] = open_coder(*asked, best_device(), self.source)
-            self.coders[member] = place
-        check_against(self.chosen.evaluate.against, [coder.hash for coder in self.opened.values()], self.source)
-
-    def _jobs(self) -> None:
-        """Everything up to the synthetic sets."""
-        chosen, logs = self.chosen, self.folder / "logs"
-        usual = next(iter(self.coders.values()))
-        bench = Bench(self.folder.resolve(), self.cohort, usual, chosen.size, self.opened, self.stages)
-        jobs = Plan(chosen, self.members, self.places, bench, self.coders).jobs()
-        engine = open_engine(chosen.engine, chosen.jobs, chosen.threads, chosen.engine_settings, logs / "submitit")
+    def run_jobs(self) -> dict[str, float]:
+        """Run all jobs up to the synthetic sets; return the seconds of each kind of job."""
+        settings, folder = self.settings, self.workspace.folder
+        usual = next(iter(self.sources.values()))
+        context = JobContext(folder.resolve(), self.cohort, usual, settings.size, self.coders, self.stages)
+        jobs = JobBuilder(settings, self.runs, self.paths, context, self.sources).jobs()
+        logs = folder / "logs"
+        engine = open_engine(
+            settings.engine, settings.jobs, settings.threads, settings.engine_settings, logs / "submitit"
+        )
         record = logs / SECONDS
-        spent = read_seconds(record)
         console.print(f"[bold]{len(jobs)} jobs[/bold], {engine.slots} at once; their logs are in {logs}")
-        with board(spent, engine, self.show) as watcher:
-            self.spent = run_jobs(jobs, engine, watcher, record)
-        self.kinds = {job.name: job.kind for job in jobs}
+        with job_progress(read_seconds(record), engine, self.workspace.show) as progress:
+            seconds = run_jobs(jobs, engine, progress, record)
+        total: dict[str, float] = defaultdict(float)
+        for job in jobs:
+            total[f"{job.kind} (all jobs)"] += seconds.get(job.name, 0.0)
+        return {name: value for name, value in total.items() if value}
 
-    def _measure(self) -> Measured:
-        """contest.parquet and contest_seeds.parquet; again only where sets or settings changed."""
-        found = samples(self.chosen, self.members, self.places)
-        inputs = self._inputs(found)
-        place = self.stages.run(
-            "quality",
-            [equigen.__version__, self.cohort.hash, inputs],
-            lambda out: measure(self.chosen, self._real, self._whole(found), self.features, self.show).write(out),
-            ["contest.parquet", "contest_seeds.parquet"],
-        )
-        return Measured.read(place)
+    def measure(self) -> ComparisonResult:
+        """Measure all sets, unless sets and settings are unchanged: contest.parquet and contest_seeds.parquet."""
+        sets, workspace = samples(self.settings, self.runs, self.paths), self.workspace
 
-    def _whole(self, found: Sequence[Sample]) -> Sequence[Sample]:
-        """The same sets, after all their files and features were hashed; DamageError where one is damaged."""
-        for sample in found:
-            for place, result in ((sample.source, SET), (sample.features, ENCODED)):
-                self.stages.check(Path(str(place)).relative_to(self.places.out).as_posix(), [result])
-        self.stages.settle()
-        return found
+        def work(out: Path) -> None:
+            self._check_files(sets)
+            measure(self.settings, self.real, sets, workspace.features, workspace.show).write(out)
 
-    def _curve(self) -> Curve | None:
-        """curve.parquet and curve_change.parquet, where a curve was asked for."""
-        if self.chosen.curve is None:
+        inputs = [equigen.__version__, self.cohort.hash, self._inputs(sets)]
+        folder = self.stages.run("quality", inputs, work, ["contest.parquet", "contest_seeds.parquet"])
+        return ComparisonResult.read(folder)
+
+    def curve(self) -> Curve | None:
+        """Measure the learning curve, if there is one: curve.parquet and curve_change.parquet."""
+        if self.settings.curve is None:
             return None
-        found = curve_samples(self.chosen, self.members, self.places)
+        points = curve_samples(self.settings, self.runs, self.paths)
+        sets = [sample for _, sample in points]
 
-        def measured(out: Path) -> None:
-            self._whole([sample for _, sample in found])
-            measure_curve(self.chosen, self._real, found, self.features, self.show).write(out)
+        def work(out: Path) -> None:
+            self._check_files(sets)
+            workspace = self.workspace
+            measure_curve(self.settings, self.real, points, workspace.features, workspace.show).write(out)
 
-        inputs = [*self._inputs([sample for _, sample in found]), self.chosen.curve.model_dump(exclude_none=True)]
-        place = self.stages.run(
-            "curve",
-            [equigen.__version__, self.cohort.hash, inputs],
-            measured,
-            list(CURVE.values()),
-        )
-        return Curve.read(place)
+        content = [*self._inputs(sets), self.settings.curve.model_dump(exclude_none=True)]
+        folder = self.stages.run("curve", [equigen.__version__, self.cohort.hash, content], work, list(CURVE.values()))
+        return Curve.read(folder)
 
-    def _reconstruction(self) -> pd.DataFrame | None:
-        """reconstruction.parquet: what the autoencoder of each setting costs; None where it is not counted."""
-        if self.chosen.evaluate.against == "reconstructions":
+    def reconstruction(self) -> pd.DataFrame | None:
+        """Measure the reconstruction of each autoencoder; None where sets are compared with reconstructions."""
+        if self.settings.evaluate.against == "reconstructions":
             return None
-        coders = {member.setting: self.opened[place] for member, place in self.coders.items()}
+        coders = {training.setting: self.coders[name] for training, name in self.sources.items()}
         hashes = {name: coder.hash for name, coder in coders.items()}
 
         def work(out: Path) -> None:
-            table = measure_reconstruction(self.chosen, self.cohort, coders, self.features, self.show)
+            workspace = self.workspace
+            table = measure_reconstruction(self.settings, self.cohort, coders, workspace.features, workspace.show)
             write_parquet(out / FILE, table)
 
-        asked = [self.chosen.size, self.chosen.evaluate.model_dump()]
-        place = self.stages.run("reconstruction", [equigen.__version__, self.cohort.hash, hashes, *asked], work, [FILE])
-        return read_parquet(place / FILE)
+        values = [self.settings.size, self.settings.evaluate.model_dump()]
+        inputs = [equigen.__version__, self.cohort.hash, hashes, *values]
+        return read_parquet(self.stages.run("reconstruction", inputs, work, [FILE]) / FILE)
 
-    def _inputs(self, found: Sequence[Sample]) -> list[Any]:
-        """What a measurement depends on: which sets, from which images they come, and the settings."""
-        content = [read_json(Path(str(sample.source)) / "generation.json") for sample in found]
-        return [[[*sample.head().values()] for sample in found], content, self.chosen.size,
-                self.chosen.evaluate.model_dump()]
+    def _check_files(self, sets: Sequence[Sample]) -> None:
+        """Hash all files of sets and their features. Raises DamageError where one is damaged."""
+        for sample in sets:
+            for folder, result in ((sample.source, SET), (sample.features, ENCODED)):
+                self.stages.include(Path(str(folder)).relative_to(self.paths.out).as_posix(), [result])
+        self.stages.check_files()
 
-    def _page(self, measured: Measured, curve: Curve | None, reconstruction: pd.DataFrame | None) -> Path:
-        """The page and its JSON; written anew every time, since it is cheap."""
-        cohort = self.cohort
-        warnings = [str(problem) for problem in cohort.warnings]
-        warnings += [f"left out: {problem}" for problem in cohort.quarantined]
-        warnings += self._edits()
-        warnings += [OTHER_MIX.format(name) for name, plan in self.chosen.plans.items() if plan.policy != "match"]
+    def _inputs(self, sets: Sequence[Sample]) -> list[Any]:
+        """Return what a measurement depends on: the sets, the generators of their images, and the settings."""
+        content = [read_json(Path(str(sample.source)) / "generation.json") for sample in sets]
+        return [[[*sample.head().values()] for sample in sets], content, self.settings.size,
+                self.settings.evaluate.model_dump()]
+
+    def write_page(
+        self, result: ComparisonResult, curve: Curve | None, reconstruction: pd.DataFrame | None,
+        seconds: Mapping[str, float],
+    ) -> Path:
+        """Write the page and its JSON, at every run since this is cheap; return the path of the page.
+
+        ``seconds``: of each kind of job.
+        """
+        settings, cohort = self.settings, self.cohort
+        warnings = self.workspace.warnings(cohort)
+        warnings += [OTHER_MIX.format(name) for name, plan in settings.plans.items() if plan.policy != "match"]
         return write_comparison_page(
-            self.folder / "report",
-            measured,
-            title=self.chosen.name,
-            facts=self._facts(),
+            self.workspace.folder / "report",
+            result,
+            title=settings.name,
+            facts=self.facts(),
             curve=curve.points if curve else None,
             curve_change=curve.change if curve else None,
             reconstruction=reconstruction,
-            calibrations=calibrations(self.chosen, self.members, self.places),
-            settings=self.chosen.model_dump(mode="json"),
-            versions={"equigen": equigen.__version__, "python": platform.python_version(),
-                      **{name: version(name) for name in LIBRARIES}},
-            timings=self._timings(),
+            calibrations=calibrations(settings, self.runs, self.paths),
+            settings=settings.model_dump(mode="json"),
+            versions=versions(),
+            timings={**seconds, **self.stages.seconds},
             phantom=cohort.phantom,
             warnings=warnings,
         )
 
-    def _timings(self) -> dict[str, float]:
-        """Seconds of all jobs of a kind together, and of what this process did."""
-        total: dict[str, float] = defaultdict(float)
-        for name, kind in self.kinds.items():
-            total[f"{kind} (all jobs)"] += self.spent.get(name, 0.0)
-        return {**{name: seconds for name, seconds in total.items() if seconds}, **self.stages.seconds}
-
-    def _facts(self) -> dict[str, str]:
-        """What stands under the title."""
-        chosen, test = self.chosen, self.cohort.split("test", domain="id").frame
-        test = test[label_mask(test, chosen.evaluate.only)]
-        only = f", {describe_label_filter(chosen.evaluate.only)} alone" if chosen.evaluate.only else ""
-        kept = ", as the autoencoder keeps them" if chosen.evaluate.against == "reconstructions" else ""
-        seen = {run.images for member, run in self.members.items() if member.name in chosen.mechanisms}
-        first = {run.images for member, run in self.members.items() if member.name not in chosen.mechanisms}
-        images = " or ".join(f"{count:,}" for count in sorted(seen))
-        if first:
-            images += f", after {' or '.join(f'{count:,}' for count in sorted(first))} of plain training per seed"
+    def facts(self) -> dict[str, str]:
+        """Return the entries under the title of the page."""
+        settings, test = self.settings, self.cohort.split("test", domain="id").frame
+        test = test[label_mask(test, settings.evaluate.only)]
+        only = f", {describe_label_filter(settings.evaluate.only)} alone" if settings.evaluate.only else ""
+        kind = ", as the autoencoder keeps them" if settings.evaluate.against == "reconstructions" else ""
+        lengths = {run.images for training, run in self.runs.items() if training.name in settings.mechanisms}
+        before = {run.images for training, run in self.runs.items() if training.name not in settings.mechanisms}
+        images = " or ".join(f"{count:,}" for count in sorted(lengths))
+        if before:
+            images += f", after {' or '.join(f'{count:,}' for count in sorted(before))} of plain training per seed"
         return {
             "Cohort": f"{self.cohort.name}: {len(self.cohort):,} images of "
             f"{self.cohort.frame['patient'].nunique():,} patients",
-            "Measured against": f"{len(test):,} held-out images of {test['patient'].nunique():,} patients{only}{kept}",
-            "Mechanisms": ", ".join(chosen.mechanisms),
-            "Training seeds": str(len(chosen.seeds)),
+            "Measured against": f"{len(test):,} held-out images of {test['patient'].nunique():,} patients{only}{kind}",
+            "Mechanisms": ", ".join(settings.mechanisms),
+            "Training seeds": str(len(settings.seeds)),
             "Images seen in training": images,
             "Synthetic sets": "; ".join(f"{name}: {plan.size:,} images, {plan.policy}"
-                                        for name, plan in chosen.plans.items()),
-            "Guidance": ", ".join(f"{value:g}" for value in chosen.guidance),
-            **base_fact(next(iter(self.members.values()))),
-            "Image size": f"{chosen.size} x {chosen.size} pixels",
+                                        for name, plan in settings.plans.items()),
+            "Guidance": ", ".join(f"{value:g}" for value in settings.guidance),
+            **base_fact(next(iter(self.runs.values()))),
+            "Image size": f"{settings.size} x {settings.size} pixels",
         }
 
 
@@ -229,12 +233,14 @@ def run_comparison(
     verify: bool = False,
     accept: bool = False,
 ) -> Path:
-    """Run a comparison's YAML to its page, in ``out`` (``runs/<name>`` by default); the path of the page.
+    """Run a comparison's YAML to its page, in ``out`` (``runs/<name>`` by default); return the path of the page.
 
-    Jobs whose results are there are skipped, interrupted ones go on. ``overrides``: dotted keys to values. Raises
-    InputError before any expensive work when settings or cohort have errors, EquigenError when jobs failed.
-    ``verify`` and ``accept`` are those of ``run_study``.
+    Finished jobs are skipped, and interrupted ones are resumed. ``overrides``: dotted keys to values. ``verify`` and
+    ``accept`` are those of ``run_study``. Raises InputError before any expensive work when settings or cohort have
+    errors, EquigenError when jobs failed.
     """
     file = Path(path)
-    chosen = read_comparison(file, overrides)
-    return Comparison(chosen, out or Path("runs") / chosen.name, file.parent, show, str(file), verify, accept).run()
+    settings = read_comparison(file, overrides)
+    folder = out or Path("runs") / settings.name
+    workspace = Workspace(folder, file.parent, show, str(file), verify, accept)
+    return workspace.run(lambda: Comparison.open(settings, workspace).run())

@@ -1,4 +1,4 @@
-"""What is known of one sample of a comparison: its figures, each with its resamples and what chance gives."""
+"""The quantities of one sample of a comparison: a value, its resamples, and its values under permuted labels."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from equigen.quality import Array, Cell, Estimate, MetricResult, cells_with_estimate, join_notes
+from equigen.quality import Array, Cell, MetricResult, cells_with_estimate, join_notes
 from equigen.statistics import gap
 
-Place = tuple[str, str, str]  # metric, attribute, figure
+Key = tuple[str, str, str]  # metric, attribute, quantity (the column ``figure``)
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of one sample: its value (NaN: ``note`` says why), and that in each resample [R] of real patients.
+class Quantity:
+    """One quantity of one sample: its value, and its value in each resample [R] of the real patients.
 
-    ``patients``: how many real ones it stands on, of a gap those of the smallest group. ``null``: the mean gap under
-    permuted labels, NaN where it does not apply. ``chance``: of a group that takes part in worst and gap, its values
-    under permuted labels; empty where none are defined; None of all other figures.
+    A value of NaN is explained by ``note``. ``patients``: number of real patients; of a gap that of the smallest group.
+    ``null``: mean gap under permuted labels, NaN where it does not apply. ``chance``: of a group of the worst value and
+    the gap, its values under permuted labels, empty where none are defined; None of all other quantities.
     """
 
     value: float
@@ -32,83 +32,85 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Scored:
-    """One sample: the columns that name it, its matched n, and its figures."""
+class SampleResult:
+    """One sample: the columns that identify it, its matched n, and its quantities."""
 
     head: dict[str, Any]
     n: int | None
-    figures: dict[Place, Figure]
+    quantities: dict[Key, Quantity]
 
 
-def score(
+def sample_results(
     metrics: Sequence[str], heads: Sequence[dict[str, Any]], cells: Sequence[list[Cell]],
-    measured: Sequence[list[MetricResult]], n: int | None,
-) -> list[Scored]:
-    """Figures of the samples of one plan; worst and gap over the groups that have a number in all of them."""
-    figures: list[dict[Place, Figure]] = [{} for _ in heads]
+    results: Sequence[list[MetricResult]], n: int | None,
+) -> list[SampleResult]:
+    """Return the quantities of the samples of one plan; worst and gap are of groups with an estimate in every sample.
+
+    ``heads``, ``cells``, ``results``: one entry for each sample.
+    """
+    quantities: list[dict[Key, Quantity]] = [{} for _ in heads]
     for metric in metrics:
-        items = [next((item for item in own if item.metric == metric), None) for own in measured]
+        by_sample = [next((result for result in sample if result.metric == metric), None) for sample in results]
         for attribute in dict.fromkeys(cell.attribute for cell in cells[0]):
-            groups = _shared(items, cells, attribute)
-            for own, item, found in zip(cells, items, figures, strict=True):
-                found |= {(metric, attribute, name): figure
-                          for name, figure in _figures(item, own, attribute, groups).items()}
-    return [Scored(dict(head), n, found) for head, found in zip(heads, figures, strict=True)]
+            groups = _common_groups(by_sample, cells, attribute)
+            for sample_cells, result, table in zip(cells, by_sample, quantities, strict=True):
+                own = [cell for cell in sample_cells if cell.attribute == attribute]
+                table |= {(metric, attribute, name): quantity
+                          for name, quantity in _quantities(result, own, groups).items()}
+    return [SampleResult(dict(head), n, table) for head, table in zip(heads, quantities, strict=True)]
 
 
-def _shared(items: Sequence[MetricResult | None], cells: Sequence[list[Cell]], attribute: str) -> list[str]:
-    """The groups of an attribute in which every sample has a number."""
-    found = [[cell.group for cell in cells_with_estimate(item, own, attribute)] if item is not None else []
-             for item, own in zip(items, cells, strict=True)]
-    return [group for group in found[0] if all(group in other for other in found)]
+def _common_groups(
+    results: Sequence[MetricResult | None], cells: Sequence[list[Cell]], attribute: str
+) -> list[str]:
+    """Return the groups of an attribute in which every sample has an estimate."""
+    groups = [[] if result is None else [cell.group for cell in cells_with_estimate(result, sample_cells, attribute)]
+              for result, sample_cells in zip(results, cells, strict=True)]
+    return [group for group in groups[0] if all(group in sample_groups for sample_groups in groups)]
 
 
-def _figures(item: MetricResult | None, cells: list[Cell], attribute: str, groups: list[str]) -> dict[str, Figure]:
-    """Each cell of an attribute, then (but for the whole set) worst and gap."""
-    own = [cell for cell in cells if cell.attribute == attribute]
-    single = {cell.group: _single(item, cell) for cell in own}
-    if attribute == "*":
+def _quantities(result: MetricResult | None, cells: list[Cell], groups: list[str]) -> dict[str, Quantity]:
+    """Return the quantities of one attribute: each group's, then worst and gap; ``overall`` alone of the whole set."""
+    single = {cell.group: _cell_quantity(result, cell) for cell in cells}
+    if cells[0].attribute == "*":
         return {"overall": single["*"]}
-    out = [f"without {cell.group} ({cell.reason or 'no number in every sample'})" for cell in own
-           if cell.group not in groups]
-    if item is None or len(groups) < 2:
-        note = join_notes("fewer than two groups have a number in every sample", *out)
-        missing = Figure(float("nan"), np.zeros(0), 0, note=note)
-        return {**single, "worst": missing, "gap": missing}
-    parts = [single[group] for group in groups]
-    values, draws = np.array([part.value for part in parts]), np.stack([part.replicates for part in parts], axis=1)
-    patients, notes = min(part.patients for part in parts), join_notes(*out)
-    place = int(values.argmax() if item.kind == "lower" else values.argmin())
-    worst = draws.max(axis=1) if item.kind == "lower" else draws.min(axis=1)
-    chance = _chance(item, own, groups)
+    missing = [f"without {cell.group} ({cell.reason or 'no number in every sample'})" for cell in cells
+               if cell.group not in groups]
+    if result is None or len(groups) < 2:
+        note = join_notes("fewer than two groups have a number in every sample", *missing)
+        undefined = Quantity(float("nan"), np.zeros(0), 0, note=note)
+        return {**single, "worst": undefined, "gap": undefined}
+    values = np.array([single[group].value for group in groups])
+    replicates = np.stack([single[group].replicates for group in groups], axis=1)
+    patients, note = min(single[group].patients for group in groups), join_notes(*missing)
+    index = int(values.argmax() if result.kind == "lower" else values.argmin())
+    worst = replicates.max(axis=1) if result.kind == "lower" else replicates.min(axis=1)
+    chance = _chance(result, cells, groups)
     null = float(np.ptp(chance, axis=1).mean()) if len(chance) else float("nan")
+    worst_note = join_notes(f"worst group: {groups[index]}", note)
     return {
         **single,
-        **{group: replace(single[group], chance=chance[:, index]) for index, group in enumerate(groups)},
-        "worst": Figure(float(values[place]), worst, patients, note=join_notes(f"worst group: {groups[place]}", notes)),
-        "gap": Figure(gap(values), np.ptp(draws, axis=1), patients, null, notes),
+        **{group: replace(single[group], chance=chance[:, column]) for column, group in enumerate(groups)},
+        "worst": Quantity(float(values[index]), worst, patients, note=worst_note),
+        "gap": Quantity(gap(values), np.ptp(replicates, axis=1), patients, null, note),
     }
 
 
-def _single(item: MetricResult | None, cell: Cell) -> Figure:
-    """The excess where there is one, else the estimate."""
-    estimate = None if item is None else item.estimates.get((cell.attribute, cell.group))
-    if item is None or estimate is None or not np.isfinite(estimate.value):
+def _cell_quantity(result: MetricResult | None, cell: Cell) -> Quantity:
+    """Return the excess of a cell if the metric has a floor, else the estimate."""
+    estimate = None if result is None else result.estimates.get((cell.attribute, cell.group))
+    if result is None or estimate is None or not np.isfinite(estimate.value):
         reason = cell.reason or "undefined in this cell"
-        return Figure(float("nan"), np.zeros(0), cell.patients, note=join_notes(reason, cell.note))
-    base = _floor(item, estimate)
-    return Figure(estimate.value - base, estimate.replicates - base, cell.patients, note=cell.note)
+        return Quantity(float("nan"), np.zeros(0), cell.patients, note=join_notes(reason, cell.note))
+    floor = estimate.floor if result.kind == "lower" and estimate.floor is not None else 0.0
+    return Quantity(estimate.value - floor, estimate.replicates - floor, cell.patients, note=cell.note)
 
 
-def _floor(item: MetricResult, estimate: Estimate) -> float:
-    return estimate.floor if item.kind == "lower" and estimate.floor is not None else 0.0
-
-
-def _chance(item: MetricResult, cells: list[Cell], groups: list[str]) -> Array:
-    """[R, G] values that permuted labels give to these groups, where all of them are defined; [0, G] where none is."""
+def _chance(result: MetricResult, cells: list[Cell], groups: list[str]) -> Array:
+    """Return the [R, G] values of these groups under permuted labels, for the permutations that define all of them."""
     names = [cell.group for cell in cells if cell.reason is None]
-    table = item.null.get(cells[0].attribute)
+    table = result.null.get(cells[0].attribute)
     if table is None:
         return np.zeros((0, len(groups)))
-    chosen: Array = table[:, [names.index(group) for group in groups]]
-    return chosen[np.isfinite(chosen).all(axis=1)]
+    columns: Array = table[:, [names.index(group) for group in groups]]
+    return columns[np.isfinite(columns).all(axis=1)]

@@ -1,4 +1,4 @@
-"""Trainings of several mechanisms with several seeds, measured on the same real images: who narrows which gap."""
+"""Evaluation of a comparison: samples of several mechanisms and seeds, measured on the same real images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from threadpoolctl import threadpool_limits
 
-from equigen.comparison.estimates import Scored, score
+from equigen.comparison.estimates import SampleResult, sample_results
 from equigen.comparison.tables import seeds_table, summary_table
 from equigen.errors import InputError, Problem
 from equigen.files import read_parquet, write_parquet
@@ -58,12 +58,12 @@ FILES = {"summary": "contest.parquet", "seeds": "contest_seeds.parquet"}
 
 @dataclass(frozen=True)
 class Sample:
-    """One set of generated images and how it came about.
+    """One set of generated images: its training, plan and guidance, and where its images are.
 
-    ``source`` is the folder of a synthetic set, or anything else that ``evaluate`` takes. ``setting`` names the size or
-    schedule of the training ("default"), ``plan`` the plan of what was drawn. ``guidance`` is a number, "calibrated"
-    (one for each group) or "common" (the best one for all by the same calibration). ``features``: folder that keeps its
-    features, of which an earlier run may have left some; None takes that of all.
+    ``source`` is the folder of a synthetic set, or any other input of ``evaluate``. ``setting`` names the training
+    settings ("default"), ``plan`` the plan of the set. ``guidance`` is a number, "calibrated" (one for each group) or
+    "common" (the best one for all groups by the same calibration). ``features``: folder of cached features; None takes
+    the cache of all samples.
     """
 
     setting: str
@@ -76,29 +76,30 @@ class Sample:
 
     @property
     def guidance_text(self) -> str:
-        """As tables have it: ``2``, ``1.5``, ``calibrated``."""
+        """Guidance as text in tables: ``2``, ``1.5``, ``calibrated``."""
         return self.guidance if isinstance(self.guidance, str) else f"{self.guidance:g}"
 
     def head(self) -> dict[str, str | int]:
-        """The columns that say which sample a row is about."""
+        """Return the columns that identify a sample."""
         return {"setting": self.setting, "mechanism": self.mechanism, "seed": self.seed, "plan": self.plan,
                 "guidance": self.guidance_text}
 
     @property
     def name(self) -> str:
-        """For progress and messages."""
+        """Name in messages and in the progress bar."""
         return f"{self.setting}, {self.mechanism}, seed {self.seed}, {self.plan}, guidance {self.guidance_text}"
 
 
 @dataclass(frozen=True)
 class ComparisonResult:
-    """``seeds``: a row for each sample and figure (``SEED_COLUMNS``); ``summary``: over seeds (``SUMMARY_COLUMNS``).
+    """The two tables of a comparison.
 
-    ``guidance`` is text in both, "2" or "calibrated". ``figure`` is ``overall`` (attribute ``*``), the name of a group,
-    ``worst`` (the worst group's value), ``gap`` (largest less smallest value over the groups; in the summary the mean
-    of the seeds' gaps) or, in the summary alone, ``gap_of_means`` (largest less smallest of the groups' means over
-    seeds, in which the chance of single trainings weighs less). Values are excesses (estimate less floor) where the
-    metric has them, else estimates.
+    ``seeds`` has a row for each sample and quantity (``SEED_COLUMNS``), ``summary`` a row for each quantity over seeds
+    (``SUMMARY_COLUMNS``). ``guidance`` is text in both, "2" or "calibrated". ``figure`` names the quantity: ``overall``
+    (attribute ``*``), the name of a group, ``worst`` (the worst group's value), ``gap`` (largest less smallest value
+    over the groups; in the summary the mean of the seeds' gaps) or, in the summary alone, ``gap_of_means`` (largest
+    less smallest of the groups' means over seeds, which single trainings change less). Values are excesses (estimate
+    less floor) where the metric has a floor, else estimates.
     """
 
     seeds: pd.DataFrame
@@ -173,31 +174,35 @@ def evaluate_comparison(
     settings = ResamplingSettings(None, repeats, replicates, seed, min_patients, limit)
     settings.check()
     replace(settings, replicates=permutations).check()
-    wanted = select_metrics(metrics, train=False, labels=False)
-    _check(samples)
-    sides = {"real": load_image_set(real, "real")}
-    sides |= {item.name: load_image_set(item.source, item.name) for item in samples}
-    levels = _levels(sides["real"], [sides[sample.name] for sample in samples], groups)
-    sides = filter_by_labels(sides, only or {})
-    truth, made = sides["real"], [(sample, sides[sample.name]) for sample in samples]
-    network, first = load_encoder(encoder), made[0][1]
-    coder = _Coder(network, size or default_size(first), levels, cache_dir)
-    side = coder.encode(truth, "real", show=show)
-    select_metrics(metrics, train=False, labels=False, classes=side.features.probabilities is not None)
-    work = _Work(side, coder, settings, permutations, wanted, workers)
-    own = threadpool_limits(1) if workers > 1 else nullcontext()
-    with own, progress_bar("Measuring samples", len(made) * count_passes(wanted) * work.cells(), show=show) as bar:
-        scored = [found for plan in dict.fromkeys(sample.plan for sample in samples)
-                  for found in work.plan([pair for pair in made if pair[0].plan == plan], bar)]
-    refused = [f"{sample.name}: {images.remark}" for sample, images in made if images.remark]
-    about = join_notes(truth.remark, *refused, *file_remarks(truth, first, coder.size), f"images at {coder.size} px",
-                 f"encoder {identity(network)}")
-    return ComparisonResult(seeds_table(scored), summary_table(scored, reference, about))
+    metric_names = select_metrics(metrics, train=False, labels=False)
+    _check_samples(samples)
+    images = {"real": load_image_set(real, "real")}
+    images |= {sample.name: load_image_set(sample.source, sample.name) for sample in samples}
+    generated = [images[sample.name] for sample in samples]
+    shared = [name for name in images["real"].attributes if all(name in other.attributes for other in generated)]
+    names = shared if groups is None else groups
+    levels, *_ = [attribute_levels(images["real"], other, names) for other in generated]
+    images = filter_by_labels(images, only or {})
+    pairs = [(sample, images[sample.name]) for sample in samples]
+    network, first = load_encoder(encoder), pairs[0][1]
+    encoding = _Encoding(network, size or default_size(first), levels, cache_dir)
+    encoded = encoding.encode(images["real"], "real", show=show)
+    select_metrics(metrics, train=False, labels=False, classes=encoded.features.probabilities is not None)
+    measurement = _Measurement(encoded, encoding, settings, permutations, metric_names, workers)
+    steps = len(pairs) * count_passes(metric_names) * measurement.cells_per_sample
+    limits = threadpool_limits(1) if workers > 1 else nullcontext()
+    with limits, progress_bar("Measuring samples", steps, show=show) as bar:
+        results = [result for plan in dict.fromkeys(sample.plan for sample in samples)
+                   for result in measurement.measure_plan([pair for pair in pairs if pair[0].plan == plan], bar)]
+    remarks = [f"{sample.name}: {image_set.remark}" for sample, image_set in pairs if image_set.remark]
+    note = join_notes(images["real"].remark, *remarks, *file_remarks(images["real"], first, encoding.size),
+                      f"images at {encoding.size} px", f"encoder {identity(network)}")
+    return ComparisonResult(seeds_table(results), summary_table(results, reference, note))
 
 
 @dataclass(frozen=True)
-class _Coder:
-    """From images to a side: features by one encoder at one size, and group codes."""
+class _Encoding:
+    """Turns image sets into features, by one encoder at one size, and group codes."""
 
     encoder: Encoder
     size: int
@@ -207,92 +212,89 @@ class _Coder:
     def encode(
         self, images: ImageSet, name: str, cache: Path | None = None, *, show: bool = False
     ) -> EncodedImages:
-        """One side with its features, kept in ``cache``, or where all are kept."""
+        """Return images with their features, which are kept in ``cache``, or else in the cache of all sets."""
         title = f"Encoding {name} images"
         folder = cache or self.cache
         features = extract_features(images, self.encoder, self.size, cache_dir=folder, title=title, show=show)
-        side = self.bare(images, name)
-        encoded = EncodedImages(side.patients, side.groups, features, images.frame)
+        grouped = self.group(images, name)
+        encoded = EncodedImages(grouped.patients, grouped.groups, features, images.frame)
         check_features(encoded, name)
         return encoded
 
-    def bare(self, images: ImageSet, name: str) -> GroupedImages:
-        """Patients and group codes; generated images are their own patients."""
-        groups = {key: group_codes(images.frame, key, own) for key, own in self.levels.items()}
+    def group(self, images: ImageSet, name: str) -> GroupedImages:
+        """Return patients and group codes; each generated image is a patient of its own."""
+        groups = {key: group_codes(images.frame, key, levels) for key, levels in self.levels.items()}
         return GroupedImages(images.patients(name), groups)
 
 
 @dataclass(frozen=True)
-class _Work:
-    """What all samples share; ``memory`` keeps what depends on the real images and the labels alone."""
+class _Measurement:
+    """Measures samples against one set of real images.
+
+    ``memory``: results that depend on the real images and the labels alone, which samples share.
+    """
 
     real: EncodedImages
-    coder: _Coder
+    encoding: _Encoding
     settings: ResamplingSettings
     permutations: int
-    wanted: list[str]
+    metrics: list[str]
     workers: int = 1
     memory: ResultCache = field(default_factory=ResultCache)
 
-    def cells(self) -> int:
-        """How many cells a sample has."""
-        return 1 + sum(map(len, self.coder.levels.values()))
+    @property
+    def cells_per_sample(self) -> int:
+        """Number of cells of a sample."""
+        return 1 + sum(map(len, self.encoding.levels.values()))
 
-    def plan(self, made: list[tuple[Sample, ImageSet]], bar: Bar) -> list[Scored]:
-        """All samples of one plan, at one n; the features of ``workers`` samples are in memory at a time."""
-        cells = [self._cells(self.coder.bare(images, "generated")) for _, images in made]
-        possible = [matched_n(own, self.settings) for own in cells]
-        n = min((value for value in possible if value is not None), default=None)
+    def measure_plan(self, pairs: list[tuple[Sample, ImageSet]], bar: Bar) -> list[SampleResult]:
+        """Measure all samples of one plan at one matched n; features of ``workers`` samples are in memory at once."""
+        cells = [self._cells(self.encoding.group(images, "generated")) for _, images in pairs]
+        matched = [matched_n(sample_cells, self.settings) for sample_cells in cells]
+        n = min((value for value in matched if value is not None), default=None)
         with ThreadPoolExecutor(self.workers) as pool:
-            measured = list(pool.map(lambda pair, own: self._measure(pair[0], pair[1], own, n, bar), made, cells))
-        return score(self.wanted, [sample.head() for sample, _ in made], cells, measured, n)
+            results = list(pool.map(lambda pair, part: self._measure(pair[0], pair[1], part, n, bar), pairs, cells))
+        return sample_results(self.metrics, [sample.head() for sample, _ in pairs], cells, results, n)
 
-    def _cells(self, side: GroupedImages) -> list[Cell]:
-        arrays = [side.patients, *side.groups.values()]
-        return self.memory.compute_once(
-            "cells", arrays, lambda: make_cells(self.real, side, self.coder.levels, self.settings))
+    def _cells(self, images: GroupedImages) -> list[Cell]:
+        """Return the cells of a sample, which samples with the same patients and groups share."""
+        arrays = [images.patients, *images.groups.values()]
+        levels = self.encoding.levels
+        return self.memory.compute_once("cells", arrays, lambda: make_cells(self.real, images, levels, self.settings))
 
     def _measure(
         self, sample: Sample, images: ImageSet, cells: list[Cell], n: int | None, bar: Bar
     ) -> list[MetricResult]:
+        """Return every metric of one sample; empty where no cell is large enough."""
         bar.note(sample.name)
         if n is None or all(cell.reason is not None for cell in cells):
-            bar.advance(count_passes(self.wanted) * len(cells))
+            bar.advance(count_passes(self.metrics) * len(cells))
             return []
-        side = self.coder.encode(images, "generated", sample.features)
-        plan = MeasurementPlan(cells, self._draws(side, cells), n, self.settings, bar, self.memory)
-        return measure_set(self.real, side, plan, self.wanted)[0]
+        encoded = self.encoding.encode(images, "generated", sample.features)
+        plan = MeasurementPlan(cells, self._draws(encoded, cells), n, self.settings, bar, self.memory)
+        return measure_set(self.real, encoded, plan, self.metrics)[0]
 
-    def _draws(self, side: GroupedImages, cells: list[Cell]) -> Draws:
-        """Resamples of the real patients, every generated image once in each, and permuted labels on both sides."""
+    def _draws(self, images: GroupedImages, cells: list[Cell]) -> Draws:
+        """Return resamples of the real patients, each with all generated images, and permutations of both sets."""
+
         def draw() -> Draws:
-            drawn = make_draws(self.real, side, cells, self.settings)
-            chance = make_draws(self.real, side, cells, replace(self.settings, replicates=self.permutations))
-            once = Multiplicities(np.ones_like(drawn.generated.counts), drawn.generated.patients)
-            return Draws(drawn.real, once, chance.null)
+            draws = make_draws(self.real, images, cells, self.settings)
+            permuted = make_draws(self.real, images, cells, replace(self.settings, replicates=self.permutations))
+            constant = Multiplicities(np.ones_like(draws.generated.counts), draws.generated.patients)
+            return Draws(draws.real, constant, permuted.null)
 
-        return self.memory.compute_once("draws", [side.patients, *side.groups.values()], draw)
-
-
-def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> dict[str, list[str]]:
-    """Attributes that all sides have, with the order of their groups."""
-    shared = [name for name in real.attributes if all(name in images.attributes for images in made)]
-    found = [attribute_levels(real, images, shared if groups is None else groups) for images in made]
-    return found[0]
+        return self.memory.compute_once("draws", [images.patients, *images.groups.values()], draw)
 
 
-def _check(samples: Sequence[Sample]) -> None:
+def _check_samples(samples: Sequence[Sample]) -> None:
+    """Raise InputError without samples, for a repeated name and for a wrong guidance."""
     problems = [] if samples else [Problem("no sample", "give at least one")]
     names = [sample.name for sample in samples]
     problems += [Problem(f"{names.count(name)} samples are called '{name}'", "give each of them once")
                  for name in dict.fromkeys(names) if names.count(name) > 1]
-    problems += [Problem(f"guidance is {sample.guidance!r}", 'give a number above 0, "calibrated" or "common"')
-                 for sample in samples if not _possible(sample.guidance)]
+    for guidance in (sample.guidance for sample in samples):
+        if guidance not in {"calibrated", "common"} if isinstance(guidance, str) else not 0 < guidance < math.inf:
+            mend = 'give a number above 0, "calibrated" or "common"'
+            problems.append(Problem(f"guidance is {guidance!r}", mend))
     if problems:
         raise InputError("These samples cannot be measured.", problems)
-
-
-def _possible(guidance: Guidance) -> bool:
-    if isinstance(guidance, str):
-        return guidance in {"calibrated", "common"}
-    return math.isfinite(guidance) and guidance > 0

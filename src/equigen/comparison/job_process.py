@@ -1,4 +1,4 @@
-"""One job of a comparison, as a process: ``python -m equigen.comparison.job_process JOB.json``."""
+"""The process of one job of a comparison: ``python -m equigen.comparison.job_process JOB.json``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from equigen.files import read_json
 
 
 def main(file: str) -> int:
-    """Do all steps that are not done; the exit status: 0, 2 for what a user can mend, 143 when ended."""
+    """Do all steps that are not done; return the exit status: 0, 2 for an error of the user, 143 if terminated."""
     end_on_sigterm()
     end_with_parent()
     try:
@@ -27,34 +27,34 @@ def main(file: str) -> int:
         print_error(error)
         return 2
     except Exception as error:
-        known = as_input_error(error)
-        if known is None:
+        input_error = as_input_error(error)
+        if input_error is None:
             raise
-        print_error(known)
+        print_error(input_error)
         return 2
     return 0
 
 
 def run_steps(file: Path) -> None:
-    """The steps of a job file, in order."""
+    """Do the steps of a job file, in order."""
     import torch
 
     from equigen.cohort import Cohort
-    from equigen.comparison.context import Bench
-    from equigen.comparison.steps import work
+    from equigen.comparison.context import JobContext
+    from equigen.comparison.steps import run_step
 
     job = read_json(file)
     torch.set_num_threads(int(job["threads"]))
     out = Path(job["out"])
-    bench = Bench(out, Cohort.load(out / "cohort", job["root"]), job["autoencoder"], int(job["size"]))
+    context = JobContext(out, Cohort.load(out / "cohort", job["root"]), job["autoencoder"], int(job["size"]))
     for step in job["steps"]:
-        work(bench, step)
+        run_step(context, step)
 
 
 def end_with_parent(every: float = 1.0) -> None:
-    """End this process when the one that started it is gone, even if that was killed.
+    """Watch the process that started this one, and end this process when that one has ended or was killed.
 
-    Otherwise the same job, started again, would have two writers.
+    Otherwise the same job could be started again, and two processes would write its files.
     """
     parent = os.environ.pop(PARENT, None)
     if parent is None:

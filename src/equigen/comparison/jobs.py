@@ -1,4 +1,4 @@
-"""The jobs of a comparison: which processes there are, what each does, and which it must wait for."""
+"""The jobs of a comparison: their steps and the jobs that each waits for."""
 
 from __future__ import annotations
 
@@ -6,134 +6,146 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from equigen.comparison.context import Bench, Step
-from equigen.comparison.paths import Guidance, Member, Places
+from equigen.comparison.context import JobContext, Step
+from equigen.comparison.paths import Guidance, RunPaths, Training
 from equigen.comparison.runners.base import Job
 from equigen.comparison.settings import PRETRAINED, ComparisonSettings
-from equigen.comparison.steps import done
+from equigen.comparison.steps import is_done
 from equigen.files import write_json
-from equigen.study import request
+from equigen.study import plan_arguments
 from equigen.training import TrainSettings
 
-CHOSEN: tuple[Guidance, ...] = ("common", "calibrated")
+CALIBRATION_GUIDANCE: tuple[Guidance, ...] = ("common", "calibrated")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def sets_of(settings: ComparisonSettings) -> list[tuple[str, Guidance]]:
-    """(plan, guidance) of every synthetic set at a guidance of one number, of each generator."""
-    return [(plan, value) for plan in settings.plans for value in settings.guidance]
+def constant_sets(settings: ComparisonSettings) -> list[tuple[str, Guidance]]:
+    """Return (plan, guidance) of every synthetic set of a generator whose guidance is a number."""
+    return [(plan, guidance) for plan in settings.plans for guidance in settings.guidance]
 
 
 def calibrated_sets(settings: ComparisonSettings, name: str) -> list[tuple[str, Guidance]]:
-    """(plan, guidance) of every synthetic set that needs a calibration first."""
+    """Return (plan, guidance) of every synthetic set of a mechanism that needs a calibration first."""
     if settings.calibrate is None or name not in settings.calibrate.mechanisms:
         return []
-    return [(plan, which) for plan in settings.plans for which in CHOSEN]
+    return [(plan, guidance) for plan in settings.plans for guidance in CALIBRATION_GUIDANCE]
 
 
-class Plan:
-    """Builds the jobs of a comparison in a run folder."""
+class JobBuilder:
+    """Builds the jobs of a comparison.
+
+    ``coders``: autoencoders of trainings that do not have the context's.
+    """
 
     def __init__(
-        self, settings: ComparisonSettings, runs: Mapping[Member, TrainSettings], places: Places, bench: Bench,
-        coders: Mapping[Member, str] | None = None,  # autoencoders of trainings that do not have the bench's
+        self, settings: ComparisonSettings, runs: Mapping[Training, TrainSettings], paths: RunPaths,
+        context: JobContext, coders: Mapping[Training, str] | None = None,
     ) -> None:
-        self.settings, self.runs, self.places, self.bench = settings, runs, places, bench
+        self.settings, self.runs, self.paths, self.context = settings, runs, paths, context
         self.coders = coders or {}
 
     def jobs(self) -> list[Job]:
-        """All jobs, each behind those it needs: latents, pretrainings, then each generator with its sets."""
-        jobs = [self._job("latents", "encode", self._encodings(), [], len(self.bench.cohort))]
-        for member, chosen in self.runs.items():
-            if member.name == PRETRAINED:
-                jobs.append(self._job(member.path, "pretrain", [self._train(member)], ["latents"], chosen.images))
-        for member, chosen in self.runs.items():
-            if member.name != PRETRAINED:
-                after = [member.pretrained.path] if member.pretrained in self.runs else ["latents"]
-                steps = [self._train(member), self._sets(member, sets_of(self.settings))]
-                jobs.append(self._job(member.path, "train and sample", steps, after, chosen.images))
+        """Return all jobs, each after those that it needs: latents, pretrainings, then generators with their sets."""
+        encodings: list[Step] = []
+        for training in self.runs:
+            step = {"kind": "encode", **self._latents(training)}
+            if step not in encodings:
+                encodings.append(step)
+        jobs = [self._job("latents", "encode", encodings, [], len(self.context.cohort))]
+        for training, settings in self.runs.items():
+            if training.name == PRETRAINED:
+                steps = [self._train(training)]
+                jobs.append(self._job(training.path, "pretrain", steps, ["latents"], settings.images))
+        for training, settings in self.runs.items():
+            if training.name != PRETRAINED:
+                after = [training.pretrained.path] if training.pretrained in self.runs else ["latents"]
+                steps = [self._train(training), self._sets(training, constant_sets(self.settings))]
+                jobs.append(self._job(training.path, "train and sample", steps, after, settings.images))
         return [*jobs, *self._curve(), *self._calibrations()]
 
     def _calibrations(self) -> list[Job]:
-        """Guidance of each group, and the sets that use it."""
-        asked, jobs = self.settings.calibrate, []
-        for member in self.runs:
-            pairs = calibrated_sets(self.settings, member.name)
-            if asked is None or not pairs:
+        """Return the jobs that calibrate guidance and make the sets with it."""
+        settings, jobs = self.settings.calibrate, []
+        for training in self.runs:
+            pairs = calibrated_sets(self.settings, training.name)
+            if settings is None or not pairs:
                 continue
             step = {
                 "kind": "calibrate",
-                "generator": str(self.places.generator(member)),
-                "stage": self.places.calibration(member),
-                "seed": member.seed,
-                "settings": {**asked.model_dump(exclude={"mechanisms"}), "encoder": self.settings.evaluate.encoder},
+                "generator": str(self.paths.generator(training)),
+                "stage": self.paths.calibration(training),
+                "seed": training.seed,
+                "settings": {**settings.model_dump(exclude={"mechanisms"}), "encoder": self.settings.evaluate.encoder},
             }
-            steps = [step, self._sets(member, pairs)]
-            jobs.append(self._job(f"{member.path}/calibration", "calibrate", steps, [member.path], asked.budget))
+            steps = [step, self._sets(training, pairs)]
+            name = f"{training.path}/calibration"
+            jobs.append(self._job(name, "calibrate", steps, [training.path], settings.budget))
         return jobs
 
     def _curve(self) -> list[Job]:
-        """Sets of the kept snapshots that the convergence curve is drawn from, and of the two ends."""
+        """Return the jobs that make the sets of the learning curve, of snapshots and of finished generators."""
         curve, name, jobs = self.settings.curve, self.settings.curve_plan, []
-        for member in self.runs:
-            if curve is None or member.name != curve.mechanism:
+        for training in self.runs:
+            if curve is None or training.name != curve.mechanism:
                 continue
-            trainings = [item for item in (member.pretrained, member) if item in self.runs]
+            stages = [stage for stage in (training.pretrained, training) if stage in self.runs]
             steps: list[Step] = [
                 {
                     "kind": "snapshots",
-                    "training": f"generators/{item.path}",
+                    "training": f"generators/{stage.path}",
                     "encoder": self.settings.evaluate.encoder,
-                    "stage": self.places.synthetic(item, name, curve.guidance, kept=True),
-                    "plan": self._plan(name, item),
+                    "stage": self.paths.synthetic(stage, name, curve.guidance, snapshot=True),
+                    "plan": self._plan(name, stage),
                     "guidance": curve.guidance,
                 }
-                for item in trainings
+                for stage in stages
             ]
-            steps += [self._sets(item, [(name, curve.guidance)]) for item in trainings]
+            steps += [self._sets(stage, [(name, curve.guidance)]) for stage in stages]
             size = self.settings.requests[name].size
-            jobs.append(self._job(f"{member.path}/curve", "curve", steps, [member.path], size))
+            jobs.append(self._job(f"{training.path}/curve", "curve", steps, [training.path], size))
         return jobs
 
-    def _train(self, member: Member) -> Step:
-        settings = self.runs[member].model_dump(mode="json")
-        return {"kind": "train", "stage": f"generators/{member.path}", "settings": settings, **self._latents(member)}
+    def _train(self, training: Training) -> Step:
+        settings = self.runs[training].model_dump(mode="json")
+        stage = f"generators/{training.path}"
+        return {"kind": "train", "stage": stage, "settings": settings, **self._latents(training)}
 
-    def _encodings(self) -> list[Step]:
-        """Latents of every kind that a training reads."""
-        kinds = [{"kind": "encode", **self._latents(member)} for member in self.runs]
-        return [kind for place, kind in enumerate(kinds) if kind not in kinds[:place]]
+    def _latents(self, training: Training) -> dict[str, str]:
+        """Return the keys of a step that say how latents of a training differ from the usual ones."""
+        name = self.coders.get(training, self.context.autoencoder)
+        keys = {} if name == self.context.autoencoder else {"autoencoder": name}
+        return {**keys, **({"store": "disk"} if self.runs[training].store == "disk" else {})}
 
-    def _latents(self, member: Member) -> dict[str, str]:
-        """What a step has to say of the latents of a training: no more than is not usual."""
-        place = self.coders.get(member, self.bench.autoencoder)
-        own = {} if place == self.bench.autoencoder else {"autoencoder": place}
-        return {**own, **({"store": "disk"} if self.runs[member].store == "disk" else {})}
-
-    def _sets(self, member: Member, pairs: Sequence[tuple[str, Guidance]]) -> Step:
+    def _sets(self, training: Training, pairs: Sequence[tuple[str, Guidance]]) -> Step:
         sets = [
-            {"stage": self.places.synthetic(member, name, value), "plan": self._plan(name, member), "guidance": value}
-            for name, value in pairs
+            {
+                "stage": self.paths.synthetic(training, name, guidance),
+                "plan": self._plan(name, training),
+                "guidance": guidance,
+            }
+            for name, guidance in pairs
         ]
-        generator, encoder = str(self.places.generator(member)), self.settings.evaluate.encoder
+        generator, encoder = str(self.paths.generator(training)), self.settings.evaluate.encoder
         return {"kind": "sets", "generator": generator, "encoder": encoder, "sets": sets}
 
-    def _plan(self, name: str, member: Member) -> dict[str, Any]:
-        """A plan; each training seed asks for images of its own, so that the spread over seeds holds the sampling.
+    def _plan(self, name: str, training: Training) -> dict[str, Any]:
+        """Return the arguments of a plan, whose seed depends on the training seed.
 
-        Mechanisms of one seed answer the same requests from the same noise, so their differences are paired.
+        So the spread over training seeds includes that of sampling. Mechanisms of one seed get the same requests and
+        the same noise, so that their differences are paired.
         """
-        chosen = self.settings.requests[name]
-        return {**request(chosen, self.bench.cohort, self.runs[member]), "seed": chosen.seed + member.seed}
+        request = self.settings.requests[name]
+        arguments = plan_arguments(request, self.context.cohort, self.runs[training])
+        return {**arguments, "seed": request.seed + training.seed}
 
     def _job(self, name: str, kind: str, steps: Sequence[Step], after: Sequence[str], units: float) -> Job:
-        """One process, whose steps are read from a file."""
-        file = self.places.out / "logs" / f"{name}.json"
+        """Write the file with the steps of a job, and return the job."""
+        file = self.paths.out / "logs" / f"{name}.json"
         content = {
-            "out": str(self.places.out.resolve()),
-            "root": str(self.bench.cohort.root.resolve()),
-            "autoencoder": self.bench.autoencoder,
-            "size": self.bench.size,
+            "out": str(self.paths.out.resolve()),
+            "root": str(self.context.cohort.root.resolve()),
+            "autoencoder": self.context.autoencoder,
+            "size": self.context.size,
             "threads": self.settings.threads,
             "steps": list(steps),
         }
@@ -143,7 +155,7 @@ class Plan:
             kind=kind,
             command=(sys.executable, "-m", "equigen.comparison.job_process", str(file.resolve())),
             log=file.with_suffix(".log"),
-            done=lambda: all(done(self.bench, step) for step in steps),
+            is_done=lambda: all(is_done(self.context, step) for step in steps),
             after=tuple(after),
             units=units,
             environment=dict.fromkeys(THREADS, str(self.settings.threads)),

@@ -1,4 +1,4 @@
-"""Quality over images seen of one mechanism's kept generators, and how far each is from the end of its training."""
+"""The learning curve of one mechanism: quality over images seen in training, and its change to the end of training."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from pathlib import Path
 import pandas as pd
 
 from equigen.comparison.evaluation import Sample
-from equigen.comparison.measurement import measure, sample_of
-from equigen.comparison.paths import Member, Places, snapshots
+from equigen.comparison.measurement import measure, stage_sample
+from equigen.comparison.paths import RunPaths, Training, snapshots
 from equigen.comparison.settings import ComparisonSettings
 from equigen.files import read_parquet, write_parquet
 from equigen.quality import ImageSet
 from equigen.training import TrainSettings
 
 FILES = {"points": "curve.parquet", "change": "curve_change.parquet"}
-END = "the end"  # what the last point of each training is called while all are measured
-PERMUTATIONS = 20  # no chance is asked of a curve
+END = "the end"  # name of the last point of each training in the measurement
+PERMUTATIONS = 20  # the null gaps of a curve are not reported
 POINTS = ["setting", "seed", "images_seen", "attribute", "figure", "estimate"]
 CHANGE = ["setting", "images_seen", "end", "attribute", "figure", "seeds", "estimate", "estimate_end", "change",
           "change_low", "change_high", "p_value", "note"]  # fmt: skip
@@ -26,11 +26,12 @@ CHANGE = ["setting", "images_seen", "end", "attribute", "figure", "seeds", "esti
 
 @dataclass(frozen=True)
 class Curve:
-    """``points``: a row for each training, kept generator and figure (``POINTS``), of the comparison's first metric.
+    """A learning curve.
 
-    ``change`` (``CHANGE``): over the seeds, for each kept generator and figure, what training on to the end has
-    changed: mean at this point, mean at the end, their difference seed by seed (end less point), and its 95 % interval
-    over seeds and patients; the same requests are answered from the same noise at all points of a seed.
+    ``points`` (``POINTS``): a row for each training, snapshot and quantity, of the comparison's first metric.
+    ``change`` (``CHANGE``): a row for each snapshot and quantity, over the seeds: mean at this point, mean at the end,
+    mean of the seeds' differences (end less point), and its 95 % interval over seeds and patients. All points of a seed
+    have the same requests and the same noise.
     """
 
     points: pd.DataFrame
@@ -48,56 +49,55 @@ class Curve:
 
 
 def curve_samples(
-    settings: ComparisonSettings, runs: Mapping[Member, TrainSettings], places: Places
+    settings: ComparisonSettings, runs: Mapping[Training, TrainSettings], paths: RunPaths
 ) -> list[tuple[int, Sample]]:
-    """The curve's sets, those of the pretraining included, each with the images that its generator had seen."""
+    """Return the images that each generator of the curve has seen, with its set; pretrainings are included."""
     curve, plan = settings.curve, settings.curve_plan
-    found: list[tuple[int, Sample]] = []
-    for member in runs:
-        if curve is None or member.name != curve.mechanism:
+    points: list[tuple[int, Sample]] = []
+    for training in runs:
+        if curve is None or training.name != curve.mechanism:
             continue
-        before, stages = 0, {}
-        for item in (member.pretrained, member):
-            if item not in runs:
+        total, stages = 0, {}
+        for origin in (training.pretrained, training):
+            if origin not in runs:
                 continue
-            end, folders = snapshots(places.generator(item))
-            stage = places.synthetic(item, plan, curve.guidance, kept=True)
+            end, folders = snapshots(paths.generator(origin))
+            stage = paths.synthetic(origin, plan, curve.guidance, snapshot=True)
             for folder in folders:
-                stages[before + int(folder.name)] = stage.format(snapshot=folder.name)
-            before += end
-            stages[before] = places.synthetic(item, plan, curve.guidance)
-        for seen, stage in stages.items():
-            name = END if seen == before else f"{seen} images"
-            found.append((seen, sample_of(places, member, name, plan, curve.guidance, stage)))
-    return found
+                stages[total + int(folder.name)] = stage.format(snapshot=folder.name)
+            total += end
+            stages[total] = paths.synthetic(origin, plan, curve.guidance)
+        for images, stage in stages.items():
+            name = END if images == total else f"{images} images"
+            points.append((images, stage_sample(paths, training, name, plan, curve.guidance, stage)))
+    return points
 
 
 def measure_curve(
-    settings: ComparisonSettings, real: ImageSet, found: Sequence[tuple[int, Sample]], cache: Path, show: bool = True
+    settings: ComparisonSettings, real: ImageSet, points: Sequence[tuple[int, Sample]], cache: Path, show: bool = True
 ) -> Curve:
-    """The first metric of every set of the curve, and the change from each point to the end."""
-    fewer = {"metrics": settings.evaluate.metrics[:1], "permutations": PERMUTATIONS}
-    asked = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update=fewer)})
-    measured = measure(asked, real, [sample for _, sample in found], cache, show, reference=END)
-    seen = {(sample.setting, sample.mechanism): images for images, sample in found}
-    return Curve(_points(measured.seeds, seen), _change(measured.summary, seen))
+    """Measure the first metric of every set of the curve, and its change to the end of training."""
+    changes = {"metrics": settings.evaluate.metrics[:1], "permutations": PERMUTATIONS}
+    reduced = settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update=changes)})
+    result = measure(reduced, real, [sample for _, sample in points], cache, show, reference=END)
+    images = {(sample.setting, sample.mechanism): count for count, sample in points}
+    seeds = result.seeds.assign(images_seen=_images_seen(result.seeds, images))
+    return Curve(
+        seeds[POINTS].sort_values(POINTS[:3], kind="stable").reset_index(drop=True), _change(result.summary, images)
+    )
 
 
-def _images(table: pd.DataFrame, seen: Mapping[tuple[str, str], int]) -> list[int]:
-    return [seen[place] for place in zip(table["setting"], table["mechanism"], strict=True)]
+def _images_seen(table: pd.DataFrame, images: Mapping[tuple[str, str], int]) -> list[int]:
+    """Return the images seen of each row; in the mechanism's column stands the name of the point."""
+    return [images[key] for key in zip(table["setting"], table["mechanism"], strict=True)]
 
 
-def _points(seeds: pd.DataFrame, seen: Mapping[tuple[str, str], int]) -> pd.DataFrame:
-    table = seeds.assign(images_seen=_images(seeds, seen))
-    return table[POINTS].sort_values(POINTS[:3], kind="stable").reset_index(drop=True)
-
-
-def _change(summary: pd.DataFrame, seen: Mapping[tuple[str, str], int]) -> pd.DataFrame:
-    """The paired differences to the end, turned round: what the rest of the training brought."""
-    own = summary[summary["mechanism"] != END]
-    table = own.assign(
-        images_seen=_images(own, seen), end=[seen[setting, END] for setting in own["setting"]],
-        change=-own["difference"], change_low=-own["difference_high"], change_high=-own["difference_low"],
-        estimate_end=own["estimate"] - own["difference"],
+def _change(summary: pd.DataFrame, images: Mapping[tuple[str, str], int]) -> pd.DataFrame:
+    """Return the paired differences of end less point; those of the summary are point less end."""
+    rows = summary[summary["mechanism"] != END]
+    table = rows.assign(
+        images_seen=_images_seen(rows, images), end=[images[setting, END] for setting in rows["setting"]],
+        change=-rows["difference"], change_low=-rows["difference_high"], change_high=-rows["difference_low"],
+        estimate_end=rows["estimate"] - rows["difference"],
     )  # fmt: skip
     return table[CHANGE].sort_values(CHANGE[:2], kind="stable").reset_index(drop=True)

@@ -1,4 +1,4 @@
-"""Where everything of a comparison lies within its run folder."""
+"""Paths in the run folder of a comparison."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Guidance = float | str  # a number, or "calibrated" or "common"
 
 
 @dataclass(frozen=True)
-class Member:
-    """One trained generator of the comparison; ``name`` is its mechanism's, or ``pretrained``."""
+class Training:
+    """One training of a comparison; ``name`` is that of its mechanism, or ``pretrained``."""
 
     setting: str
     name: str
@@ -21,45 +21,51 @@ class Member:
 
     @property
     def path(self) -> str:
-        """Its place below ``generators`` and ``synthetic``; also its name in messages."""
+        """Path of the generator below ``generators`` and ``synthetic``; also the training's name in messages."""
         return f"{self.setting}/{self.name}-seed{self.seed}"
 
     @property
-    def pretrained(self) -> Member:
-        """The plain training that it goes on from."""
-        return Member(self.setting, PRETRAINED, self.seed)
+    def pretrained(self) -> Training:
+        """The plain training whose weights this one continues."""
+        return Training(self.setting, PRETRAINED, self.seed)
 
 
 @dataclass(frozen=True)
-class Places:
-    """The run folder."""
+class RunPaths:
+    """Paths in a run folder."""
 
     out: Path
 
-    def generator(self, member: Member) -> Path:
-        """The folder of a generator."""
-        return self.out / "generators" / member.path
+    def generator(self, training: Training) -> Path:
+        """Return the folder of a generator."""
+        return self.out / "generators" / training.path
 
     @staticmethod
-    def synthetic(member: Member, plan: str, guidance: Guidance, *, kept: bool = False) -> str:
-        """The stage name (place below the run folder) of a synthetic set; of a kept one, ``{snapshot}`` in its name."""
-        word = guidance if isinstance(guidance, str) else f"{guidance:g}"
-        inner = "snapshots/{snapshot}/" if kept else ""
-        return f"synthetic/{member.path}/{inner}{plan}-g{word}"
+    def synthetic(training: Training, plan: str, guidance: Guidance, *, snapshot: bool = False) -> str:
+        """Return the stage name of a synthetic set, which is its path below the run folder.
+
+        ``snapshot``: of a snapshot's set; the name then has the field ``{snapshot}``.
+        """
+        text = guidance if isinstance(guidance, str) else f"{guidance:g}"
+        inner = "snapshots/{snapshot}/" if snapshot else ""
+        return f"synthetic/{training.path}/{inner}{plan}-g{text}"
 
     @staticmethod
     def features(stage: str) -> str:
-        """The stage name of the features of a synthetic set."""
+        """Return the stage name of the features of a synthetic set."""
         return f"features/{stage}"
 
     @staticmethod
-    def calibration(member: Member) -> str:
-        """The stage name of a generator's calibration."""
-        return f"calibration/{member.path}"
+    def calibration(training: Training) -> str:
+        """Return the stage name of a generator's calibration."""
+        return f"calibration/{training.path}"
 
 
-def snapshots(training: Path) -> tuple[int, list[Path]]:
-    """Images that a finished training saw, and its kept generators in order, but for one of the very end."""
-    end = int(read_json(training / "training.json")["images_seen"])
-    folders = sorted((training / "snapshots").glob("[0-9]*"))
-    return end, [folder for folder in folders if int(folder.name) < end]
+def snapshots(folder: Path) -> tuple[int, list[Path]]:
+    """Return the images that a finished training has seen, and its snapshots in order, without one of its end.
+
+    ``folder``: of the training.
+    """
+    end = int(read_json(folder / "training.json")["images_seen"])
+    folders = sorted((folder / "snapshots").glob("[0-9]*"))
+    return end, [path for path in folders if int(path.name) < end]

@@ -1,7 +1,7 @@
-"""What the autoencoder alone costs in a comparison: held-out images through it and back, measured like every set.
+"""The reconstruction of test images by the autoencoder, measured like every set of a comparison.
 
-A latent diffusion model that had learnt the distribution of latents perfectly would give images like these. So they
-say how much of a mechanism's distance, and of its gap, no training of the diffusion model takes away.
+A latent diffusion model that had learnt the distribution of latents perfectly would generate images like these. Their
+distance and gap are therefore the part of a mechanism's that no training of the diffusion model can remove.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from equigen.cohort import Cohort
-from equigen.comparison.evaluation import ComparisonResult, Sample
+from equigen.comparison.evaluation import Sample
 from equigen.comparison.measurement import measure, test_images
 from equigen.comparison.settings import ComparisonSettings
 from equigen.latents import Autoencoder
@@ -23,16 +23,16 @@ from equigen.study import RECONSTRUCTION
 from equigen.synthesis import reconstructed_images
 
 FILE = "reconstruction.parquet"
-PLACE = ["setting", "metric", "attribute", "figure"]
-COLUMNS = [*PLACE, "n", "estimate", "ci_low", "ci_high", "null_gap", "note"]
+KEY = ["setting", "metric", "attribute", "figure"]
+COLUMNS = [*KEY, "n", "estimate", "ci_low", "ci_high", "null_gap", "note"]
 
 
 def measure_reconstruction(
     settings: ComparisonSettings, cohort: Cohort, coders: Mapping[str, Autoencoder], cache: Path, show: bool = True
 ) -> pd.DataFrame:
-    """The comparison's metrics of reconstructed held-out images, over all and for each group.
+    """Return the comparison's metrics of reconstructed test images, over all images and for each group.
 
-    An image and its own reconstruction, or another of the same patient, are never paired.
+    Kernel values between images of one patient are left out, so also between an image and its own reconstruction.
 
     Args:
         settings: of the comparison; ``evaluate`` says what is measured.
@@ -51,26 +51,22 @@ def measure_reconstruction(
         first.setdefault(coder.hash, setting)
     samples = [Sample(setting, RECONSTRUCTION, 0, "held-out images", 1.0,
                       reconstructions(settings, cohort, coders[setting])) for setting in first.values()]  # fmt: skip
-    rows = _rows(measure(settings, test_images(cohort), samples, cache, show))
+    result = measure(settings, test_images(cohort), samples, cache, show)
+    rows = result.summary.drop(columns="note").merge(result.seeds[[*KEY, "note"]], on=KEY)
+    rows = rows.assign(ci_low=rows["patient_low"], ci_high=rows["patient_high"])[COLUMNS]  # there are no trainings
     tables = [rows[rows["setting"] == first[coder.hash]].assign(setting=setting) for setting, coder in coders.items()]
     return pd.concat(tables, ignore_index=True)
 
 
 def reconstructions(settings: ComparisonSettings, cohort: Cohort, coder: Autoencoder) -> ImageSet:
-    """Held-out images as the autoencoder keeps them: at most ``evaluate.limit``, whole patients at random."""
-    return reconstructed_images(_drawn(settings, cohort), coder, settings.size)
+    """Return reconstructed test images: at most ``evaluate.limit``, of whole patients at random."""
+    return reconstructed_images(_sample_images(settings, cohort), coder, settings.size)
 
 
-def _drawn(settings: ComparisonSettings, cohort: Cohort) -> ImageSet:
-    """Held-out images that are measured, no more than a cell may have."""
+def _sample_images(settings: ComparisonSettings, cohort: Cohort) -> ImageSet:
+    """Return the test images that are reconstructed, at most ``evaluate.limit``."""
     images = filter_by_labels({"real": test_images(cohort)}, settings.evaluate.only)["real"]
     rng = numpy_generator(0, "contest/reconstruction")
-    drawn = images.take(subsample_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
-    fewer = f"{len(drawn):,} of {len(images):,} real images, drawn by patient" if len(drawn) < len(images) else ""
-    return replace(drawn, remark=join_notes(drawn.remark, fewer))
-
-
-def _rows(measured: ComparisonResult) -> pd.DataFrame:
-    """Values and their intervals over patients; nothing is said of trainings, of which there are none."""
-    own = measured.summary.drop(columns="note").merge(measured.seeds[[*PLACE, "note"]], on=PLACE)
-    return own.assign(ci_low=own["patient_low"], ci_high=own["patient_high"])[COLUMNS]
+    sample = images.take(subsample_patients(images.patients("real"), settings.evaluate.limit, rng, "real"))
+    remark = f"{len(sample):,} of {len(images):,} real images, drawn by patient" if len(sample) < len(images) else ""
+    return replace(sample, remark=join_notes(sample.remark, remark))

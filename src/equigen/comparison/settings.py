@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from equigen.study import (
-    NAME,
-    TAKEN,
+    FOLDER_NAME,
+    RESERVED_NAMES,
     MechanismSettings,
     OnlySettings,
     PhantomStage,
     PlanRequest,
-    Strict,
-    base_faults,
+    StrictModel,
+    base_problems,
     check_keys,
     read_values,
 )
@@ -29,7 +29,7 @@ SET_ELSEWHERE = {
 Guidance = Annotated[float, Field(gt=0)]
 
 
-class EvaluateSettings(Strict):
+class EvaluateSettings(StrictModel):
     """Image quality against the held-out test images of the training domain."""
 
     groups: list[str] | None = None                                     # attributes; None takes all
@@ -42,7 +42,7 @@ class EvaluateSettings(Strict):
     against: Reference = "images"                                       # reconstructions: as the autoencoder keeps them
 
 
-class CalibrateStage(Strict):
+class CalibrateStage(StrictModel):
     """Guidance for each group at sampling time, tuned on validation images of the training domain."""
 
     attribute: str                                                      # or two, as in "sex & age"
@@ -62,7 +62,7 @@ class CalibrateStage(Strict):
         return self
 
 
-class CurveStage(Strict):
+class CurveStage(StrictModel):
     """Quality over images seen, of the kept snapshots: whether training has converged."""
 
     mechanism: str = "none"
@@ -71,7 +71,7 @@ class CurveStage(Strict):
     size: int | None = Field(None, ge=1)                                # images in each of its sets; None: the plan's
 
 
-class ComparisonSettings(Strict):
+class ComparisonSettings(StrictModel):
     """A comparison: which mechanisms, over which seeds, network settings, plans and guidance. Defaults as written."""
 
     name: str
@@ -115,9 +115,9 @@ class ComparisonSettings(Strict):
         """One source of images, names that can be folders, and nothing named that is not there."""
         if (self.cohort is None) == (self.phantom is None):
             raise ValueError("give either 'cohort' or 'phantom'")
-        trainings = [self.train, self.pretrain or {}, *self.settings.values()]
+        training_settings = [self.train, self.pretrain or {}, *self.settings.values()]
         for fault in [*self._elsewhere(), *self._names(), *self._unknown(), *self._twice(), *self._parted(),
-                      *base_faults(self.autoencoder, *trainings)]:
+                      *base_problems(self.autoencoder, *training_settings)]:
             raise ValueError(fault)
         return self
 
@@ -142,10 +142,10 @@ class ComparisonSettings(Strict):
         """Names that folders or rows of result tables cannot have."""
         names = [*self.mechanisms, *self.plans, *self.settings]
         wrong = [f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
-                 for name in names if not NAME.match(name)]
+                 for name in names if not FOLDER_NAME.match(name)]
         return wrong + [f"mechanisms.{name}: the name means something else here; write another, such as "
                         f"my-{name}: {{mechanism: perturbation}}"
-                        for name in self.mechanisms if name in (*TAKEN, PRETRAINED)]
+                        for name in self.mechanisms if name in (*RESERVED_NAMES, PRETRAINED)]
 
     def _unknown(self) -> list[str]:
         """Mechanisms and plans that another part names and that are not there."""

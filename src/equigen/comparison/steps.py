@@ -1,6 +1,6 @@
-"""What a comparison's jobs do, one step at a time; each step knows whether its result is there already.
+"""The steps of a comparison's jobs, each with a check whether its result exists.
 
-A step is plain JSON: the process that runs it reads it from a file.
+A step is a JSON object, which the job's process reads from a file.
 """
 
 from __future__ import annotations
@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import equigen
-from equigen.comparison.context import RECORD, Bench, Step, encode_images, encoded, train_generator, trained
-from equigen.comparison.paths import Guidance, Places, snapshots
+from equigen.comparison.context import (
+    RECORD,
+    JobContext,
+    Step,
+    encode_images,
+    is_encoded,
+    is_trained,
+    train_generator,
+)
+from equigen.comparison.paths import Guidance, RunPaths, snapshots
 from equigen.diffusion import open_any_generator
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json
@@ -28,7 +36,7 @@ SET, ENCODED = "synthetic.parquet", "encoded.json"
 
 
 def identity(folder: Path) -> str:
-    """What the images of a generator depend on: its hash, or for a snapshot its training and how far that was.
+    """Return what determines a generator's images: its hash, or for a snapshot the training's key and images seen.
 
     Raises InputError when there is no finished training.
     """
@@ -41,83 +49,84 @@ def identity(folder: Path) -> str:
     raise InputError("There is no generator here.", [problem])
 
 
-def _set_inputs(bench: Bench, generator: Path, asked: Step) -> Any:
-    """What a synthetic set depends on."""
-    guidance: Any = asked["guidance"]
+def _set_inputs(context: JobContext, generator: Path, settings: Step) -> Any:
+    """Return what a synthetic set depends on."""
+    guidance: Any = settings["guidance"]
     if isinstance(guidance, str):
-        chosen = load_calibration(generator)
-        guidance = [guidance, chosen.attribute, chosen.groups, chosen.common]
-    return [identity(generator), asked["plan"], guidance, bench.cohort.hash]
+        calibration = load_calibration(generator)
+        guidance = [guidance, calibration.attribute, calibration.groups, calibration.common]
+    return [identity(generator), settings["plan"], guidance, context.cohort.hash]
 
 
-def _sampled(bench: Bench, step: Step) -> bool:
-    generator = Path(step["generator"])
-    return all(_finished_set(bench, asked["stage"], _set_inputs(bench, generator, asked), step["encoder"])
-               for asked in step["sets"])
+def _feature_inputs(context: JobContext, inputs: Any, encoder: str) -> Any:
+    """Return what the features of a set depend on, from what the set depends on."""
+    return [inputs, encoder, context.size, equigen.__version__]
 
 
-def _finished_set(bench: Bench, stage: str, inputs: Any, encoder: str) -> bool:
-    """Whether a set's images and features are there."""
-    seen = _feature_inputs(bench, inputs, encoder)
-    return bench.finished(stage, inputs, SET) and bench.finished(Places.features(stage), seen, ENCODED)
+def _is_sampled(context: JobContext, step: Step) -> bool:
+    """Return whether the images and features of all sets exist."""
+    for settings in step["sets"]:
+        inputs = _set_inputs(context, Path(step["generator"]), settings)
+        features = _feature_inputs(context, inputs, step["encoder"])
+        if not (context.is_finished(settings["stage"], inputs, SET)
+                and context.is_finished(RunPaths.features(settings["stage"]), features, ENCODED)):  # fmt: skip
+            return False
+    return True
 
 
-def _feature_inputs(bench: Bench, inputs: Any, encoder: str) -> Any:
-    return [inputs, encoder, bench.size, equigen.__version__]
-
-
-def _sample(bench: Bench, step: Step) -> None:
-    """Make the sets that are not there, and encode them; the generator is opened once."""
+def _sample(context: JobContext, step: Step) -> None:
+    """Make and encode the sets that do not exist; the generator is opened once."""
     generator = Path(step["generator"])
     pipeline = None
-    for asked in step["sets"]:
-        inputs = _set_inputs(bench, generator, asked)
-        if not bench.finished(asked["stage"], inputs, SET):
-            pipeline = pipeline or _open(bench, generator)
-            opened, rows = pipeline, _rows(bench, generator, asked["plan"], asked["guidance"])
+    for settings in step["sets"]:
+        inputs = _set_inputs(context, generator, settings)
+        if not context.is_finished(settings["stage"], inputs, SET):
+            pipeline = pipeline or _open(context, generator)
+            rows = _rows(context, generator, settings["plan"], settings["guidance"])
 
-            def make(out: Path, rows: Any = rows, opened: Any = opened) -> None:
-                generate(opened, rows, out)
+            def work(out: Path, pipeline: Any = pipeline, rows: Any = rows) -> None:
+                generate(pipeline, rows, out)
 
-            Stages(bench.out).run(asked["stage"], inputs, make, [SET])
-        _encode_set(bench, asked["stage"], inputs, step["encoder"])
+            Stages(context.out).run(settings["stage"], inputs, work, [SET])
+        _encode_set(context, settings["stage"], inputs, step["encoder"])
 
 
-def _open(bench: Bench, generator: Path) -> Any:
-    """A generator whose files were all hashed; InputError where one is damaged: its training then runs again."""
-    home = generator if (generator / RECORD).is_file() else generator.parent.parent
-    stages = bench.stages or Stages(bench.out)
-    own = home.is_relative_to(bench.out)
-    if own and not stages.intact(home.relative_to(bench.out).as_posix(), [RECORD], True, train_again):
-        problem = Problem("is damaged; what is lost is put away", "run the comparison again", file=str(home))
-        raise InputError("A generator of this comparison is damaged.", [problem])
+def _open(context: JobContext, generator: Path) -> Any:
+    """Hash all files of a generator and open it. Raises InputError if one is damaged; its training then runs again."""
+    training = generator if (generator / RECORD).is_file() else generator.parent.parent
+    stages = context.stages or Stages(context.out)
+    if training.is_relative_to(context.out):
+        stage = training.relative_to(context.out).as_posix()
+        if not stages.is_intact(stage, [RECORD], every_file=True, damaged=train_again):
+            problem = Problem("is damaged; what is lost is put away", "run the comparison again", file=str(training))
+            raise InputError("A generator of this comparison is damaged.", [problem])
     return open_any_generator(generator)
 
 
-def _encode_set(bench: Bench, stage: str, inputs: Any, encoder: str) -> None:
-    """Features of a set, where the measurement looks for them: here they are made by many jobs at once."""
-    def make(out: Path) -> None:
-        images = load_image_set(bench.out / stage, stage)
-        extract_features(images, load_encoder(encoder), bench.size, cache_dir=out)
+def _encode_set(context: JobContext, stage: str, inputs: Any, encoder: str) -> None:
+    """Write the features of a set, which the measurement reads: many jobs encode at once."""
+
+    def work(out: Path) -> None:
+        images = load_image_set(context.out / stage, stage)
+        extract_features(images, load_encoder(encoder), context.size, cache_dir=out)
         write_json(out / ENCODED, {"images": len(images)})
 
-    Stages(bench.out).run(Places.features(stage), _feature_inputs(bench, inputs, encoder), make, [ENCODED])
+    Stages(context.out).run(RunPaths.features(stage), _feature_inputs(context, inputs, encoder), work, [ENCODED])
 
 
-def _rows(bench: Bench, generator: Path, asked: Step, guidance: Guidance) -> Any:
-    """The rows of a plan, with their guidance."""
+def _rows(context: JobContext, generator: Path, settings: Step, guidance: Guidance) -> Any:
+    """Return the rows of a plan, with their guidance."""
     if not isinstance(guidance, str):
-        return plan(bench.cohort, **asked, guidance=guidance)
-    which = "group" if guidance == "calibrated" else "common"
-    return apply_guidance(plan(bench.cohort, **asked), load_calibration(generator), which)  # type: ignore[arg-type]
+        return plan(context.cohort, **settings, guidance=guidance)
+    level = "group" if guidance == "calibrated" else "common"
+    return apply_guidance(plan(context.cohort, **settings), load_calibration(generator), level)  # type: ignore[arg-type]
 
 
-# --- snapshots: {training, encoder, stage, plan, guidance}: sets of the kept generators of a training ----------------
+# --- snapshots: {training, encoder, stage, plan, guidance}: sets of the snapshots of a training ----------------------
 
 
-def _snapshot_sets(bench: Bench, step: Step) -> list[dict[str, Any]]:
-    """A ``sets`` step for each snapshot; the finished generator stands for one that was kept at the very end."""
-    training = bench.out / step["training"]
+def _snapshot_sets(context: JobContext, step: Step) -> list[dict[str, Any]]:
+    """Return a ``sets`` step for each snapshot; the finished generator replaces a snapshot of the end of training."""
     return [
         {
             "generator": str(folder),
@@ -125,56 +134,58 @@ def _snapshot_sets(bench: Bench, step: Step) -> list[dict[str, Any]]:
             "sets": [{"stage": step["stage"].format(snapshot=folder.name), **{key: step[key] for key in
                      ("plan", "guidance")}}],
         }
-        for folder in snapshots(training)[1]
+        for folder in snapshots(context.out / step["training"])[1]
     ]
 
 
 # --- calibrate: {generator, stage, seed, settings} -------------------------------------------------------------------
 
 
-def _calibration_inputs(bench: Bench, step: Step) -> Any:
-    return [equigen.__version__, identity(Path(step["generator"])), bench.cohort.hash, step["seed"], step["settings"]]
+def _calibration_inputs(context: JobContext, step: Step) -> Any:
+    """Return what a calibration depends on."""
+    generator = identity(Path(step["generator"]))
+    return [equigen.__version__, generator, context.cohort.hash, step["seed"], step["settings"]]
 
 
-def _calibrated(bench: Bench, step: Step) -> bool:
-    there = (Path(step["generator"]) / CALIBRATION).is_file()
-    return there and bench.finished(step["stage"], _calibration_inputs(bench, step), "calibration.parquet")
+def _is_calibrated(context: JobContext, step: Step) -> bool:
+    """Return whether the calibration exists."""
+    exists = (Path(step["generator"]) / CALIBRATION).is_file()
+    return exists and context.is_finished(step["stage"], _calibration_inputs(context, step), "calibration.parquet")
 
 
-def _calibrate(bench: Bench, step: Step) -> None:
-    """Tune guidance on validation images of the training domain; the comparison itself measures what it gains."""
+def _calibrate(context: JobContext, step: Step) -> None:
+    """Calibrate guidance on in-distribution validation images; the comparison itself measures the gain."""
 
-    def tune(out: Path) -> None:
-        validation_images = bench.cohort.split("val", domain="id")
+    def work(out: Path) -> None:
+        validation_images = context.cohort.split("val", domain="id")
         calibrate(step["generator"], validation_images, None, out=out, seed=step["seed"], **step["settings"])
 
-    stages = Stages(bench.out)
-    inputs = _calibration_inputs(bench, step)
-    if not (Path(step["generator"]) / CALIBRATION).is_file():  # lost: made again from what is kept
-        (bench.out / step["stage"] / STAMP).unlink(missing_ok=True)
-    stages.run(step["stage"], inputs, tune, ["calibration.parquet"])
+    inputs = _calibration_inputs(context, step)
+    if not (Path(step["generator"]) / CALIBRATION).is_file():  # missing: written again from the finished search
+        (context.out / step["stage"] / STAMP).unlink(missing_ok=True)
+    Stages(context.out).run(step["stage"], inputs, work, ["calibration.parquet"])
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
 
 
-def done(bench: Bench, step: Step) -> bool:
-    """Whether a step's result is there, for just its inputs. What it builds on must be there."""
+def is_done(context: JobContext, step: Step) -> bool:
+    """Return whether a step's result exists for its inputs. The results that the step reads must exist."""
     kind = step["kind"]
     if kind == "snapshots":
-        return all(_sampled(bench, inner) for inner in _snapshot_sets(bench, step))
-    checks = {"encode": encoded, "train": trained, "sets": _sampled, "calibrate": _calibrated}
-    return checks[kind](bench, step)
+        return all(_is_sampled(context, inner) for inner in _snapshot_sets(context, step))
+    checks = {"encode": is_encoded, "train": is_trained, "sets": _is_sampled, "calibrate": _is_calibrated}
+    return checks[kind](context, step)
 
 
-def work(bench: Bench, step: Step) -> None:
-    """Do a step, or go on with it, unless it is done."""
-    if done(bench, step):
+def run_step(context: JobContext, step: Step) -> None:
+    """Do a step, or resume it, unless it is done."""
+    if is_done(context, step):
         return
     kind = step["kind"]
     if kind == "snapshots":
-        for inner in _snapshot_sets(bench, step):
-            _sample(bench, inner)
+        for inner in _snapshot_sets(context, step):
+            _sample(context, inner)
         return
-    acts = {"encode": encode_images, "train": train_generator, "sets": _sample, "calibrate": _calibrate}
-    acts[kind](bench, step)
+    actions = {"encode": encode_images, "train": train_generator, "sets": _sample, "calibrate": _calibrate}
+    actions[kind](context, step)

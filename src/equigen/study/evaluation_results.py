@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: its tables, the closest pairs as pictures, and a report of them alone."""
+"""Results of an evaluation: its tables, the images of the closest pairs, and a report of its own."""
 
 from __future__ import annotations
 
@@ -16,63 +16,66 @@ from equigen.files import read_parquet, write_parquet
 from equigen.quality import Evaluation
 from equigen.report import ClosePairs, pair_caption, write_report
 
-SHOWN = 12   # closest pairs of a run in a report
-TABLES = ("quality", "comparison", "copies", "copy_power")
+MAX_PAIRS = 12   # of a run, in a report
+FILES = {"quality": "quality.parquet", "differences": "comparison.parquet", "copies": "copies.parquet",
+         "copy_power": "copy_power.parquet"}  # fmt: skip
 
 
 def write_tables(result: Evaluation, folder: Path) -> list[Path]:
-    """Write quality.parquet, and comparison, copies and copy_power.parquet where they are not empty; their paths."""
+    """Write quality.parquet, and comparison, copies and copy_power.parquet unless empty; return their paths."""
     paths = []
-    for name in TABLES:
+    for name, file in FILES.items():
         table = getattr(result, name)
         if name == "quality" or len(table):
-            write_parquet(folder / f"{name}.parquet", table)
-            paths.append(folder / f"{name}.parquet")
+            write_parquet(folder / file, table)
+            paths.append(folder / file)
         else:
-            (folder / f"{name}.parquet").unlink(missing_ok=True)  # of an earlier run with other inputs
+            (folder / file).unlink(missing_ok=True)  # of an earlier run with other inputs
     return paths
 
 
 def read_tables(folder: Path) -> Evaluation:
-    """What ``write_tables`` wrote; a table that is not there is empty."""
-    found = {name: folder / f"{name}.parquet" for name in TABLES}
-    return Evaluation(*(read_parquet(path) if path.is_file() else pd.DataFrame() for path in found.values()))
+    """Read what ``write_tables`` wrote; a table without a file is empty."""
+    paths = {name: folder / file for name, file in FILES.items()}
+    tables = {name: read_parquet(path) if path.is_file() else pd.DataFrame() for name, path in paths.items()}
+    return Evaluation(**tables)
 
 
 def close_pairs(copies: pd.DataFrame, size: int) -> Iterator[ClosePairs]:
-    """The closest generated and training images of each run as pictures, where both can be opened.
+    """Yield the images of the closest pairs (generated, training) of each run, where both can be opened.
 
     ``copies``: run, rank, generated, training (paths), distance, ratio, near_copy, view, attr.*.
     """
     if not len(copies):
         return
-    for run, own in copies.groupby("run", sort=False):
-        pairs = zip(own["generated"], own["training"], strict=True)
-        rows = own[[image_exists(Path(a)) and image_exists(Path(b)) for a, b in pairs]].sort_values("rank").head(SHOWN)
+    for run, table in copies.groupby("run", sort=False):
+        pairs = zip(table["generated"], table["training"], strict=True)
+        mask = [image_exists(Path(a)) and image_exists(Path(b)) for a, b in pairs]
+        rows = table[mask].sort_values("rank").head(MAX_PAIRS)
         if len(rows):
-            sides = (_images(rows["generated"], size), _images(rows["training"], size))
-            yield ClosePairs(str(run), *sides, [pair_caption(row) for _, row in rows.iterrows()])
+            images = (_images(rows["generated"], size), _images(rows["training"], size))
+            yield ClosePairs(str(run), *images, [pair_caption(row) for _, row in rows.iterrows()])
 
 
-def named_copies(copies: pd.DataFrame) -> pd.DataFrame:
-    """The table for a report: file names below the folder that a run's images share, not where that lies."""
-    shown = copies.copy()
+def copy_table(copies: pd.DataFrame) -> pd.DataFrame:
+    """Return the table with file names relative to the common folder of a run's images."""
+    table = copies.copy()
     for column in ("generated", "training"):
         for _, rows in copies.groupby("run", sort=False):
             paths = [Path(path) for path in rows[column]]
             if all(path.is_absolute() for path in paths):
                 root = os.path.commonpath([path.parent for path in paths])
-                shown.loc[rows.index, column] = [path.relative_to(root).as_posix() for path in paths]
-    return shown
+                table.loc[rows.index, column] = [path.relative_to(root).as_posix() for path in paths]
+    return table
 
 
-def for_report(result: Evaluation, size: int) -> dict[str, Any]:
-    """What ``write_report`` takes of an evaluation: its tables, and the closest pairs at ``size`` pixels."""
+def report_tables(result: Evaluation, size: int) -> dict[str, Any]:
+    """Return an evaluation as arguments of ``write_report``: tables, and the closest pairs at ``size`` pixels."""
     return {
         "quality": result.quality,
         "differences": result.differences if len(result.differences) else None,
         "copies": list(close_pairs(result.copies, size)),
-        "copies_table": named_copies(result.copies) if len(result.copies) else None,
+        "copies_table": copy_table(result.copies) if len(result.copies) else None,
         "copy_power": result.copy_power if len(result.copy_power) else None,
     }
 
@@ -84,7 +87,7 @@ def _images(paths: pd.Series, size: int) -> NDArray[np.uint8]:
 def write_evaluation(
     result: Evaluation, out: Path, *, title: str, size: int, blind: bool = False, names: bool | None = None
 ) -> Path:
-    """The tables in ``out`` and a report of them alone in ``out/report``; the path of its page."""
+    """Write the tables to ``out`` and a report of them to ``out/report``; return the path of its page."""
     write_tables(result, out)
     runs = dict.fromkeys(result.quality["run"])
     return write_report(
@@ -93,7 +96,7 @@ def write_evaluation(
         summary_facts={"Generated sets": ", ".join(map(str, runs))},
         counts=None,
         fairness=None,
-        **for_report(result, size),
+        **report_tables(result, size),
         blind=blind,
         names=names,
     )

@@ -9,7 +9,7 @@ from equigen.cohort import Cohort
 from equigen.errors import InputError, Problem
 from equigen.quality import JudgeClassifier, fit_classifier, learnable_targets
 from equigen.study.settings import StudySettings
-from equigen.study.settings_errors import at
+from equigen.study.settings_errors import settings_key
 from equigen.synthesis import make_rule
 
 Key = tuple[str, tuple[str, ...] | None, int]
@@ -56,14 +56,14 @@ def check_judges(settings: StudySettings, cohort: Cohort, source: str) -> None:
     """Raise InputError unless judges can be fitted for screening and pairs, and checked on validation images."""
     screen, pairs = settings.screen, settings.pairs
     if screen is not None:
-        with at("screen", source):
-            columns = columns_of(screen.fields, cohort)
-            questions, _ = learnable_targets(training_images(cohort), columns, screen.min_patients)
+        with settings_key("screen", source):
+            fields = columns_of(screen.fields, cohort)
+            targets, _ = learnable_targets(training_images(cohort), fields, screen.min_patients)
             columns = [str(name) for name in cohort.frame.columns]
-            make_rule(questions, screen.fields, columns, screen.threshold)
+            make_rule(targets, screen.fields, columns, screen.threshold)
             _check_validation_images(cohort)
     if pairs is not None and pairs.judge:
-        with at("pairs", source):
+        with settings_key("pairs", source):
             learnable_targets(training_images(cohort), None, pairs.min_patients)
             _check_validation_images(cohort)
 

@@ -1,4 +1,4 @@
-"""The screening stage of a study: a set's verdicts, kept beside it, and taken back where they are not asked for."""
+"""The screening stage of a study: the verdicts on a synthetic set, written to its table and removed from it."""
 
 from __future__ import annotations
 
@@ -19,77 +19,79 @@ from equigen.study.stage_settings import ScreenSettings
 from equigen.study.stages import Stages
 from equigen.synthesis import GENERATION_FILE, SyntheticSet, screen, unscreened_table
 
-FIGURES, TABLE = "screening.parquet", "synthetic.parquet"
+SCREENING, TABLE = "screening.parquet", "synthetic.parquet"
 
 
 def screen_set(
-    stages: Stages, made: SyntheticSet, asked: ScreenSettings, encoder: str, validation: Cohort, *,
+    stages: Stages, synthetic: SyntheticSet, settings: ScreenSettings, encoder: str, validation: Cohort, *,
     generator: Callable[[], Generator], judge: Callable[[], JudgeClassifier], show: bool,
 ) -> None:
     """Screen a set of the run folder, unless that is done; its table then has the verdicts.
 
-    The stage keeps screening.parquet and a copy of the set's table: what a set's table says now may be of another
-    screening, and is then put right.
+    The stage's folder has screening.parquet and a copy of the set's table. They are copied to the set where the files
+    there differ, as after another screening.
     """
-    settings = {**asked.model_dump(exclude={"encoder"}), "encoder": encoder}
-    inputs = [equigen.__version__, (made.folder / GENERATION_FILE).read_text(), validation.hash, settings]
-
-    owner = f"synthetic/{made.folder.name}"
+    options = {**settings.model_dump(exclude={"encoder"}), "encoder": encoder}
+    inputs = [equigen.__version__, (synthetic.folder / GENERATION_FILE).read_text(), validation.hash, options]
+    owner = f"synthetic/{synthetic.folder.name}"
 
     def work(out: Path) -> None:
         with stages.changing(owner):
-            _work(out)
+            result = screen(
+                synthetic, generator(), judge(), fields=settings.fields, tries=settings.tries,
+                threshold=settings.threshold, held_out=validation, replicates=settings.replicates,
+                min_patients=settings.min_patients, show=show,
+            )  # fmt: skip
+            write_parquet(out / SCREENING, result.table)
+            write_bytes(out / TABLE, (synthetic.folder / TABLE).read_bytes())
 
-    def _work(out: Path) -> None:
-        found = screen(
-            made, generator(), judge(), fields=asked.fields, tries=asked.tries, threshold=asked.threshold,
-            held_out=validation, replicates=asked.replicates, min_patients=asked.min_patients, show=show,
-        )  # fmt: skip
-        write_parquet(out / FIGURES, found.table)
-        write_bytes(out / TABLE, (made.folder / TABLE).read_bytes())
-
-    place = stages.run(_stage(made), inputs, work, [FIGURES, TABLE])
-    stale = [name for name in (FIGURES, TABLE) if not (made.folder / name).is_file()
-             or hash_file(made.folder / name) != hash_file(place / name)]  # fmt: skip
+    folder = stages.run(_stage(synthetic), inputs, work, [SCREENING, TABLE])
+    stale = [name for name in (SCREENING, TABLE) if not (synthetic.folder / name).is_file()
+             or hash_file(synthetic.folder / name) != hash_file(folder / name)]  # fmt: skip
     if stale:
         with stages.changing(owner):
             for name in stale:
-                write_bytes(made.folder / name, (place / name).read_bytes())
+                write_bytes(synthetic.folder / name, (folder / name).read_bytes())
 
 
-def clear_screened(folder: Path, place: Path, harmed: Sequence[Change]) -> None:
-    """Remove the verdicts on a set with damaged images, so that screening draws again what is lost of its own draws."""
-    screening = folder / "screening" / place.name
-    if (screening / TABLE).is_file() and not {change.file for change in harmed} <= {FIGURES, TABLE}:
+def clear_screening(run: Path, synthetic: Path, damaged: Sequence[Change]) -> None:
+    """Remove the screening of a set with damaged images, so that screening makes its redrawn images again.
+
+    ``run``: the run folder. ``synthetic``: folder of the set. ``damaged``: its damaged files.
+    """
+    screening = run / "screening" / synthetic.name
+    if (screening / TABLE).is_file() and not {change.file for change in damaged} <= {SCREENING, TABLE}:
         rmtree(screening)
 
 
-def unscreen(stages: Stages, made: SyntheticSet) -> None:
-    """Take back the verdicts that a screening of this study gave, where it is not asked for; others are left alone."""
-    kept = stages.folder / _stage(made) / TABLE
-    if kept.is_file() and hash_file(kept) == hash_file(made.folder / TABLE):
-        with stages.changing(f"synthetic/{made.folder.name}"):
-            write_parquet(made.folder / TABLE, unscreened_table(read_parquet(made.folder / TABLE)))
-            (made.folder / FIGURES).unlink(missing_ok=True)
-        console.print(f"[yellow]{made.folder.name}: 'screen' is not asked for, its verdicts are taken back[/yellow]")
+def remove_screening(stages: Stages, synthetic: SyntheticSet) -> None:
+    """Remove from a set's table the verdicts of this study's screening; verdicts of other screenings stay."""
+    screened = stages.folder / _stage(synthetic) / TABLE
+    table = synthetic.folder / TABLE
+    if screened.is_file() and hash_file(screened) == hash_file(table):
+        with stages.changing(f"synthetic/{synthetic.folder.name}"):
+            write_parquet(table, unscreened_table(read_parquet(table)))
+            (synthetic.folder / SCREENING).unlink(missing_ok=True)
+        name = synthetic.folder.name
+        console.print(f"[yellow]{name}: 'screen' is not asked for, its verdicts are taken back[/yellow]")
 
 
-def _stage(made: SyntheticSet) -> str:
-    return f"screening/{made.folder.name}"
+def _stage(synthetic: SyntheticSet) -> str:
+    return f"screening/{synthetic.folder.name}"
 
 
-def is_screened(made: SyntheticSet) -> bool:
-    """Whether a set's table has verdicts, by this study or by hand."""
-    return "first_seed" in read_parquet(made.folder / TABLE).columns
+def is_screened(synthetic: SyntheticSet) -> bool:
+    """Whether a set's table has verdicts, of this study or of another screening."""
+    return "first_seed" in read_parquet(synthetic.folder / TABLE).columns
 
 
-def made_by(made: SyntheticSet) -> str | list[str]:
-    """What the images of a set depend on: plan and generator, and the verdicts where it is screened."""
-    claim = (made.folder / GENERATION_FILE).read_text()
-    return [claim, hash_file(made.folder / TABLE)] if is_screened(made) else claim
+def set_version(synthetic: SyntheticSet) -> str | list[str]:
+    """Return what determines the images of a set: its plan and generator, and its verdicts if it is screened."""
+    claim = (synthetic.folder / GENERATION_FILE).read_text()
+    return [claim, hash_file(synthetic.folder / TABLE)] if is_screened(synthetic) else claim
 
 
-def accepted(made: SyntheticSet) -> pd.DataFrame:
-    """The rows of a set whose images count."""
-    frame = made.frame
+def accepted_rows(synthetic: SyntheticSet) -> pd.DataFrame:
+    """Return the rows of a set whose images are accepted."""
+    frame = synthetic.frame
     return frame[accepted_mask(frame)[0]].reset_index(drop=True)

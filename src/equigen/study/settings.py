@@ -23,16 +23,16 @@ from equigen.study.stage_settings import (
     PlanSettings,
     ReportSettings,
     ScreenSettings,
-    Strict,
+    StrictModel,
 )
 
-NAME = re.compile(r"^\w[\w .\-]*$")   # of generators and plans: they name folders
-TAKEN = ("real", "reconstruction", "synthetic")   # rows of result tables that are no generator
+FOLDER_NAME = re.compile(r"^\w[\w .\-]*$")   # of generators and plans: they name folders
+RESERVED_NAMES = ("real", "reconstruction", "synthetic")   # rows of result tables that are no generator
 _EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")   # 1e-4, which YAML 1.1 takes for text
 
 
-class StudySettings(Strict):
-    """A study: which cohort, which generators, what is measured. Missing parts take these defaults."""
+class StudySettings(StrictModel):
+    """Settings of a study: cohort, generators, and measurements. A missing key takes the default written here."""
 
     name: str
     cohort: dict[str, Any] | str | None = None      # a cohort.yaml, or its content
@@ -54,77 +54,77 @@ class StudySettings(Strict):
     report: ReportSettings = ReportSettings()
 
     @model_validator(mode="after")
-    def _whole(self) -> StudySettings:
-        """One source of images, and plans that exist."""
+    def _check(self) -> StudySettings:
+        """Check keys against each other: one source of images, plans that exist, names that can be folders."""
         if (self.cohort is None) == (self.phantom is None):
             raise ValueError("give either 'cohort' or 'phantom'")
         for stage in ("evaluate", "diagnose"):
             name = getattr(self, stage).plan
             if name not in self.plans:
                 raise ValueError(f"{stage}.plan '{name}' is not among plans ({', '.join(self.plans)})")
-        for fault in [*_pairs_faults(self), *_screen_faults(self), *base_faults(self.autoencoder, self.train)]:
-            raise ValueError(fault)
+        # a screening would hide what counterfactual pairs are to show, and draw their images from different seeds
+        screened = [("evaluate", self.evaluate.plan), ("diagnose", self.diagnose.plan)] if self.screen else []
+        messages = [*_pairs_problems(self), *(
+            f"{stage}.plan '{name}' is counterfactual, and with 'screen' its pairs would be parted: name another plan"
+            for stage, name in screened if self.plans[name].policy == "counterfactual"
+        ), *base_problems(self.autoencoder, self.train)]
+        if messages:
+            raise ValueError(messages[0])
         doubled = sorted({"size", "mechanism", "mechanism_settings", "seed"} & set(self.train))
         if doubled:
             raise ValueError(f"train.{doubled[0]} is set elsewhere: use 'size', 'mechanisms' and 'seeds' of the study")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} names a seed twice")
         for name in [*self.mechanisms, *self.plans]:
-            if not NAME.match(name):
+            if not FOLDER_NAME.match(name):
                 raise ValueError(f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -")
-        taken = [name for name in self.mechanisms if name in TAKEN]
-        if taken:
-            raise ValueError(f"mechanisms.{taken[0]}: the name means something else in result tables; "
-                             f"write another, such as my-{taken[0]}: {{mechanism: perturbation}}")
+        reserved = [name for name in self.mechanisms if name in RESERVED_NAMES]
+        if reserved:
+            raise ValueError(f"mechanisms.{reserved[0]}: the name means something else in result tables; "
+                             f"write another, such as my-{reserved[0]}: {{mechanism: perturbation}}")
         return self
 
 
-def _pairs_faults(settings: StudySettings) -> list[str]:
-    """Pairs of a plan that is not there, or that makes none."""
-    asked = settings.pairs
-    if asked is None:
+def _pairs_problems(settings: StudySettings) -> list[str]:
+    """Return a message where the plan of the pairs does not exist or is not counterfactual."""
+    if settings.pairs is None:
         return []
-    if asked.plan not in settings.plans:
-        return [f"pairs.plan '{asked.plan}' is not among plans ({', '.join(settings.plans)})"]
-    policy = settings.plans[asked.plan].policy
+    name = settings.pairs.plan
+    if name not in settings.plans:
+        return [f"pairs.plan '{name}' is not among plans ({', '.join(settings.plans)})"]
+    policy = settings.plans[name].policy
     return [] if policy == "counterfactual" else [
-        f"pairs.plan '{asked.plan}' has the policy {policy}: name a plan with the policy counterfactual"
+        f"pairs.plan '{name}' has the policy {policy}: name a plan with the policy counterfactual"
     ]
 
 
-def _screen_faults(settings: StudySettings) -> list[str]:
-    """Counterfactual pairs are not screened: a screen would hide what they are to show, and part their seeds."""
-    used = {"evaluate": settings.evaluate.plan, "diagnose": settings.diagnose.plan} if settings.screen else {}
-    return [f"{stage}.plan '{name}' is counterfactual, and with 'screen' its pairs would be parted: name another plan"
-            for stage, name in used.items() if settings.plans[name].policy == "counterfactual"]
-
-
-def base_faults(autoencoder: str | None, *trainings: Mapping[str, Any]) -> list[str]:
-    """An autoencoder that a base would leave aside."""
+def base_problems(autoencoder: str | None, *trainings: Mapping[str, Any]) -> list[str]:
+    """Return a message where an autoencoder is set beside a base, which has its own."""
     based = any(values.get("base") is not None for values in trainings)
     return ["autoencoder: a base has its own, leave it out"] if based and autoencoder is not None else []
 
 
-def beside(folder: Path, place: str) -> str:
-    """A path of a settings file, seen from where that lies; a name (of the hub, say) that is no such path stays."""
-    path = folder / Path(place).expanduser()
-    return str(path.resolve()) if path.exists() else place
+def resolve_path(folder: Path, name: str) -> str:
+    """Return the absolute path of a file or folder named relative to ``folder``, or the name if there is none."""
+    path = folder / Path(name).expanduser()
+    return str(path.resolve()) if path.exists() else name
 
 
-def plain(value: Any) -> Any:
-    """Scalars as YAML means them: the cohort's reader keeps them as text, since a table's words are text.
+def parse_scalars(value: Any) -> Any:
+    """Parse the texts in nested mappings and lists as YAML scalars.
 
-    Numbers, truth values and null are read; everything else stays the text that it is.
+    Numbers, truth values and null are parsed; everything else stays text. ``read_yaml`` returns all scalars as text,
+    since a cohort's levels are text.
     """
     if isinstance(value, str):
-        return _scalar(value)
+        return _parse_scalar(value)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
+        return {key: parse_scalars(item) for key, item in value.items()}
+    return [parse_scalars(item) for item in value] if isinstance(value, list) else value
 
 
-def _scalar(text: str) -> Any:
-    """One word as a number, a truth value or null, or itself."""
+def _parse_scalar(text: str) -> Any:
+    """Parse a text as a number, a truth value or null; return it unchanged if it is none of these."""
     if _EXPONENT.match(text.strip()):
         return float(text)
     try:
@@ -133,61 +133,54 @@ def _scalar(text: str) -> Any:
     except (yaml.YAMLError, ValueError):  # no YAML, or a date that no calendar has: then it is text
         return text
     clock = ":" in text  # YAML 1.1 takes 1:30 for ninety
-    known = isinstance(value, bool | int | float) or (value is None and text.strip().lower() in {"null", "~"})
-    return value if known and not clock else text
+    scalar = isinstance(value, bool | int | float) or (value is None and text.strip().lower() in {"null", "~"})
+    return value if scalar and not clock else text
 
 
 def parse_override(key: str, text: str) -> Any:
-    """The value in ``key=text`` of a command line, as YAML; words of a cohort stay as they are written.
+    """Parse the value in ``key=text`` of a command line as YAML; scalars of ``name`` and ``cohort`` stay text.
 
     Raises InputError when the text is no YAML.
     """
-    words = key == "name" or key.split(".", maxsplit=1)[0] == "cohort"
+    textual = key == "name" or key.split(".", maxsplit=1)[0] == "cohort"
     try:
         check_bounds(text)
-        value = yaml.load(text, Loader=yaml.BaseLoader if words else yaml.SafeLoader)
+        value = yaml.load(text, Loader=yaml.BaseLoader if textual else yaml.SafeLoader)
     except (yaml.YAMLError, ValueError) as error:
         problem = Problem(f"'{key}={text}' is no YAML", "quote the value, as in --set 'key=\"a: b\"'")
         raise InputError("An override cannot be read.", [problem]) from error
-    if words:
+    if textual:
         return None if value in ("null", "~") else value
-    return plain(value)
+    return parse_scalars(value)
 
 
-def check_keys(model: type[BaseModel], values: Mapping[str, Any], source: str, title: str, under: str = "") -> Any:
-    """Build a settings object; every fault becomes a Problem that names file and key (``under`` stands before it)."""
+def check_keys(model: type[BaseModel], values: Mapping[str, Any], source: str, title: str, prefix: str = "") -> Any:
+    """Build a settings object. Raises InputError with the file and the key, after ``prefix``, of every problem."""
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = [_path_fault(model, dict(fault), source, under) for fault in error.errors(include_url=False)]
+        problems = [_problem(model, dict(detail), source, prefix) for detail in error.errors(include_url=False)]
         raise InputError(title, list(dict.fromkeys(problems))) from error
 
 
-def _path_fault(model: type[BaseModel], fault: dict[str, Any], source: str, under: str) -> Problem:
-    """One pydantic fault as key, message, value and mend."""
-    loc = [str(part) for part in fault["loc"] if not re.match(r"^(dict|list)\[|^str$", str(part))]  # arms of a union
-    key, message = ".".join([under, *loc] if under else loc), str(fault["msg"]).removeprefix("Value error, ")
-    if fault["type"] == "extra_forbidden":
-        return Problem(f"{key}: unknown key", suggestion(loc[-1], _siblings(model, loc[:-1])), file=source)
-    if fault["type"] == "missing":
-        return Problem(f"{key}: the key is missing", f"add '{loc[-1]}'", file=source)
-    if fault["type"] == "value_error":
-        return Problem(f"{key}: {message}" if key else message, "mend this setting", file=source)
-    return Problem(f"{key}: {message}, not {fault['input']!r}", "mend this setting", file=source)
-
-
-def _siblings(model: type[BaseModel], loc: list[str]) -> list[str]:
-    """The keys that are known where an unknown one stands."""
-    found: type[BaseModel] = model
-    for part in loc:
-        field = found.model_fields.get(part)
-        inner = [item for item in _models(field.annotation if field is not None else found)]
-        found = inner[0] if inner else found
-    return list(found.model_fields)
+def _problem(model: type[BaseModel], detail: dict[str, Any], source: str, prefix: str) -> Problem:
+    """Return one error of pydantic as a problem with key, message, value and mend."""
+    keys = [str(key) for key in detail["loc"] if not re.match(r"^(dict|list)\[|^str$", str(key))]  # arms of a union
+    path, message = ".".join([prefix, *keys] if prefix else keys), str(detail["msg"]).removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        for key in keys[:-1]:
+            field = model.model_fields.get(key)
+            model = next(iter(_models(field.annotation if field is not None else model)), model)
+        return Problem(f"{path}: unknown key", suggestion(keys[-1], list(model.model_fields)), file=source)
+    if detail["type"] == "missing":
+        return Problem(f"{path}: the key is missing", f"add '{keys[-1]}'", file=source)
+    if detail["type"] == "value_error":
+        return Problem(f"{path}: {message}" if path else message, "mend this setting", file=source)
+    return Problem(f"{path}: {message}, not {detail['input']!r}", "mend this setting", file=source)
 
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
-    """The settings classes within a type, such as ``PlanSettings`` in ``dict[str, PlanSettings]``."""
+    """Return the settings classes in a type, such as ``PlanSettings`` in ``dict[str, PlanSettings]``."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for inner in get_args(annotation) for model in _models(inner)]
@@ -204,17 +197,17 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
 
 def read_values(path: str | Path, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The content of a settings file with overrides put in, not yet checked."""
+    """Read a settings file and apply overrides, without checking keys."""
     values = read_yaml(path)
-    kept = {key: values[key] for key in ("name", "cohort") if key in values}  # text as it is written
-    settings = {**plain(values), **kept}
+    texts = {key: values[key] for key in ("name", "cohort") if key in values}
+    settings = {**parse_scalars(values), **texts}
     for key, value in copy.deepcopy(dict(overrides or {})).items():
-        _put(settings, key.split("."), value, str(path))
+        set_key(settings, key.split("."), value, str(path))
     return settings
 
 
-def _put(values: Any, keys: list[str], value: Any, source: str) -> None:
-    """Set a nested key; mappings on the way that are absent or empty are made."""
+def set_key(values: Any, keys: list[str], value: Any, source: str) -> None:
+    """Set a nested key in place, adding missing mappings. Raises InputError where a parent has no keys."""
     for depth, key in enumerate(keys[:-1], start=1):
         if values.get(key) is None:
             values[key] = {}

@@ -1,4 +1,4 @@
-"""Errors of a settings file, with the key that each is about."""
+"""Errors about the keys of a settings file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from equigen.errors import InputError
 
 
 @contextmanager
-def at(key: str, source: str) -> Iterator[None]:
-    """Say of every problem found within, which key of which file it is about."""
+def settings_key(key: str, source: str) -> Iterator[None]:
+    """Add a settings key and its file to every problem of an InputError that the block raises."""
     try:
         yield
     except InputError as error:

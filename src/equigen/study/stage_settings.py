@@ -9,21 +9,21 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from equigen.synthesis import Policy
 
 
-class Strict(BaseModel):
-    """A mapping that refuses keys it does not know."""
+class StrictModel(BaseModel):
+    """Settings in which an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class PhantomStage(Strict):
-    """A phantom cohort, written into the run folder and then read like anybody's data."""
+class PhantomStage(StrictModel):
+    """A phantom cohort, which is written into the run folder and then read like any other."""
 
     images: int = Field(4000, ge=50)
     seed: int = 0
 
 
-class PlanRequest(Strict):
-    """What is asked of a generator, at whatever guidance."""
+class PlanRequest(StrictModel):
+    """A plan of images to generate, without guidance."""
 
     policy: Policy
     size: int = Field(1000, ge=1)
@@ -42,25 +42,21 @@ class PlanSettings(PlanRequest):
     guidance: float = Field(2.0, ge=0)
 
 
-def _empty(value: object) -> object:
-    """``none:`` with nothing behind it is a mechanism without settings."""
-    return {} if value is None else value
+# ``none:`` without a value is a mechanism without settings
+MechanismSettings = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 
 
-MechanismSettings = Annotated[dict[str, Any], BeforeValidator(_empty)]
-
-
-def _several(value: object) -> object:
-    """``{dx: nv}`` means ``{dx: [nv]}``."""
+def level_lists(value: object) -> object:
+    """Return a mapping with each single level as a list: ``{dx: nv}`` becomes ``{dx: [nv]}``."""
     if not isinstance(value, dict):
         return value
-    return {key: item if isinstance(item, list) else [item] for key, item in value.items()}
+    return {label: levels if isinstance(levels, list) else [levels] for label, levels in value.items()}
 
 
-OnlySettings = Annotated[dict[str, list[str]], BeforeValidator(_several)]
+OnlySettings = Annotated[dict[str, list[str]], BeforeValidator(level_lists)]
 
 
-class EvaluateSettings(Strict):
+class EvaluateSettings(StrictModel):
     """Image quality against the held-out test images of the training domain."""
 
     plan: str = "match"                     # name of the synthetic set that is measured
@@ -75,7 +71,7 @@ class EvaluateSettings(Strict):
     only: OnlySettings = Field(default_factory=dict)   # label: diagnoses of which images are compared, no others
 
 
-class DiagnoseSettings(Strict):
+class DiagnoseSettings(StrictModel):
     """Classifiers trained on real, and on real and synthetic images."""
 
     plan: str = "balanced"                  # name of the synthetic set that is mixed in
@@ -86,8 +82,8 @@ class DiagnoseSettings(Strict):
     class_balanced: bool = False
 
 
-class ScreenSettings(Strict):
-    """A check of each generated image by a judge of real training images; refused ones are drawn again."""
+class ScreenSettings(StrictModel):
+    """A check of each generated image by a judge; images that it refuses are drawn again with the next seed."""
 
     fields: list[str] | None = None                             # such as label.dx or attr.sex; None takes all
     tries: int = Field(3, ge=0)                                 # redraws of one image at most; 0 only checks
@@ -97,7 +93,7 @@ class ScreenSettings(Strict):
     replicates: int = Field(500, ge=20)
 
 
-class PairsSettings(Strict):
+class PairsSettings(StrictModel):
     """A page for each generator of its counterfactual pairs."""
 
     plan: str                                                   # name of a plan with the policy counterfactual
@@ -109,14 +105,14 @@ class PairsSettings(Strict):
     replicates: int = Field(500, ge=20)
 
 
-class ReportSettings(Strict):
-    """What the page shows of real people."""
+class ReportSettings(StrictModel):
+    """Images and names of real persons in the report."""
 
     blind: bool = False                     # leave out real images and file names
     names: bool | None = None               # file names; None: unless they could be names of persons
 
 
-class AuditSettings(Strict):
+class AuditSettings(StrictModel):
     """Fairness of the predictions."""
 
     groups: list[str] | None = None

@@ -1,7 +1,7 @@
-"""Stages that are skipped when nothing changed, go on when interrupted, and never mix two settings in one folder.
+"""Stages of a run folder: skipped while their inputs are unchanged, resumed after an interruption.
 
-The stamp of a finished stage keeps size, time and SHA-256 of every file that the stage wrote. A damaged file is named
-and made again; an edited one is named and refused unless the user accepts it (see ``equigen.integrity``).
+The stamp of a finished stage has size, time and SHA-256 of every file that the stage wrote. A damaged file is reported
+and made again; an edited one is an error unless the user accepts it (see ``equigen.integrity``).
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ LISTED = 5  # files that one message names
 
 
 class DamageError(Exception):
-    """A finished stage that a later one reads is damaged: the stages have to be gone through again."""
+    """A finished stage that a later one reads is damaged: run all stages again from the first one."""
 
 
 class Stages:
-    """Runs the stages of a study in one folder, and remembers what each cost.
+    """Runs the stages of one folder and records the seconds of each.
 
-    ``verify``: hash the content of all files of every stage, not only of what is used. ``accept``: take files that
-    were edited as they are; ``accepted`` then holds their names below the folder.
+    ``verify``: hash the content of all files of every stage, not only of those that are read. ``accept``: accept edited
+    files; ``accepted`` then has their names relative to the folder.
     """
 
     def __init__(self, folder: Path, verify: bool = False, accept: bool = False) -> None:
@@ -37,67 +37,71 @@ class Stages:
         self.seconds: dict[str, float] = {}
         self.skipped: list[str] = []
         self.accepted: list[str] = []
-        self._whole: set[str] = set()    # stages whose content this process has hashed or made
-        self._broken: set[str] = set()   # stages that have to be done again
+        self._verified: set[str] = set()  # stages whose content this process has hashed or made
+        self._broken: set[str] = set()    # stages to run again
         self._results: dict[str, tuple[Sequence[str], Damaged | None]] = {}
 
     def run(
         self, name: str, inputs: Any, work: Callable[[Path], object], results: Sequence[str] = (),
         damaged: Damaged | None = None,
     ) -> Path:
-        """Do one stage in ``folder/name`` unless it is done for just these inputs.
+        """Run one stage in ``folder/name`` unless it is finished for these inputs; return its folder.
 
-        ``inputs``: everything that the result depends on, as JSON-like data. ``work`` gets the stage's folder.
-        ``results``: files that later stages read; a done stage that has lost one is done again. A folder that was
-        begun for other inputs is moved to ``stale/``, so nothing is lost and nothing is mixed.
+        ``inputs``: everything that the result depends on, as JSON-like data. ``work`` is called with the stage's
+        folder. ``results``: files that later stages read; a finished stage without one of them runs again. A folder
+        that was begun for other inputs is moved to ``stale/``.
 
-        Damaged files and ``results`` of a done stage are moved to ``stale/`` too, and ``work`` is called again: it
-        makes what is missing. ``damaged`` may clear away more before that.
+        Damaged files and ``results`` of a finished stage are moved to ``stale/`` too, and ``work`` is called again to
+        make the missing files. ``damaged`` is called before, with the folder and its damaged files.
 
         Raises:
-            InputError: files of the stage were edited since it ended, and are not accepted.
-            DamageError: a stage before this one is damaged, which shows only now that its files are used; go through
-                the stages again from the first one.
+            InputError: files of the stage were edited after it ended, and are not accepted.
+            DamageError: a stage before this one is damaged, which is noticed only when its files are read; run the
+                stages again from the first one.
 
         """
-        place, key = self.folder / name, hash_value(inputs)
+        folder, key = self.folder / name, hash_value(inputs)
         self._results[name] = results, damaged
-        stamp = read_stamp(place / STAMP)
-        if stamp.get("key") == key and all((place / result).is_file() for result in results):
-            if self._intact(name, stamp):
+        stamp = read_stamp(folder / STAMP)
+        if stamp.get("key") == key and all((folder / result).is_file() for result in results):
+            if self._is_intact(name, stamp):
                 self.seconds[name] = float(stamp["seconds"])
                 self.skipped.append(name)
                 console.print(f"[dim]{name}: done, nothing changed[/dim]")
-                return place
+                return folder
         elif stamp.get("key") == key:
-            lost = ", ".join(result for result in results if not (place / result).is_file())
+            lost = ", ".join(result for result in results if not (folder / result).is_file())
             console.print(f"[yellow]{name}: {lost} is missing; it is made again[/yellow]")
-            self._intact(name, stamp)
+            self._is_intact(name, stamp)
         self._check_earlier(name)
-        earlier = read_stamp(place / BEGUN)
-        if place.exists() and earlier.get("key") != key:
-            self._move_aside(place, name, str(earlier.get("key", "unknown"))[:8])
+        earlier = read_stamp(folder / BEGUN)
+        if folder.exists() and earlier.get("key") != key:
+            target = self._stale_path(f"{name.replace('/', '-')}-{str(earlier.get('key', 'unknown'))[:8]}")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            folder.rename(target)
+            message = f"{name}: its settings or inputs changed; the old result is kept in {target}"
+            console.print(f"[yellow]{message}[/yellow]")
             earlier = {}
-        (place / STAMP).unlink(missing_ok=True)
-        write_json(place / BEGUN, {"key": key, "seconds": earlier.get("seconds", 0.0)})
+        (folder / STAMP).unlink(missing_ok=True)
+        write_json(folder / BEGUN, {"key": key, "seconds": earlier.get("seconds", 0.0)})
         console.print(f"[bold]{name}[/bold]")
-        started = time.monotonic()
+        start = time.monotonic()
         try:
-            work(place)
+            work(folder)
         finally:
-            spent = float(earlier.get("seconds", 0.0)) + time.monotonic() - started
-            write_json(place / BEGUN, {"key": key, "seconds": spent})
-        self._write(name, {"key": key, "seconds": spent}, record_files(place, OWN))
-        self.seconds[name] = spent
+            seconds = float(earlier.get("seconds", 0.0)) + time.monotonic() - start
+            write_json(folder / BEGUN, {"key": key, "seconds": seconds})
+        self._write(name, {"key": key, "seconds": seconds}, record_files(folder, OWN))
+        self.seconds[name] = seconds
         self._broken.discard(name)
-        return place
+        return folder
 
     @contextmanager
     def changing(self, name: str) -> Iterator[None]:
-        """A block that changes files of a finished stage: their record is open meanwhile, and new after it.
+        """Mark a finished stage's record as open while the block changes its files, and write a new one after it.
 
-        Nothing happens where the stage has no stamp. Should the block be interrupted, the record stays open, and the
-        stage's files are taken as they are until it is written again.
+        A stage without a stamp is left alone. After an interruption of the block the record stays open: the stage's
+        files are then not checked until the next record.
         """
         stamp = read_stamp(self.folder / name / STAMP)
         if not stamp:
@@ -105,62 +109,60 @@ class Stages:
             return
         self._write(name, {**stamp, "open": True}, None)
         yield
-        place = self.folder / name
         closed = {key: value for key, value in stamp.items() if key != "open"}
-        self._write(name, closed, record_files(place, OWN))
+        self._write(name, closed, record_files(self.folder / name, OWN))
 
-    def intact(
-        self, name: str, results: Sequence[str] = (), whole: bool = False, damaged: Damaged | None = None
+    def is_intact(
+        self, name: str, results: Sequence[str] = (), every_file: bool = False, damaged: Damaged | None = None
     ) -> bool:
-        """Whether a stage's files are what its stamp says; False where one is damaged, which is told.
+        """Return whether a stage's files agree with its stamp, True without one; damaged files are reported.
 
-        Damaged files and ``results`` are moved to ``stale/`` then, after ``damaged`` (see ``run``). True without a
-        stamp. ``whole``: hash all of them.
-        Raises InputError where files were edited and are not accepted.
+        Damaged files and ``results`` are moved to ``stale/`` then, after a call of ``damaged`` (see ``run``).
+        ``every_file``: hash all files. Raises InputError where files were edited and are not accepted.
         """
         self._broken.discard(name)  # another process may have made it again
         stamp = read_stamp(self.folder / name / STAMP)
         self._results[name] = results, damaged
-        return not stamp or self._intact(name, stamp, whole)
+        return not stamp or self._is_intact(name, stamp, every_file)
 
-    def check(self, name: str, results: Sequence[str]) -> None:
-        """Count a stage that other processes have done among those whose content ``settle`` hashes."""
+    def include(self, name: str, results: Sequence[str]) -> None:
+        """Add a stage that another process ran to the stages that ``check_files`` hashes."""
         self._results[name] = results, None
         if (self.folder / name / STAMP).is_file() and name not in self.skipped:
             self.skipped.append(name)
 
-    def settle(self) -> None:
-        """Hash everything of the stages that were skipped; DamageError where one is damaged."""
+    def check_files(self) -> None:
+        """Hash all files of the skipped stages. Raises DamageError if one is damaged."""
         self._check_earlier("")
 
-    def _intact(self, name: str, stamp: dict[str, Any], whole: bool = False) -> bool:
-        """Compare a stage's files with its stamp; what is damaged is told and moved away."""
+    def _is_intact(self, name: str, stamp: dict[str, Any], every_file: bool = False) -> bool:
+        """Compare a stage's files with its stamp; damaged files are reported and moved to ``stale/``."""
         if name in self._broken:
             return False
-        place, record = self.folder / name, stamp.get("files")
+        folder, record = self.folder / name, stamp.get("files")
         if record is None:
             if not stamp.get("open"):
                 console.print(f"{name}: written before hashes were kept; from now on they are")
-                self._write(name, stamp, record_files(place, OWN))
+                self._write(name, stamp, record_files(folder, OWN))
             return True
-        found, healed = file_changes(place, record, whole or self.verify)
-        edited, harmed = ([change for change in found if change.kind == kind] for kind in ("edited", "damaged"))
+        differences, updated = file_changes(folder, record, every_file or self.verify)
+        edited, damaged = ([change for change in differences if change.kind == kind] for kind in ("edited", "damaged"))
         if edited:
             stamp = self._accept(name, stamp, edited)
-            fresh = record_files(place, OWN)
-            healed |= {change.file: fresh[change.file] for change in edited}
-        if healed != record:
-            self._write(name, stamp, healed)
+            current = record_files(folder, OWN)
+            updated |= {change.file: current[change.file] for change in edited}
+        if updated != record:
+            self._write(name, stamp, updated)
         self.accepted += [f"{name}/{file}" for file in stamp.get("accepted", [])
                           if f"{name}/{file}" not in self.accepted]  # fmt: skip
-        if harmed:
-            self._clear(name, harmed)
-        elif whole or self.verify:
-            self._whole.add(name)
-        return not harmed
+        if damaged:
+            self._clear(name, damaged)
+        elif every_file or self.verify:
+            self._verified.add(name)
+        return not damaged
 
     def _accept(self, name: str, stamp: dict[str, Any], edited: Sequence[Change]) -> dict[str, Any]:
-        """The stamp with the names of edited files; InputError unless the user accepts them."""
+        """Return the stamp with the names of edited files. Raises InputError unless the user accepts them."""
         if not self.accept:
             mend = "to keep it give --accept, to have it made again delete it; then run the same command again"
             problems = [Problem(change.message, mend, file=str(self.folder / name / change.file)) for change in edited]
@@ -170,56 +172,42 @@ class Stages:
         names = [*stamp.get("accepted", []), *(change.file for change in edited)]
         return {**stamp, "accepted": list(dict.fromkeys(names))}
 
-    def _clear(self, name: str, harmed: list[Change]) -> None:
-        """Tell what is damaged, and move it and the stage's results away, so that they are made again."""
-        for change in harmed[:LISTED]:
+    def _clear(self, name: str, damaged: list[Change]) -> None:
+        """Report damaged files, and move them and the stage's results to ``stale/``, so that they are made again."""
+        for change in damaged[:LISTED]:
             console.print(f"[yellow]{self.folder / name / change.file}: {change.message}[/yellow]")
-        more = f" ({len(harmed)} files)" if len(harmed) > LISTED else ""
+        more = f" ({len(damaged)} files)" if len(damaged) > LISTED else ""
         console.print(f"[yellow]{name} is damaged{more}: what is lost is made again[/yellow]")
         results, hook = self._results.get(name, ((), None))
         if hook is not None:
-            hook(self.folder / name, harmed)
-        for file in dict.fromkeys([*(change.file for change in harmed), *results]):
-            self._put_away(name, file)
+            hook(self.folder / name, damaged)
+        for file in dict.fromkeys([*(change.file for change in damaged), *results]):
+            if (self.folder / name / file).is_file():
+                target = self._stale_path(f"{name.replace('/', '-')}-damaged/{file}")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                (self.folder / name / file).rename(target)
         self._broken.add(name)
 
     def _check_earlier(self, name: str) -> None:
-        """Hash the content of every skipped stage before another one reads it."""
+        """Hash all files of the skipped stages before another one reads them. Raises DamageError if one is damaged."""
         broken = False
         for earlier in dict.fromkeys(self.skipped):
-            if earlier != name and earlier not in self._whole:
-                broken |= not self._intact(earlier, read_stamp(self.folder / earlier / STAMP), whole=True)
+            if earlier != name and earlier not in self._verified:
+                broken |= not self._is_intact(earlier, read_stamp(self.folder / earlier / STAMP), every_file=True)
         if broken:
             self.skipped = []
             raise DamageError
 
     def _write(self, name: str, stamp: dict[str, Any], record: Record | None) -> None:
-        """Write a stage's stamp with the record of its files, and a hash of all that."""
+        """Write a stage's stamp with the record of its files, and a hash of both."""
         content = {key: value for key, value in stamp.items() if key not in {"files", "seal"}}
         content |= {} if record is None else {"files": record}
         write_json(self.folder / name / STAMP, {**content, "seal": hash_value(content)})
         if record is not None and not stamp.get("open"):
-            self._whole.add(name)
+            self._verified.add(name)
 
-    def _put_away(self, name: str, file: str) -> None:
-        """Move one file of a stage under ``stale/``."""
-        source = self.folder / name / file
-        if source.is_file():
-            target = self._free(f"{name.replace('/', '-')}-damaged/{file}")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            source.rename(target)
-
-    def _move_aside(self, place: Path, name: str, key: str) -> None:
-        """Put a folder of other settings away under ``stale/``."""
-        target = self._free(f"{name.replace('/', '-')}-{key}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        place.rename(target)
-        console.print(
-            f"[yellow]{name}: its settings or inputs changed; the old result is kept in {target}[/yellow]"
-        )
-
-    def _free(self, name: str) -> Path:
-        """A path under ``stale/`` that nothing has yet."""
+    def _stale_path(self, name: str) -> Path:
+        """Return a path under ``stale/`` that does not exist yet."""
         target = first = self.folder / "stale" / name
         count = 0
         while target.exists():
@@ -229,18 +217,18 @@ class Stages:
 
 
 def read_stamp(path: Path) -> dict[str, Any]:
-    """A record of the run; nothing where there is none, or it is damaged, which is told."""
+    """Read a stamp; an empty mapping if there is none, or if it is damaged, which is reported."""
     if not path.is_file():
         return {}
     try:
-        told = dict(read_json(path))
-        content = {key: value for key, value in told.items() if key != "seal"}
-        if "seal" in told and told["seal"] != hash_value(content):
+        stamp = dict(read_json(path))
+        content = {key: value for key, value in stamp.items() if key != "seal"}
+        if "seal" in stamp and stamp["seal"] != hash_value(content):
             raise ValueError("it does not fit its own hash")
-        if path.name == STAMP and not isinstance(told.get("seconds"), (int, float)):
+        if path.name == STAMP and not isinstance(stamp.get("seconds"), (int, float)):
             raise ValueError("it does not say how long the stage took")
     except (ValueError, TypeError) as error:
         reason = error.problems[0].message if isinstance(error, InputError) else error
         console.print(f"[yellow]{path}: this record is damaged ({reason}); its stage is done again[/yellow]")
         return {}
-    return told
+    return stamp

@@ -1,4 +1,4 @@
-"""What trainings start from: the autoencoder of each, and pipelines with prompts, opened and checked early."""
+"""The weights that trainings start from: autoencoders and pretrained pipelines, opened and checked before training."""
 
 from __future__ import annotations
 
@@ -21,107 +21,114 @@ from equigen.diffusion import (
 )
 from equigen.errors import InputError, Problem
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
-from equigen.study.settings import beside
-from equigen.study.settings_errors import at
+from equigen.study.settings import resolve_path
+from equigen.study.settings_errors import settings_key
 from equigen.study.stage_settings import PlanRequest
 from equigen.synthesis import plan
 from equigen.training import TrainSettings, check_base, open_start
 
-Rows = Mapping[str, pd.DataFrame]
-# settings by which two trainings start from different weights, but for what a seed draws
-KINDS = ("base", "start", "text_encoder", "tune", "rank", "alpha", "size", "preset", "prediction")
+Tables = Mapping[str, pd.DataFrame]
+# settings that determine the weights at the start, apart from those that a seed draws
+START_SETTINGS = ("base", "start", "text_encoder", "tune", "rank", "alpha", "size", "preset", "prediction")
 
 
-def placed(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Training settings of a file in ``folder``, with the folders that they name as seen from here."""
-    named = {key: values[key] for key in ("base", "start", "text_encoder") if values.get(key) is not None}
-    return {**values, **{key: place if place == MINILM else beside(folder, str(place)) for key, place in named.items()}}
+def resolve_training_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return training settings with absolute paths, where they name folders relative to ``folder``."""
+    paths = {key: values[key] for key in ("base", "start", "text_encoder") if values.get(key) is not None}
+    resolved = {key: path if path == MINILM else resolve_path(folder, str(path)) for key, path in paths.items()}
+    return {**values, **resolved}
 
 
-def coder_place(autoencoder: str | None, folder: Path, chosen: TrainSettings) -> str:
-    """Where the autoencoder of a training lies: of a base its own, else what the settings name, else ``shipped``."""
-    if chosen.base is not None:
-        return str(pipeline_folder(chosen.base).resolve())
+def autoencoder_source(autoencoder: str | None, folder: Path, settings: TrainSettings) -> str:
+    """Return the folder of a training's autoencoder: the base's own, else the one of the study, else ``shipped``."""
+    if settings.base is not None:
+        return str(pipeline_folder(settings.base).resolve())
     return SHIPPED if autoencoder in {None, SHIPPED} else str((folder / str(autoencoder)).resolve())
 
 
-def open_coder(autoencoder: str | None, folder: Path, chosen: TrainSettings, device: str, source: str) -> Autoencoder:
-    """The autoencoder of a training, which its images fit. Raises InputError."""
-    with at("train.base" if chosen.base is not None else "autoencoder", source):
-        coder = load_autoencoder(coder_place(autoencoder, folder, chosen), device)
-    with at("size", source):
-        coder.check_size(chosen.size)
+def open_autoencoder(
+    autoencoder: str | None, folder: Path, settings: TrainSettings, device: str, source: str
+) -> Autoencoder:
+    """Open the autoencoder of a training. Raises InputError, also if the image size does not fit it."""
+    with settings_key("train.base" if settings.base is not None else "autoencoder", source):
+        coder = load_autoencoder(autoencoder_source(autoencoder, folder, settings), device)
+    with settings_key("size", source):
+        coder.check_size(settings.size)
     return coder
 
 
-def request(asked: PlanRequest, cohort: Cohort, chosen: TrainSettings) -> dict[str, Any]:
-    """What ``plan`` is called with: a generator that reads no prompts needs no captions."""
-    needless = not chosen.reads_text and bool(prompt_columns(cohort.spec.prompt))
-    return {**asked.model_dump(exclude_none=True), **({"captions": False} if needless else {})}
+def plan_arguments(request: PlanRequest, cohort: Cohort, settings: TrainSettings) -> dict[str, Any]:
+    """Return the arguments of ``plan``; there are no captions for a generator that reads no prompts."""
+    needless = not settings.reads_text and bool(prompt_columns(cohort.spec.prompt))
+    return {**request.model_dump(exclude_none=True), **({"captions": False} if needless else {})}
 
 
-def planned(asked: Mapping[str, PlanRequest], cohort: Cohort, chosen: TrainSettings, source: str) -> Rows:
-    """The rows of plans, by their names. Raises InputError for a plan that cannot be made, or asks for no image."""
-    made = {}
-    for name, own in asked.items():
-        with at(f"plans.{name}", source):
-            made[name] = plan(cohort, **request(own, cohort, chosen))
-            if not len(made[name]):
+def plan_tables(plans: Mapping[str, PlanRequest], cohort: Cohort, settings: TrainSettings, source: str) -> Tables:
+    """Return the rows of each plan, by its name. Raises InputError for a plan that is impossible or empty."""
+    tables = {}
+    for name, request in plans.items():
+        with settings_key(f"plans.{name}", source):
+            tables[name] = plan(cohort, **plan_arguments(request, cohort, settings))
+            if not len(tables[name]):
                 mend = "a 'complement' is empty when all groups are equally large"
                 raise InputError("A plan is empty.", [Problem("asks for no image", mend)])
-    return made
+    return tables
 
 
 def check_starts(
-    runs: Mapping[str, TrainSettings], cohort: Cohort, coders: Mapping[str, Autoencoder], rows: Mapping[str, Rows],
-    source: str,
+    runs: Mapping[str, TrainSettings], cohort: Cohort, coders: Mapping[str, Autoencoder],
+    plans: Mapping[str, Tables], source: str,
 ) -> dict[str, str]:
-    """Open what trainings start from, each kind once, and ask all generators whether they can do the plans.
+    """Open the weights that trainings start from, once each, and check that every generator can follow its plans.
 
-    ``coders``, ``rows``: autoencoder and plans of each run, by its name. Returns for each run with prompts a hash of
-    what it starts from, beneath LoRA. Raises InputError for what cannot be opened, trained, gone on from or sampled,
-    and for cohorts without prompts.
+    ``coders``, ``plans``: autoencoder and rows of the plans of each run, by its name. Returns for each run with prompts
+    a hash of its pipeline, without LoRA. Raises InputError for weights that cannot be opened, trained, continued or
+    sampled, and for cohorts without prompts.
     """
-    found: dict[str, str] = {}
-    kinds: dict[str, str] = {}
-    for name, chosen in runs.items():
-        kind = chosen.model_dump_json(include=set(KINDS))
-        if kind not in kinds:
-            check = _check_text if chosen.reads_text else _check_tokens
-            kinds[kind] = check(chosen, cohort, coders[name], rows[name], source)
-        if chosen.reads_text:
-            found[name] = kinds[kind]
-    return found
+    hashes: dict[str, str] = {}
+    checked: dict[str, str] = {}
+    for name, settings in runs.items():
+        key = settings.model_dump_json(include=set(START_SETTINGS))
+        if key not in checked:
+            check = _check_prompt_start if settings.reads_text else _check_token_start
+            checked[key] = check(settings, cohort, coders[name], plans[name], source)
+        if settings.reads_text:
+            hashes[name] = checked[key]
+    return hashes
 
 
-def _check_tokens(chosen: TrainSettings, cohort: Cohort, coder: Autoencoder, rows: Rows, source: str) -> str:
-    """A network that knows tokens; what it goes on from is of the training, not of a hash."""
-    if chosen.start is not None:
-        with at("train.start", source):
-            open_start(chosen, Vocabulary.of(cohort), coder)
-    for name, own in rows.items():
-        with at(f"plans.{name}", source):
-            check_tokens(requests(own)[0], noise_schedule(chosen.prediction))
+def _check_token_start(
+    settings: TrainSettings, cohort: Cohort, coder: Autoencoder, plans: Tables, source: str
+) -> str:
+    """Check a generator that is conditioned on tokens; the hash is empty, since its key is that of the training."""
+    if settings.start is not None:
+        with settings_key("train.start", source):
+            open_start(settings, Vocabulary.of(cohort), coder)
+    for name, rows in plans.items():
+        with settings_key(f"plans.{name}", source):
+            check_tokens(requests(rows)[0], noise_schedule(settings.prediction))
     return ""
 
 
-def _check_text(chosen: TrainSettings, cohort: Cohort, coder: Autoencoder, rows: Rows, source: str) -> str:
-    """A pipeline with prompts, open no longer than it takes; a hash of it."""
-    with at("train", source):
-        PromptConditions(cohort.split("train", "val", domain="id"), chosen.drop_all, chosen.drop_one)
-        start = check_base(chosen, coder)
-    generator = TextGenerator(start.pipeline(), chosen.size)
-    for name, own in rows.items():
-        with at(f"plans.{name}", source):
-            generator.check(own)
+def _check_prompt_start(
+    settings: TrainSettings, cohort: Cohort, coder: Autoencoder, plans: Tables, source: str
+) -> str:
+    """Check a pipeline that is conditioned on prompts; return its hash."""
+    with settings_key("train", source):
+        PromptConditions(cohort.split("train", "val", domain="id"), settings.drop_all, settings.drop_one)
+        start = check_base(settings, coder)
+    generator = TextGenerator(start.pipeline(), settings.size)
+    for name, rows in plans.items():
+        with settings_key(f"plans.{name}", source):
+            generator.check(rows)
     return str(start.lora["base"]) if start.lora is not None else start.hash
 
 
-def base_fact(chosen: TrainSettings) -> dict[str, str]:
-    """What a report says under its title of what generators were trained from; nothing of networks that know tokens."""
-    if not chosen.reads_text:
+def base_fact(settings: TrainSettings) -> dict[str, str]:
+    """Return the report's entry on the base or text encoder of generators with prompts; empty for others."""
+    if not settings.reads_text:
         return {}
-    if chosen.base is not None:
-        name = Path(chosen.base).name if Path(chosen.base).is_dir() else chosen.base
-        return {"Base": f"{name}, {chosen.trainable_weights}"}
-    return {"Text encoder": Path(str(chosen.text_encoder)).name}
+    if settings.base is not None:
+        name = Path(settings.base).name if Path(settings.base).is_dir() else settings.base
+        return {"Base": f"{name}, {settings.trainable_weights}"}
+    return {"Text encoder": Path(str(settings.text_encoder)).name}

@@ -2,319 +2,275 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort, carry_trained_on, print_counts, write_phantom
+from equigen.cohort import Cohort, carry_trained_on, print_counts
 from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
 from equigen.diffusion import Generator
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError
 from equigen.fairness import audit
 from equigen.files import read_json, read_parquet, write_parquet
-from equigen.integrity import remove_temporary_files
-from equigen.latents import LatentStore, encode, encode_store, reconstruction_error, store_error
-from equigen.locks import lock_folder
+from equigen.latents import Autoencoder, LatentStore, encode, encode_store, reconstruction_error, store_error
 from equigen.progress import console
 from equigen.quality import Evaluation, describe_label_filter
-from equigen.report import Grid, write_report
-from equigen.study.checks import check_cohort, check_early, check_sets, generators, used_plans
-from equigen.study.evaluation_results import for_report, read_tables, write_tables
-from equigen.study.image_grids import grids
+from equigen.report import write_report
+from equigen.study.checks import check_before_images, check_cohort, check_sets, generator_settings, required_plans
+from equigen.study.evaluation_results import read_tables, report_tables, write_tables
+from equigen.study.image_grids import image_grids
 from equigen.study.judges import Judges, columns_of, validation_images
-from equigen.study.pairs import beside_report, pairs_stage
+from equigen.study.pairs import copy_pages, pairs_stage
 from equigen.study.quality import evaluate_study
-from equigen.study.screening import accepted, clear_screened, is_screened, made_by, screen_set, unscreen
+from equigen.study.screening import (
+    accepted_rows,
+    clear_screening,
+    is_screened,
+    remove_screening,
+    screen_set,
+    set_version,
+)
 from equigen.study.settings import StudySettings, read_study
-from equigen.study.stages import DamageError, Stages
-from equigen.study.starting_points import base_fact, coder_place, open_coder, request
+from equigen.study.starting_points import autoencoder_source, base_fact, open_autoencoder, plan_arguments
+from equigen.study.workspace import Workspace, versions
 from equigen.synthesis import SyntheticSet, generate, plan
-from equigen.training import Run, TrainSettings, train
-from equigen.training.run import train_again
+from equigen.training import Run, TrainSettings, train, train_again
 
-ROUNDS = 5  # times that stages are gone through to mend damage
-LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "botorch", "scikit-learn", "numpy")
+Sets = Mapping[tuple[str, str], SyntheticSet]  # by generator and plan
 
 
 class Study:
-    """One study in one folder: each method is a stage, and reads what the stages before it wrote."""
+    """A study whose settings and cohort are checked. Each method is a stage, and reads what earlier stages wrote.
+
+    ``runs``: settings of every generator, which differ in mechanism and seed alone. ``starts``: for each generator with
+    prompts a hash of the pipeline that it starts from.
+    """
 
     def __init__(
-        self,
-        settings: StudySettings,
-        folder: str | Path,
-        base: str | Path,
-        show: bool = True,
-        source: str = "study",  # the file that errors name
-        verify: bool = False,   # hash every file of every finished stage
-        accept: bool = False,   # take files that were edited as they are
+        self, settings: StudySettings, workspace: Workspace, runs: Mapping[str, TrainSettings], cohort: Cohort,
+        coder: Autoencoder, starts: Mapping[str, str],
     ) -> None:
-        self.settings, self.folder, self.base, self.show = settings, Path(folder), Path(base), show
-        self.source = source
-        self.stages = Stages(self.folder, verify, accept)
-        self.features = self.folder / "features"
+        self.settings, self.workspace, self.stages = settings, workspace, workspace.stages
+        self.runs, self.cohort, self.coder, self.starts = runs, cohort, coder, starts
+        self.training = next(iter(runs.values()))
+        self.judges = Judges(cohort, settings.size, workspace.features, workspace.show)
+
+    @classmethod
+    def open(cls, settings: StudySettings, workspace: Workspace) -> Study:
+        """Open the cohort and the autoencoder, and check all settings. Raises InputError before any expensive work."""
+        base, source = workspace.base, workspace.source
+        runs = generator_settings(settings, base, source)
+        check_before_images(settings, base, source)
+        coder = open_autoencoder(settings.autoencoder, base, next(iter(runs.values())), best_device(), source)
+        cohort = workspace.open_cohort(settings)
+        check_cohort(runs, cohort, dict.fromkeys(runs, coder), source)
+        starts = check_sets(settings, runs, cohort, coder, source)
+        return cls(settings, workspace, runs, cohort, coder, starts)
 
     def run(self) -> Path:
-        """All stages, in order; the path of the report's page.
+        """Run all stages; return the path of the report's page.
 
-        Raises InputError before any work where another process is at work in the folder.
+        Raises DamageError where a finished stage is damaged, so that the stages have to be run again.
         """
-        with lock_folder(self.folder):
-            orphans = remove_temporary_files(self.folder)
-            if orphans:
-                console.print(f"{len(orphans)} half-written files of a process that was ended are removed")
-            for _ in range(ROUNDS):
-                try:
-                    return self._all()
-                except DamageError:
-                    console.print("[yellow]Going through the stages again, to make what is damaged.[/yellow]")
-        problem = Problem("files are damaged again as soon as they are made", "check the disk", file=str(self.folder))
-        raise InputError("The run folder cannot be kept whole.", [problem])
-
-    def _all(self) -> Path:
-        """All stages, in order; DamageError where they have to be gone through again."""
-        self.runs = generators(self.settings, self.base, self.source)
-        check_early(self.settings, self.base, self.source)
-        self.training = next(iter(self.runs.values()))  # they differ in mechanism and seed alone
-        self.coder = open_coder(self.settings.autoencoder, self.base, self.training, best_device(), self.source)
-        self.cohort = self._cohort()
-        check_cohort(self.runs, self.cohort, dict.fromkeys(self.runs, self.coder), self.source)
-        self.starts = check_sets(self.settings, self.runs, self.cohort, self.coder, self.source)
         console.print()
         print_counts(self.cohort, console)
-        self._encode()
-        made = {name: self._train(name, chosen) for name, chosen in self.runs.items()}
-        self.judges = Judges(self.cohort, self.settings.size, self.features, self.show)
-        self.sets = {(name, plan_name): own for name, run in made.items() for plan_name, own in self._sets(run).items()}
-        pages = {name: self._pairs(name) for name in made if self.settings.pairs is not None}
-        measured, predictions = self._evaluate(), self._diagnose()
-        fairness = self._audit(predictions)
-        return self._report(made, measured, fairness, pages)
+        self.encode()
+        generators = {name: self.train(name, settings) for name, settings in self.runs.items()}
+        sets = {
+            (name, plan_name): synthetic
+            for name, run in generators.items()
+            for plan_name, synthetic in self.sample(run).items()
+        }
+        pages = {name: self.measure_pairs(name, sets) for name in generators if self.settings.pairs is not None}
+        evaluation, predictions = self.evaluate(sets), self.diagnose(sets)
+        fairness = self.audit(predictions)
+        return self.write_report(generators, sets, evaluation, fairness, pages)
 
-    def _cohort(self) -> Cohort:
-        """The user's cohort, or a phantom's; checked anew each time, since files may have changed."""
-        chosen = self.settings
-        if chosen.phantom is not None:
-            asked = chosen.phantom
-            place = self.stages.run(
-                "phantom",
-                [equigen.__version__, asked.model_dump()],
-                lambda out: write_phantom(out, asked.images, asked.seed, show=self.show),
-                results=["metadata.csv", "cohort.yaml"],
-            )
-            cohort = Cohort.read(place / "cohort.yaml", show_progress=self.show)
-        elif isinstance(chosen.cohort, str):
-            cohort = Cohort.read(
-                self.base / chosen.cohort, quarantine=chosen.quarantine, show_progress=self.show
-            )
-        else:
-            cohort = Cohort.from_spec(
-                chosen.cohort or {},
-                self.base,
-                quarantine=chosen.quarantine,
-                show_progress=self.show,
-                source=self.source,
-            )
-        files = ["cohort.parquet", "cohort.json"]
-        self.stages.run("cohort", [cohort.hash, str(cohort.root)], cohort.save, files)
-        return cohort
+    def encode(self) -> None:
+        """Encode the training and validation images, once for all generators."""
+        images, size = self.cohort.split("train", "val", domain="id"), self.settings.size
+        disk, show = self.training.store == "disk", self.workspace.show
 
-    def _encode(self) -> None:
-        """Latents of the images that are trained on or steered by, once for all generators."""
-        used, size = self.cohort.split("train", "val", domain="id"), self.settings.size
-
-        def work(place: Path) -> None:
-            if self.training.store == "disk":
-                error = store_error(used, LatentStore(encode_store(used, self.coder, place, size, show=self.show)),
-                                    self.coder)  # fmt: skip
+        def work(out: Path) -> None:
+            if disk:
+                store = LatentStore(encode_store(images, self.coder, out, size, show=show))
+                error = store_error(images, store, self.coder)
             else:
-                error = reconstruction_error(used, encode(used, self.coder, place, size, show=self.show), self.coder)
+                error = reconstruction_error(images, encode(images, self.coder, out, size, show=show), self.coder)
             console.print(f"  autoencoder: {error:.1f} dB PSNR on this cohort")
 
-        stored = ["disk"] if self.training.store == "disk" else []
-        self.stages.run("latents", [self.cohort.hash, self.coder.hash, size, *stored], work)
+        self.stages.run("latents", [self.cohort.hash, self.coder.hash, size, *(["disk"] if disk else [])], work)
 
-    def _train(self, name: str, chosen: TrainSettings) -> Run:
-        """One generator. What it starts from counts by its weights, not by where it lies."""
-        values = chosen.model_dump(mode="json")
+    def train(self, name: str, settings: TrainSettings) -> Run:
+        """Train one generator. Its base is identified by a hash of its weights, not by its path."""
+        values = settings.model_dump(mode="json")
         if name in self.starts:
             values["base"] = self.starts[name]
         inputs = [equigen.__version__, self.cohort.hash, self.coder.hash, values]
-        place = self.stages.run(
+        folder = self.stages.run(
             f"generators/{name}",
             inputs,
             lambda out: train(
                 self.cohort,
-                settings=chosen,
+                settings=settings,
                 out=out,
-                latents=self.folder / "latents",
-                autoencoder=coder_place(self.settings.autoencoder, self.base, chosen),
-                show=self.show,
+                latents=self.workspace.folder / "latents",
+                autoencoder=autoencoder_source(self.settings.autoencoder, self.workspace.base, settings),
+                show=self.workspace.show,
             ),
             results=["training.json"],
             damaged=train_again,
         )
-        return Run(place, name)
+        return Run(folder, name)
 
-    def _sets(self, run: Run) -> dict[str, SyntheticSet]:
-        """The synthetic sets of one generator by plan, screened where that is asked for; it is opened if it must be."""
-        opened: list[Generator] = []
+    def sample(self, run: Run) -> dict[str, SyntheticSet]:
+        """Return the synthetic sets of one generator by plan, screened if the settings say so.
+
+        The generator is opened at the first set that is not finished.
+        """
+        pipelines: list[Generator] = []
 
         def pipeline() -> Generator:
-            if not opened:
-                opened.append(run.pipeline())
-            return opened[0]
+            if not pipelines:
+                pipelines.append(run.pipeline())
+            return pipelines[0]
 
-        made = {name: self._generate(run, name, pipeline) for name in used_plans(self.settings)}
-        for name, own in made.items():
-            self._screen(name, own, pipeline)
-        return made
+        sets = {name: self.generate(run, name, pipeline) for name in required_plans(self.settings)}
+        for name, synthetic in sets.items():
+            self.screen(name, synthetic, pipeline)
+        return sets
 
-    def _generate(self, run: Run, plan_name: str, pipeline: Callable[[], Generator]) -> SyntheticSet:
-        """One synthetic set of one generator."""
-        asked = request(self.settings.plans[plan_name], self.cohort, self.training)
+    def generate(self, run: Run, plan_name: str, pipeline: Callable[[], Generator]) -> SyntheticSet:
+        """Make one synthetic set of one generator."""
+        arguments = plan_arguments(self.settings.plans[plan_name], self.cohort, self.training)
 
         def work(out: Path) -> None:
-            generate(pipeline(), plan(self.cohort, **asked), out, show=self.show)
+            generate(pipeline(), plan(self.cohort, **arguments), out, show=self.workspace.show)
             carry_trained_on(run.folder, out)
 
-        place = self.stages.run(
+        folder = self.stages.run(
             f"synthetic/{run.name}-{plan_name}",
-            [read_json(run.folder / "training.json")["generator"], asked, self.cohort.hash],
+            [read_json(run.folder / "training.json")["generator"], arguments, self.cohort.hash],
             work,
             results=["synthetic.parquet"],
-            damaged=lambda out, harmed: clear_screened(self.folder, out, harmed),
+            damaged=lambda out, damaged: clear_screening(self.workspace.folder, out, damaged),
         )
-        return SyntheticSet(place)
+        return SyntheticSet(folder)
 
-    def _screen(self, plan_name: str, made: SyntheticSet, pipeline: Callable[[], Generator]) -> None:
-        """Verdicts on one set; counterfactual pairs have none."""
-        asked = self.settings.screen
-        if asked is None or self.settings.plans[plan_name].policy == "counterfactual":
-            unscreen(self.stages, made)
+    def screen(self, plan_name: str, synthetic: SyntheticSet, pipeline: Callable[[], Generator]) -> None:
+        """Screen one set, or remove its verdicts; counterfactual pairs are not screened."""
+        settings = self.settings.screen
+        if settings is None or self.settings.plans[plan_name].policy == "counterfactual":
+            remove_screening(self.stages, synthetic)
             return
-        encoder, columns = asked.encoder or self.settings.evaluate.encoder, columns_of(asked.fields, self.cohort)
+        encoder = settings.encoder or self.settings.evaluate.encoder
+        columns = columns_of(settings.fields, self.cohort)
         screen_set(
-            self.stages, made, asked, encoder, validation_images(self.cohort), generator=pipeline, show=self.show,
-            judge=lambda: self.judges.judge(encoder, columns, asked.min_patients),
+            self.stages, synthetic, settings, encoder, validation_images(self.cohort), generator=pipeline,
+            judge=lambda: self.judges.judge(encoder, columns, settings.min_patients), show=self.workspace.show,
         )  # fmt: skip
 
-    def _pairs(self, name: str) -> Path:
-        """The folder of the page of one generator's counterfactual pairs."""
-        asked, encoder = self.settings.pairs, self.settings.evaluate.encoder
-        assert asked is not None
+    def measure_pairs(self, name: str, sets: Sets) -> Path:
+        """Measure the counterfactual pairs of one generator; return the folder of their page."""
+        settings, encoder = self.settings.pairs, self.settings.evaluate.encoder
+        assert settings is not None
         return pairs_stage(
-            self.stages, name, self.sets[name, asked.plan], asked, encoder, validation_images(self.cohort),
-            judge=lambda: self.judges.judge(encoder, None, asked.min_patients), cache=self.features,
-            versions=self._versions(), show=self.show,
+            self.stages, name, sets[name, settings.plan], settings, encoder, validation_images(self.cohort),
+            judge=lambda: self.judges.judge(encoder, None, settings.min_patients), cache=self.workspace.features,
+            versions=versions(), show=self.workspace.show,
         )  # fmt: skip
 
-    def _evaluate(self) -> Evaluation:
-        """quality.parquet, comparison.parquet, copies.parquet: every generator and the autoencoder's reconstruction."""
-        asked = self.settings.evaluate
-        sets = {name: made for (name, plan_name), made in self.sets.items() if plan_name == asked.plan}
+    def evaluate(self, sets: Sets) -> Evaluation:
+        """Measure the quality of every generator and of the autoencoder's reconstruction."""
+        settings, size, features = self.settings.evaluate, self.settings.size, self.workspace.features
+        measured = {name: synthetic for (name, plan_name), synthetic in sets.items() if plan_name == settings.plan}
+        folders = {name: synthetic.folder for name, synthetic in measured.items()}
 
-        def work(place: Path) -> None:
-            folders = {name: made.folder for name, made in sets.items()}
-            size, features = self.settings.size, self.features
-            write_tables(evaluate_study(self.cohort, folders, self.coder, asked, size, features, self.show), place)
+        def work(out: Path) -> None:
+            show = self.workspace.show
+            write_tables(evaluate_study(self.cohort, folders, self.coder, settings, size, features, show), out)
 
-        content = [[name, made_by(made)] for name, made in sets.items()]
-        inputs = [equigen.__version__, self.cohort.hash, content, self.coder.hash, asked.model_dump()]
+        content = [[name, set_version(synthetic)] for name, synthetic in measured.items()]
+        inputs = [equigen.__version__, self.cohort.hash, content, self.coder.hash, settings.model_dump()]
         return read_tables(self.stages.run("quality", inputs, work, ["quality.parquet"]))
 
-    def _diagnose(self) -> pd.DataFrame:
-        """predictions.parquet: real only, and real with each generator's images."""
-        asked = self.settings.diagnose
-        sets = {name: made for (name, plan_name), made in self.sets.items() if plan_name == asked.plan}
-        fit = FitSettings(images=asked.images, width=asked.width, class_balanced=asked.class_balanced)
-        content = [[name, made_by(made)] for name, made in sets.items()]
-        inputs = [equigen.__version__, self.cohort.hash, content, asked.model_dump(), self.settings.size]
-        place = self.stages.run(
+    def diagnose(self, sets: Sets) -> pd.DataFrame:
+        """Train classifiers on real images, and on real and each generator's images; return their predictions."""
+        settings = self.settings.diagnose
+        mixed = {name: synthetic for (name, plan_name), synthetic in sets.items() if plan_name == settings.plan}
+        fit = FitSettings(images=settings.images, width=settings.width, class_balanced=settings.class_balanced)
+        content = [[name, set_version(synthetic)] for name, synthetic in mixed.items()]
+        inputs = [equigen.__version__, self.cohort.hash, content, settings.model_dump(), self.settings.size]
+        folder = self.stages.run(
             "diagnosis",
             inputs,
             lambda out: diagnose(
                 self.cohort,
-                {name: made.folder for name, made in sets.items()},
-                label=asked.label,
-                ratios=asked.ratios,
+                {name: synthetic.folder for name, synthetic in mixed.items()},
+                label=settings.label,
+                ratios=settings.ratios,
                 size=self.settings.size,
                 settings=fit,
                 out=out,
-                show=self.show,
+                show=self.workspace.show,
             ),
             results=["predictions.parquet"],
         )
-        return read_parquet(place / "predictions.parquet")
+        return read_parquet(folder / "predictions.parquet")
 
-    def _audit(self, predictions: pd.DataFrame) -> pd.DataFrame:
-        """fairness.parquet."""
-        asked = self.settings.audit
-        groups = list(self.cohort.attributes) if asked.groups is None else asked.groups
+    def audit(self, predictions: pd.DataFrame) -> pd.DataFrame:
+        """Audit the predictions; return the table of fairness."""
+        settings = self.settings.audit
+        groups = list(self.cohort.attributes) if settings.groups is None else settings.groups
 
-        def work(place: Path) -> None:
-            made = audit(predictions, groups, replicates=asked.replicates, permutations=asked.permutations)
-            write_parquet(place / "fairness.parquet", made)
+        def work(out: Path) -> None:
+            table = audit(predictions, groups, replicates=settings.replicates, permutations=settings.permutations)
+            write_parquet(out / "fairness.parquet", table)
 
         content = int(pd.util.hash_pandas_object(predictions).sum())
-        inputs = [equigen.__version__, content, asked.model_dump()]
-        place = self.stages.run("fairness", inputs, work, ["fairness.parquet"])
-        return read_parquet(place / "fairness.parquet")
+        inputs = [equigen.__version__, content, settings.model_dump()]
+        folder = self.stages.run("fairness", inputs, work, ["fairness.parquet"])
+        return read_parquet(folder / "fairness.parquet")
 
-    def _report(
-        self, made: Mapping[str, Run], measured: Evaluation, fairness: pd.DataFrame, pages: Mapping[str, Path]
+    def write_report(
+        self, generators: Mapping[str, Run], sets: Sets, evaluation: Evaluation, fairness: pd.DataFrame,
+        pages: Mapping[str, Path],
     ) -> Path:
-        """The page, its JSON and the cards; written anew every time, since it is cheap."""
-        shown = {name: accepted(self.sets[name, self.settings.evaluate.plan]) for name in made}
-        cohort = self.cohort
-        warnings = [str(problem) for problem in cohort.warnings] + [
-            f"left out: {problem}" for problem in cohort.quarantined
-        ] + self._edits()
+        """Write the page, its JSON and the cards, at every run since this is cheap; return the path of the page."""
+        cohort, settings, report = self.cohort, self.settings, self.workspace.folder / "report"
+        generated = {name: accepted_rows(sets[name, settings.evaluate.plan]) for name in generators}
+        try:
+            grids = image_grids(cohort.split("test", domain="id"), generated, settings.size)
+        except (InputError, OSError):
+            self.stages.check_files()  # an image that cannot be read may be one of a damaged stage
+            raise
         return write_report(
-            self.folder / "report",
-            title=self.settings.name,
-            summary_facts=self._facts(),
+            report,
+            title=settings.name,
+            summary_facts=self.facts(),
             counts=cohort.counts(),
-            **for_report(measured, self.settings.size),
+            **report_tables(evaluation, settings.size),
             fairness=fairness,
-            history={name: read_parquet(run.folder / "history.parquet") for name, run in made.items()},
-            grids=self._grids(shown),
-            settings=self.settings.model_dump(mode="json"),
+            history={name: read_parquet(run.folder / "history.parquet") for name, run in generators.items()},
+            grids=grids,
+            settings=settings.model_dump(mode="json"),
             phantom=cohort.phantom,
-            warnings=warnings,
+            warnings=self.workspace.warnings(cohort),
             timings=self.stages.seconds,
-            versions=self._versions(),
-            screening={f"{name}, {plan_name}": read_parquet(own.folder / "screening.parquet")
-                       for (name, plan_name), own in self.sets.items() if is_screened(own)},
-            pages=beside_report(pages, self.folder / "report"),
-            blind=self.settings.report.blind,
-            names=self.settings.report.names,
+            versions=versions(),
+            screening={f"{name}, {plan_name}": read_parquet(synthetic.folder / "screening.parquet")
+                       for (name, plan_name), synthetic in sets.items() if is_screened(synthetic)},
+            pages=copy_pages(pages, report),
+            blind=settings.report.blind,
+            names=settings.report.names,
         )  # fmt: skip
 
-    def _grids(self, shown: Mapping[str, pd.DataFrame]) -> list[Grid]:
-        """Real and generated images of each group; where one cannot be read, all files are hashed to find the cause."""
-        try:
-            return grids(self.cohort.split("test", domain="id"), shown, self.settings.size)
-        except (InputError, OSError):
-            self.stages.settle()
-            raise
-
-    def _edits(self) -> list[str]:
-        """What the report says of files that were edited and accepted."""
-        return [f"edited by hand after it was written, and accepted: {name}" for name in self.stages.accepted]
-
-    def _versions(self) -> dict[str, str]:
-        libraries = {name: version(name) for name in LIBRARIES}
-        return {"equigen": equigen.__version__, "python": platform.python_version(), **libraries}
-
-    def _facts(self) -> dict[str, str]:
-        """What stands under the title."""
+    def facts(self) -> dict[str, str]:
+        """Return the entries under the title of the report."""
         frame, seeds, only = self.cohort.frame, len(self.settings.seeds), self.settings.evaluate.only
         domains = frame["domain"].value_counts()
         return {
@@ -338,13 +294,15 @@ def run_study(
     verify: bool = False,
     accept: bool = False,
 ) -> Path:
-    """Run study.yaml to its report, in ``out`` (``runs/<name>`` by default); the path of the report's page.
+    """Run study.yaml to its report, in ``out`` (``runs/<name>`` by default); return the path of the report's page.
 
-    Stages whose inputs have not changed are skipped, one that was interrupted goes on. ``overrides``: dotted keys to
-    values. ``verify``: hash every file of every finished stage, not only of what is used. ``accept``: take files that
-    were edited after their stage ended as they are; the report says so. Raises InputError before any expensive work
-    when settings or cohort have errors, when files were edited, or when another process is at work in the folder.
+    Stages whose inputs have not changed are skipped, and an interrupted one is resumed. ``overrides``: dotted keys to
+    values. ``verify``: hash every file of every finished stage, not only those that are read. ``accept``: accept files
+    that were edited after their stage ended; the report lists them. Raises InputError before any expensive work when
+    settings or cohort have errors, when files were edited, or when another process is at work in the folder.
     """
     file = Path(path)
     settings = read_study(file, overrides)
-    return Study(settings, out or Path("runs") / settings.name, file.parent, show, str(file), verify, accept).run()
+    folder = out or Path("runs") / settings.name
+    workspace = Workspace(folder, file.parent, show, str(file), verify, accept)
+    return workspace.run(lambda: Study.open(settings, workspace).run())

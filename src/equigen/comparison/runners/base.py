@@ -26,7 +26,7 @@ class Job:
     kind: str                                   # jobs of one kind take about equally long for each unit
     command: tuple[str, ...]
     log: Path                                   # what it prints, behind what earlier tries printed
-    done: Callable[[], bool]                    # whether its result is there already; asked when it could start
+    is_done: Callable[[], bool]                 # whether its result exists; called when the job could start
     after: tuple[str, ...] = ()                 # names of the jobs it needs
     units: float = 1                            # its size, to foretell its time: images, say
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Handle(ABC):
             return "skipped"
         if states - {"done"}:
             return "waiting"
-        if self.job.done():
+        if self.job.is_done():
             return "done"
         if not self.ready():
             return "waiting"

@@ -58,7 +58,7 @@ def summary(handles: Sequence[Handle], left: tuple[float, bool]) -> str:
     return text
 
 
-class Board:
+class JobProgress:
     """Tells of jobs as they end, and keeps one line on how all of them stand."""
 
     def __init__(
@@ -86,8 +86,8 @@ class Board:
 
 
 @contextmanager
-def board(spent: Mapping[str, float], engine: Engine, show: bool = True) -> Iterator[Board]:
+def job_progress(spent: Mapping[str, float], engine: Engine, show: bool = True) -> Iterator[JobProgress]:
     """A live line on standard error; failures are told even where nothing else is shown."""
     columns = [TextColumn("jobs"), BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.fields[note]}")]
     with Progress(*columns, console=console, disable=not show, refresh_per_second=2) as progress:
-        yield Board(progress, progress.add_task("jobs", total=1, note=""), spent, engine, show)
+        yield JobProgress(progress, progress.add_task("jobs", total=1, note=""), spent, engine, show)

@@ -41,7 +41,7 @@ STUDY = {
 }  # fmt: skip
 
 
-class Desk:
+class StudyFolder:
     """A study file beside the phantom's data, and a run folder."""
 
     def __init__(self, data: Path, place: Path) -> None:
