@@ -1,4 +1,4 @@
-"""Where a fit stands, in one safetensors file: weights, their average, the best, AdamW's moments."""
+"""Checkpoints of a fit in one safetensors file: weights, their average, the best average, AdamW's moments."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from equigen.model_files import weight_fault
 
 @dataclass
 class State:
-    """Everything that changes while fitting. ``best_score`` is None until validation gave one."""
+    """The mutable state of a fit. ``best_score`` is None before a defined validation score."""
 
     network: SmallResNet
     average: SmallResNet
@@ -29,13 +29,13 @@ class State:
     step: int = 0
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Every tensor by name; all of them live, so that copying into them restores the state."""
-        for part, values in {
+        """All tensors by name; they are not copies, so that copying into them restores the state."""
+        for prefix, tensors in {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "best": self.best,
         }.items():
-            yield from ((f"{part}/{name}", value) for name, value in values.items())
+            yield from ((f"{prefix}/{name}", value) for name, value in tensors.items())
         for name, parameter in self.network.named_parameters():
             yield from (
                 (f"adam/{name}/{key}", value) for key, value in self.optimizer.state[parameter].items()
@@ -52,19 +52,19 @@ class State:
             )
 
     def resume(self, path: Path, key: str) -> None:
-        """Go on from a checkpoint of the same key; without one the state stays as it is.
+        """Restore a checkpoint of the same key; without one the state is unchanged.
 
-        Raises InputError where the file is no safetensors file of this state: a pickle, a damaged file, tensors that
-        are missing, misshapen, NaN or infinite. The state is unchanged then, but for moments that are zero.
+        Raises InputError for a file that is not a safetensors file of this state: a pickle, a damaged file, tensors
+        that are missing, of another shape, NaN or infinite. The state is unchanged then, except for zero moments.
         """
         if not path.exists():
             return
         try:
             with safe_open(path, framework="pt") as handle:
-                facts = handle.metadata() or {}
-                if facts["key"] != key:
+                metadata = handle.metadata() or {}
+                if metadata["key"] != key:
                     return
-                step, score = int(facts["step"]), float(facts["best_score"]) if facts["best_score"] else None
+                step, score = int(metadata["step"]), float(metadata["best_score"]) if metadata["best_score"] else None
                 for parameter in self.network.parameters():
                     self.optimizer.state[parameter] = {
                         "step": torch.zeros(()),
@@ -75,9 +75,9 @@ class State:
                 for name, value in self.tensors():
                     if values[name].shape != value.shape:
                         raise ValueError(f"{name} is {list(values[name].shape)}, not {list(value.shape)}")
-                odd = weight_fault(values)
-                if odd is not None:
-                    raise ValueError(odd)
+                fault = weight_fault(values)
+                if fault is not None:
+                    raise ValueError(fault)
         except (SafetensorError, KeyError, ValueError, OSError, RuntimeError) as error:
             problem = Problem(f"is no whole checkpoint ({error})", "delete it to start afresh", file=str(path))
             raise InputError("A checkpoint is damaged.", [problem]) from error

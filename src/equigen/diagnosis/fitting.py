@@ -1,4 +1,4 @@
-"""Fitting one classifier: every arm gets the same steps, augmentation, schedule and choice of checkpoint."""
+"""Training of one classifier, with the same steps, augmentation, schedule and model selection for every recipe."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from equigen.fairness import auc
 from equigen.progress import Bar, progress_bar
 from equigen.seeds import torch_generator
 
-EMA_RAMP = 10  # steps over which the average of weights starts, (1 + k) / (10 + k)
+EMA_RAMP = 10  # of the decay of the weight average in its first steps k, (1 + k) / (10 + k)
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How every classifier of a study is trained. Time is counted in images shown."""
+    """Training settings of every classifier of a study; the length is counted in images."""
 
     images: int = 40_000
     batch: int = 64
@@ -37,14 +37,14 @@ class FitSettings:
     weight_decay: float = 0.05  # of convolutions and the head, not of norms and biases
     ema: float = 0.99  # of the weights, per step
     width: int = 32  # channels of the first stage
-    validations: int = 8  # how often the average is validated (and a checkpoint written)
-    class_balanced: bool = False  # weigh classes by the real training split's frequencies, in every arm
-    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware has it
+    validations: int = 8  # number of validations of the average (and of checkpoints)
+    class_balanced: bool = False  # weight classes by their frequencies in the real training split, in every recipe
+    precision: Literal["auto", "bf16", "fp32"] = "auto"  # auto: bf16 where the hardware supports it
     augmentation: Augmentation = field(default_factory=Augmentation)
 
     @property
     def steps(self) -> int:
-        """Steps of every arm."""
+        """Number of optimisation steps."""
         return max(1, math.ceil(self.images / self.batch))
 
 
@@ -55,14 +55,14 @@ class Pool:
     images: NDArray[np.uint8]
     targets: NDArray[np.float32]
 
-    def known(self) -> Pool:
-        """The images with at least one known target."""
-        keep = np.isfinite(self.targets).any(axis=1)
-        return Pool(self.images[keep], self.targets[keep])
+    def labelled(self) -> Pool:
+        """The pool without images of unknown targets."""
+        mask = np.isfinite(self.targets).any(axis=1)
+        return Pool(self.images[mask], self.targets[mask])
 
 
 def uses_bf16(precision: str, device: torch.device) -> bool:
-    """Whether to compute in bfloat16: as asked, or where the hardware multiplies in it (``auto``)."""
+    """Whether to compute in bfloat16; ``auto`` where the hardware supports it."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -72,7 +72,7 @@ def uses_bf16(precision: str, device: torch.device) -> bool:
 
 
 def loss(logits: Tensor, targets: Tensor, kind: str, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy (multiclass) or mean binary cross-entropy over known targets; NaN targets count nothing.
+    """Cross-entropy (multiclass) or mean binary cross-entropy over known targets; NaN targets are ignored.
 
     Args:
         logits: [B, K].
@@ -81,37 +81,37 @@ def loss(logits: Tensor, targets: Tensor, kind: str, weights: Tensor | None = No
         weights: [K] weight of each class (multiclass) or of each positive (otherwise); None is 1.
 
     """
-    known = torch.isfinite(targets)
+    mask = torch.isfinite(targets)
     if kind == "multiclass":
-        rows = known.all(dim=1)
+        rows = mask.all(dim=1)
         return functional.cross_entropy(logits[rows], targets[rows].argmax(dim=1), weight=weights)
-    each = functional.binary_cross_entropy_with_logits(
+    losses = functional.binary_cross_entropy_with_logits(
         logits, targets.nan_to_num(), pos_weight=weights, reduction="none"
     )
-    return (each * known).sum() / known.sum().clamp(min=1)
+    return (losses * mask).sum() / mask.sum().clamp(min=1)
 
 
 def class_weights(targets: NDArray[np.float32], kind: str) -> Tensor:
-    """Inverse class frequency (mean 1), or negatives per positive; [K]. A class never seen counts as once."""
+    """Inverse class frequency (mean 1), or negatives per positive; [K]. A class without rows counts as one row."""
     positive = np.maximum(np.nansum(targets, axis=0), 1)
     if kind == "multiclass":
         return torch.tensor((1 / positive) / (1 / positive).mean(), dtype=torch.float32)
-    known = np.isfinite(targets).sum(axis=0)
-    return torch.tensor(np.maximum(known - positive, 1) / positive, dtype=torch.float32)
+    counts = np.isfinite(targets).sum(axis=0)
+    return torch.tensor(np.maximum(counts - positive, 1) / positive, dtype=torch.float32)
 
 
 def macro_auc(targets: NDArray[np.float32], probability: NDArray[np.float32]) -> float | None:
-    """Mean AUC over the outputs that have both classes among the known rows; None where none has."""
+    """Mean AUC over the outputs that have both classes among the known rows; None without such an output."""
     values = []
     for column in range(targets.shape[1]):
-        known = np.isfinite(targets[:, column])
-        values.append(float(auc(targets[known, column], probability[known, column])))
+        rows = np.isfinite(targets[:, column])
+        values.append(float(auc(targets[rows, column], probability[rows, column])))
     defined = [value for value in values if math.isfinite(value)]
     return float(np.mean(defined)) if defined else None
 
 
 def learning_rate(step: int, settings: FitSettings) -> float:
-    """Linear warm-up, then half a cosine down to 0 (Loshchilov and Hutter, ICLR 2017)."""
+    """Learning rate of a step: linear warm-up, then cosine decay to 0 (Loshchilov and Hutter, ICLR 2017)."""
     warm = max(1, round(settings.warmup * settings.steps))
     if step < warm:
         return settings.learning_rate * (step + 1) / warm
@@ -133,28 +133,27 @@ def fit(
     key: str = "",
     show: bool = True,
 ) -> Classifier:
-    """Train one network on a recipe's stream and give the best average of weights seen in validation.
+    """Train one network on a recipe and return the weight average that is best in validation.
 
-    An exponential average of the weights is validated ``settings.validations`` times; the one with the
-    highest macro AUC on the validation split (real images, in every arm) is kept. Where no output has both
-    classes in validation, the last is kept. With ``checkpoint`` an interrupted fit goes on to the same
-    weights.
+    An exponential average of the weights is validated ``settings.validations`` times; the one with the highest macro
+    AUC on the validation split (real images, in every recipe) is returned, and the last one where no output has both
+    classes in validation. With ``checkpoint`` an interrupted fit is resumed with identical weights.
 
     Args:
-        pools: images by source, ``real`` always among them; rows without any known target are left out.
+        pools: images by source, ``real`` included; rows of unknown targets are left out.
         validation: the validation split.
         recipe: shares of the sources.
-        card: what the network is for.
-        settings: the same for all arms.
+        card: metadata of the network.
+        settings: those of training.
         seed: of weights, order and augmentation.
         device: None is the CPU.
-        checkpoint: safetensors file to go on from and to write, removed at the end.
+        checkpoint: safetensors file to resume from and to write.
         key: hash of settings and inputs; a checkpoint with another key is not used.
         show: show a progress bar.
 
     """
     device = device or torch.device("cpu")
-    pools = {source: pools[source].known() for source in {"real", *recipe.shares}}
+    pools = {source: pools[source].labelled() for source in {"real", *recipe.shares}}
     stream = Stream(
         recipe, {source: len(pools[source].images) for source in recipe.shares}, settings.batch, seed
     )
@@ -167,7 +166,12 @@ def fit(
         f"{recipe.name}, seed {seed}", settings.steps * settings.batch, state.step * settings.batch, show
     ) as bar:
         while state.step < settings.steps:
-            images, targets = _batch(pools, stream, state.step, settings.augmentation, device)
+            rows = stream.step(state.step)
+            batch = np.concatenate([pools[source].images[indices] for source, indices in rows.items()])
+            truth = np.concatenate([pools[source].targets[indices] for source, indices in rows.items()])
+            generator = torch_generator(seed, "diagnosis/augmentation", state.step)
+            images = augment(to_tensor(batch, device), settings.augmentation, generator)
+            targets = torch.from_numpy(truth).to(device)
             _step(state, images, targets, settings=settings, kind=card.kind, balance=balance, bf16=bf16)
             bar.advance(settings.batch)
             if state.step % every == 0 or state.step == settings.steps:
@@ -179,35 +183,20 @@ def fit(
 
 
 def _start(card: Card, settings: FitSettings, seed: int, device: torch.device) -> State:
-    """Fresh network, average and optimizer."""
+    """The initial state: network, weight average and optimizer."""
     network = SmallResNet(len(card.outputs), settings.width, seed).to(
         device, memory_format=torch.channels_last
     )  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False)
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    undecayed = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": others, "weight_decay": 0.0}],
+        [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": undecayed, "weight_decay": 0.0}],
         lr=settings.learning_rate,
     )
     return State(
         network, average, optimizer, {name: value.clone() for name, value in average.state_dict().items()}
     )
-
-
-def _batch(
-    pools: Mapping[str, Pool],
-    stream: Stream,
-    step: int,
-    settings: Augmentation,
-    device: torch.device,
-) -> tuple[Tensor, Tensor]:
-    """Augmented images and targets of one step."""
-    rows = stream.step(step)
-    images = np.concatenate([pools[source].images[chosen] for source, chosen in rows.items()])
-    targets = np.concatenate([pools[source].targets[chosen] for source, chosen in rows.items()])
-    generator = torch_generator(stream.seed, "diagnosis/augmentation", step)
-    return augment(to_tensor(images, device), settings, generator), torch.from_numpy(targets).to(device)
 
 
 def _step(
@@ -220,7 +209,7 @@ def _step(
     balance: Tensor | None,
     bf16: bool,
 ) -> None:
-    """One step of AdamW, and of the average of weights."""
+    """Update the weights by one step of AdamW, then their average."""
     for group in state.optimizer.param_groups:
         group["lr"] = learning_rate(state.step, settings)
     with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
@@ -236,7 +225,7 @@ def _step(
 
 
 def _validate(state: State, validation: Pool, card: Card, bf16: bool, bar: Bar) -> None:
-    """Keep the average if it is the best so far; ties and undefined scores go to the later one."""
+    """Store the weight average if it is the best; of ties and undefined scores the later one."""
     score = macro_auc(
         validation.targets, Classifier(state.average, card).predict(validation.images, bf16=bf16)
     )

@@ -1,4 +1,4 @@
-"""A small residual network for small images, and a trained one with what is needed to use it."""
+"""A small residual network for small images, and trained classifiers on disk."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class SmallResNet(nn.Module):
     """ResNet of one block in each of four stages, for images of 32 to 128 pixels.
 
     Normalisation is by group (Wu and He, ECCV 2018), not by batch: statistics of a batch that mixes real and
-    synthetic images would differ from those met at test, in some recipes and not in others.
+    synthetic images would differ from those at test time, in some recipes only.
 
     Args:
         outputs: K, logits per image.
         width: channels of the first stage, a multiple of 8; later stages double it. 32 gives 1.2 M
             parameters.
-        seed: of the initial weights (He initialisation); the global generator is not touched.
+        seed: of the initial weights (He initialisation); the global random generator is not used.
 
     """
 
@@ -75,7 +75,7 @@ class SmallResNet(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, generator: torch.Generator) -> None:
-        """He-normal convolutions, unit norms, a head that starts near 0."""
+        """Initialise convolutions by He, normalisations to identity and the head near 0."""
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(
@@ -98,7 +98,7 @@ class SmallResNet(nn.Module):
 
 @dataclass(frozen=True)
 class Card:
-    """What a network was made for: label, its kind, what its outputs mean, and the size of its images."""
+    """Metadata of a network: its label and kind, the names of its outputs, and the size of its images."""
 
     label: str
     kind: str
@@ -119,13 +119,13 @@ class Classifier:
     ) -> NDArray[np.float32]:
         """Probabilities [N, K] of images [N, H, W, 3]: of a multiclass label they sum to 1."""
         device = next(self.network.parameters()).device
-        was, parts = self.network.training, []
+        training, parts = self.network.training, []
         self.network.eval()
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
             for start in range(0, len(images), batch):
                 logits = self.network(to_tensor(images[start : start + batch], device)).float()
                 parts.append(logits.softmax(1) if self.card.kind == "multiclass" else logits.sigmoid())
-        self.network.train(was)
+        self.network.train(training)
         empty = torch.empty((0, len(self.card.outputs)))
         return np.asarray(torch.cat(parts).cpu().numpy() if parts else empty.numpy(), dtype=np.float32)
 
@@ -140,17 +140,17 @@ class Classifier:
 
     @classmethod
     def load(cls, folder: str | Path) -> Classifier:
-        """Read what ``save`` wrote.
+        """Read a classifier written by ``save``.
 
-        Raises InputError where a file is missing or damaged, or a weight is misshapen, NaN or infinite.
+        Raises InputError where a file is missing or damaged, or a weight is of another shape, NaN or infinite.
         """
         try:
             card = Card(**read_json(Path(folder) / CARD))
             network = SmallResNet(len(card.outputs), card.width)
             network.load_state_dict(load_file(Path(folder) / WEIGHTS))
-            odd = weight_fault(network.state_dict())
-            if odd is not None:
-                raise ValueError(odd)
+            fault = weight_fault(network.state_dict())
+            if fault is not None:
+                raise ValueError(fault)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
             message = f"is no whole classifier ({reason})"

@@ -1,4 +1,4 @@
-"""Diagnoses as numbers: level names to targets, probabilities to tasks."""
+"""Encoding of diagnoses: targets from level names, and yes-no tasks from probabilities."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ HIGH_RISK = "high_risk"
 
 
 def outputs(spec: LabelSpec) -> list[str]:
-    """Names of what a network gives: the positive level of a binary label, every level of any other."""
+    """Names of a network's outputs: the positive level of a binary label, every level of any other."""
     return [spec.levels[1]] if spec.kind == "binary" else list(spec.levels)
 
 
 def encode(values: pd.Series, spec: LabelSpec) -> Array:
-    """Level names to targets [N, K] of 0 and 1; a row of unknown diagnosis is NaN throughout.
+    """Targets [N, K] of 0 and 1 from level names; NaN in a row of unknown diagnosis.
 
-    binary: K = 1, the positive level; multiclass: one-hot; multilabel: one column a finding, from cells that
-    join the present ones by "|" ("" = none).
+    binary: K = 1, the positive level; multiclass: one-hot; multilabel: one column a finding, from cells with the
+    present findings joined by "|" ("" = none).
 
     Raises:
-        InputError: levels that the label does not have, with their rows (2 is the first).
+        InputError: unknown levels, with their rows (2 is the first).
 
     """
     names = outputs(spec)
@@ -38,23 +38,23 @@ def encode(values: pd.Series, spec: LabelSpec) -> Array:
     for row, value in enumerate(values):
         if pd.isna(value):
             continue
-        parts = (
-            [part for part in str(value).split(JOIN) if part] if spec.kind == "multilabel" else [str(value)]
+        levels = (
+            [level for level in str(value).split(JOIN) if level] if spec.kind == "multilabel" else [str(value)]
         )
-        strange = [part for part in parts if part not in allowed]
+        unknown = [level for level in levels if level not in allowed]
         problems += [
             Problem(
-                f"'{part}' is no level",
+                f"'{level}' is no level",
                 f"levels are {', '.join(spec.levels[:12])}",
                 row=row + 2,
                 column=str(values.name),
             )
-            for part in strange
+            for level in unknown
         ]
         targets[row] = 0
-        for part in parts:
-            if part in column_of:
-                targets[row, column_of[part]] = 1
+        for level in levels:
+            if level in column_of:
+                targets[row, column_of[level]] = 1
     if problems:
         raise InputError("Diagnoses that the cohort's label does not have.", problems)
     return targets
@@ -65,9 +65,8 @@ def tasks(
 ) -> Iterator[tuple[str, Array, Array]]:
     """Yes-no tasks of a label: name, truth [N] (NaN unknown) and probability [N].
 
-    binary: ``<label>``; otherwise ``<label>:<level>`` for each level, one against the rest; and for a
-        multiclass
-    label with high-risk levels ``<label>:high_risk``, the sum of their probabilities.
+    binary: ``<label>``; otherwise ``<label>:<level>`` for each level, one against the rest; for a multiclass label with
+    high-risk levels also ``<label>:high_risk``, the sum of their probabilities.
     """
     if spec.kind == "binary":
         yield label, targets[:, 0], probability[:, 0]

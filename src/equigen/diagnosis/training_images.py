@@ -1,4 +1,4 @@
-"""Where training images come from: the cohort, and synthetic sets made for it."""
+"""Training images of classifiers: those of the cohort and of synthetic sets."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ Folders = str | PathLike[str] | Mapping[str, str | PathLike[str]]
 
 @dataclass(frozen=True)
 class Source:
-    """A synthetic set: its accepted rows, where their images lie, and the hash of its table.
+    """A synthetic set: its accepted rows, its folder and the hash of its table.
 
-    ``remark`` says how many rows were left out, "" where none was.
+    ``remark`` states the number of rows left out, "" for none.
     """
 
     table: pd.DataFrame
@@ -43,7 +43,7 @@ class Source:
 
 
 def synthetic_folders(synthetic: Folders | None) -> dict[str, Path]:
-    """Generator name -> folder."""
+    """Folder of the synthetic set of each generator name."""
     if synthetic is None:
         return {}
     if isinstance(synthetic, Mapping):
@@ -56,9 +56,9 @@ def synthetic_folders(synthetic: Folders | None) -> dict[str, Path]:
 
 
 def read_source(folder: Path, labels: Iterable[str]) -> Source:
-    """A synthetic set's accepted rows; not screened (None) counts as accepted.
+    """A synthetic set with its accepted rows; rows without a screening (None) are accepted.
 
-    Raises InputError where there is none, or where an image is not the one that the table records.
+    Raises InputError for a missing set, a missing column, or an image that differs from the record of the table.
     """
     path = folder / GENERATED_TABLE
     table = read_generated(folder, "There is no synthetic set that can be used.")
@@ -86,7 +86,7 @@ def read_source(folder: Path, labels: Iterable[str]) -> Source:
 
 @dataclass(frozen=True)
 class Arm:
-    """One classifier to fit: the diagnosis, what it is trained on, how, and with which seed."""
+    """One classifier to fit: its label, recipe, settings and seed."""
 
     label: str
     recipe: Recipe
@@ -95,7 +95,7 @@ class Arm:
 
 
 class Data:
-    """Images of the cohort and of the synthetic sets, each read once and only when needed."""
+    """Images of the cohort and of the synthetic sets, read on first use."""
 
     def __init__(self, cohort: Cohort, sources: dict[str, Source], size: int) -> None:
         self.cohort, self.sources, self.size = cohort, sources, size
@@ -116,12 +116,12 @@ class Data:
     def pool(self, name: str, label: str, split: str | None = None) -> Pool:
         """Images and targets of one source, or of one split of the cohort."""
         table = self.cohort.frame if name == REAL else self.sources[name].table
-        keep = np.ones(len(table), dtype=bool) if split is None else (table["split"] == split).to_numpy()
+        mask = np.ones(len(table), dtype=bool) if split is None else (table["split"] == split).to_numpy()
         targets = encode(table[f"label.{label}"], self.cohort.labels[label])
-        return Pool(self.images(name)[keep], targets[keep])
+        return Pool(self.images(name)[mask], targets[mask])
 
     def key(self, arm: Arm) -> str:
-        """Hash of all that a fit depends on."""
-        used = {name: self.sources[name].hash for name in arm.recipe.shares if name != REAL}
-        how = [arm.label, arm.recipe.name, asdict(arm.settings), arm.seed, self.size]
-        return hash_value([self._cohort_hash, used, *how])
+        """Hash of all inputs of a fit."""
+        source_hashes = {name: self.sources[name].hash for name in arm.recipe.shares if name != REAL}
+        settings = [arm.label, arm.recipe.name, asdict(arm.settings), arm.seed, self.size]
+        return hash_value([self._cohort_hash, source_hashes, *settings])
