@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from equigen.errors import InputError
-from equigen.report.calibration.findings import calibration_sentences, established, levelling
+from equigen.report.calibration.findings import calibration_sentences, is_established, levelling_sentences
 from equigen.report.calibration.page import write_calibration_page
 
 SETTINGS = {
@@ -28,11 +28,11 @@ def table() -> pd.DataFrame:
     rows = []
     for group, best in (("<b>women", 0.01), ("men", 0.02)):
         for number, w in enumerate((1.0, 2.0, 4.0)):
-            at = {"group": group, "guidance": w, "excess": best + 0.001 * number}
-            rows += [{"kind": "evaluated", "name": str(number), **at},
-                     {"kind": "curve", "name": f"{w:g}", **at, "low": best - 0.01, "high": best + 0.01}]
-            whole = {"mean": 0.02 + 0.001 * number, "gap": 0.01 - 0.002 * number, "worst": 0.03}
-            rows += [{"kind": kind, "name": str(number), **at, **whole} for kind in ("shared", "front")]
+            point = {"group": group, "guidance": w, "excess": best + 0.001 * number}
+            rows += [{"kind": "evaluated", "name": str(number), **point},
+                     {"kind": "curve", "name": f"{w:g}", **point, "low": best - 0.01, "high": best + 0.01}]
+            totals = {"mean": 0.02 + 0.001 * number, "gap": 0.01 - 0.002 * number, "worst": 0.03}
+            rows += [{"kind": kind, "name": str(number), **point, **totals} for kind in ("shared", "front")]
         rows += [{"kind": "chosen", "name": name, "group": group, "guidance": 2.0, "excess": best, "mean": 0.02,
                   "gap": 0.01, "worst": 0.03} for name in ("default", "common", "group")]
     return pd.DataFrame(rows)
@@ -56,40 +56,40 @@ def gain() -> pd.DataFrame:
 
 
 def page(folder, **more) -> str:
-    given = {"table": table(), "choice": CHOICE, "gain": gain(), "settings": SETTINGS, **more}
-    return write_calibration_page(folder, **given).read_text()
+    arguments = {"table": table(), "choice": CHOICE, "gain": gain(), "settings": SETTINGS, **more}
+    return write_calibration_page(folder, **arguments).read_text()
 
 
 def test_the_words_say_what_was_chosen_whom_it_harms_and_what_it_gained():
-    told = calibration_sentences(CHOICE, gain(), SETTINGS)
-    text = [sentence.text for sentence in told]
+    sentences = calibration_sentences(CHOICE, gain(), SETTINGS)
+    text = [sentence.text for sentence in sentences]
     assert "plus 2 times the gap" in text[0] and "<b>women 1.5 and men 3" in text[0] and "all would be 2.5" in text[0]
     assert text[1].startswith("other (too small: 2 patients)")
-    harmed = [sentence for sentence in told if "levelling down" in sentence.text]
+    harmed = [sentence for sentence in sentences if "levelling down" in sentence.text]
     assert [sentence.tone for sentence in harmed] == ["caution"] * 2
     assert harmed[0].parts == ("<b>women: 10.0 with 2, 15.0 with 1.5",) and "<b>women gets worse" in harmed[0].text
-    gaps = [sentence for sentence in told if sentence.text.startswith("Gap between groups")]
+    gaps = [sentence for sentence in sentences if sentence.text.startswith("Gap between groups")]
     assert {sentence.tone for sentence in gaps} == {"finding"} and "from 25.0 to 20.0" in gaps[0].text
-    worst = [sentence for sentence in told if sentence.text.startswith("Worst group")]
+    worst = [sentence for sentence in sentences if sentence.text.startswith("Worst group")]
     assert {sentence.tone for sentence in worst} == {"chance"} and "chance can explain" in worst[0].text
     assert "On other patients too, these are worse off: <b>women against default guidance (+4.00)" in text[-1]
 
 
 def test_a_choice_at_an_end_of_the_range_is_pointed_out():
-    said = [sentence.text for sentence in calibration_sentences(CHOICE, None, SETTINGS)]
-    assert not any("a wider one may do better" in text for text in said)
+    texts = [sentence.text for sentence in calibration_sentences(CHOICE, None, SETTINGS)]
+    assert not any("a wider one may do better" in text for text in texts)
     groups = {"women": 1.0, "men": 4.0, "other": 2.0}
-    said = [sentence.text for sentence in calibration_sentences(CHOICE, None, {**SETTINGS, "groups": groups})]
-    assert "women and men: at an end of the range searched (1 to 4); a wider one may do better." in said
+    texts = [sentence.text for sentence in calibration_sentences(CHOICE, None, {**SETTINGS, "groups": groups})]
+    assert "women and men: at an end of the range searched (1 to 4); a wider one may do better." in texts
 
 
 def test_nothing_is_said_of_harm_where_no_group_gets_worse():
     better = CHOICE.assign(change_default=[-0.001, 0.0, None], change_common=[0.000001, -0.1, None])
-    assert levelling(better) == []
+    assert levelling_sentences(better) == []
     row = {"difference_low": 0.1, "difference_high": 0.2, "p_value": 0.01}
-    assert established(row)
-    assert not established({**row, "p_value": 0.2}) and not established({**row, "difference_low": -0.1})
-    assert not established({**row, "p_value": None})
+    assert is_established(row)
+    assert not is_established({**row, "p_value": 0.2}) and not is_established({**row, "difference_low": -0.1})
+    assert not is_established({**row, "p_value": None})
 
 
 def test_the_page_escapes_names_shows_both_figures_and_is_the_same_again(tmp_path):

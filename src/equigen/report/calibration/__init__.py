@@ -1,1 +1,1 @@
-"""The page of a calibration."""
+"""The page that reports a calibration of guidance by group."""

@@ -1,4 +1,4 @@
-"""The page of a calibration: curves, front, the guidance of each group, and what it gained on other images."""
+"""Writing the page of a calibration: curves, front, the guidance of each group, and its gain on other images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from equigen import files
 from equigen.errors import InputError, Problem
 from equigen.report.calibration.figures import curves_picture, front_picture
 from equigen.report.calibration.findings import (
-    FIGURES,
     KD,
+    QUANTITIES,
     SETS,
     calibration_sentences,
-    established,
-    goal_words,
-    visible,
+    is_established,
+    is_visible_increase,
+    objective_text,
 )
 from equigen.report.figures import run_styles
 from equigen.report.forest import Mark, forest_plot
@@ -28,7 +28,7 @@ from equigen.report.render import Page
 from equigen.report.rounding import ABSENT, count, interval, is_finite, number, p_text, signed_number
 from equigen.report.study.sections import settings_section
 
-NEEDED = {
+COLUMNS = {
     "table": ["kind", "name", "group", "guidance", "excess", "low", "high", "mean", "gap", "worst"],
     "choice": ["group", "default", "common", "calibrated", "excess_default", "excess_common", "excess_calibrated",
                "change_default", "change_common", "note"],
@@ -72,15 +72,15 @@ def write_calibration_page(
     Args:
         folder: where both files go.
         table: ``calibration.parquet``, the table of a ``Calibration``.
-        choice: its ``choice``, a row for each group.
+        choice: the ``choice`` of the same ``Calibration``, a row for each group.
         gain: ``gain.parquet``, or None where it was not measured.
         settings: the content of ``calibration.json``.
         title: of the page.
-        facts: what stands under the title; of the search by default.
+        facts: shown under the title; facts of the search by default.
         versions: of the software.
         timings: seconds by stage.
         phantom: mark everything as being about an artificial image model.
-        warnings: sentences of their own.
+        warnings: sentences for the section of warnings.
 
     Returns:
         The path of ``index.html``. The same arguments give the same bytes.
@@ -90,11 +90,36 @@ def write_calibration_page(
 
     """
     tables = {"table": table, "choice": choice, "gain": gain}
-    _check(tables)
-    sections = [_curves_section(table), _front_section(table), _choice_section(choice), _gain_section(gain),
-                Section("reading", "How to read this", "", [Block("Words", terms=TERMS)], ""),
-                settings_section(settings, versions or {}, timings or {})]  # fmt: skip
-    page = Page(title, dict(facts or _facts(settings)), calibration_sentences(choice, gain, settings), sections,
+    problems = [
+        Problem("column is missing", f"give the table {name} of a calibration", column=column)
+        for name, frame in tables.items() if frame is not None
+        for column in COLUMNS[name] if column not in frame.columns
+    ]
+    if problems:
+        raise InputError("A calibration cannot be shown.", problems)
+    if not facts:
+        low, high = settings["bounds"]
+        facts = {
+            "Generator": str(settings["generator"]),
+            "Groups of": str(settings["attribute"]),
+            "Minimised": objective_text(settings),
+            "Guidance between": f"{low:g} and {high:g}",
+            "Images made for the search": f"{count(settings['spent'])} of at most {count(settings['budget'])}",
+            "Tuned on": f"{settings['cohort']}, split {settings['split']}",
+            "Encoder": str(settings["encoder"]),
+        }
+    sections = [
+        Section("curves", "Quality of each group over guidance",
+                "How far each group's generated images are from its real ones, over how strongly sampling is guided.",
+                [Block("", pictures=[curves_picture(table)])], ""),
+        Section("front", "Quality against equality",
+                "What equality costs: by the groups' curves, on the images tuned on.",
+                [Block("", pictures=[front_picture(table)])], ""),
+        _choice_section(choice), _gain_section(gain),
+        Section("reading", "How to read this", "", [Block("Words", terms=TERMS)], ""),
+        settings_section(settings, versions or {}, timings or {}),
+    ]  # fmt: skip
+    page = Page(title, dict(facts), calibration_sentences(choice, gain, settings), sections,
                 settings, versions or {}, timings or {}, warnings, phantom)  # fmt: skip
     html = page.html()
     names = {"table": "calibration", "choice": "choice", "gain": "gain"}
@@ -104,48 +129,21 @@ def write_calibration_page(
     return Path(folder) / "index.html"
 
 
-def _check(tables: Mapping[str, pd.DataFrame | None]) -> None:
-    problems = [
-        Problem("column is missing", f"give the table {name} of a calibration", column=column)
-        for name, frame in tables.items() if frame is not None
-        for column in NEEDED[name] if column not in frame.columns
-    ]
-    if problems:
-        raise InputError("A calibration cannot be shown.", problems)
-
-
-def _facts(settings: Mapping[str, Any]) -> dict[str, str]:
-    low, high = settings["bounds"]
-    return {
-        "Generator": str(settings["generator"]),
-        "Groups of": str(settings["attribute"]),
-        "Minimised": goal_words(settings),
-        "Guidance between": f"{low:g} and {high:g}",
-        "Images made for the search": f"{count(settings['spent'])} of at most {count(settings['budget'])}",
-        "Tuned on": f"{settings['cohort']}, split {settings['split']}",
-        "Encoder": str(settings["encoder"]),
-    }
-
-
-def _curves_section(table: pd.DataFrame) -> Section:
-    intro = "How far each group's generated images are from its real ones, over how strongly sampling is guided."
-    block = Block("", pictures=[curves_picture(table)])
-    return Section("curves", "Quality of each group over guidance", intro, [block], "")
-
-
-def _front_section(table: pd.DataFrame) -> Section:
-    intro = "What equality costs: by the groups' curves, on the images tuned on."
-    return Section("front", "Quality against equality", intro, [Block("", pictures=[front_picture(table)])], "")
-
-
 def _choice_section(choice: pd.DataFrame) -> Section:
-    """The guidance of each group, what its curve says there, and by how much that changes."""
-    rows = [
-        Row(str(row["group"]), [
-            *(Cell(f"{row[word]:g}", _under(row[f"excess_{word}"])) for word in ("default", "common", "calibrated")),
-            *(_change(row[f"change_{word}"]) for word in ("default", "common")), Cell(str(row["note"]) or ABSENT),
-        ]) for row in choice.to_dict("records")
-    ]  # fmt: skip
+    """The guidance of each group, its excess by the group's curve, and the change to other guidances."""
+    rows = []
+    for row in choice.to_dict("records"):
+        cells = []
+        for name in ("default", "common", "calibrated"):
+            excess = row[f"excess_{name}"]
+            detail = f"excess {number(excess, KD)}" if is_finite(excess) else "not measured"
+            cells.append(Cell(f"{row[name]:g}", detail))
+        for name in ("default", "common"):
+            change = row[f"change_{name}"]
+            worse = is_visible_increase(change)
+            cells.append(Cell(signed_number(change, KD), "worse" if worse else "", "beyond" if worse else "")
+                         if is_finite(change) else Cell(ABSENT, mark="missing"))  # fmt: skip
+        rows.append(Row(str(row["group"]), [*cells, Cell(str(row["note"]) or ABSENT)]))
     head = ["group", "default guidance", "common guidance", "its own guidance", "change to default", "change to common",
             "note"]  # fmt: skip
     table = Table("Guidance, and below it excess KD x 1000 on the images tuned on; a change above 0 is for the worse",
@@ -153,80 +151,60 @@ def _choice_section(choice: pd.DataFrame) -> Section:
     return Section("choice", "Guidance of each group", "", [Block("", tables=[table])], "")
 
 
-def _under(excess: Any) -> str:
-    return f"excess {number(excess, KD)}" if is_finite(excess) else "not measured"
-
-
-def _change(value: Any) -> Cell:
-    if not is_finite(value):
-        return Cell(ABSENT, mark="missing")
-    return Cell(signed_number(value, KD), "worse" if visible(value) else "", "beyond" if visible(value) else "")
-
-
 def _gain_section(gain: pd.DataFrame | None) -> Section:
-    """Excess of the three sets on other patients, and paired differences."""
-    absent = "What the choice gains was not measured on other patients."
+    """Excess of the three image sets on other patients, and paired differences."""
+    title, absent = "Gain on other images", "What the choice gains was not measured on other patients."
     if gain is None or gain.empty:
-        return Section("gain", "Gain on other images", "", [], absent)
+        return Section("gain", title, "", [], absent)
     intro = (
         "The same prompts and fresh seeds, three ways to choose guidance, against real images of other patients. "
         "Differences are paired: the same patients and prompts are drawn for both sets."
     )
-    blocks = [Block("Differences", pictures=[_differences(gain)]), Block("", tables=[_gain_table(gain)])]
+    differences = gain[gain["reference"] == "default"]
+    marks = [Mark(_row_name(row), SETS[str(row["set"])], row["difference"], row["difference_low"],
+                  row["difference_high"], remark="not measured") for row in differences.to_dict("records")]  # fmt: skip
+    names = [SETS[name] for name in ("common", "group") if (differences["set"] == name).any()]
+    texts = [f"{mark.row}, {mark.series}: {signed_number(mark.estimate, KD)} ({interval(mark.low, mark.high, KD)})"
+             for mark in marks if is_finite(mark.estimate)]  # fmt: skip
+    svg = forest_plot(
+        marks, [], axis="difference in excess KD x 1000, below 0 is better", scale=KD.scale, series=names,
+        alt=f"Differences to the default guidance. {'; '.join(texts)}.", slug="gain", styles=run_styles(names),
+        zero="0: no difference",
+    )  # fmt: skip
+    picture = Picture(svg, "Difference to the default guidance, with 95 % intervals")
+    blocks = [Block("Differences", pictures=[picture]), Block("", tables=[_gain_table(gain)])]
     notes = [note for note in dict.fromkeys(gain["note"]) if note]
     if notes:
         blocks.append(Block("Notes of the table", notes, folded=True))
-    return Section("gain", "Gain on other images", intro, blocks, absent)
+    return Section("gain", title, intro, blocks, absent)
 
 
-def figure_name(row: Any) -> str:
-    """The group's name, or what is said of all groups."""
-    return str(row["group"]) if row["figure"] == "group" else FIGURES[str(row["figure"])]
-
-
-def _differences(gain: pd.DataFrame) -> Picture:
-    """A forest of paired differences to the default guidance."""
-    own = gain[gain["reference"] == "default"]
-    marks = [Mark(figure_name(row), SETS[str(row["set"])], row["difference"], row["difference_low"],
-                  row["difference_high"], remark="not measured") for row in own.to_dict("records")]  # fmt: skip
-    names = [SETS[name] for name in ("common", "group") if (own["set"] == name).any()]
-    told = [f"{mark.row}, {mark.series}: {signed_number(mark.estimate, KD)} ({interval(mark.low, mark.high, KD)})"
-            for mark in marks if is_finite(mark.estimate)]  # fmt: skip
-    svg = forest_plot(
-        marks, [], axis="difference in excess KD x 1000, below 0 is better", scale=KD.scale, series=names,
-        alt=f"Differences to the default guidance. {'; '.join(told)}.", slug="gain", styles=run_styles(names),
-        zero="0: no difference",
-    )  # fmt: skip
-    return Picture(svg, "Difference to the default guidance, with 95 % intervals")
+def _row_name(row: Any) -> str:
+    """The name of the row's group, or of its quantity over all groups."""
+    return str(row["group"]) if row["figure"] == "group" else QUANTITIES[str(row["figure"])]
 
 
 def _gain_table(gain: pd.DataFrame) -> Table:
-    own = gain[gain["reference"] == ""]
-    keys = list(dict.fromkeys(zip(own["figure"], own["group"], strict=True)))
+    """A row for each quantity: its excess in the three image sets, and the differences of guidance by group."""
     rows = []
-    for figure, group in keys:
-        here = gain[(gain["figure"] == figure) & (gain["group"] == group)].to_dict("records")
-        cells = [_excess(here, name) for name in SETS]
-        cells += [_difference(here, reference) for reference in ("default", "common")]
-        rows.append(Row(figure_name(here[0]), cells, "" if figure in {"overall", "group"} else "derived"))
+    excesses = gain[gain["reference"] == ""]
+    for quantity, group in dict.fromkeys(zip(excesses["figure"], excesses["group"], strict=True)):
+        subset = gain[(gain["figure"] == quantity) & (gain["group"] == group)].to_dict("records")
+        records = {(row["set"], row["reference"]): row for row in reversed(subset)}
+        cells = []
+        for row in (records[name, ""] for name in SETS):
+            if not is_finite(row["excess"]):
+                cells.append(Cell(ABSENT, str(row["note"]), "missing"))
+                continue
+            n = f"; n {count(row['n_real'])} and {count(row['n_generated'])}" if is_finite(row["n_real"]) else ""
+            cells.append(Cell(number(row["excess"], KD), f"{interval(row['ci_low'], row['ci_high'], KD)}{n}"))
+        for row in (records["group", reference] for reference in ("default", "common")):
+            if not is_finite(row["difference"]):
+                cells.append(Cell(ABSENT, mark="missing"))
+                continue
+            span = interval(row["difference_low"], row["difference_high"], KD)
+            detail = "; ".join(filter(None, [span, p_text(row["p_value"])]))
+            cells.append(Cell(signed_number(row["difference"], KD), detail, "beyond" if is_established(row) else ""))
+        rows.append(Row(_row_name(subset[0]), cells, "" if quantity in {"overall", "group"} else "derived"))
     head = ["", *SETS.values(), "by group less default", "by group less common"]
     return Table("Excess KD x 1000 with 95 % intervals; n: real and generated images", head, rows)
-
-
-def _excess(rows: Sequence[Any], name: str) -> Cell:
-    row = next(row for row in rows if row["set"] == name and row["reference"] == "")
-    if not is_finite(row["excess"]):
-        return Cell(ABSENT, str(row["note"]), "missing")
-    span = interval(row["ci_low"], row["ci_high"], KD)
-    n = f"; n {count(row['n_real'])} and {count(row['n_generated'])}" if is_finite(row["n_real"]) else ""
-    return Cell(number(row["excess"], KD), f"{span}{n}")
-
-
-def _difference(rows: Sequence[Any], reference: str) -> Cell:
-    row = next(row for row in rows if row["set"] == "group" and row["reference"] == reference)
-    if not is_finite(row["difference"]):
-        return Cell(ABSENT, mark="missing")
-    span = interval(row["difference_low"], row["difference_high"], KD)
-    p = p_text(row["p_value"])
-    detail = "; ".join(filter(None, [span, p]))
-    return Cell(signed_number(row["difference"], KD), detail, "beyond" if established(row) else "")
