@@ -49,7 +49,7 @@ def entry(metric, field, group, estimate, half=0.05, reference=NAN, ratio=NAN, n
     }  # fmt: skip
 
 
-def measured(flip=0.1, flip_half=0.05):
+def pair_metrics(flip=0.1, flip_half=0.05):
     return pd.DataFrame([
         entry("pixel_difference", "", "*", 5.0, 1, 20.0, 0.25), entry("feature_distance", "", "*", 1.5, 0.1, 3.0, 0.5),
         entry("read_as_asked", "attr.sex", "*", 0.8, reference=0.9, to="real images"),
@@ -61,13 +61,13 @@ def measured(flip=0.1, flip_half=0.05):
     ])  # fmt: skip
 
 
-def each(count=30):
+def image_table(count=30):
     rows = [
         {"pair": pair, "level": level, "image": "a.png", "prompt": f"An eye of a {level}, <script>ill</script>",
          "seed": pair, "pixel_difference": 5.25, "feature_distance": 1.5,
          "read.attr.sex": level if pair else "man", "p.attr.sex": 0.9,
-         "read.label.dx": ["ill", "ill" if pair else "healthy"][place], "p.label.dx": 0.8}
-        for pair in range(count) for place, level in enumerate(LEVELS)
+         "read.label.dx": ["ill", "ill" if pair else "healthy"][index], "p.label.dx": 0.8}
+        for pair in range(count) for index, level in enumerate(LEVELS)
     ]  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -80,7 +80,7 @@ def pixels(count=30):
     return images
 
 
-PAIRS = Pairs(measured(), each(), pixels())
+PAIRS = Pairs(pair_metrics(), image_table(), pixels())
 
 
 def write(folder, pairs=PAIRS, **rest):
@@ -115,8 +115,8 @@ def test_every_row_holds_all_levels_of_one_pair_with_its_prompt(page):
     assert len(images) == 2 * 24  # the first 24 pairs of 30
     for index, values in enumerate(images):
         pair, level = divmod(index, 2)
-        shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(values["src"].split(",")[1]))))
-        assert shown.shape == (96, 96, 3) and (shown == [8 * pair, [40, 200][level], 0]).all()
+        image = np.asarray(Image.open(io.BytesIO(base64.b64decode(values["src"].split(",")[1]))))
+        assert image.shape == (96, 96, 3) and (image == [8 * pair, [40, 200][level], 0]).all()
         assert values["alt"].startswith(f"Pair {pair}: An eye of a [{EVIL}, / man,] <script>ill</script>; ")
         assert f", {LEVELS[level]}. sex: reads" in values["alt"]
     text = text_of(page)
@@ -141,20 +141,22 @@ def test_findings_say_what_changes_and_what_else(page):
 
 
 @pytest.mark.parametrize(
-    ("flip", "tone", "words"),
+    ("flip", "tone", "text"),
     [(0.4, "caution", "more than noise and the classifier's errors explain"), (0.01, "finding", "less than the noise"),
      (0.1, "chance", "cannot be told apart")],
 )  # fmt: skip
-def test_a_flip_is_held_against_other_seeds(flip, tone, words):
-    said = [own for own in pairs_sentences(measured(flip, 0.04), "sex") if own.topic == "Does anything else change?"]
-    assert [own.tone for own in said] == [tone] and words in said[0].text
+def test_a_flip_is_held_against_other_seeds(flip, tone, text):
+    (sentence,) = [sentence for sentence in pairs_sentences(pair_metrics(flip, 0.04), "sex")
+                   if sentence.topic == "Does anything else change?"]  # fmt: skip
+    assert sentence.tone == tone and text in sentence.text
 
 
 def test_what_was_not_measured_is_said(tmp_path):
-    few = Pairs(pd.DataFrame([entry("pixel_difference", "", "*", NAN, n=3, note="too small: 3 pairs"),
-                              entry("feature_distance", "", "*", NAN, n=3, note="too small: 3 pairs")]),
-                each(3)[["pair", "level", "prompt", "pixel_difference", "feature_distance"]], pixels(3))  # fmt: skip
-    page = write(tmp_path, few)
+    columns = ["pair", "level", "prompt", "pixel_difference", "feature_distance"]
+    pairs = Pairs(pd.DataFrame([entry("pixel_difference", "", "*", NAN, n=3, note="too small: 3 pairs"),
+                                entry("feature_distance", "", "*", NAN, n=3, note="too small: 3 pairs")]),
+                  image_table(3)[columns], pixels(3))  # fmt: skip
+    page = write(tmp_path, pairs)
     text = text_of(page)
     assert "How much sex changes was not measured: too small: 3 pairs." in text
     assert "Whether sex shows as asked was not measured: no classifier read it." in text
@@ -167,23 +169,24 @@ def test_the_json_holds_the_tables_and_the_same_words(page):
     data = json.loads((page.parent / "report.json").read_text())
     table = pd.DataFrame(data["measured"]["rows"], columns=data["measured"]["columns"])
     assert table["estimate"].tolist()[:2] == [5.0, 1.5] and len(data["pairs"]["rows"]) == 60
-    assert [own["text"] for own in data["in_short"]] == [own.text for own in pairs_sentences(measured(), "sex")]
+    sentences = pairs_sentences(pair_metrics(), "sex")
+    assert [sentence["text"] for sentence in data["in_short"]] == [sentence.text for sentence in sentences]
     assert (data["attribute"], data["levels"], data["shown"]) == ("sex", LEVELS, [24, 2, 16, 16, 3])
 
 
 def test_the_same_pairs_give_the_same_bytes(page, tmp_path):
-    again = write(tmp_path)
+    second = write(tmp_path)
     for name in ("index.html", "report.json"):
-        assert (again.parent / name).read_bytes() == (page.parent / name).read_bytes()
+        assert (second.parent / name).read_bytes() == (page.parent / name).read_bytes()
 
 
 def test_what_does_not_fit_is_refused_and_nothing_is_written(tmp_path):
-    cases = [(replace(PAIRS, metrics=measured().drop(columns="ratio")), "column 'ratio'"),
-             (replace(PAIRS, image_table=each().drop(columns="prompt")), "column 'prompt'"),
+    cases = [(replace(PAIRS, metrics=pair_metrics().drop(columns="ratio")), "column 'ratio'"),
+             (replace(PAIRS, image_table=image_table().drop(columns="prompt")), "column 'prompt'"),
              (replace(PAIRS, pixels=pixels()[:, :1]), r"images are uint8 \[24, 1, 16, 16, 3\]"),
-             (replace(PAIRS, image_table=each(10)), "the table has 20 rows")]  # fmt: skip
-    for broken, words in cases:
-        with pytest.raises(InputError, match=words):
+             (replace(PAIRS, image_table=image_table(10)), "the table has 20 rows")]  # fmt: skip
+    for broken, message in cases:
+        with pytest.raises(InputError, match=message):
             write(tmp_path / "out", broken)
     assert not (tmp_path / "out").exists()
 

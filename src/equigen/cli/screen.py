@@ -107,7 +107,7 @@ def pairs(
     )  # fmt: skip
     facts = {} if reader is None else {"Judge": reader.notes[0]}
     page = write_pairs_page(
-        out, found, title=f"Counterfactual pairs: {synthetic.resolve().name}", facts=facts, shown=shown,
+        out, found, title=f"Counterfactual pairs: {synthetic.resolve().name}", facts=facts, max_pairs=shown,
         phantom=data is not None and data.phantom, warnings=[] if reader is None else reader.notes[1:],
     )  # fmt: skip
     _tell([*found.warnings, *_lines(pairs_sentences(found.metrics, found.attribute))])

@@ -36,7 +36,7 @@ def pairs_stage(
         facts = {"Generator": name, "Plan": settings.plan}
         facts |= {} if classifier is None else {"Judge": classifier.notes[0]}
         write_pairs_page(
-            out, pairs, title=f"Counterfactual pairs: {name}", facts=facts, shown=settings.shown,
+            out, pairs, title=f"Counterfactual pairs: {name}", facts=facts, max_pairs=settings.shown,
             settings=settings.model_dump(), versions=versions, phantom=validation.phantom,
             warnings=[] if classifier is None else classifier.notes[1:],
         )  # fmt: skip

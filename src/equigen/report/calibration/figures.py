@@ -31,7 +31,8 @@ MARKS = {"default": ("s", PALETTE[5], "default guidance"), "common": ("D", PALET
 def curves_picture(table: pd.DataFrame) -> Picture:
     """Excess KD over guidance: measured points, the curve of each group with its band, and the chosen guidance."""
     curves, points = (table[table["kind"] == kind] for kind in ("curve", "evaluated"))
-    optima = table[(table["kind"] == "chosen") & (table["name"] == "group")].set_index("group")
+    choices = table[(table["kind"] == "chosen") & (table["name"] == "group")]
+    optima = {row["group"]: row for row in choices.to_dict("records")}
     names = unique_values(curves["group"])
     styles, top = run_styles(names), legend_height([*names, "chosen"])
     with page_figure(top + 2.9) as figure:
@@ -50,13 +51,12 @@ def curves_picture(table: pd.DataFrame) -> Picture:
             axes.plot(x, curve["excess"] * KD.scale, color=style.color, linestyle=style.dash, linewidth=1.4)
             axes.plot(measured["guidance"], measured["excess"] * KD.scale, linestyle="none", marker=style.marker,
                       markersize=4, color=style.color)  # fmt: skip
-            optimum = optima.loc[name]
+            optimum = optima[name]
             axes.plot([optimum["guidance"]], [optimum["excess"] * KD.scale], marker="*", markersize=12, color=INK,
                       markerfacecolor="none")  # fmt: skip
         axes.set_xlabel("guidance")
         axes.set_ylabel("excess KD x 1000, lower is better")
-        texts = [f"{name} at {optima.loc[name, 'guidance']:g} with {number(optima.loc[name, 'excess'], KD)}"
-                 for name in names]  # fmt: skip
+        texts = [f"{name} at {optima[name]['guidance']:g} with {number(optima[name]['excess'], KD)}" for name in names]
         svg = svg_text(figure, f"Excess KD x 1000 over guidance for each group. Chosen: {'; '.join(texts)}.", "curves")
     return Picture(svg, "Excess KD over guidance. Points were measured; bands are two standard deviations.")
 

@@ -1,1 +1,1 @@
-"""The page of counterfactual pairs."""
+"""The page that reports counterfactual pairs."""

@@ -1,4 +1,4 @@
-"""What a table of counterfactual pairs says, in plain words."""
+"""Sentences of counterfactual pairs: the effect of the attribute, whether it shows, and what changes with it."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from equigen.report.layout import Sentence
 from equigen.report.metrics import Metric, lookup_metric
 from equigen.report.rounding import estimate_text, is_finite, listing
 
-CHANGES, SHOWS, ELSE = "What the attribute changes", "Does the attribute show?", "Does anything else change?"
+CHANGES, SHOWS, FLIPS = "What the attribute changes", "Does the attribute show?", "Does anything else change?"
 SHARE = Metric("share", "share", "share", "", "", "", decimals=3)
-Line = Mapping[Hashable, Any]
+MetricRow = Mapping[Hashable, Any]
 
 
 def field_name(field: str) -> str:
@@ -30,95 +30,84 @@ def merged_prompt(prompts: list[str | None]) -> str:
     """
     if any(prompt is None for prompt in prompts):
         return ""
-    parts = [str(prompt).split(" ") for prompt in prompts]
-    if all(part == parts[0] for part in parts):
-        return " ".join(parts[0])
-    start, most = 0, min(map(len, parts))
-    while start < most and len({part[start] for part in parts}) == 1:
+    tokens = [str(prompt).split(" ") for prompt in prompts]
+    if all(sequence == tokens[0] for sequence in tokens):
+        return " ".join(tokens[0])
+    start, shortest = 0, min(map(len, tokens))
+    while start < shortest and len({sequence[start] for sequence in tokens}) == 1:
         start += 1
     end = 0
-    while end < most - start and len({part[len(part) - 1 - end] for part in parts}) == 1:
+    while end < shortest - start and len({sequence[len(sequence) - 1 - end] for sequence in tokens}) == 1:
         end += 1
-    middle = " / ".join(" ".join(part[start : len(part) - end]) for part in parts)
-    return " ".join([*parts[0][:start], f"[{middle}]", *parts[0][len(parts[0]) - end :]])
+    middle = " / ".join(" ".join(sequence[start : len(sequence) - end]) for sequence in tokens)
+    return " ".join([*tokens[0][:start], f"[{middle}]", *tokens[0][len(tokens[0]) - end :]])
 
 
-def value_text(row: Line, name: str, words: Metric) -> str:
-    """``0.93 (0.90 to 0.95)`` of ``estimate``, ``reference`` or ``ratio``."""
-    prefix = "ci" if name == "estimate" else name
-    return estimate_text(row[name], row[f"{prefix}_low"], row[f"{prefix}_high"], words)
+def value_text(row: MetricRow, column: str, metric: Metric) -> str:
+    """``0.93 (0.90 to 0.95)`` of the column ``estimate``, ``reference`` or ``ratio``."""
+    prefix = "ci" if column == "estimate" else column
+    return estimate_text(row[column], row[f"{prefix}_low"], row[f"{prefix}_high"], metric)
 
 
-def pairs_sentences(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
-    """What changes, whether the attribute shows, and what else is read otherwise."""
-    return [*_changes(measured, attribute), *_shows(measured, attribute), *_flips(measured, attribute)]
+def pairs_sentences(metrics: pd.DataFrame, attribute: str) -> list[Sentence]:
+    """Sentences on the effect of the attribute, on whether it shows, and on flips of each other field."""
+    records = metrics.to_dict("records")
+    flips = [row for row in records if row["metric"] == "flip" and row["group"] == "*"]
+    first = {row["field"]: row for row in reversed(flips)}
+    fields = unique_values(pd.Series([row["field"] for row in flips], dtype=object))
+    sentences = [_flip_sentence(first[field], field_name(field), attribute) for field in fields]
+    missing = Sentence("Whether other fields are read otherwise was not measured.", "missing", FLIPS)
+    return [_change_sentence(records, attribute), _recognition_sentence(records, attribute), *(sentences or [missing])]
 
 
-def _lines(measured: pd.DataFrame, metric_name: str) -> list[dict[Hashable, Any]]:
-    return measured[measured["metric"] == metric_name].to_dict("records")
-
-
-def _changes(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
-    """The share of what another seed changes, in features and in pixels."""
-    rows = {name: next(iter(_lines(measured, name)), None) for name in ("feature_distance", "pixel_difference")}
-    told = {name: row for name, row in rows.items() if row is not None and is_finite(row["ratio"])}
-    if not told:
-        why = next((str(row["note"]) for row in rows.values() if row is not None and row["note"]), "nothing to compare")
-        return [Sentence(f"How much {attribute} changes was not measured: {why}.", "missing", CHANGES)]
-    parts = tuple(f"{lookup_metric(name).short}: {value_text(row, 'ratio', SHARE)}, {_within(row, name)}"
-                  for name, row in told.items())  # fmt: skip
+def _change_sentence(records: list[dict[Hashable, Any]], attribute: str) -> Sentence:
+    """The share of the effect of another seed, in features and in pixels."""
+    rows = {name: next((row for row in records if row["metric"] == name), None)
+            for name in ("feature_distance", "pixel_difference")}  # fmt: skip
+    parts = []
+    for name, row in rows.items():
+        if row is not None and is_finite(row["ratio"]):
+            metric = lookup_metric(name)
+            parts.append(f"{metric.short}: {value_text(row, 'ratio', SHARE)}, {value_text(row, 'estimate', metric)} "
+                         f"within pairs, {value_text(row, 'reference', metric)} between seeds")
+    if not parts:
+        reason = next((row["note"] for row in rows.values() if row is not None and row["note"]), "nothing to compare")
+        return Sentence(f"How much {attribute} changes was not measured: {reason}.", "missing", CHANGES)
     text = (f"Changing {attribute} alone, with the same noise, changes a part of what another seed changes "
             "(0: nothing, 1: everything):")  # fmt: skip
-    return [Sentence(text, "finding", CHANGES, parts)]
+    return Sentence(text, "finding", CHANGES, tuple(parts))
 
 
-def _within(row: Line, name: str) -> str:
-    words = lookup_metric(name)
-    return f"{value_text(row, 'estimate', words)} within pairs, {value_text(row, 'reference', words)} between seeds"
-
-
-def _shows(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
-    """How often each level of the changed attribute is read as asked, beside real images."""
-    rows = [row for row in _lines(measured, "read_as_asked")
-            if row["field"] == f"attr.{attribute}" and row["group"] != "*"]  # fmt: skip
-    told = [row for row in rows if is_finite(row["estimate"])]
-    if not told:
-        why = next((str(row["note"]) for row in rows if row["note"]), "no classifier read it")
-        return [Sentence(f"Whether {attribute} shows as asked was not measured: {why}.", "missing", SHOWS)]
-    parts = tuple(_level(row) for row in told)
-    low = [str(row["group"]) for row in told if is_finite(row["reference"]) and row["ci_high"] < row["reference_low"]]
+def _recognition_sentence(records: list[dict[Hashable, Any]], attribute: str) -> Sentence:
+    """How often the classifier reads each level of the changed attribute as requested, beside real images."""
+    rows = [row for row in records if row["metric"] == "read_as_asked" and row["field"] == f"attr.{attribute}"
+            and row["group"] != "*"]  # fmt: skip
+    finite = [row for row in rows if is_finite(row["estimate"])]
+    if not finite:
+        reason = next((row["note"] for row in rows if row["note"]), "no classifier read it")
+        return Sentence(f"Whether {attribute} shows as asked was not measured: {reason}.", "missing", SHOWS)
+    parts, low = [], []
+    for row in finite:
+        real = f"; of real images {value_text(row, 'reference', SHARE)}" if is_finite(row["reference"]) else ""
+        parts.append(f"{row['group']}: {value_text(row, 'estimate', SHARE)}{real}")
+        if real and row["ci_high"] < row["reference_low"]:
+            low.append(str(row["group"]))
     text = f"Share of images in which {attribute} is read as asked:"
     if low:
         text = f"{attribute} is read as asked less often than in real images for {listing(low)}:"
-    return [Sentence(text, "caution" if low else "finding", SHOWS, parts)]
+    return Sentence(text, "caution" if low else "finding", SHOWS, tuple(parts))
 
 
-def _level(row: Line) -> str:
-    real = f"; of real images {value_text(row, 'reference', SHARE)}" if is_finite(row["reference"]) else ""
-    return f"{row['group']}: {value_text(row, 'estimate', SHARE)}{real}"
-
-
-def _flips(measured: pd.DataFrame, attribute: str) -> list[Sentence]:
-    """How often each other field flips, and whether that is more or less than among other seeds."""
-    rows = [row for row in _lines(measured, "flip") if row["group"] == "*"]
-    if not rows:
-        return [Sentence("Whether other fields are read otherwise was not measured.", "missing", ELSE)]
-    said = []
-    for field in unique_values(pd.Series([row["field"] for row in rows])):
-        row = next(own for own in rows if own["field"] == field)
-        said.append(_flip(row, field_name(field), attribute))
-    return said
-
-
-def _flip(row: Line, name: str, attribute: str) -> Sentence:
+def _flip_sentence(row: MetricRow, name: str, attribute: str) -> Sentence:
+    """How often one field flips within pairs, and whether that is more or less than between seeds."""
     if not is_finite(row["estimate"]):
-        return Sentence(f"Flips of {name} were not measured: {row['note']}.", "missing", ELSE)
+        return Sentence(f"Flips of {name} were not measured: {row['note']}.", "missing", FLIPS)
     text = f"Changing {attribute} changes what is read as {name} in {value_text(row, 'estimate', SHARE)} of pairs"
     if not is_finite(row["reference"]):
-        return Sentence(f"{text}; there is nothing to hold it against.", "finding", ELSE)
+        return Sentence(f"{text}; there is nothing to hold it against.", "finding", FLIPS)
     text = f"{text}; another seed with the same request does in {value_text(row, 'reference', SHARE)}"
     if row["ci_low"] > row["reference_high"]:
-        return Sentence(f"{text}. That is more than noise and the classifier's errors explain.", "caution", ELSE)
+        return Sentence(f"{text}. That is more than noise and the classifier's errors explain.", "caution", FLIPS)
     if row["ci_high"] < row["reference_low"]:
-        return Sentence(f"{text}. The attribute does less than the noise.", "finding", ELSE)
-    return Sentence(f"{text}. The two cannot be told apart.", "chance", ELSE)
+        return Sentence(f"{text}. The attribute does less than the noise.", "finding", FLIPS)
+    return Sentence(f"{text}. The two cannot be told apart.", "chance", FLIPS)

@@ -1,4 +1,4 @@
-"""The page of counterfactual pairs: images side by side, what changes besides the attribute, what is read in them."""
+"""Writing the page of counterfactual pairs: images side by side, distances, readings of a classifier and flips."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from equigen.report.pairs.sections import (
 from equigen.report.render import Page
 from equigen.report.study.sections import settings_section
 
-MEASURED = [
+METRIC_COLUMNS = [
     "metric", "field", "attribute", "group", "n", "estimate", "ci_low", "ci_high", "reference_to", "reference",
     "reference_low", "reference_high", "ratio", "ratio_low", "ratio_high", "note",
 ]  # fmt: skip
-EACH = ["pair", "level", "prompt", "pixel_difference", "feature_distance"]
+IMAGE_COLUMNS = ["pair", "level", "prompt", "pixel_difference", "feature_distance"]
 
 
-class PairsShown(Protocol):
-    """What a page shows: ``equigen.synthesis.PairComparison``."""
+class PairResults(Protocol):
+    """Images and metrics of counterfactual pairs, such as ``equigen.synthesis.PairComparison``."""
 
     @property
     def attribute(self) -> str:
@@ -40,7 +40,7 @@ class PairsShown(Protocol):
 
     @property
     def levels(self) -> list[str]:
-        """Its levels, in the order of a pair's images."""
+        """The levels of the attribute, in the order of a pair's images."""
 
     @property
     def metrics(self) -> pd.DataFrame:
@@ -52,7 +52,7 @@ class PairsShown(Protocol):
 
     @property
     def warnings(self) -> list[str]:
-        """Sentences of their own."""
+        """Sentences for the section of warnings."""
 
     @property
     def methods(self) -> list[str]:
@@ -64,11 +64,11 @@ class PairsShown(Protocol):
 
 def write_pairs_page(
     folder: str | Path,
-    pairs: PairsShown,
+    pairs: PairResults,
     *,
     title: str,
     facts: Mapping[str, str] | None = None,
-    shown: int = 24,
+    max_pairs: int = 24,
     settings: Mapping[str, Any] | None = None,
     versions: Mapping[str, str] | None = None,
     timings: Mapping[str, float] | None = None,
@@ -79,15 +79,15 @@ def write_pairs_page(
 
     Args:
         folder: where both files go.
-        pairs: what ``compare_pairs`` found.
+        pairs: the result of ``compare_pairs``.
         title: of the page.
-        facts: what stands under the title, after what the pairs say of themselves.
-        shown: pairs whose images are shown, the first ones.
+        facts: shown under the title, after attribute, number of pairs and methods.
+        max_pairs: number of pairs whose images are shown, the first ones.
         settings: shown as they are.
         versions: of the software.
         timings: seconds by stage.
         phantom: mark everything as being about an artificial image model.
-        warnings: sentences of their own, after those of the pairs.
+        warnings: sentences for the section of warnings, after those of the pairs.
 
     Returns:
         The path of ``index.html``. The same arguments give the same bytes.
@@ -96,35 +96,33 @@ def write_pairs_page(
         InputError: a table lacks a column, or images and table differ in number; nothing is written then.
 
     """
-    images, count = pairs.images(shown), len(pairs.levels)
-    _check(pairs, images)
-    own = {"Changed": f"{pairs.attribute}: {', '.join(pairs.levels)}", "Pairs": f"{len(pairs.image_table) // count:,}",
-           "Measured with": "; ".join(pairs.methods)}  # fmt: skip
+    images, count, table = pairs.images(max_pairs), len(pairs.levels), pairs.image_table
+    problems = [
+        Problem("column is missing", f"give the {name} table with it", column=column)
+        for name, frame, columns in (("measured", pairs.metrics, METRIC_COLUMNS), ("pairs", table, IMAGE_COLUMNS))
+        for column in columns if column not in frame.columns
+    ]  # fmt: skip
+    fits = images.dtype == np.uint8 and images.ndim == 5 and images.shape[1] == count and images.shape[-1] == 3
+    if not fits or len(images) * count > len(table) or len(table) % count:
+        message = f"images are {images.dtype} {list(images.shape)}, the table has {len(table)} rows"
+        problems.append(Problem(message, f"give uint8 [K, {count}, H, W, 3], and {count} rows for each pair"))
+    if problems:
+        raise InputError("These pairs cannot be shown.", problems)
+    summary = {
+        "Changed": f"{pairs.attribute}: {', '.join(pairs.levels)}", "Pairs": f"{len(table) // count:,}",
+        "Measured with": "; ".join(pairs.methods),
+    }  # fmt: skip
     sections = [
-        pairs_section(images, pairs.image_table.head(len(images) * count), pairs.levels, pairs.attribute),
+        pairs_section(images, table.head(len(images) * count), pairs.levels, pairs.attribute),
         changes_section(pairs.metrics), readings_section(pairs.metrics), flips_section(pairs.metrics),
         terms_section(pairs.metrics), settings_section(settings or {}, versions or {}, timings or {}),
     ]  # fmt: skip
-    said = pairs_sentences(pairs.metrics, pairs.attribute)
-    page = Page(title, {**own, **(facts or {})}, said, sections, settings or {}, versions or {}, timings or {},
+    findings = pairs_sentences(pairs.metrics, pairs.attribute)
+    page = Page(title, {**summary, **(facts or {})}, findings, sections, settings or {}, versions or {}, timings or {},
                 [*pairs.warnings, *warnings], phantom)  # fmt: skip
     html = page.html()
     shape = {"attribute": pairs.attribute, "levels": list(pairs.levels), "shown": list(images.shape)}
-    data = {**page.data(), **shape, "measured": json_table(pairs.metrics), "pairs": json_table(pairs.image_table)}
+    data = {**page.data(), **shape, "measured": json_table(pairs.metrics), "pairs": json_table(table)}
     files.write_json(Path(folder) / "report.json", data)
     files.write_text(Path(folder) / "index.html", html)
     return Path(folder) / "index.html"
-
-
-def _check(pairs: PairsShown, images: NDArray[np.uint8]) -> None:
-    problems = [Problem("column is missing", f"give the {name} table with it", column=column)
-                for name, frame, columns in (("measured", pairs.metrics, MEASURED), ("pairs", pairs.image_table, EACH))
-                for column in columns if column not in frame.columns]  # fmt: skip
-    count = len(pairs.levels)
-    fits = images.dtype == np.uint8 and images.ndim == 5 and images.shape[1] == count and images.shape[-1] == 3
-    if not fits or len(images) * count > len(pairs.image_table) or len(pairs.image_table) % count:
-        mend = f"give uint8 [K, {count}, H, W, 3], and {count} rows for each pair"
-        message = f"images are {images.dtype} {list(images.shape)}, the table has {len(pairs.image_table)} rows"
-        problems.append(Problem(message, mend))
-    if problems:
-        raise InputError("These pairs cannot be shown.", problems)
