@@ -121,15 +121,15 @@ class _Radii:
 class _Membership:
     """Masks [N, M], real row by generated row, of membership in balls.
 
-    ``of_real``: the generated row lies in the real row's ball; ``of_generated``: the real row lies in the
+    ``real_balls``: the generated row lies in the real row's ball; ``generated_balls``: the real row lies in the
     generated row's ball; ``grown_real`` and ``grown_generated``: the same for balls of ``next_radius``.
     """
 
     k: int
     real: _Radii
     generated: _Radii
-    of_real: Mask
-    of_generated: Mask
+    real_balls: Mask
+    generated_balls: Mask
     grown_real: Mask
     grown_generated: Mask
 
@@ -139,9 +139,9 @@ def _membership(real: NDArray[Any], generated: NDArray[Any], k: int, patients: t
     first, second = (_radii(rows, codes, k) for rows, codes in zip((real, generated), patients, strict=True))
     cross = squared_distances(real, generated)
     cross[patients[0][:, None] == patients[1]] = np.inf
-    of_real, grown_real = (_ball_mask(cross, radius[:, None]) for radius in (first.radius, first.next_radius))
-    of_generated, grown_generated = (_ball_mask(cross, radius) for radius in (second.radius, second.next_radius))
-    return _Membership(k, first, second, of_real, of_generated, grown_real, grown_generated)
+    real_balls, grown_real = (_ball_mask(cross, radius[:, None]) for radius in (first.radius, first.next_radius))
+    generated_balls, grown_generated = (_ball_mask(cross, radius) for radius in (second.radius, second.next_radius))
+    return _Membership(k, first, second, real_balls, generated_balls, grown_real, grown_generated)
 
 
 def _ball_mask(squares: Array, radius: Array) -> Mask:
@@ -164,10 +164,10 @@ def _radii(rows: NDArray[Any], codes: Rows, k: int) -> _Radii:
 
 def _scores(balls: _Membership) -> Array:
     """Return precision, recall, density and coverage [4]."""
-    counts = balls.of_real.sum(axis=0)
+    counts = balls.real_balls.sum(axis=0)
     return np.array([
-        (counts > 0).mean(), balls.of_generated.any(axis=1).mean(), counts.mean() / balls.k,
-        balls.of_real.any(axis=1).mean(),
+        (counts > 0).mean(), balls.generated_balls.any(axis=1).mean(), counts.mean() / balls.k,
+        balls.real_balls.any(axis=1).mean(),
     ])
 
 
@@ -203,11 +203,11 @@ def manifold_influence(
 
 def _jackknife_real(balls: _Membership) -> Array:
     """Return the four metrics without each real row in turn -> [4, N]."""
-    n, m = balls.of_real.shape
+    n, m = balls.real_balls.shape
     # [i, j]: number of real balls around generated row j without real row i
-    gained_rows = _gained_counts(balls.real, balls.grown_real ^ balls.of_real)
-    counts = balls.of_real.sum(axis=0) - balls.of_real.astype(np.float64) + gained_rows
-    recalled, covered = balls.of_generated.any(axis=1), balls.of_real.any(axis=1)
+    gained_rows = _gained_counts(balls.real, balls.grown_real ^ balls.real_balls)
+    counts = balls.real_balls.sum(axis=0) - balls.real_balls.astype(np.float64) + gained_rows
+    recalled, covered = balls.generated_balls.any(axis=1), balls.real_balls.any(axis=1)
     gained = (balls.grown_real.any(axis=1) & ~covered).astype(np.float64)
     coverage = (covered.sum() - covered + gained @ balls.real.neighbour) / (n - 1)
     recall = (recalled.sum() - recalled) / (n - 1)
@@ -216,13 +216,13 @@ def _jackknife_real(balls: _Membership) -> Array:
 
 def _jackknife_generated(balls: _Membership) -> Array:
     """Return the four metrics without each generated row in turn -> [4, M]."""
-    m = balls.of_real.shape[1]
-    counts = balls.of_real.sum(axis=0)
-    inside, gained = balls.of_generated, balls.grown_generated ^ balls.of_generated
+    m = balls.real_balls.shape[1]
+    counts = balls.real_balls.sum(axis=0)
+    inside, gained = balls.generated_balls, balls.grown_generated ^ balls.generated_balls
     # [j, i]: number of generated balls around real row i without generated row j
     real_counts = inside.sum(axis=1) - inside.T.astype(np.float64) + _gained_counts(balls.generated, gained.T)
-    single = balls.of_real & (balls.of_real.sum(axis=1) == 1)[:, None]
-    coverage = balls.of_real.any(axis=1).mean() - single.mean(axis=0)
+    single = balls.real_balls & (balls.real_balls.sum(axis=1) == 1)[:, None]
+    coverage = balls.real_balls.any(axis=1).mean() - single.mean(axis=0)
     precise = counts > 0
     return np.stack([
         (precise.sum() - precise) / (m - 1), (real_counts > 0.5).mean(axis=1),
