@@ -25,7 +25,7 @@ from equigen.quality.estimates import measure_mean
 from equigen.quality.evaluation import Evaluation, measure_sets
 from equigen.quality.features import Features
 from equigen.quality.judge.phantom_oracle import measure_semantic
-from equigen.quality.judge.questions import Judged, JudgePredictions, Target
+from equigen.quality.judge.questions import JudgePredictions, SetPredictions, Target
 from equigen.quality.measurement import EncodedImages, EvaluationInputs
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import frechet_distance
@@ -119,7 +119,7 @@ def _semantic(real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, s
         score = expit(rng.standard_normal(len(truth)) + APART * truth)
         parts.append((np.stack([1 - score, score], axis=1), truth))
     answers = JudgePredictions(Target("label.sick", ["no", "yes"]), parts[0][0], parts[1][0], parts[0][1], parts[1][1])
-    return measure_semantic(Judged([answers], {"label": ""}), plan)[0]
+    return measure_semantic(SetPredictions([answers], {"label": ""}), plan)[0]
 
 
 def _copies(world: World, real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, seed: int) -> MetricResult:

@@ -15,7 +15,7 @@ from equigen.quality.cells import GroupedImages, ResamplingSettings, cross_group
 from equigen.quality.judge import probe
 from equigen.quality.judge.judge import AnnotatedFeatures, fit_judges, measure_semantic
 from equigen.quality.judge.probe import fit_probe, fit_temperature, log_loss, patient_folds, reliability
-from equigen.quality.judge.questions import Judged, JudgePredictions, Target, select_targets
+from equigen.quality.judge.questions import JudgePredictions, SetPredictions, Target, select_targets
 from equigen.quality.judge.semantic_metrics import macro_auc, requested_probability
 from equigen.quality.metric_inputs import MeasurementPlan
 from equigen.quality.resamples import make_draws
@@ -293,7 +293,7 @@ def test_a_group_whose_requests_are_ignored_shows(judges, real):
 
 def test_figures_of_a_cell_are_those_of_sklearn_by_hand(good):
     judged, plan, items = good
-    answer = next(a for a in judged.answers if a.target.column == "label.dx")
+    answer = next(a for a in judged.judges if a.target.column == "label.dx")
     cell = next(c for c in plan.cells if c.group == "old")
     scores = answer.generated[cell.generated, answer.target.levels.index("ill")]
     truth = answer.requested[cell.generated] == answer.target.levels.index("ill")
@@ -310,7 +310,7 @@ def test_figures_of_a_cell_are_those_of_sklearn_by_hand(good):
 
 def test_in_a_group_the_attribute_auc_is_of_the_others_and_the_probability_of_its_own(good):
     judged, plan, items = good
-    answers = {a.target.column: a for a in judged.answers}
+    answers = {a.target.column: a for a in judged.judges}
     cell = next(c for c in plan.cells if c.group == "f")
     ones = np.ones((1, len(cell.generated)))
     auc, own = items["semantic_attribute_auc"], items["semantic_attribute_probability"]
@@ -348,9 +348,9 @@ def test_unknown_requests_do_not_count(judges, real):
     generated = made(800, 9, images=1)
     gone = np.arange(800) < 300
     hidden = asked(generated, **{"label.dx": generated.frame["label.dx"].where(~gone, None)})
-    answers = judges.judge(hidden).answers[:1]
+    answers = judges.judge(hidden).judges[:1]
     value = macro_auc(answers, "generated", np.arange(800), np.ones((1, 800)))
-    rest = macro_auc(judges.judge(generated).answers[:1], "generated", np.arange(300, 800), np.ones((1, 500)))
+    rest = macro_auc(judges.judge(generated).judges[:1], "generated", np.arange(300, 800), np.ones((1, 500)))
     assert value[0] == rest[0]
     level = requested_probability(answers, "generated", np.arange(300), np.ones((1, 300)))
     assert np.isnan(level).all()
@@ -382,7 +382,7 @@ def test_classes_that_real_images_do_not_teach_are_left_out_with_a_note(real):
     assert [fit.target.levels for fit in judges.judges] == [["healthy", "ill"]]
     generated = asked(made(400, 11, images=1), **{"label.dx": np.repeat(["rare", "ill", "healthy", "ill"], 100)})
     judged = judges.judge(generated)
-    assert (judged.answers[0].requested[:100] == -1).all()
+    assert (judged.judges[0].requested[:100] == -1).all()
     assert "label.dx: rare left out, fewer than 30 patients show it" in judged.notes["label"]
     assert "no judge of label.same: fewer than two levels with 30 patients" in judged.notes["label"]
     assert "the generated images have no such column" in judged.notes["label"]
@@ -415,8 +415,8 @@ def test_findings_of_a_multilabel_column_are_judged_one_by_one():
     generated.frame.loc[:9, "label.findings"] = None
     judges = fit_judges(real)
     judged = judges.judge(generated)
-    assert [a.target.name for a in judged.answers] == ["label.findings edema", "label.findings mass", "attr.sex"]
-    assert (judged.answers[0].requested[:10] == -1).all()
+    assert [a.target.name for a in judged.judges] == ["label.findings edema", "label.findings mass", "attr.sex"]
+    assert (judged.judges[0].requested[:10] == -1).all()
     estimate = by_metric(measure_semantic(judged, planned(real, generated, {"sex": ["f", "m"]})))["semantic_auc"]
     expected = (AUC + norm.cdf(3 / np.sqrt(2))) / 2
     assert estimate.estimates["*", "*"].value == pytest.approx(expected, abs=0.03)
@@ -447,13 +447,13 @@ def test_agreement_of_judge_and_oracle_is_counted_by_hand(judges, real):
     judged = seen.judge(generated)
     plan = planned(real, generated)
     item = by_metric(measure_semantic(judged, plan))["judge_agreement"]
-    answer = judged.answers[0]
+    answer = judged.judges[0]
     most = np.array(answer.target.levels)[answer.generated.argmax(1)]
     assert item.estimates["*", "*"].value == pytest.approx((most[50:] == reading[50:]).mean())
     assert item.estimates["*", "*"].floor == pytest.approx((answer.real.argmax(1) == answer.truth).mean())
     assert "label.dx; " in item.note
     assert "50 generated images in which the oracle sees nothing" in item.note
-    assert "judge_agreement" not in by_metric(measure_semantic(Judged(judged.answers, judged.notes), plan))
+    assert "judge_agreement" not in by_metric(measure_semantic(SetPredictions(judged.judges, judged.notes), plan))
 
 
 def test_sides_that_do_not_fit_are_refused(real, judges):

@@ -16,7 +16,7 @@ from equigen.quality.cells import Cell, GroupedImages, ResamplingSettings, cross
 from equigen.quality.copy_power import PlantedCopies
 from equigen.quality.exchangeability import group_heterogeneity
 from equigen.quality.features import Features
-from equigen.quality.judge.judge import AnnotatedFeatures, Judged, Judges
+from equigen.quality.judge.judge import AnnotatedFeatures, Judges, SetPredictions
 from equigen.quality.judge.phantom_oracle import measure_semantic
 from equigen.quality.judge.reconstruction_check import RECONSTRUCTION, add_reconstruction_notes
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult, ResultCache
@@ -89,7 +89,7 @@ class SharedResults:
     inputs: EvaluationInputs
     cache: ResultCache = field(default_factory=ResultCache)
     searches: dict[str, TrainingSearch] = field(default_factory=dict)
-    judgements: dict[str, Judged] = field(default_factory=dict)
+    judgements: dict[str, SetPredictions] = field(default_factory=dict)
 
     def search(self, name: str, bar: Bar) -> TrainingSearch | None:
         """Neighbours of one set among the training images, None where they are not wanted.
@@ -109,7 +109,7 @@ class SharedResults:
             bar.note("")
         return self.searches[name]
 
-    def judged(self, name: str) -> Judged | None:
+    def judged(self, name: str) -> SetPredictions | None:
         """What the judges say of one set, None where there are none."""
         if self.inputs.judges is None:
             return None
@@ -117,7 +117,7 @@ class SharedResults:
             made = self.inputs.judges.judge(self.inputs.sets[name].annotated())
             if name != RECONSTRUCTION:
                 held_out = self.judged(RECONSTRUCTION) if RECONSTRUCTION in self.inputs.sets else None
-                answers = None if held_out is None else held_out.answers
+                answers = None if held_out is None else held_out.judges
                 made = replace(made, notes=add_reconstruction_notes(made.notes, answers))
             self.judgements[name] = made
         return self.judgements[name]
@@ -231,7 +231,7 @@ def _nothing(metric: str) -> MetricResult:
 
 def measure_set(
     real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, wanted: list[str],
-    train: EncodedImages | None = None, judged: Judged | None = None, search: TrainingSearch | None = None,
+    train: EncodedImages | None = None, judged: SetPredictions | None = None, search: TrainingSearch | None = None,
 ) -> tuple[list[MetricResult], NearestTraining | None]:
     """All wanted metrics of one generated set in all cells of a plan, in the order of ``wanted``.
 

@@ -61,7 +61,7 @@ class BlockA(nn.Module):
 
 
 class BlockB(nn.Module):
-    """Figure 10 of the paper, the first grid reduction: c -> 480 + c at half the side."""
+    """Figure 10 of the paper, the first grid reduction: c -> 480 + c at half the width."""
 
     def __init__(self, c: int) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class BlockC(nn.Module):
 
 
 class BlockD(nn.Module):
-    """The second grid reduction: 768 -> 1 280 at half the side."""
+    """The second grid reduction: 768 -> 1 280 at half the width."""
 
     def __init__(self) -> None:
         super().__init__()

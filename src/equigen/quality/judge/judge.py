@@ -19,12 +19,19 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from equigen.quality.judge.probe import LIMIT, Probe, fit_probe, fit_temperature, patient_folds, reliability
-from equigen.quality.judge.questions import AnnotatedFeatures, Codes, Judged, JudgePredictions, Target, select_targets
+from equigen.quality.judge.questions import (
+    AnnotatedFeatures,
+    Codes,
+    JudgePredictions,
+    SetPredictions,
+    Target,
+    select_targets,
+)
 from equigen.quality.judge.semantic_metrics import measure_semantic
 from equigen.quality.rows import join_notes
 from equigen.seeds import numpy_generator
 
-__all__ = ["AnnotatedFeatures", "FittedJudge", "Judged", "Judges", "fit_judges", "measure_semantic"]
+__all__ = ["AnnotatedFeatures", "FittedJudge", "Judges", "SetPredictions", "fit_judges", "measure_semantic"]
 Array = NDArray[np.float64]
 FOLDS = 5  # of the cross-fitting, where no training images are given
 INNER = 3  # of the cross-validation inside a fold, which has the strength alone to choose
@@ -99,7 +106,7 @@ class Judges:
     description: str
     real: pd.DataFrame
 
-    def judge(self, generated: AnnotatedFeatures) -> Judged:
+    def judge(self, generated: AnnotatedFeatures) -> SetPredictions:
         """Return the judges' predictions for a generated set, beside the levels requested in its table.
 
         Raises:
@@ -123,7 +130,7 @@ class Judges:
             notes[kind] = join_notes(self.description if judges else "", _calibration(judges), *omissions)
         names = [str(name) for name in columns if str(name).startswith("oracle.")]
         oracle = {name.removeprefix("oracle."): (self.real.get(name), generated.frame[name]) for name in names}
-        return Judged(predictions, notes, oracle)
+        return SetPredictions(predictions, notes, oracle)
 
 
 def fit_judges(

@@ -87,14 +87,14 @@ class JudgePredictions:
 
 
 @dataclass(frozen=True)
-class Judged:
-    """Predictions of all judges for one generated set, with notes about the judges.
+class SetPredictions:
+    """Predictions of each judge for one generated set (``judges``), with notes about the judges.
 
     ``notes``: by kind of column ("label", "attr"), for the kinds of which the tables have columns. ``oracle``: for
     each name that an oracle predicts too, its levels of the real (None where there are none) and generated images.
     """
 
-    answers: list[JudgePredictions]
+    judges: list[JudgePredictions]
     notes: dict[str, str]
     oracle: dict[str, tuple[pd.Series | None, pd.Series]] = field(default_factory=dict)
 

@@ -11,7 +11,7 @@ import pandas as pd
 
 from equigen.quality.cells import INTERSECTION_SEPARATOR, Cell, Rows
 from equigen.quality.estimates import measure_mean, measure_weighted
-from equigen.quality.judge.questions import Judged, JudgePredictions
+from equigen.quality.judge.questions import JudgePredictions, SetPredictions
 from equigen.quality.metric_inputs import Array, Estimate, MeasurementPlan, MetricResult
 from equigen.quality.rows import join_notes
 from equigen.statistics import WEIGHTS_IN_MEMORY, percentile_interval, weighted_auc
@@ -99,7 +99,7 @@ def requested_probability(predictions: Sequence[JudgePredictions], origin: Origi
     return _defined_mean(parts)
 
 
-def measure_semantic(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]:
+def measure_semantic(predictions: SetPredictions, plan: MeasurementPlan) -> list[MetricResult]:
     """Return the metrics that compare the predicted levels of generated images with the requested ones, in each cell.
 
     * ``semantic_auc``: ``macro_auc`` over the label columns;
@@ -116,23 +116,24 @@ def measure_semantic(judged: Judged, plan: MeasurementPlan) -> list[MetricResult
     column of its kind the metric is absent.
     """
     labels, attributes = (
-        [judge for judge in judged.answers if judge.target.column.startswith(kind)] for kind in ("label.", "attr.")
+        [judge for judge in predictions.judges if judge.target.column.startswith(kind)] for kind in ("label.", "attr.")
     )
     result = []
-    if "label" in judged.notes:
-        note = join_notes(judged.notes["label"], _ceiling_note(labels, macro_auc, plan), _omission_note(labels, plan))
+    if "label" in predictions.notes:
+        note = join_notes(predictions.notes["label"], _ceiling_note(labels, macro_auc, plan),
+                          _omission_note(labels, plan))
         result.append(_measure("semantic_auc", macro_auc, lambda _: labels, plan, note))
-    if "attr" in judged.notes:
-        note = join_notes(judged.notes["attr"], _ceiling_note(attributes, macro_auc, plan), OTHER_ATTRIBUTES_NOTE,
+    if "attr" in predictions.notes:
+        note = join_notes(predictions.notes["attr"], _ceiling_note(attributes, macro_auc, plan), OTHER_ATTRIBUTES_NOTE,
                           _omission_note(attributes, plan))
         result.append(_measure("semantic_attribute_auc", macro_auc,
                                lambda name: _other_attributes(attributes, name), plan, note))
-        note = join_notes(judged.notes["attr"], _ceiling_note(attributes, requested_probability, plan),
+        note = join_notes(predictions.notes["attr"], _ceiling_note(attributes, requested_probability, plan),
                           GROUP_ATTRIBUTE_NOTE)
         probability = _measure("semantic_attribute_probability", requested_probability,
                                lambda name: _group_attributes(attributes, name), plan, note)
         result.append(replace(probability, null={}))
-    return result + judge_agreement(judged, plan)
+    return result + judge_agreement(predictions, plan)
 
 
 def _group_attributes(predictions: list[JudgePredictions], attribute: str) -> list[JudgePredictions]:
@@ -237,21 +238,21 @@ def _rare_classes(judge: JudgePredictions, origin: Origin, rows: Rows) -> list[s
     return [level for level, is_rare in zip(judge.target.levels, rare, strict=True) if is_rare]
 
 
-def judge_agreement(judged: Judged, plan: MeasurementPlan) -> list[MetricResult]:
+def judge_agreement(predictions: SetPredictions, plan: MeasurementPlan) -> list[MetricResult]:
     """Measure the share of images for which the judge's most probable level is that of an oracle.
 
     Over the label columns that both predict (no multi-label column), or the attributes where there is none; several
     columns count equally. Images in which the oracle detects nothing do not count. The floor is the agreement on the
     real images. The list is empty where no column is predicted by both.
     """
-    common = [judge for judge in judged.answers
-              if judge.target.finding is None and judge.target.column.split(".", 1)[1] in judged.oracle]
+    common = [judge for judge in predictions.judges
+              if judge.target.finding is None and judge.target.column.split(".", 1)[1] in predictions.oracle]
     judges = [judge for judge in common if judge.target.column.startswith("label.")] or common
     if not judges:
         return []
     generated_columns, real_columns = [], []
     for judge in judges:
-        real_levels, generated_levels = judged.oracle[judge.target.column.split(".", 1)[1]]
+        real_levels, generated_levels = predictions.oracle[judge.target.column.split(".", 1)[1]]
         generated_columns.append(_agreement(judge, judge.generated, generated_levels))
         if real_levels is not None:
             real_columns.append(_agreement(judge, judge.real, real_levels))

@@ -5,7 +5,7 @@ maximised over mirror images and small crops of the training image, hardly does.
 
 1. every query, as it is and mirrored, against the full training thumbnails and nine crops of 90 % of them,
    at 12 x 12 pixels: the ``SHORTLIST`` best training images of each query;
-2. each of these against crops of 85 to 100 % at steps of 2.5 % of the side, at 20 x 20 pixels.
+2. each of these against crops of 85 to 100 % at steps of 2.5 % of the width, at 20 x 20 pixels.
 
 The distance is 1 - r, where r is the largest Pearson correlation of grey, red - green and yellow - blue pixels, each
 channel less its mean. Brightness and contrast leave it unchanged. A thumbnail of one colour has no correlation; its
@@ -27,13 +27,13 @@ from equigen.quality.metrics.neighbours import blocks
 Array = NDArray[np.float64]
 Floats = NDArray[np.float32]
 Rows = NDArray[np.int64]
-SIDE = 24  # of a thumbnail, in pixels
-COARSE, FINE = 12, 20  # sides at which the two stages compare
-COARSE_WINDOWS = (1.0, 0.9), 0.05  # shares of the side, and the largest step between offsets
+SIDE = 24  # width of a thumbnail in pixels
+COARSE, FINE = 12, 20  # widths in pixels of the two stages
+COARSE_WINDOWS = (1.0, 0.9), 0.05  # shares of the width, and the largest step between offsets
 FINE_SHARES, STEP = (1.0, 0.95, 0.9, 0.85), 0.025
 SHORTLIST = 8
 QUERIES, REFERENCES, PAIRS = 512, 2048, 16  # rows in a block
-COMMON = 8  # components that all training images share, which are projected out before correlating
+COMMON = 8  # leading components of all training images, which are projected out before correlating
 COLOUR = 0.25  # weight of the colour channels, whose detail JPEG discards
 FLAT = 1e-3  # grey levels: a thumbnail or crop with a smaller standard deviation has no direction
 
