@@ -37,15 +37,16 @@ def _counts_table(counts: pd.DataFrame, label: str, splits: list[str] | None) ->
     """Images and patients by group and level of one label, after those of all images; with ``splits``, by split too."""
     counts = counts[counts["label"].isin({label, "*"})]
     levels = unique_values(counts["level"])
+    row_splits: list[str | None] = [*splits] if splits else [None]
     rows: list[Row] = []
     for attribute in unique_values(counts["attribute"]):
         attribute_rows = counts[counts["attribute"] == attribute]
         rows += [Row(attribute, kind="attribute")] if attribute != "*" else []
         for group in unique_values(attribute_rows["group"]):
             title, members = WHOLE_SET if group == "*" else group, attribute_rows[attribute_rows["group"] == group]
-            for split in splits or [None]:
-                part = members if split is None else members[members["split"] == split]
-                cells = [_counts_cell(part[part["level"] == level]) for level in levels]
+            for split in row_splits:
+                split_rows = members if split is None else members[members["split"] == split]
+                cells = [_counts_cell(split_rows[split_rows["level"] == level]) for level in levels]
                 rows.append(Row(title if split is None else f"{title}, {split}", cells))
     heading = "Images (patients)" if label == "*" else f"Images (patients) by {label}"
     columns = ["all" if level in {"*", ""} else level for level in levels]
