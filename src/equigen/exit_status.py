@@ -1,4 +1,4 @@
-"""How a command ends when something goes wrong: a message with the mend, an exit status, no traceback."""
+"""Errors at the end of a command: a message with a mend and an exit status, without a traceback."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MENDS = {
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM: somebody asked the process to end; half-written files are removed on the way out."""
+    """Raised at SIGTERM, so that half-written files are removed before the process ends."""
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM unwind the stack as Ctrl-C does, so that nothing half-written stays behind."""
+    """Raise Terminated at SIGTERM, as Ctrl-C raises KeyboardInterrupt, so that half-written files are removed."""
 
     def end(_number: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -57,16 +57,16 @@ class Commands(TyperGroup):
                 console.print(f"{word}: run the same command again to go on")
             raise typer.Exit(status) from error
         except Exception as error:
-            known = error if isinstance(error, EquigenError) else as_input_error(error)
+            reported = error if isinstance(error, EquigenError) else as_input_error(error)
             first = claims_error_report()
-            if known is None and first:
+            if reported is None and first:
                 raise
-            if known is not None and first:
-                print_error(known)
-            raise typer.Exit(2 if known is not None else 1) from error
+            if reported is not None and first:
+                print_error(reported)
+            raise typer.Exit(2 if reported is not None else 1) from error
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command that is asked for; InputError where several processes would do the same work twice."""
+        """Return the command. Raises InputError where several processes would each do all of its work."""
         name, command, rest = super().resolve_command(ctx, args)
         if process_count() > 1 and name not in SHARED:
             mend = f"start it without torchrun; {', '.join(SHARED)} share their work among processes"
@@ -75,20 +75,20 @@ class Commands(TyperGroup):
 
 
 def print_error(error: EquigenError) -> None:
-    """Print an error as it is, without taking its brackets for markup."""
+    """Print an error; its brackets are text, not markup."""
     console.print("[bold red]error[/bold red] ", end="")
     console.print(str(error), markup=False, highlight=False, soft_wrap=True)
 
 
 def as_input_error(error: Exception) -> InputError | None:
-    """The same error in a user's words where it is about the disk or a path; None for any other."""
+    """Return an error about the disk or a path as an InputError with a mend; None for any other error."""
     number = getattr(error, "errno", None)
-    place = str(error.filename) if isinstance(error, OSError) and error.filename is not None else None
+    path = str(error.filename) if isinstance(error, OSError) and error.filename is not None else None
     # safetensors tells a full disk in words alone
     if number in FULL or (type(error).__name__ == "SafetensorError" and "os error 28" in str(error)):
-        problem = Problem("no space left", "free some space and run the same command again", file=place)
+        problem = Problem("no space left", "free some space and run the same command again", file=path)
         return InputError("The disk is full; nothing half-written was kept.", [problem])
-    if number not in _MENDS or place is None:
+    if number not in _MENDS or path is None:
         return None
     message = str(getattr(error, "strerror", None) or error)
-    return InputError("A path cannot be used.", [Problem(message, _MENDS[number], file=place)])
+    return InputError("A path cannot be used.", [Problem(message, _MENDS[number], file=path)])

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from equigen.cli.calibrate import with_guidance
+from equigen.cli.calibrate import set_guidance
 from equigen.errors import InputError
 from equigen.synthesis import Guidance, apply_guidance, load_calibration
 
@@ -80,19 +80,19 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path, change):
 
 
 def test_generate_takes_the_calibration_that_is_there_unless_a_guidance_is_named(tmp_path, capsys):
-    assert with_guidance(ROWS, tmp_path, "abc", None) is ROWS
+    assert set_guidance(ROWS, tmp_path, "abc", None) is ROWS
     assert "Guidance by" not in capsys.readouterr().err
     CHOSEN.save(tmp_path)
-    assert with_guidance(ROWS, tmp_path, "abc", None)["guidance"].tolist() == [1.25, 3.0, 2.5, 2.5, 2.5]
+    assert set_guidance(ROWS, tmp_path, "abc", None)["guidance"].tolist() == [1.25, 3.0, 2.5, 2.5, 2.5]
     told = capsys.readouterr().err
     assert "calibration.json" in told and "F & old 1.25, M & old 3" in told
-    assert with_guidance(ROWS, tmp_path, "abc", "calibrated")["guidance"].tolist()[0] == 1.25
-    assert with_guidance(ROWS, tmp_path, "abc", "common")["guidance"].tolist() == [2.5] * 5
-    assert with_guidance(ROWS, tmp_path, "xyz", "3")["guidance"].tolist() == [3.0] * 5  # named: the file is not asked
+    assert set_guidance(ROWS, tmp_path, "abc", "calibrated")["guidance"].tolist()[0] == 1.25
+    assert set_guidance(ROWS, tmp_path, "abc", "common")["guidance"].tolist() == [2.5] * 5
+    assert set_guidance(ROWS, tmp_path, "xyz", "3")["guidance"].tolist() == [3.0] * 5  # named: the file is not asked
     with pytest.raises(InputError, match="another generator"):
-        with_guidance(ROWS, tmp_path, "xyz", None)
+        set_guidance(ROWS, tmp_path, "xyz", None)
     with pytest.raises(InputError, match="not calibrated"):
-        with_guidance(ROWS, tmp_path / "none", "abc", "calibrated")
+        set_guidance(ROWS, tmp_path / "none", "abc", "calibrated")
     for word in ("much", "-1", "nan", "inf"):
         with pytest.raises(InputError, match="a number of 0 or more, calibrated, or common"):
-            with_guidance(ROWS, tmp_path, "abc", word)
+            set_guidance(ROWS, tmp_path, "abc", word)

@@ -11,19 +11,19 @@ import typer
 from equigen import __version__
 from equigen.cli.calibrate import calibrate
 from equigen.cli.compare import compare
-from equigen.cli.evaluate import evaluate, strata
+from equigen.cli.evaluate import evaluate, parse_label_filter
 from equigen.cli.generate import generate, plan
 from equigen.cli.inputs import (
     AcceptOption,
     BlindOption,
     NamesOption,
     VerifyOption,
-    numbers,
     open_cohort,
-    pairs,
+    parse_numbers,
+    parse_overrides,
+    parse_words,
     read_settings,
     result_table,
-    words,
 )
 from equigen.cli.screen import pairs as show_pairs
 from equigen.cli.screen import screen
@@ -94,8 +94,8 @@ def cohort_check(
     for word, problems in (("warning", checked.warnings), ("left out", checked.quarantined)):
         for line in problem_lines(problems):
             console.print(f"[yellow]{word}[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
-    left = len({problem.row for problem in checked.quarantined})
-    typer.echo(f"{len(checked)} images, {left} rows left out: {out / 'cohort.parquet'}")
+    quarantined_rows = len({problem.row for problem in checked.quarantined})
+    typer.echo(f"{len(checked)} images, {quarantined_rows} rows left out: {out / 'cohort.parquet'}")
 
 
 @cohort_app.command("pack")
@@ -129,8 +129,8 @@ def phantom(
     from equigen.study import check_keys
 
     title = "The phantom's settings have errors."
-    chosen = check_keys(PhantomSettings, read_settings(settings), str(settings or "phantom"), title)
-    typer.echo(write_phantom(out, images, seed, chosen) / "cohort.yaml")
+    phantom_settings = check_keys(PhantomSettings, read_settings(settings), str(settings or "phantom"), title)
+    typer.echo(write_phantom(out, images, seed, phantom_settings) / "cohort.yaml")
 
 
 @autoencoder_app.command("train")
@@ -148,16 +148,16 @@ def autoencoder_train(
     from equigen.latents import AutoencoderSettings, fit_autoencoder, psnr
     from equigen.study import check_keys
 
-    given = {} if patches is None else {"patches": patches}
-    values = {"patches": 100_000, **read_settings(settings), **given}
-    chosen = check_keys(AutoencoderSettings, values, str(settings or "options"), "The settings have errors.")
+    options = {} if patches is None else {"patches": patches}
+    values = {"patches": 100_000, **read_settings(settings), **options}
+    fit_settings = check_keys(AutoencoderSettings, values, str(settings or "options"), "The settings have errors.")
     data = open_cohort(cohort)
     images = [read_image(path) for path in data.split("train").frame["path"]]
-    fitted = fit_autoencoder([images], out / "checkpoint.safetensors", chosen, seed)
+    fitted = fit_autoencoder([images], out / "checkpoint.safetensors", fit_settings, seed)
     fitted.save(out)
     held_out = data.split("val").frame["path"][:512]
     if len(held_out):
-        pixels = load_images(list(held_out), chosen.patch)
+        pixels = load_images(list(held_out), fit_settings.patch)
         decibels = psnr(pixels, fitted.reconstruct(pixels)).mean()
         typer.echo(f"{decibels:.1f} dB PSNR on {len(held_out)} validation images")
     typer.echo(out)
@@ -194,13 +194,13 @@ def diagnose(
     """Train classifiers on real, and on real and synthetic images, for the same number of steps."""
     from equigen.diagnosis import diagnose as fit
 
-    shares = None if ratios is None else numbers(ratios, float, "--ratios")
-    if synthetic is None and any(shares or []):
+    ratio_list = None if ratios is None else parse_numbers(ratios, float, "--ratios")
+    if synthetic is None and any(ratio_list or []):
         problem = Problem(f"--ratios {ratios}", "give --synthetic, or leave --ratios out")
         raise InputError("A ratio above 0 needs a synthetic set.", [problem])
-    chosen = numbers(seeds, int, "--seeds")
+    seed_list = parse_numbers(seeds, int, "--seeds")
     data = open_cohort(cohort)
-    fit(data, synthetic, label=label, ratios=shares, images=images, size=size, seeds=chosen, out=out)
+    fit(data, synthetic, label=label, ratios=ratio_list, images=images, size=size, seeds=seed_list, out=out)
     typer.echo(out / "predictions.parquet")
 
 
@@ -250,14 +250,14 @@ def audit(
 
     table = measure(
         predictions,
-        words(groups),
+        parse_words(groups),
         truth=truth,
         score=score,
         patient=patient,
         site=None if site == "none" else site,
         positive=positive,
-        unknown=words(unknown) or [],
-        only=strata(only),
+        unknown=parse_words(unknown) or [],
+        only=parse_label_filter(only),
         replicates=replicates,
         permutations=replicates,
         min_cases=min_cases,
@@ -305,7 +305,7 @@ def run(
 
     privacy = {"report.blind": True} if blind else {}
     privacy |= {} if names is None else {"report.names": names}
-    typer.echo(run_study(study, out, pairs(overrides) | privacy, verify=verify, accept=accept))
+    typer.echo(run_study(study, out, parse_overrides(overrides) | privacy, verify=verify, accept=accept))
 
 
 @app.command()
@@ -319,7 +319,7 @@ def demo(
     from equigen.study import run_study
 
     study = Path(str(resources.files("equigen.study") / "demo.yaml"))
-    typer.echo(run_study(study, out, pairs(overrides), verify=verify, accept=accept))
+    typer.echo(run_study(study, out, parse_overrides(overrides), verify=verify, accept=accept))
 
 
 def main() -> None:

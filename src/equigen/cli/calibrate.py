@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from equigen.cli.evaluate import ENCODER_HELP
-from equigen.cli.inputs import open_cohort, two_numbers
+from equigen.cli.inputs import open_cohort, parse_two_numbers
 from equigen.errors import InputError, Problem
 from equigen.progress import console
 
@@ -64,7 +64,7 @@ def calibrate(
     from equigen.synthesis import calibrate as search
 
     data = open_cohort(cohort)
-    found = search(
+    result = search(
         generator,
         data.split("val", domain="id"),
         data.split("test", domain="id") if confirm else None,
@@ -73,7 +73,7 @@ def calibrate(
         objective=objective,  # type: ignore[arg-type]
         gap_weight=gap_weight,
         budget=budget,
-        bounds=two_numbers(bounds, "--bounds", "give the least and the greatest guidance, such as 1,4"),
+        bounds=parse_two_numbers(bounds, "--bounds", "give the least and the greatest guidance, such as 1,4"),
         images=images,
         steps=steps,
         encoder=encoder,
@@ -85,51 +85,52 @@ def calibrate(
         batch=batch,
     )
     page = write_calibration_page(
-        found.folder / "report", table=found.table, choice=found.choice, gain=found.gain, settings=found.settings,
-        title=f"Guidance by {found.guidance.attribute}: {generator.resolve().name}", phantom=data.phantom,
+        result.folder / "report", table=result.table, choice=result.choice, gain=result.gain, settings=result.settings,
+        title=f"Guidance by {result.guidance.attribute}: {generator.resolve().name}", phantom=data.phantom,
     )  # fmt: skip
-    typer.echo(found.choice.to_string(index=False, na_rep=""))
-    if found.gain is not None:
+    typer.echo(result.choice.to_string(index=False, na_rep=""))
+    if result.gain is not None:
         columns = "set reference figure group excess ci_low ci_high difference difference_low difference_high p_value"
-        typer.echo(found.gain[columns.split()].to_string(index=False, na_rep=""))
-    for sentence in calibration_sentences(found.choice, found.gain, found.settings):
+        typer.echo(result.gain[columns.split()].to_string(index=False, na_rep=""))
+    for sentence in calibration_sentences(result.choice, result.gain, result.settings):
         typer.echo("\n  ".join([sentence.text, *sentence.parts]))
     for name in ("calibration", "gain"):
-        if (found.folder / f"{name}.parquet").is_file():
-            typer.echo(found.folder / f"{name}.parquet")
+        if (result.folder / f"{name}.parquet").is_file():
+            typer.echo(result.folder / f"{name}.parquet")
     typer.echo(page)
 
 
-def with_guidance(rows: Any, generator: Path, identity: str, asked: str | None) -> Any:
-    """A plan with the guidance that was asked for, or that the generator's calibration holds; says which one it took.
+def set_guidance(rows: Any, generator: Path, identity: str, guidance: str | None) -> Any:
+    """Return a plan with the given guidance, or else that of the generator's calibration, which is then printed.
 
     Args:
         rows: a plan.
         generator: its folder, where ``calibration.json`` may lie.
         identity: hash of the generator that was opened from there.
-        asked: a number, "calibrated", "common", or None: calibrated where there is a calibration, else the plan's own.
+        guidance: a number, "calibrated", "common", or None: calibrated where there is a calibration, else the plan's
+            own.
 
     Raises:
-        InputError: not one of these, a calibration that is asked for and not there, or one of another generator.
+        InputError: another word, a calibration that does not exist, or one of another generator.
 
     """
     from equigen.synthesis import CALIBRATION_FILE, apply_guidance, load_calibration
 
-    if asked is None and not (generator / CALIBRATION_FILE).is_file():
+    if guidance is None and not (generator / CALIBRATION_FILE).is_file():
         return rows
-    if asked in {None, "calibrated", "common"}:
-        chosen = load_calibration(generator, identity)
-        which = "common" if asked == "common" else "group"
-        one = f"{chosen.common:g} for all"
-        told = one if which == "common" else ", ".join(f"{name} {value:g}" for name, value in chosen.groups.items())
-        console.print(f"Guidance by {generator / CALIBRATION_FILE}: {told} (--guidance 2 takes 2)",
+    if guidance in {None, "calibrated", "common"}:
+        calibration = load_calibration(generator, identity)
+        level = "common" if guidance == "common" else "group"
+        text = ", ".join(f"{name} {value:g}" for name, value in calibration.groups.items())
+        description = f"{calibration.common:g} for all" if level == "common" else text
+        console.print(f"Guidance by {generator / CALIBRATION_FILE}: {description} (--guidance 2 takes 2)",
                       markup=False, highlight=False, soft_wrap=True)  # fmt: skip
-        return apply_guidance(rows, chosen, which)  # type: ignore[arg-type]
-    return rows.assign(guidance=guidance_number(asked))
+        return apply_guidance(rows, calibration, level)  # type: ignore[arg-type]
+    return rows.assign(guidance=parse_guidance(guidance))
 
 
-def guidance_number(text: str) -> float:
-    """A guidance written on the command line; InputError for what is none."""
+def parse_guidance(text: str) -> float:
+    """Parse a guidance of the command line. Raises InputError for a text that is not a number of 0 or more."""
     try:
         value = float(text)
     except ValueError:

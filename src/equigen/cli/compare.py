@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from equigen.cli.inputs import AcceptOption, VerifyOption, pairs
+from equigen.cli.inputs import AcceptOption, VerifyOption, parse_overrides
 
 
 def compare(
@@ -39,6 +39,6 @@ def compare(
     """
     from equigen.comparison import run_comparison
 
-    given = {"jobs": jobs, "engine": engine}
-    chosen = {**pairs(overrides), **{key: value for key, value in given.items() if value is not None}}
-    typer.echo(run_comparison(comparison, out, chosen, verify=verify, accept=accept))
+    options = {"jobs": jobs, "engine": engine}
+    changes = {**parse_overrides(overrides), **{key: value for key, value in options.items() if value is not None}}
+    typer.echo(run_comparison(comparison, out, changes, verify=verify, accept=accept))

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.cli.inputs import BlindOption, NamesOption, image_side, is_cohort, open_cohort, words
+from equigen.cli.inputs import BlindOption, NamesOption, is_cohort, open_cohort, open_images, parse_words
 from equigen.errors import InputError, Problem
 
 ENCODER_HELP = (
@@ -88,22 +88,22 @@ def evaluate(
     from equigen.quality import evaluate_sets
     from equigen.study import write_evaluation
 
-    asked, diagnoses, kept = words(groups), words(labels), strata(only)
-    read = diagnoses if not kept else list(dict.fromkeys([*(diagnoses or []), *kept]))
-    if kept and diagnoses is None and not is_cohort(real):
+    attributes, diagnoses, label_filter = parse_words(groups), parse_words(labels), parse_label_filter(only)
+    label_columns = diagnoses if not label_filter else list(dict.fromkeys([*(diagnoses or []), *label_filter]))
+    if label_filter and diagnoses is None and not is_cohort(real):
         diagnoses = []  # a table's label that was read to be kept to is no question for the judge
-    named = named_paths(generated)
-    sides = {name: image_side(path, asked, image, None, read) for name, path in named.items()}
-    owner = None if patient == "none" else patient
-    held_out, own = real_sides(real, asked, image, owner, read)
+    paths = parse_named_paths(generated)
+    images = {name: open_images(path, attributes, image, None, label_columns) for name, path in paths.items()}
+    patient_column = None if patient == "none" else patient
+    real_images, training = real_and_training_images(real, attributes, image, patient_column, label_columns)
     result = evaluate_sets(
-        held_out,
-        sides,
-        asked,
-        train=own if train is None else training_side(train, asked, image, owner, diagnoses),
+        real_images,
+        images,
+        attributes,
+        train=training if train is None else training_images(train, attributes, image, patient_column, diagnoses),
         labels=diagnoses,
-        metrics=words(metrics),
-        only=kept,
+        metrics=parse_words(metrics),
+        only=label_filter,
         intersections=intersections,
         encoder=encoder,
         matched_n=matched_n,
@@ -112,7 +112,7 @@ def evaluate(
         size=size,
         cache_dir=out / "features",
     )
-    title = f"Image quality: {', '.join(named)}"
+    title = f"Image quality: {', '.join(paths)}"
     page = write_evaluation(result, out, title=title, size=size or 128, blind=blind, names=names)
     main = result.quality[~result.quality["attribute"].str.contains(" & ")]
     columns = "run metric attribute group matched_n estimate ci_low ci_high floor excess p_value"
@@ -123,62 +123,62 @@ def evaluate(
     typer.echo(page)
 
 
-def strata(items: Sequence[str] | None) -> dict[str, list[str]]:
-    """Label -> levels of ``LABEL=LEVEL,...`` words.
+def parse_label_filter(items: Sequence[str] | None) -> dict[str, list[str]]:
+    """Parse ``LABEL=LEVEL,...`` options to a mapping from label to levels.
 
     Raises:
         InputError: a word without label, equals sign or level, or a label named twice.
 
     """
-    kept: dict[str, list[str]] = {}
+    strata_levels: dict[str, list[str]] = {}
     for item in items or []:
-        name, _, levels = (part.strip() for part in item.partition("="))
-        found = words(levels)
-        if not name or not found or name in kept:
+        name, _, levels = (text.strip() for text in item.partition("="))
+        level_list = parse_words(levels)
+        if not name or not level_list or name in strata_levels:
             problem = Problem(f"'{item}'", "write a label and its levels once, such as --only dx=nv,mel")
             raise InputError("--only cannot be read.", [problem])
-        kept[name] = found
-    return kept
+        strata_levels[name] = level_list
+    return strata_levels
 
 
-def named_paths(items: Sequence[str]) -> dict[str, Path]:
-    """Name -> path of ``[NAME=]PATH`` words; a name is the path's stem where none is given.
+def parse_named_paths(items: Sequence[str]) -> dict[str, Path]:
+    """Parse ``[NAME=]PATH`` options to a mapping from name to path; the name is the path's stem by default.
 
     Raises:
         InputError: two sets of one name.
 
     """
-    named: dict[str, Path] = {}
+    paths: dict[str, Path] = {}
     for item in items:
         name, equals, rest = item.partition("=")
-        given = bool(equals) and "/" not in name and not Path(item).exists()
-        path = Path(rest if given else item)
-        chosen = name.strip() if given else path.resolve().stem
-        if not chosen or chosen in named:
-            problem = Problem(f"'{chosen}' names two sets", f"give each a name: --generated other={path}")
+        has_name = bool(equals) and "/" not in name and not Path(item).exists()
+        path = Path(rest if has_name else item)
+        label = name.strip() if has_name else path.resolve().stem
+        if not label or label in paths:
+            problem = Problem(f"'{label}' names two sets", f"give each a name: --generated other={path}")
             raise InputError("Every generated set needs a name of its own.", [problem])
-        if chosen in {"real", "train"}:
-            problem = Problem(f"'{chosen}' names a side of the comparison", f"name it: --generated other={path}")
-            raise InputError(f"A generated set cannot be called '{chosen}'.", [problem])
-        named[chosen] = path
-    return named
+        if label in {"real", "train"}:
+            problem = Problem(f"'{label}' names a side of the comparison", f"name it: --generated other={path}")
+            raise InputError(f"A generated set cannot be called '{label}'.", [problem])
+        paths[label] = path
+    return paths
 
 
-def real_sides(
+def real_and_training_images(
     path: Path, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None
 ) -> tuple[Any, Any]:
-    """Held-out real images, and what a cohort that holds them was split into for training (None without)."""
+    """Open the real images, and the training split of their cohort; None without a cohort or training images."""
     if not is_cohort(path) or (path / "synthetic.parquet").is_file():
-        return image_side(path, groups, image, patient, labels), None
+        return open_images(path, groups, image, patient, labels), None
     cohort = open_cohort(path)
     training = cohort.split("train", domain="id")
     return cohort.split("test", domain="id"), training if len(training) else None
 
 
-def training_side(
+def training_images(
     path: Path, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None
 ) -> Any:
-    """What the generator was trained on: a table, a folder, or a cohort's training split."""
+    """Open the generator's training images: a table, a folder, or a cohort's training split."""
     if is_cohort(path):
         return open_cohort(path).split("train", domain="id")
-    return image_side(path, groups, image, patient, labels)
+    return open_images(path, groups, image, patient, labels)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.cli.calibrate import GUIDANCE_HELP, guidance_number, with_guidance
-from equigen.cli.inputs import open_cohort, say, two_numbers
+from equigen.cli.calibrate import GUIDANCE_HELP, parse_guidance, set_guidance
+from equigen.cli.inputs import echo, open_cohort, parse_two_numbers
 from equigen.errors import InputError, Problem
 from equigen.processes import is_first_process
 
@@ -70,7 +70,7 @@ def plan(
     from equigen.synthesis import write_plan
 
     rows = _rows(cohort, policy, size, seed, attribute, steps, solver, negative, interval)
-    say(write_plan(out, rows.assign(guidance=guidance_number(guidance))))
+    echo(write_plan(out, rows.assign(guidance=parse_guidance(guidance))))
 
 
 def generate(
@@ -131,11 +131,11 @@ def generate(
     from equigen.synthesis import generate as make_images
     from equigen.synthesis import read_plan
 
-    asked = {"--cohort": cohort, "--policy": policy, "--size": size, "--seed": seed, "--attribute": attribute,
+    options = {"--cohort": cohort, "--policy": policy, "--size": size, "--seed": seed, "--attribute": attribute,
              "--guidance": guidance, "--steps": steps, "--solver": solver, "--negative": negative,
              "--interval": interval}  # fmt: skip
-    _check_source(plan_file, asked)
-    part = None if shard is None else _shard(shard)
+    _check_source(plan_file, options)
+    process_shard = None if shard is None else _shard(shard)
     read_trained_on(generator)  # a damaged one is told before the images are made
     pipeline = open_any_generator(generator, precision=precision)
     if plan_file is not None:
@@ -143,41 +143,42 @@ def generate(
     else:
         reads = not isinstance(pipeline, EquigenPipeline)
         rows = _rows(cohort, policy, size, seed, attribute, steps, solver, negative, interval, captions=reads)
-        rows = with_guidance(rows, generator, pipeline.hash, guidance)
-    made = make_images(pipeline, rows, out, batch=batch, chunk=chunk, shard=part)
-    table = made.folder / "synthetic.parquet"
+        rows = set_guidance(rows, generator, pipeline.hash, guidance)
+    synthetic = make_images(pipeline, rows, out, batch=batch, chunk=chunk, shard=process_shard)
+    table = synthetic.folder / "synthetic.parquet"
     if is_first_process() and table.is_file():
-        carry_trained_on(generator, made.folder)
-    say(table if table.is_file() else f"{made.folder}: part {shard} is made; the last part writes {table.name}")
+        carry_trained_on(generator, synthetic.folder)
+    echo(table if table.is_file() else f"{synthetic.folder}: part {shard} is made; the last part writes {table.name}")
 
 
 def _rows(
     cohort: Any, policy: str | None, size: int | None, seed: int | None, attribute: str | None, steps: int | None,
     solver: str | None, negative: str | None, interval: str | None, captions: bool = True,
 ) -> Any:
-    """The rows of a plan; what was not given takes the plan's own default."""
+    """Return the rows of a plan; None takes the default of ``plan``."""
     from equigen.synthesis import plan as make_plan
 
-    low, high = (None, None) if interval is None else two_numbers(interval, "--interval", INTERVAL)
-    given = {"policy": policy, "size": size, "seed": seed, "attribute": attribute, "steps": steps, "solver": solver,
+    low, high = (None, None) if interval is None else parse_two_numbers(interval, "--interval", INTERVAL)
+    options = {"policy": policy, "size": size, "seed": seed, "attribute": attribute, "steps": steps, "solver": solver,
              "negative": negative, "guidance_low": low, "guidance_high": high}  # fmt: skip
-    chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    return make_plan(open_cohort(cohort), **chosen, captions=captions)
+    arguments: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+    return make_plan(open_cohort(cohort), **arguments, captions=captions)
 
 
-def _check_source(file: Path | None, asked: dict[str, Any]) -> None:
-    """Either a plan's file, which says all of it, or a cohort to make one from."""
-    doubled = [option for option, value in asked.items() if value is not None]
-    if file is not None and doubled:
-        problem = Problem(f"{', '.join(doubled)} beside --plan", "leave them out: the plan says it row by row; edit it")
+def _check_source(file: Path | None, options: dict[str, Any]) -> None:
+    """Raise InputError unless there is either a plan's file, without other options of a plan, or a cohort."""
+    conflicts = [option for option, value in options.items() if value is not None]
+    if file is not None and conflicts:
+        mend = "leave them out: the plan says it row by row; edit it"
+        problem = Problem(f"{', '.join(conflicts)} beside --plan", mend)
         raise InputError("The plan is given twice.", [problem])
-    if file is None and asked["--cohort"] is None:
+    if file is None and options["--cohort"] is None:
         problem = Problem("neither --cohort nor --plan", "give --cohort COHORT to make a plan, or --plan FILE")
         raise InputError("There is nothing to generate.", [problem])
 
 
 def _shard(text: str) -> tuple[int, int]:
-    """``2/4`` as (1, 4): people count from 1."""
+    """Parse ``2/4`` as (1, 4), index and count of shards."""
     first, _, last = text.partition("/")
     if not (first.isdecimal() and last.isdecimal() and 1 <= int(first) <= int(last)):
         problem = Problem(f"'{text}'", "give the part and their number, such as 1/4 for the first of four")

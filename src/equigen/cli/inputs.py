@@ -1,4 +1,4 @@
-"""What a user gives on the command line, brought to what the rooms take. Heavy rooms are imported when needed."""
+"""Options of the command line, parsed and opened. Modules that load slowly are imported inside functions."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ AcceptOption = Annotated[
 ]
 
 
-def say(words: object) -> None:
-    """Print a result; of several processes that share the work the first one does."""
+def echo(text: object) -> None:
+    """Print a result, in the first of several processes."""
     if is_first_process():
-        typer.echo(words)
+        typer.echo(text)
 
 
 def open_cohort(path: Path, quarantine: bool = False, large: bool = False, warn: bool = True) -> Any:
-    """A cohort from cohort.yaml, from a folder that holds one, or from a saved folder.
+    """Open a cohort: a cohort.yaml, a folder with one, or a saved cohort.
 
-    ``large``: a saved one as a ``Manifest``, which takes no Python object per row. ``warn``: print what should be known
-    of one that is read anew.
+    ``large``: open a saved cohort as a ``Manifest``, which has no Python object per row. ``warn``: print the warnings
+    of a cohort.yaml.
     """
     from equigen.cohort import Cohort, Manifest, is_table
 
@@ -61,30 +61,30 @@ def open_cohort(path: Path, quarantine: bool = False, large: bool = False, warn:
             file=str(path),
         )
         raise InputError("There is no cohort here.", [problem])
-    found = Cohort.read(path / "cohort.yaml" if path.is_dir() else path, quarantine=quarantine)
+    cohort = Cohort.read(path / "cohort.yaml" if path.is_dir() else path, quarantine=quarantine)
     if warn:
-        print_warnings(found.warnings)
-    return found
+        print_warnings(cohort.warnings)
+    return cohort
 
 
 def print_warnings(problems: Sequence[Problem]) -> None:
-    """Print what should be known of images that can be used, to standard error; of several processes one prints."""
+    """Print warnings to standard error, in the first of several processes."""
     if is_first_process():
         for line in problem_lines(problems):
             console.print(f"warning {line}", markup=False, highlight=False, soft_wrap=True)
 
 
 def is_cohort(path: Path) -> bool:
-    """Whether a path means a cohort: a YAML file, or a folder with a described or a saved one."""
+    """Return whether a path is a cohort: a YAML file, or a folder with a cohort.yaml or a saved cohort."""
     return path.suffix.lower() in {".yaml", ".yml"} or any(
         (path / name).is_file() for name in ("cohort.parquet", "cohort.yaml")
     )
 
 
-def image_side(
+def open_images(
     path: Path, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None = None
 ) -> Any:
-    """A side of an evaluation: a synthetic set, a cohort's test split, a table, or a folder of images."""
+    """Open images to evaluate: a synthetic set, a cohort's test split, a table, or a folder of images."""
     from equigen.cohort import Cohort, is_table
 
     if (path / "synthetic.parquet").is_file():
@@ -95,16 +95,16 @@ def image_side(
         word = "is neither a table (.csv, .tsv, .parquet), a cohort.yaml nor a folder" if path.exists() else "not found"
         raise InputError("There are no images to evaluate.", [Problem(word, "check the path", file=str(path))])
     try:
-        found = Cohort.from_table(path, groups or [], labels=labels or [], image=image, patient=patient)
-        print_warnings(found.warnings)
-        return found
+        cohort = Cohort.from_table(path, groups or [], labels=labels or [], image=image, patient=patient)
+        print_warnings(cohort.warnings)
+        return cohort
     except InputError as error:
         problems = [_with_option(problem, {image: "--image", patient: "--patient"}) for problem in error.problems]
         raise InputError(error.title, problems) from error
 
 
 def _with_option(problem: Problem, options: dict[str | None, str]) -> Problem:
-    """A missing column's problem, with the option that names it."""
+    """Return the problem of a missing column with the option that names the column."""
     option = options.get(problem.column)
     if option is None or "no such column" not in problem.message:
         return problem
@@ -113,45 +113,45 @@ def _with_option(problem: Problem, options: dict[str | None, str]) -> Problem:
 
 
 def result_table(path: Path | None) -> Any:
-    """A Parquet table of results; None stays None."""
+    """Read a Parquet table of results; None for None."""
     return None if path is None else read_parquet(path)
 
 
-def words(text: str | None) -> list[str] | None:
-    """Comma-separated words; None stays None."""
+def parse_words(text: str | None) -> list[str] | None:
+    """Parse comma-separated words; None for None."""
     return None if text is None else [word.strip() for word in text.split(",") if word.strip()]
 
 
-def numbers(text: str, kind: Any, option: str) -> list[Any]:
-    """Comma-separated numbers, at least one."""
+def parse_numbers(text: str, kind: Any, option: str) -> list[Any]:
+    """Parse comma-separated numbers, at least one."""
     problem = Problem(f"'{text}'", "give numbers separated by commas")
     try:
-        found = [kind(word) for word in words(text) or []]
+        values = [kind(word) for word in parse_words(text) or []]
     except ValueError as error:
         raise InputError(f"{option} cannot be read.", [problem]) from error
-    if not found:
+    if not values:
         raise InputError(f"{option} cannot be read.", [problem])
-    return found
+    return values
 
 
-def two_numbers(text: str, option: str, mend: str) -> tuple[float, float]:
-    """Two numbers separated by a comma."""
-    found = numbers(text, float, option)
-    if len(found) != 2:
+def parse_two_numbers(text: str, option: str, mend: str) -> tuple[float, float]:
+    """Parse two numbers separated by a comma."""
+    values = parse_numbers(text, float, option)
+    if len(values) != 2:
         raise InputError(f"{option} cannot be read.", [Problem(f"'{text}'", mend)])
-    return found[0], found[1]
+    return values[0], values[1]
 
 
 def read_settings(path: Path | None) -> dict[str, Any]:
-    """A YAML file of settings; empty without one."""
+    """Read a YAML file of settings; empty for None."""
     from equigen.cohort import read_yaml
     from equigen.study import parse_scalars
 
     return {} if path is None else dict(parse_scalars(read_yaml(path)))
 
 
-def pairs(items: list[str] | None) -> dict[str, Any]:
-    """``key=value`` words as a mapping, values as YAML reads them."""
+def parse_overrides(items: list[str] | None) -> dict[str, Any]:
+    """Parse ``key=value`` options to a mapping; values are YAML."""
     from equigen.study import parse_override
 
     wrong = [item for item in items or [] if not item.partition("=")[1] or not item.partition("=")[0].strip()]
@@ -159,5 +159,5 @@ def pairs(items: list[str] | None) -> dict[str, Any]:
         raise InputError(
             "An override cannot be read.", [Problem(f"'{item}'", "write --set key=value") for item in wrong]
         )
-    given = [item.split("=", 1) for item in items or []]
-    return {key.strip(): parse_override(key.strip(), value) for key, value in given}
+    overrides = [item.split("=", 1) for item in items or []]
+    return {key.strip(): parse_override(key.strip(), value) for key, value in overrides}

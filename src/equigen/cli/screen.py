@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 
 from equigen.cli.evaluate import ENCODER_HELP
-from equigen.cli.inputs import open_cohort, words
+from equigen.cli.inputs import open_cohort, parse_words
 from equigen.errors import InputError, Problem
 
-HELD_OUT = {"train": "val", "val": "test"}  # what a judge that learned from a split is held against
+HELD_OUT = {"train": "val", "val": "test"}  # split by which a judge of another split is checked
 SetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Folder that `equigen generate` wrote.")]
 Judge = Annotated[
     str,
@@ -55,20 +55,21 @@ def screen(
     from equigen.study import columns_of
     from equigen.synthesis import screen as check_images
 
-    data, asked = open_cohort(cohort), words(fields)
+    data, field_list = open_cohort(cohort), parse_words(fields)
     size = _side(synthetic)
-    maker = open_any_generator(generator, precision=precision)
-    reader, held_out = _judge(data, judge, size, encoder, columns_of(asked, data), min_patients, seed, synthetic)
-    found = check_images(
-        synthetic, maker, reader, fields=asked, tries=tries, threshold=threshold, held_out=held_out,
+    pipeline = open_any_generator(generator, precision=precision)
+    columns = columns_of(field_list, data)
+    classifier, held_out = _judge(data, judge, size, encoder, columns, min_patients, seed, synthetic)
+    result = check_images(
+        synthetic, pipeline, classifier, fields=field_list, tries=tries, threshold=threshold, held_out=held_out,
         replicates=replicates, min_patients=min_patients, seed=seed,
     )  # fmt: skip
-    shown = found.table[(found.table["field"] == "*") & found.table["metric"].isin(
+    table = result.table[(result.table["field"] == "*") & result.table["metric"].isin(
         ["accepted_first", "given_up", "false_rejection", "excess_rejection"])]  # fmt: skip
-    columns = "metric attribute group n count estimate ci_low ci_high p_value note"
-    typer.echo(shown[columns.split()].to_string(index=False, na_rep=""))
-    _tell([*reader.notes, *_lines(screening_sentences({synthetic.resolve().name: found.table}))])
-    typer.echo(found.folder / "screening.parquet")
+    names = "metric attribute group n count estimate ci_low ci_high p_value note"
+    typer.echo(table[names.split()].to_string(index=False, na_rep=""))
+    _tell([*classifier.notes, *_lines(screening_sentences({synthetic.resolve().name: result.table}))])
+    typer.echo(result.folder / "screening.parquet")
 
 
 def pairs(
@@ -99,18 +100,18 @@ def pairs(
 
     read_pairs(synthetic)  # no judge is fitted for a set without pairs
     data = None if cohort is None else open_cohort(cohort)
-    reader, held_out = (None, None) if data is None else _judge(
+    classifier, held_out = (None, None) if data is None else _judge(
         data, judge, _side(synthetic), encoder, None, min_patients, seed, synthetic)  # fmt: skip
-    found = compare_pairs(
-        synthetic, encoder=encoder, classifier=reader, held_out=held_out, limit=number, min_pairs=min_pairs,
+    result = compare_pairs(
+        synthetic, encoder=encoder, classifier=classifier, held_out=held_out, limit=number, min_pairs=min_pairs,
         replicates=replicates, seed=seed, cache_dir=synthetic / "features",
     )  # fmt: skip
-    facts = {} if reader is None else {"Judge": reader.notes[0]}
+    facts = {} if classifier is None else {"Judge": classifier.notes[0]}
     page = write_pairs_page(
-        out, found, title=f"Counterfactual pairs: {synthetic.resolve().name}", facts=facts, max_pairs=shown,
-        phantom=data is not None and data.phantom, warnings=[] if reader is None else reader.notes[1:],
+        out, result, title=f"Counterfactual pairs: {synthetic.resolve().name}", facts=facts, max_pairs=shown,
+        phantom=data is not None and data.phantom, warnings=[] if classifier is None else classifier.notes[1:],
     )  # fmt: skip
-    _tell([*found.warnings, *_lines(pairs_sentences(found.metrics, found.attribute))])
+    _tell([*result.warnings, *_lines(pairs_sentences(result.metrics, result.attribute))])
     typer.echo(page)
 
 
@@ -118,7 +119,7 @@ def _judge(
     data: Any, split: str, size: int, encoder: str, columns: Sequence[str] | None, min_patients: int, seed: int,
     synthetic: Path,
 ) -> tuple[Any, Any]:
-    """A judge of one split of the training domain, and the split that it is held against."""
+    """Fit a judge on one split of the training domain; return it and the split by which it is checked."""
     from equigen.quality import fit_classifier
 
     if split not in HELD_OUT:
@@ -136,7 +137,7 @@ def _judge(
 
 
 def _side(synthetic: Path) -> int:
-    """Side of a set's images in pixels."""
+    """Return the side of a set's images in pixels."""
     from equigen.cohort import read_image
     from equigen.synthesis import SyntheticSet
 

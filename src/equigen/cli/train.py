@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.cli.inputs import open_cohort, read_settings, say
+from equigen.cli.inputs import echo, open_cohort, read_settings
 from equigen.errors import InputError, Problem
 from equigen.processes import process_count
 
@@ -52,22 +52,22 @@ def encode(
         _fill_store(data, coder, out, size)
         return
     latents = encode_cohort(data, coder, out, size)
-    say(f"{len(data)} images, {reconstruction_error(data, latents, coder):.1f} dB PSNR: {out}")
+    echo(f"{len(data)} images, {reconstruction_error(data, latents, coder):.1f} dB PSNR: {out}")
 
 
 def _fill_store(data: Any, coder: Any, out: Path, size: int) -> None:
-    """Each process its share; the first one says what came out, when all are through.
+    """Encode the share of this process; the first process prints the result, after all are done.
 
     Images of validation and training in the training domain, as training reads them.
     """
     from equigen.latents import LatentStore, encode_store, store_error
     from equigen.synthesis import share_of
 
-    share, used = share_of(), data.split("train", "val", domain="id")
-    file = encode_store(used, coder, out, size, rank=share.index, world=share.count)
+    share, images = share_of(), data.split("train", "val", domain="id")
+    file = encode_store(images, coder, out, size, rank=share.index, world=share.count)
     share.wait()
     if share.leads:
-        say(f"{len(used)} images, {store_error(used, LatentStore(file), coder):.1f} dB PSNR: {file}")
+        echo(f"{len(images)} images, {store_error(images, LatentStore(file), coder):.1f} dB PSNR: {file}")
 
 
 def train(
@@ -168,27 +168,28 @@ def train(
     """
     from equigen.training import train as train_generator
 
-    given = {
+    options = {
         "mechanism": mechanism, "images": images, "preset": preset, "size": size, "seed": seed,
         "start": None if start is None else str(start), "min_snr": min_snr, "base": base, "tune": tune, "rank": rank,
         "text_encoder": text_encoder, "precision": precision, "accumulate": accumulate,
         "gradient_checkpointing": gradient_checkpointing, "sharding": sharding, "store": store, "best": best,
         "trackers": trackers, "grid_every": grid_every, "snapshot_every": snapshot_every,
     }  # fmt: skip
-    chosen = _settings(settings, {key: value for key, value in given.items() if value is not None})
-    if chosen.base is not None and autoencoder is not None:
+    train_settings = _settings(settings, {key: value for key, value in options.items() if value is not None})
+    if train_settings.base is not None and autoencoder is not None:
         problem = Problem(f"--autoencoder {autoencoder}", "leave it out: a base has its own")
         raise InputError("These settings do not go together.", [problem])
-    data = open_cohort(cohort, large=chosen.store == "disk")
-    run = train_generator(data, settings=chosen, out=out, latents=latents, autoencoder=autoencoder or "shipped")
-    say(run.folder)
+    data = open_cohort(cohort, large=train_settings.store == "disk")
+    run = train_generator(data, settings=train_settings, out=out, latents=latents, autoencoder=autoencoder or "shipped")
+    echo(run.folder)
 
 
-def _settings(file: Path | None, given: dict[str, Any]) -> Any:
-    """``TrainSettings`` of a file, whose folders are seen from where it lies, and of options."""
+def _settings(file: Path | None, options: dict[str, Any]) -> Any:
+    """Return ``TrainSettings`` of a file, to which its paths are relative, and of options, which win."""
     from equigen.study import check_keys, resolve_training_paths
     from equigen.training import TrainSettings
 
     values = read_settings(file)
     values = values if file is None else resolve_training_paths(values, file.parent)
-    return check_keys(TrainSettings, {**values, **given}, str(file or "options"), "The training settings have errors.")
+    title = "The training settings have errors."
+    return check_keys(TrainSettings, {**values, **options}, str(file or "options"), title)

@@ -72,7 +72,7 @@ class CurveStage(StrictModel):
 
 
 class ComparisonSettings(StrictModel):
-    """A comparison: which mechanisms, over which seeds, network settings, plans and guidance. Defaults as written."""
+    """Settings of a comparison: mechanisms, seeds, training settings, plans and guidance."""
 
     name: str
     cohort: dict[str, Any] | str | None = None      # a cohort.yaml, or its content
@@ -97,49 +97,53 @@ class ComparisonSettings(StrictModel):
 
     @property
     def curve_plan(self) -> str:
-        """Name of the plan that the curve's sets are drawn by; of one with another size, its own."""
+        """Name of the plan of the curve's sets, with ``@size`` if its size differs."""
         if self.curve is None or self.curve.size is None:
             return "" if self.curve is None else self.curve.plan
         return f"{self.curve.plan}@{self.curve.size}"  # no plan of a file can be named so
 
     @property
     def requests(self) -> dict[str, PlanRequest]:
-        """The plans, and that of the curve."""
+        """All plans, with that of the curve."""
         if self.curve is None or self.curve.size is None:
             return self.plans
-        own = self.plans[self.curve.plan].model_copy(update={"size": self.curve.size})
-        return {**self.plans, self.curve_plan: own}
+        plan = self.plans[self.curve.plan].model_copy(update={"size": self.curve.size})
+        return {**self.plans, self.curve_plan: plan}
 
     @model_validator(mode="after")
-    def _whole(self) -> ComparisonSettings:
-        """One source of images, names that can be folders, and nothing named that is not there."""
+    def _check(self) -> ComparisonSettings:
+        """Check keys against each other: one source of images, names that can be folders, references that exist."""
         if (self.cohort is None) == (self.phantom is None):
             raise ValueError("give either 'cohort' or 'phantom'")
-        training_settings = [self.train, self.pretrain or {}, *self.settings.values()]
-        for fault in [*self._elsewhere(), *self._names(), *self._unknown(), *self._twice(), *self._parted(),
-                      *base_problems(self.autoencoder, *training_settings)]:
-            raise ValueError(fault)
+        trainings = [self.train, self.pretrain or {}, *self.settings.values()]
+        lists: dict[str, list[Any]] = {"seeds": self.seeds, "guidance": self.guidance}
+        repeated = [f"{key} {values} names one twice"
+                    for key, values in lists.items() if len(set(values)) < len(values)]
+        messages = [*self._misplaced_keys(), *self._wrong_names(), *self._missing_names(), *repeated,
+                    *self._split_pairs(), *base_problems(self.autoencoder, *trainings)]
+        if messages:
+            raise ValueError(messages[0])
         return self
 
-    def _elsewhere(self) -> list[str]:
-        """Training settings that other keys give."""
-        parts = {"train": self.train, "pretrain": self.pretrain or {}}
+    def _misplaced_keys(self) -> list[str]:
+        """Return messages on training settings that are set by other keys."""
+        mappings = {"train": self.train, "pretrain": self.pretrain or {}}
         for name, changes in self.settings.items():
             inner = changes.get("pretrain")
             if inner is not None and not isinstance(inner, dict):
                 return [f"settings.{name}.pretrain is {inner!r}, which has no keys"]
             if inner is not None and self.pretrain is None:
                 return [f"settings.{name}.pretrain changes a pretrain that is not there: add 'pretrain'"]
-            parts |= {f"settings.{name}": changes, f"settings.{name}.pretrain": inner or {}}
-        found = [f"{part}.{key} is set elsewhere: use '{SET_ELSEWHERE[key]}' of the comparison"
-                 for part, values in parts.items() for key in values if key in SET_ELSEWHERE]
+            mappings |= {f"settings.{name}": changes, f"settings.{name}.pretrain": inner or {}}
+        messages = [f"{path}.{key} is set elsewhere: use '{SET_ELSEWHERE[key]}' of the comparison"
+                    for path, values in mappings.items() for key in values if key in SET_ELSEWHERE]
         if self.pretrain is not None:
-            found += [f"{part}.start: training goes on from 'pretrain'; give pretrain.start instead"
-                      for part, values in parts.items() if "start" in values and not part.endswith("pretrain")]
-        return found
+            messages += [f"{path}.start: training goes on from 'pretrain'; give pretrain.start instead"
+                         for path, values in mappings.items() if "start" in values and not path.endswith("pretrain")]
+        return messages
 
-    def _names(self) -> list[str]:
-        """Names that folders or rows of result tables cannot have."""
+    def _wrong_names(self) -> list[str]:
+        """Return messages on names that a folder or a row of a result table cannot have."""
         names = [*self.mechanisms, *self.plans, *self.settings]
         wrong = [f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
                  for name in names if not FOLDER_NAME.match(name)]
@@ -147,27 +151,25 @@ class ComparisonSettings(StrictModel):
                         f"my-{name}: {{mechanism: perturbation}}"
                         for name in self.mechanisms if name in (*RESERVED_NAMES, PRETRAINED)]
 
-    def _unknown(self) -> list[str]:
-        """Mechanisms and plans that another part names and that are not there."""
-        named = [("calibrate.mechanisms", name) for name in (self.calibrate.mechanisms if self.calibrate else [])]
-        named += [("curve.mechanism", self.curve.mechanism)] if self.curve else []
-        found = [f"{key} '{name}' is not among mechanisms ({', '.join(self.mechanisms)})"
-                 for key, name in named if name not in self.mechanisms]
+    def _missing_names(self) -> list[str]:
+        """Return messages on mechanisms and plans that other settings refer to and that do not exist."""
+        references = [("calibrate.mechanisms", name) for name in (self.calibrate.mechanisms if self.calibrate else [])]
+        references += [("curve.mechanism", self.curve.mechanism)] if self.curve else []
+        messages = [f"{key} '{name}' is not among mechanisms ({', '.join(self.mechanisms)})"
+                    for key, name in references if name not in self.mechanisms]
         if self.curve is not None and self.curve.plan not in self.plans:
-            found.append(f"curve.plan '{self.curve.plan}' is not among plans ({', '.join(self.plans)})")
-        return found
+            messages.append(f"curve.plan '{self.curve.plan}' is not among plans ({', '.join(self.plans)})")
+        return messages
 
-    def _parted(self) -> list[str]:
-        """Counterfactual pairs that guidance per group would part."""
-        parts = [] if self.calibrate is None else [part.strip() for part in self.calibrate.attribute.split("&")]
+    def _split_pairs(self) -> list[str]:
+        """Return messages on plans whose counterfactual pairs would get different guidance by the calibration."""
+        if self.calibrate is None:
+            return []
+        attributes = [name.strip() for name in self.calibrate.attribute.split("&")]
         return [f"plans.{name}: its pairs are to differ in {plan.attribute} alone, and calibrate.attribute would give "
                 "them guidance of their own; calibrate by another attribute, or leave the plan out"
-                for name, plan in self.plans.items() if plan.policy == "counterfactual" and plan.attribute in parts]
-
-    def _twice(self) -> list[str]:
-        """Seeds and guidance that stand twice."""
-        parts: dict[str, list[Any]] = {"seeds": self.seeds, "guidance": self.guidance}
-        return [f"{key} {values} names one twice" for key, values in parts.items() if len(set(values)) < len(values)]
+                for name, plan in self.plans.items()
+                if plan.policy == "counterfactual" and plan.attribute in attributes]
 
 
 def read_comparison(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ComparisonSettings:

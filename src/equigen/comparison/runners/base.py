@@ -1,4 +1,4 @@
-"""Jobs with an order between them: what a job is, how one is followed, and how all of them are run to their end."""
+"""Jobs that depend on each other: their description, their states, and the loop that runs all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TAIL = 12  # lines of a failed job's log that are shown
 
 @dataclass(frozen=True)
 class Job:
-    """One process to run, after the jobs that it needs."""
+    """One process, which starts after the jobs that it needs."""
 
     name: str
     kind: str                                   # jobs of one kind take about equally long for each unit
@@ -33,9 +33,9 @@ class Job:
 
 
 class Handle(ABC):
-    """A job in an engine's hands: it starts when all that it needs are done, and is skipped when one of them failed.
+    """The state of a job that an engine runs: it starts when all jobs that it needs are done, else it is skipped.
 
-    An engine's own handle says how the process is started, followed and ended.
+    Subclasses start, check and end the process of one engine.
     """
 
     def __init__(self, job: Job, after: Sequence[Handle]) -> None:
@@ -45,7 +45,7 @@ class Handle(ABC):
         self.began, self.seconds = 0.0, 0.0     # of this try; nothing where the result was there already
 
     def poll(self) -> State:
-        """Go one step on where possible; the state now."""
+        """Update the state, starting the job if it can start; return the state."""
         if self.state == "waiting":
             self.state = self._begin()
         elif self.state == "running":
@@ -69,7 +69,7 @@ class Handle(ABC):
 
     @abstractmethod
     def ready(self) -> bool:
-        """Whether the engine has room for one more."""
+        """Return whether the engine can run one more job."""
 
     @abstractmethod
     def start(self) -> None:
@@ -77,7 +77,7 @@ class Handle(ABC):
 
     @abstractmethod
     def check(self) -> State:
-        """Where a process that was started stands: running, done or failed."""
+        """Return the state of the running process: running, done or failed."""
 
     @abstractmethod
     def cancel(self) -> None:
@@ -85,31 +85,31 @@ class Handle(ABC):
 
 
 class Engine(Protocol):
-    """Where jobs run."""
+    """Runs jobs."""
 
     @property
     def slots(self) -> int:
-        """How many run at once."""
+        """Number of jobs that run at once."""
 
     def submit(self, job: Job, after: Sequence[Handle]) -> Handle:
-        """Take a job that needs those of ``after``; its handle starts it when its time has come."""
+        """Accept a job that needs those of ``after``; return its handle."""
 
     def close(self) -> None:
-        """Give back what the engine holds."""
+        """Release the engine's resources."""
 
 
 class Watcher(Protocol):
-    """Who is told how the jobs stand."""
+    """Shows the states of jobs."""
 
     def show(self, handles: Sequence[Handle]) -> None:
-        """Called after each look at all jobs."""
+        """Show the states of all jobs; called after each update."""
 
     def ended(self, handle: Handle) -> None:
-        """Called once for each job that is done, failed or skipped."""
+        """Show the end of a job; called once for each that is done, failed or skipped."""
 
 
 def read_seconds(record: Path) -> dict[str, float]:
-    """Seconds that each job has cost, by name; none where there is no record, or it is damaged, which is told."""
+    """Read the seconds of each job by name; empty without a record, or if it is damaged, which is reported."""
     if not record.is_file():
         return {}
     try:
@@ -122,43 +122,43 @@ def read_seconds(record: Path) -> dict[str, float]:
 def run_jobs(
     jobs: Sequence[Job], engine: Engine, watcher: Watcher, record: Path, pause: float = 0.2
 ) -> dict[str, float]:
-    """Run jobs, each after those it needs; returns the seconds each has cost in all tries.
+    """Run jobs, each after those that it needs; return the seconds of each over all tries.
 
-    A failure stops only the jobs that need the failed one. However this function is left, no process stays behind,
-    and ``record`` (JSON: name -> seconds) holds what was spent. Jobs must stand after those they need.
+    ``jobs``: each after those that it needs. A failure stops only the jobs that need the failed one. At the end, also
+    after an exception, no process is left and ``record`` (JSON: name -> seconds) has the seconds of all tries.
 
     Raises:
-        EquigenError: jobs failed; with their names, logs and how many were not tried.
+        EquigenError: jobs failed; it has their names and logs, and the number of jobs not tried.
 
     """
-    spent = read_seconds(record)
-    before = dict(spent)
+    total = read_seconds(record)
+    earlier = dict(total)
     handles: dict[str, Handle] = {}
     for job in jobs:
         handles[job.name] = engine.submit(job, [handles[name] for name in job.after])
-    every, told = list(handles.values()), set[str]()
+    all_handles, reported = list(handles.values()), set[str]()
     try:
         while True:
-            for handle in every:
+            for handle in all_handles:
                 handle.poll()
-                if handle.state not in OPEN and handle.job.name not in told:
-                    told.add(handle.job.name)
+                if handle.state not in OPEN and handle.job.name not in reported:
+                    reported.add(handle.job.name)
                     watcher.ended(handle)
-            watcher.show(every)
-            if len(told) == len(every):
+            watcher.show(all_handles)
+            if len(reported) == len(all_handles):
                 break
             time.sleep(pause)
     finally:
-        for handle in every:
+        for handle in all_handles:
             if handle.state == "running":
                 handle.cancel()
         for name, handle in handles.items():
             if handle.seconds:
-                spent[name] = before.get(name, 0.0) + handle.seconds
-        write_json(record, spent)
+                total[name] = earlier.get(name, 0.0) + handle.seconds
+        write_json(record, total)
         engine.close()
-    _check(every)
-    return spent
+    _check(all_handles)
+    return total
 
 
 def _check(handles: Sequence[Handle]) -> None:

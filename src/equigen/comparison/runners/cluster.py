@@ -1,4 +1,4 @@
-"""Jobs on machines that Ray or submitit (Slurm) gives; both are optional, and see the run folder on a shared disk."""
+"""Jobs on a cluster by Ray or submitit (Slurm), two optional extras; all machines share the disk of the run folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ENGINES = ("local", "ray", "submitit")
 
 
 def open_engine(name: str, slots: int | None, threads: int, settings: Mapping[str, Any], folder: Path) -> Engine:
-    """The engine of that name.
+    """Open the engine of a name.
 
     Args:
         name: ``local``; ``ray``, or ``submitit``, each an optional extra of equigen.
@@ -39,13 +39,13 @@ def open_engine(name: str, slots: int | None, threads: int, settings: Mapping[st
 
 
 def check_engine(name: str, settings: Mapping[str, Any]) -> None:
-    """InputError when an engine cannot be had, or would not use a setting."""
+    """Raise InputError when an engine is not installed, or does not know a setting."""
     if name != "local":
         _extra(name)
-    known: Sequence[str] | None = {"local": (), "ray": ("init", "task")}.get(name)
-    wrong = [key for key in settings if known is not None and key not in known]
+    keys: Sequence[str] | None = {"local": (), "ray": ("init", "task")}.get(name)
+    wrong = [key for key in settings if keys is not None and key not in keys]
     if wrong:
-        mend = f"use some of: {', '.join(known)}" if known else "the engine 'local' takes none: leave them out"
+        mend = f"use some of: {', '.join(keys)}" if keys else "the engine 'local' takes none: leave them out"
         raise InputError(f"The engine '{name}' does not know a setting.",
                          [Problem(f"engine_settings.{key}", mend) for key in wrong])
 
@@ -59,26 +59,26 @@ def _extra(name: str) -> ModuleType:
 
 
 class _Limited:
-    """Up to ``slots`` jobs in a cluster's hands."""
+    """An engine with at most ``slots`` jobs on a cluster."""
 
     def __init__(self, slots: int | None) -> None:
         self.limit, self.active = slots, 0
 
     @property
     def slots(self) -> int:
-        """Jobs at once: the limit, or without one what is in the cluster's hands now."""
+        """Jobs at once: the limit, or without one the number of submitted jobs."""
         return self.limit or max(1, self.active)
 
 
 class _ClusterHandle(Handle):
-    """What both clusters share: counting what is in their hands."""
+    """A handle that counts the submitted jobs of its engine."""
 
     def __init__(self, engine: _Limited, job: Job, after: Sequence[Handle]) -> None:
         super().__init__(job, after)
         self.room = engine
 
     def ready(self) -> bool:
-        """Whether one more may be handed over."""
+        """Return whether one more job may be submitted."""
         return self.room.limit is None or self.room.active < self.room.limit
 
     def _started(self) -> None:
@@ -152,9 +152,10 @@ class SubmititEngine(_Limited):
         self, submitit: Any, slots: int | None, threads: int, settings: Mapping[str, Any], folder: Path
     ) -> None:
         super().__init__(slots)
-        own = dict(settings)
-        self.executor = submitit.AutoExecutor(folder=str(folder.resolve() / "%j"), cluster=own.pop("cluster", None))
-        self.parameters = {"cpus_per_task": threads, **own}
+        parameters = dict(settings)
+        cluster = parameters.pop("cluster", None)
+        self.executor = submitit.AutoExecutor(folder=str(folder.resolve() / "%j"), cluster=cluster)
+        self.parameters = {"cpus_per_task": threads, **parameters}
 
     def submit(self, job: Job, after: Sequence[Handle]) -> Handle:
         """Take a job; it enters the queue when those of ``after`` are done."""

@@ -17,14 +17,14 @@ GRACE = 10.0                # seconds in which a process that is ended may tidy 
 
 
 def default_slots(threads: int) -> int:
-    """One job a GPU; without any, as many as the cores feed."""
+    """Return the number of GPUs, or without one the number of jobs that the cores allow."""
     return torch.cuda.device_count() or max(1, (os.cpu_count() or 1) // threads)
 
 
 def execute(command: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
-    """Run a command to its end and let it not outlive this process; RuntimeError when it fails.
+    """Run a command to its end, and end it if this process is interrupted. Raises RuntimeError when it fails.
 
-    What cluster engines call on the machine that they chose. ``log``: a file that its output is added to.
+    Cluster engines call this on their machines. ``log``: file to which the output is appended.
     """
     process = start(command, log, environment)
     try:
@@ -66,8 +66,8 @@ class LocalEngine:
     def __init__(self, slots: int) -> None:
         self.limit = slots
         self.used: set[int] = set()
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES")
-        self.gpus = shown.split(",") if shown else [str(index) for index in range(torch.cuda.device_count())]
+        devices = os.environ.get("CUDA_VISIBLE_DEVICES")
+        self.gpus = devices.split(",") if devices else [str(index) for index in range(torch.cuda.device_count())]
 
     @property
     def slots(self) -> int:
@@ -82,11 +82,11 @@ class LocalEngine:
         """Nothing is held."""
 
     def free(self) -> int | None:
-        """A slot that nobody uses."""
+        """Return a free slot, or None."""
         return next((slot for slot in range(self.limit) if slot not in self.used), None)
 
     def environment(self, slot: int) -> dict[str, str]:
-        """What a process in this slot sees of the machine."""
+        """Return the environment of a process in this slot: its GPU."""
         return {"CUDA_VISIBLE_DEVICES": self.gpus[slot % len(self.gpus)]} if self.gpus else {}
 
 
@@ -108,8 +108,8 @@ class LocalHandle(Handle):
         self.slot = self.engine.free() or 0
         self.engine.used.add(self.slot)
         self.job.log.parent.mkdir(parents=True, exist_ok=True)
-        seen = {**self.engine.environment(self.slot), **self.job.environment}
-        self.process = start(self.job.command, str(self.job.log), seen)
+        environment = {**self.engine.environment(self.slot), **self.job.environment}
+        self.process = start(self.job.command, str(self.job.log), environment)
 
     def check(self) -> State:
         """By the exit status."""

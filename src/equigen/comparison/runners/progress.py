@@ -1,4 +1,4 @@
-"""How jobs stand, on one line: done, running, failed, and how long the rest will take."""
+"""Progress of jobs on one line: numbers of jobs done, running and failed, and the time left."""
 
 from __future__ import annotations
 
@@ -12,32 +12,34 @@ from equigen.comparison.runners.base import OPEN, Engine, Handle, last_lines
 from equigen.progress import console
 
 
-def words(seconds: float) -> str:
-    """A time in words.
+def duration(seconds: float) -> str:
+    """Return a duration as text.
 
-    >>> words(40), words(200), words(9000)
+    >>> duration(40), duration(200), duration(9000)
     ('40 s', '3 min 20 s', '2 h 30 min')
     """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60} min {rounded % 60} s"
+    return f"{rounded // 3600} h {rounded % 3600 // 60} min"
 
 
 def time_left(handles: Sequence[Handle], spent: Mapping[str, float], slots: int) -> tuple[float, bool]:
-    """Seconds until all jobs are done, and whether all kinds of job could be counted.
+    """Return the seconds until all jobs are done, and whether every kind of job is included.
 
-    Jobs of a kind are taken to cost as much for each unit as those of it that are done: (units x rate, less what
-    running ones have used) / slots, or the longest of them where that is more. ``spent``: seconds of earlier tries.
+    A job's cost is its units times the mean cost of a unit in finished jobs of its kind, less the seconds that it has
+    run. The time left is the sum of costs / slots, or the largest cost if that is more. ``spent``: seconds of earlier
+    tries.
     """
-    done = [(handle, spent.get(handle.job.name, 0.0) + handle.seconds) for handle in handles if handle.state == "done"]
+    finished = [(handle, spent.get(handle.job.name, 0.0) + handle.seconds)
+                for handle in handles if handle.state == "done"]
     rates = {}
-    for kind in {handle.job.kind for handle, _ in done}:
-        known = [(handle.job.units, cost) for handle, cost in done if handle.job.kind == kind and cost]
-        if known:
-            rates[kind] = sum(cost for _, cost in known) / sum(units for units, _ in known)
+    for kind in {handle.job.kind for handle, _ in finished}:
+        pairs = [(handle.job.units, cost) for handle, cost in finished if handle.job.kind == kind and cost]
+        if pairs:
+            rates[kind] = sum(cost for _, cost in pairs) / sum(units for units, _ in pairs)
     rest = [handle for handle in handles if handle.state in OPEN]
     costs = [
         max(0.0, handle.job.units * rates[handle.job.kind] - handle.seconds)
@@ -47,19 +49,19 @@ def time_left(handles: Sequence[Handle], spent: Mapping[str, float], slots: int)
     return max([sum(costs) / max(1, slots), *costs]) if costs else 0.0, len(costs) == len(rest)
 
 
-def summary(handles: Sequence[Handle], left: tuple[float, bool]) -> str:
-    """The line behind the bar."""
+def summary(handles: Sequence[Handle], estimate: tuple[float, bool]) -> str:
+    """Return the text after the bar. ``estimate``: of ``time_left``."""
     counts = {state: sum(handle.state == state for handle in handles) for state in ("done", "running", "failed")}
     text = f"{counts['done']} of {len(handles)} done, {counts['running']} running"
     text += f", {counts['failed']} failed" if counts["failed"] else ""
-    seconds, whole = left
+    seconds, complete = estimate
     if seconds:
-        text += f", {'' if whole else 'more than '}{words(seconds)} left"
+        text += f", {'' if complete else 'more than '}{duration(seconds)} left"
     return text
 
 
 class JobProgress:
-    """Tells of jobs as they end, and keeps one line on how all of them stand."""
+    """Prints the end of each job, and one line on the states of all jobs."""
 
     def __init__(
         self, progress: Progress, task: TaskID, spent: Mapping[str, float], engine: Engine, show: bool
@@ -67,27 +69,27 @@ class JobProgress:
         self.progress, self.task, self.spent, self.engine, self.visible = progress, task, dict(spent), engine, show
 
     def show(self, handles: Sequence[Handle]) -> None:
-        """Bring the line up to date."""
+        """Update the line."""
         ended = sum(handle.state not in OPEN for handle in handles)
         running = ", ".join(handle.job.name for handle in handles if handle.state == "running")
         note = f"{summary(handles, time_left(handles, self.spent, self.engine.slots))}\n[dim]{escape(running)}[/dim]"
         self.progress.update(self.task, completed=ended, total=len(handles), note=note)
 
     def ended(self, handle: Handle) -> None:
-        """A word on each job that did something; of a failed one the last lines of its log."""
+        """Print a line on a job that ran, and the last lines of a failed job's log."""
         name = handle.job.name
         if handle.state == "failed":
-            where = escape(f"{name}: the end of {handle.job.log} says")
-            console.print(f"[bold red]failed[/bold red] {where}", highlight=False, soft_wrap=True)
+            title = escape(f"{name}: the end of {handle.job.log} says")
+            console.print(f"[bold red]failed[/bold red] {title}", highlight=False, soft_wrap=True)
             for line in last_lines(handle):
                 console.print(f"    {line}", markup=False, highlight=False, soft_wrap=True)
         elif handle.state == "done" and handle.seconds and self.visible:
-            console.print(f"{escape(name)}: done in {words(handle.seconds)}", highlight=False)
+            console.print(f"{escape(name)}: done in {duration(handle.seconds)}", highlight=False)
 
 
 @contextmanager
 def job_progress(spent: Mapping[str, float], engine: Engine, show: bool = True) -> Iterator[JobProgress]:
-    """A live line on standard error; failures are told even where nothing else is shown."""
+    """Show a live line on standard error; failures are printed even if ``show`` is False."""
     columns = [TextColumn("jobs"), BarColumn(bar_width=24), TimeElapsedColumn(), TextColumn("{task.fields[note]}")]
     with Progress(*columns, console=console, disable=not show, refresh_per_second=2) as progress:
         yield JobProgress(progress, progress.add_task("jobs", total=1, note=""), spent, engine, show)
