@@ -1,4 +1,4 @@
-"""Cells of a table of predictions: text to truth, score, split, seed and names of groups."""
+"""Parsing of the cells of a table of predictions: truth, score, split, seed and names of groups."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import pandas as pd
 from equigen.cohort import means_unknown, normalize_cell
 
 TRUTHS = {"0": 0.0, "1": 1.0, "false": 0.0, "true": 1.0}
-ROUNDING = 1e-6  # a probability may lie this far outside [0, 1] by the rounding of single precision
-_WHOLE = re.compile(r"[+-]?[0-9]+")
+ROUNDING = 1e-6  # rounding error of a probability in single precision
+_INTEGER = re.compile(r"[+-]?[0-9]+")
 
 
-def by_cell(cells: pd.Series, function: Callable[[str], Any]) -> pd.Series:
-    """Values of ``function`` by row, asked once for each distinct text.
+def map_cells(cells: pd.Series, function: Callable[[str], Any]) -> pd.Series:
+    """Values of ``function`` by row, computed once for each distinct text.
 
     Args:
         cells: [N] text by row number.
@@ -34,20 +34,20 @@ def by_cell(cells: pd.Series, function: Callable[[str], Any]) -> pd.Series:
     return pd.Series(values[codes], index=cells.index, dtype=object)
 
 
-def names_of(cells: pd.Series, unknown: frozenset[str]) -> pd.Series:
-    """Names by row, without outer blanks and without the ``.0`` of whole numbers; None where unknown."""
-    return by_cell(cells, lambda cell: None if _unknown(cell, unknown) else normalize_cell(cell))
+def parse_names(cells: pd.Series, unknown: frozenset[str]) -> pd.Series:
+    """Names by row, without outer blanks and the ``.0`` of integers; None where unknown, as written or normalised."""
+
+    def name(cell: str) -> str | None:
+        normal = normalize_cell(cell)
+        return None if means_unknown(cell, unknown) or means_unknown(normal, unknown) else normal
+
+    return map_cells(cells, name)
 
 
-def _unknown(cell: str, unknown: frozenset[str]) -> bool:
-    """Whether a cell means "not known", as it is written or without the ``.0`` of a whole number."""
-    return means_unknown(cell, unknown) or means_unknown(normalize_cell(cell), unknown)
+def parse_numbers(cells: pd.Series) -> pd.Series:
+    """Numbers by row in full precision; NaN for other text.
 
-
-def numbers_of(cells: pd.Series) -> pd.Series:
-    """Numbers by row in full precision; NaN for what is no number.
-
-    >>> numbers_of(pd.Series(["0.25", "1e-3", "half"])).tolist()
+    >>> parse_numbers(pd.Series(["0.25", "1e-3", "half"])).tolist()
     [0.25, 0.001, nan]
     """
     return pd.Series([_number(cell) for cell in cells], index=cells.index, dtype=np.float64)
@@ -60,44 +60,44 @@ def _number(cell: str) -> float:
         return math.nan
 
 
-def truth_of(cells: pd.Series, positive: str | None) -> pd.Series:
-    """Truth by row: 1.0, 0.0, or NaN for what says neither.
+def parse_truth(cells: pd.Series, positive: str | None) -> pd.Series:
+    """Truth by row: 1.0, 0.0, or NaN for other text.
 
     Args:
         cells: [N] text by row number.
-        positive: the word that means 1, every other word then means 0; None reads 0, 1, true and false.
+        positive: the word that means 1, all others then mean 0; None reads 0, 1, true and false.
 
     """
     if positive is not None:
         word = normalize_cell(positive)
-        return by_cell(cells, lambda cell: float(normalize_cell(cell) == word)).astype(float)
-    return by_cell(cells, _truth).astype(float)
+        return map_cells(cells, lambda cell: float(normalize_cell(cell) == word)).astype(float)
+
+    def truth(cell: str) -> float:
+        value = TRUTHS.get(normalize_cell(cell).casefold())
+        number = _number(cell) if value is None else value
+        return number if number in (0.0, 1.0) else math.nan
+
+    return map_cells(cells, truth).astype(float)
 
 
-def _truth(cell: str) -> float:
-    value = TRUTHS.get(normalize_cell(cell).casefold())
-    number = _number(cell) if value is None else value
-    return number if number in (0.0, 1.0) else math.nan
+def clip_rounding(scores: pd.Series) -> tuple[pd.Series, int]:
+    """Scores with those outside [0, 1] by rounding set to 0 or 1, and their number.
 
-
-def without_rounding(scores: pd.Series) -> tuple[pd.Series, int]:
-    """Scores with those that rounding put outside [0, 1] set to 0 or 1, and how many these are.
-
-    >>> without_rounding(pd.Series([1.0000001, 0.5, 1.1]))[0].tolist()
+    >>> clip_rounding(pd.Series([1.0000001, 0.5, 1.1]))[0].tolist()
     [1.0, 0.5, 1.1]
     """
     inside = scores.clip(0, 1)
-    near = (scores != inside) & ((scores - inside).abs() <= ROUNDING)
-    return scores.mask(near, inside), int(near.sum())
+    rounded = (scores != inside) & ((scores - inside).abs() <= ROUNDING)
+    return scores.mask(rounded, inside), int(rounded.sum())
 
 
-def seeds_of(names: pd.Series) -> pd.Series:
-    """Seeds by row: whole numbers where every one is a whole number, else text."""
-    if all(_WHOLE.fullmatch(name) for name in names.unique()):
-        return by_cell(names, int).astype(np.int64)
+def parse_seeds(names: pd.Series) -> pd.Series:
+    """Seeds by row: integers where all are integers, else text."""
+    if all(_INTEGER.fullmatch(name) for name in names.unique()):
+        return map_cells(names, int).astype(np.int64)
     return names
 
 
-def split_word(cell: str) -> str:
-    """The word of a split without case and outer blanks."""
+def parse_split(cell: str) -> str:
+    """The name of a split in lower case without outer blanks."""
     return cell.strip().casefold()
