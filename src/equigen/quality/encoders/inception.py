@@ -54,7 +54,7 @@ class BlockA(nn.Module):
         self.branch_pool = Convolution(c, pooled, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, c, 35, 35] -> [N, 224 + pooled, 35, 35]."""
+        """Map [N, c, 35, 35] to [N, 224 + pooled, 35, 35]."""
         five = self.branch5x5_2(self.branch5x5_1(x))
         three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return torch.cat([self.branch1x1(x), five, three, self.branch_pool(average(x))], dim=1)
@@ -71,7 +71,7 @@ class BlockB(nn.Module):
         self.branch3x3dbl_3 = Convolution(96, 96, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, c, 35, 35] -> [N, 480 + c, 17, 17]."""
+        """Map [N, c, 35, 35] to [N, 480 + c, 17, 17]."""
         three = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
         return torch.cat([self.branch3x3(x), three, max_pool2d(x, 3, stride=2)], dim=1)
 
@@ -94,7 +94,7 @@ class BlockC(nn.Module):
         self.branch_pool = Convolution(768, 192, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 768, 17, 17] -> [N, 768, 17, 17]."""
+        """Map [N, 768, 17, 17] to [N, 768, 17, 17]."""
         seven = self.branch7x7_3(self.branch7x7_2(self.branch7x7_1(x)))
         double = self.branch7x7dbl_3(self.branch7x7dbl_2(self.branch7x7dbl_1(x)))
         double = self.branch7x7dbl_5(self.branch7x7dbl_4(double))
@@ -114,7 +114,7 @@ class BlockD(nn.Module):
         self.branch7x7x3_4 = Convolution(192, 192, 3, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 768, 17, 17] -> [N, 1280, 8, 8]."""
+        """Map [N, 768, 17, 17] to [N, 1280, 8, 8]."""
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
         return torch.cat([self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven),
                           max_pool2d(x, 3, stride=2)], dim=1)
@@ -138,7 +138,7 @@ class BlockE(nn.Module):
         self._pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, c, 8, 8] -> [N, 2048, 8, 8]."""
+        """Map [N, c, 8, 8] to [N, 2048, 8, 8]."""
         three = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
         return torch.cat([
@@ -172,7 +172,7 @@ class FIDInception(nn.Module):
         self.fc = nn.Linear(FEATURES, CLASSES)
 
     def forward(self, x: Tensor) -> NetworkOutput:
-        """[N, 3, 299, 299] -> pool3 features [N, 2048], probabilities [N, 1008].
+        """Map [N, 3, 299, 299] to pool3 features [N, 2048], probabilities [N, 1008].
 
         The classifier's bias is in the weights but is not used, as in the released Inception Score.
         """
@@ -197,7 +197,7 @@ class TF1Bilinear:
     )
 
     def __call__(self, images: Tensor) -> Tensor:
-        """[N, H, W, 3] uint8 -> [N, 3, 299, 299] float32."""
+        """Return float32 [N, 3, 299, 299] from uint8 [N, H, W, 3]."""
         return (_resample(_resample(images.permute(0, 3, 1, 2).float(), 3), 2) - 128) / 128
 
 

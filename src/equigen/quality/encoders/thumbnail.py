@@ -20,5 +20,5 @@ class ThumbnailEncoder:
     dimension: int = 3 * SIDE**2
 
     def __call__(self, images: NDArray[np.uint8]) -> tuple[NDArray[np.float32], None]:
-        """uint8 [N, H, H, 3] -> float32 [N, 3 SIDE²], and no probabilities."""
+        """Return float32 [N, 3 SIDE²], and no probabilities, from uint8 [N, H, H, 3]."""
         return thumbnails(images).reshape(len(images), -1), None

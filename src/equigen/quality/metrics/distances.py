@@ -33,7 +33,7 @@ def feature_matrix(features: NDArray[Any], name: str = "features") -> Array:
 
 
 def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
-    """Fréchet distance between Gaussians fitted to two sets of features.
+    """Return the Fréchet distance between Gaussians fitted to two sets of features.
 
         FD = |mu_r - mu_g|² + Tr(S_r + S_g - 2 (S_r S_g)^(1/2))
 
@@ -122,7 +122,7 @@ def kernel_from_products(inner: Array, dimension: int) -> Array:
 def kernel_distance(
     real: NDArray[Any], generated: NDArray[Any], clusters: NDArray[Any] | None = None
 ) -> float:
-    """Unbiased squared maximum mean discrepancy with the polynomial kernel (KD; KID on Inception features).
+    """Return the unbiased squared maximum mean discrepancy with the polynomial kernel (KD; KID on Inception features).
 
         KD = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(g_i, g_j) - 2 mean_{i,j} k(r_i, g_j)
 
