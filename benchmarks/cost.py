@@ -22,8 +22,8 @@ import torch
 
 from benchmarks.setting import Setting
 from equigen.diffusion import TokenConditions, noise_schedule, objective_of
-from equigen.equity import build
-from equigen.equity.request import Question
+from equigen.equity import build_mechanism
+from equigen.equity.request import ProposalRequest
 from equigen.training import Trainer, TrainSettings
 
 PRESET, BATCH = "tiny", 64  # the smallest network: what is added to it weighs most here
@@ -131,7 +131,7 @@ def look_back(mechanism: Any) -> None:
     rewards = -points.mean(1) - 0.1 * torch.rand(PAST, generator=draws, dtype=torch.float64)
     times = mechanism.window_images * torch.arange(-PAST, 0)
     mechanism.load_state_dict({**mechanism.state_dict(), "points": points, "rewards": rewards, "times": times})
-    question = Question(points[:4], rewards[:4], times[:4], 0.0, 0.1, 0)
+    question = ProposalRequest(points[:4], rewards[:4], times[:4], 0.0, 0.1, 0)
     _ = mechanism.proposer.answer(question) if mechanism.delay_images else question.answer()
 
 
@@ -153,7 +153,7 @@ def measure(images: int = IMAGES, preset: str = PRESET) -> dict[str, Any]:
         setting, turns, jobs = Setting.make(Path(name)), Turns(list(VARIANTS)), []
         settings = TrainSettings(preset=preset, batch=BATCH, images=images)
         for variant, (mechanism, own) in VARIANTS.items():
-            rule = build(mechanism, setting.data.groups, 0, **own)
+            rule = build_mechanism(mechanism, setting.data.groups, 0, **own)
             look_back(rule)
             clock = Clocked(rule, turns, variant)
             place = Path(name) / variant / "checkpoint.safetensors"

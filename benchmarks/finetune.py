@@ -20,9 +20,9 @@ import yaml
 
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
-from equigen.diffusion import PromptConditions, objective_of, open_pretrained, prompt_table, trainable
+from equigen.diffusion import PromptConditions, objective_of, open_pretrained, prompt_table, set_trainable
 from equigen.diffusion.stand_in import stable_diffusion
-from equigen.equity import build
+from equigen.equity import build_mechanism
 from equigen.training import Trainer, TrainSettings
 from equigen.training.average import Average
 from equigen.training.cohort_data import cohort_groups, prepare_memory_splits
@@ -35,7 +35,7 @@ WINDOW = 10_000                                                      # images of
 
 def usual(pretrained: Any, cohort: Cohort, settings: TrainSettings, device: str) -> Iterator[None]:
     """What scripts do at every step: read and encode the images, encode the prompts, predict, step, average."""
-    pipeline, schedule = pretrained.plain, objective_of(pretrained.scheduler)
+    pipeline, schedule = pretrained.diffusers_pipeline, objective_of(pretrained.scheduler)
     parameters = [value for value in pretrained.network.parameters() if value.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, fused=True)
     average, draws = Average(pretrained.network), np.random.default_rng(0)
@@ -122,14 +122,14 @@ def measure(
         folder, size = Path(name), 8 * side
         cohort = phantoms(folder / "phantom", size)
         torch.manual_seed(0)
-        stable_diffusion(side, part=part).save_pretrained(str(folder / "base"), safe_serialization=True)
+        stable_diffusion(side, divisor=part).save_pretrained(str(folder / "base"), safe_serialization=True)
         settings = TrainSettings(
             base=str(folder / "base"), tune="unet", size=size, images=steps * batch, batch=batch,
             mechanism="perturbation", learning_rate=1e-5, probe_every=10**9, checkpoint_every=10**9, log_every=10**6,
         )
         ours, theirs = (open_pretrained(folder / "base", device=device) for _ in range(2))
         for pretrained in (ours, theirs):
-            trainable(pretrained, "unet")
+            set_trainable(pretrained, "unet")
         whole = cohort.split("train", "val", domain="id")
         conditions = PromptConditions(whole)
         began = time.perf_counter()
@@ -141,7 +141,7 @@ def measure(
         sides = use_prompts(sides, conditions, training)
         other = usual(theirs, cohort.split("train", domain="id"), settings, device)
         next(other)  # what is set up once is not images a second
-        rule = build("perturbation", cohort_groups(cohort), 0)
+        rule = build_mechanism("perturbation", cohort_groups(cohort), 0)
         mechanism = Turns(rule, other, piece)
         trainer = Trainer(
             ours.denoiser(table), objective_of(ours.scheduler), conditions.take(training), sides.train, sides.held_out,

@@ -34,7 +34,7 @@ def measure(seen: int = SEEN, made: int = MADE) -> dict[str, Any]:
         place = write_phantom(folder / "phantom", IMAGES, settings=PhantomSettings(), show=False) / "cohort.yaml"
         place.write_text(yaml.safe_dump({**yaml.safe_load(place.read_text()), "prompt": PROMPTS}))
         cohort = Cohort.read(place, show_progress=False)
-        pipeline = stable_diffusion(8, part=8, length=24, known=WORDS)
+        pipeline = stable_diffusion(8, divisor=8, length=24, whole_words=WORDS)
         pipeline.text_encoder.save_pretrained(folder / "encoder")
         pipeline.tokenizer.save_pretrained(folder / "encoder")
         settings = TrainSettings(

@@ -17,7 +17,7 @@ import torch
 
 from benchmarks.setting import Setting
 from equigen.diffusion import TokenConditions, loss_per_image, noise_schedule, objective_of
-from equigen.equity import build, propose
+from equigen.equity import build_mechanism, propose
 from equigen.training import Trainer, TrainSettings
 
 PRESET, BATCH = "tiny", 64  # the smallest network: what the loop adds weighs most here
@@ -79,7 +79,7 @@ def measure() -> dict[str, Any]:
             next(other)
         settings = TrainSettings(preset=PRESET, batch=BATCH, images=IMAGES)
         # design=1: the Bayesian step runs from the end of the very first window on, so that its cost is in the figure
-        mechanism = InTurn(build("perturbation", setting.data.groups, 0, design=1), other)
+        mechanism = InTurn(build_mechanism("perturbation", setting.data.groups, 0, design=1), other)
         place = Path(name) / "run" / "checkpoint.safetensors"
         conditions = TokenConditions(setting.data.ids, settings.drop_all, settings.drop_one)
         trainer = Trainer(

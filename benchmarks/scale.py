@@ -34,11 +34,11 @@ from equigen.diffusion import (
     noise_schedule,
     objective_of,
 )
-from equigen.equity import build
+from equigen.equity import build_mechanism
 from equigen.files import read_json, write_json
 from equigen.latents import load_autoencoder
-from equigen.latents.store import store_place
-from equigen.latents.store_file import NAME, StoreFile, create
+from equigen.latents.store import cohort_store_folder
+from equigen.latents.store_file import STORE_FILE, StoreFile, create_store
 from equigen.training import Trainer, TrainSettings
 from equigen.training.datasets import prepare_stored_splits
 
@@ -88,11 +88,11 @@ def _words(codes: np.ndarray[Any, Any], words: list[str]) -> pa.Array:
 def write_store(folder: Path) -> None:
     """A store for the manifest's training and validation images in which every row counts as encoded."""
     part, coder = Manifest.load(folder).split("train", "val", domain="id"), load_autoencoder()
-    images, place = part.images(), store_place(folder / "latents", coder.hash, SIZE, part)
+    images, place = part.images(), cohort_store_folder(folder / "latents", coder.hash, SIZE, part)
     side = SIZE // coder.factor
     told = {"autoencoder": coder.hash, "size": str(SIZE)}
-    create(place, (len(images), coder.channels, side, side), images.digests, told)
-    StoreFile(place / NAME, write=True).mark(np.arange(len(images)))
+    create_store(place, (len(images), coder.channels, side, side), images.digests, told)
+    StoreFile(place / STORE_FILE, write=True).mark(np.arange(len(images)))
 
 
 def train(folder: Path, started: float) -> dict[str, float]:
@@ -101,9 +101,9 @@ def train(folder: Path, started: float) -> dict[str, float]:
     manifest, coder = Manifest.load(folder), load_autoencoder()
     sides = prepare_stored_splits(manifest, coder, folder / "latents", SIZE, show=False)
     unet = build_unet(PRESET, coder.channels, SIZE // coder.factor, 0)
-    network = Denoiser(unet, build_tokens(Vocabulary.of(manifest).sizes, PRESET, 0))
+    network = Denoiser(unet, build_tokens(Vocabulary.from_cohort(manifest).sizes, PRESET, 0))
     settings = TrainSettings(preset=PRESET, batch=BATCH, images=STEPS * BATCH, size=SIZE)
-    clock = Clock(build("perturbation", sides.train.groups, 0))
+    clock = Clock(build_mechanism("perturbation", sides.train.groups, 0))
     place = folder / f"run-{started}" / "checkpoint.safetensors"
     conditions = TokenConditions(sides.train.ids, settings.drop_all, settings.drop_one)
     trainer = Trainer(

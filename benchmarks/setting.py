@@ -37,10 +37,11 @@ class Setting:
         values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
         groups = cohort_groups(cohort)
         index = torch.stack([torch.from_numpy(cohort.groups(name)) for name in groups.attributes], dim=1)
-        return cls(cohort, coder, LatentDataset(values, Vocabulary.of(cohort).encode(cohort.frame), index, groups))
+        ids = Vocabulary.from_cohort(cohort).encode(cohort.frame)
+        return cls(cohort, coder, LatentDataset(values, ids, index, groups))
 
     def denoiser(self, preset: str) -> Any:
         """A fresh network, the same every time."""
-        sizes = Vocabulary.of(self.cohort).sizes
+        sizes = Vocabulary.from_cohort(self.cohort).sizes
         side = SIZE // self.coder.factor
         return Denoiser(build_unet(preset, self.coder.channels, side, 0), build_tokens(sizes, preset, 0))

@@ -48,8 +48,8 @@ def assert_same(found, cohort):
     assert list(found.frame["row"]) == list(cohort.frame["row"])
     for name in cohort.attributes:
         assert np.array_equal(found.groups(name), cohort.groups(name)) and found.groups(name).dtype == np.int64
-    tokens = Vocabulary.of(cohort).encode(cohort.frame)
-    assert torch.equal(Vocabulary.of(found).encode(found.frame), tokens) and len(tokens.unique()) > 1
+    tokens = Vocabulary.from_cohort(cohort).encode(cohort.frame)
+    assert torch.equal(Vocabulary.from_cohort(found).encode(found.frame), tokens) and len(tokens.unique()) > 1
     images = found.images()
     assert images.paths(np.arange(len(found))) == list(cohort.frame["path"])
     assert [row.tobytes().hex() for row in images.digests] == list(cohort.frame["sha256"])

@@ -12,7 +12,7 @@ from tiny_pipelines import tiny_sd
 from equigen.diffusion.lora import add_lora, load_lora, save_lora
 from equigen.diffusion.pretrained import MemoryTable, open_pretrained
 from equigen.diffusion.prompt_cache import prompt_table
-from equigen.diffusion.trainable_weights import enable_gradient_checkpointing, trainable
+from equigen.diffusion.trainable_weights import enable_gradient_checkpointing, set_trainable
 from equigen.errors import InputError
 from equigen.files import read_json
 
@@ -111,9 +111,9 @@ def test_every_trained_weight_gets_a_gradient(kind, what, opened, tmp_path):
     pretrained = opened(kind)
     if (kind, what) == ("pixart", "lora+text"):
         with pytest.raises(InputError, match="CLIP text encoders only"):
-            trainable(pretrained, what)
+            set_trainable(pretrained, what)
         return
-    count = trainable(pretrained, what, rank=2)
+    count = set_trainable(pretrained, what, rank=2)
     moved(pretrained)
     module = module_of(pretrained, tmp_path)
     found = gradients(module)
@@ -127,18 +127,18 @@ def test_every_trained_weight_gets_a_gradient(kind, what, opened, tmp_path):
 
 def test_whole_networks_are_trained(opened):
     pretrained = opened("sd")
-    assert trainable(pretrained, "unet") == sum(weight.numel() for weight in pretrained.network.parameters())
-    both, parts = trainable(pretrained, "unet+text"), (pretrained.network, pretrained.encoders["text_encoder"])
+    assert set_trainable(pretrained, "unet") == sum(weight.numel() for weight in pretrained.network.parameters())
+    both, parts = set_trainable(pretrained, "unet+text"), (pretrained.network, pretrained.encoders["text_encoder"])
     assert both == sum(weight.numel() for part in parts for weight in part.parameters())
     assert not any(weight.requires_grad for weight in pretrained.autoencoder.network.parameters())
-    assert trainable(pretrained, "unet") < both  # what was trained before no longer is
+    assert set_trainable(pretrained, "unet") < both  # what was trained before no longer is
 
 
 @pytest.mark.parametrize("kind", ["sd", "sd3", "pixart"])
 @pytest.mark.parametrize("what", ["unet+text", "lora"])
 def test_checkpointing_leaves_gradients_as_they_are(kind, what, opened, tmp_path, monkeypatch):
     pretrained = opened(kind)
-    trainable(pretrained, what)
+    set_trainable(pretrained, what)
     module = module_of(moved(pretrained), tmp_path).train()
     before = {name: grad.clone() for name, grad in gradients(module).items()}
     calls, checkpoint = [], torch.utils.checkpoint.checkpoint
@@ -184,14 +184,14 @@ def test_a_layer_by_hand(opened):
 def test_a_base_in_half_precision(folder_of, tmp_path):
     """LoRA weights are float32 all the same, and gradients reach them."""
     pretrained = open_pretrained(folder_of("sd"), dtype=torch.bfloat16)
-    trainable(pretrained, "lora", rank=2)
+    set_trainable(pretrained, "lora", rank=2)
     found = gradients(module_of(moved(pretrained), tmp_path))
     assert {grad.dtype for grad in found.values()} == {torch.float32} and pretrained.dtype == torch.bfloat16
     save_lora(pretrained, tmp_path / "l")
     saved = load_file(tmp_path / "l" / "pytorch_lora_weights.safetensors")
     assert {value.dtype for value in saved.values()} == {torch.float32}
     with pytest.raises(InputError, match="cannot be trained in full"):
-        trainable(open_pretrained(folder_of("sd"), dtype=torch.bfloat16), "unet")
+        set_trainable(open_pretrained(folder_of("sd"), dtype=torch.bfloat16), "unet")
 
 
 def test_averages_of_lora_are_saved(opened, tmp_path):
@@ -200,7 +200,7 @@ def test_averages_of_lora_are_saved(opened, tmp_path):
     add_lora(pretrained, rank=2)
     module = moved(pretrained).denoiser(MemoryTable(pretrained.encode(TEXTS)))
     average = {name: 0.5 * value.detach() for name, value in module.named_parameters() if value.requires_grad}
-    with module.holding(average):
+    with module.swap_parameters(average):
         save_lora(pretrained, tmp_path / "l")
     saved = load_file(tmp_path / "l" / "pytorch_lora_weights.safetensors")
     last = {name: value.detach() for name, value in module.named_parameters()}
@@ -215,7 +215,7 @@ def test_lora_is_no_pipeline(opened, tmp_path):
     with pytest.raises(InputError, match="add_lora was not used"):
         save_lora(pretrained, tmp_path / "l")
     add_lora(pretrained, rank=2)
-    for refused in (lambda: pretrained.save(tmp_path / "g"), lambda: trainable(pretrained, "unet")):
+    for refused in (lambda: pretrained.save(tmp_path / "g"), lambda: set_trainable(pretrained, "unet")):
         with pytest.raises(InputError, match="add_lora was used"):
             refused()
     with pytest.raises(InputError, match="there are LoRA layers already"):
@@ -238,7 +238,7 @@ def test_settings_that_cannot_work(opened, settings, told):
 
 def test_another_way_to_train(opened):
     with pytest.raises(InputError, match="'transformer' is unknown"):
-        trainable(opened("sd"), "transformer")
+        set_trainable(opened("sd"), "transformer")
 
 
 def test_lora_weights_that_do_not_fit(opened, folder_of, tmp_path):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from equigen.diffusion import ConditionTokens, Denoiser, build_tokens, build_unet, drop
+from equigen.diffusion import ConditionTokens, Denoiser, build_tokens, build_unet, drop_tokens
 
 
 @pytest.fixture
@@ -70,18 +70,18 @@ def test_the_denoiser_listens_to_its_condition_and_time(words, tokens, small_pre
 def test_chances_of_dropping():
     ids = torch.full((20_000, 4), 2)
     generator = torch.Generator().manual_seed(0)
-    dropped = drop(ids, 0.1, 0.05, generator) == 0
+    dropped = drop_tokens(ids, 0.1, 0.05, generator) == 0
     whole = dropped.all(1).float().mean().item()
     assert whole == pytest.approx(0.1 + 0.9 * 0.05**4, abs=0.007)
     assert dropped.float().mean().item() == pytest.approx(0.1 + 0.9 * 0.05, abs=0.005)
     one = dropped[~dropped.all(1)]
     assert one.float().mean(0).tolist() == pytest.approx([0.05] * 4, abs=0.007)
-    assert not bool((drop(ids, 0.0, 0.0, generator) == 0).any())
-    assert bool((drop(ids, 1.0, 0.0, generator) == 0).all())
+    assert not bool((drop_tokens(ids, 0.0, 0.0, generator) == 0).any())
+    assert bool((drop_tokens(ids, 1.0, 0.0, generator) == 0).all())
     assert bool((ids == 2).all())  # what came in is not changed
 
 
 def test_what_is_not_dropped_stays():
     ids = torch.tensor([[2, 3, 1]] * 50)
-    kept = drop(ids, 0.2, 0.3, torch.Generator().manual_seed(1))
+    kept = drop_tokens(ids, 0.2, 0.3, torch.Generator().manual_seed(1))
     assert torch.equal(kept[kept != 0], ids[kept != 0])

@@ -119,7 +119,7 @@ def test_the_sampler_finds_the_images_of_a_perfect_denoiser(pipeline, conditions
 
 
 def test_latents_are_scaled_back(pipeline):
-    back = pipeline.denormalised(torch.ones(1, 12, 4, 4))
+    back = pipeline.denormalise(torch.ones(1, 12, 4, 4))
     assert back[0, :, 0, 0].tolist() == pytest.approx([0.1 * c - 0.5 + 0.3 + 0.02 * c for c in range(12)])
 
 

@@ -112,7 +112,7 @@ def test_a_saved_folder_opens_in_plain_diffusers(kind, folder_of, opened, plain,
     again, original = plain(tmp_path / "g"), plain(folder_of(kind))
     for name, part in again.components.items():
         if isinstance(part, torch.nn.Module):
-            ours = getattr(pretrained.plain, name).state_dict()
+            ours = getattr(pretrained.diffusers_pipeline, name).state_dict()
             assert all(torch.equal(value, ours[key]) for key, value in part.state_dict().items()) and ours
     assert type(again.scheduler) is type(original.scheduler)
     assert dict(again.scheduler.config) == dict(original.scheduler.config)
@@ -143,8 +143,8 @@ def test_what_a_family_says_of_itself(kept, kind, prediction, scale, shift):
     assert pretrained.objective_config == {"prediction": prediction, "steps": 1000}
     assert pretrained.mean == [shift] * 4 and pretrained.std == pytest.approx([1 / scale] * 4)
     latents = torch.randn(2, 4, 3, 3)
-    torch.testing.assert_close(pretrained.normalised(latents), (latents - shift) * scale)
-    torch.testing.assert_close(pretrained.denormalised(pretrained.normalised(latents)), latents)
+    torch.testing.assert_close(pretrained.normalise(latents), (latents - shift) * scale)
+    torch.testing.assert_close(pretrained.denormalise(pretrained.normalise(latents)), latents)
     assert pretrained.size == 32 and pretrained.latent_shape() == (4, 8, 8)
     assert pretrained.latent_shape(64) == (4, 16, 16)
     assert pretrained.dtype == torch.float32 and pretrained.device.type == "cpu" and pretrained.name == kind
@@ -159,7 +159,7 @@ def test_xl_normalises_by_channel_where_its_autoencoder_says_so(tmp_path, image_
     pipeline = plain(tmp_path / "p")
     latents = torch.as_tensor(image_of(pipeline, output_type="latent"))[None]
     with torch.no_grad():
-        decoded = pipeline.vae.decode(pretrained.denormalised(latents)).sample[0]
+        decoded = pipeline.vae.decode(pretrained.denormalise(latents)).sample[0]
     np.testing.assert_allclose(image_of(pipeline), (decoded / 2 + 0.5).clamp(0, 1).permute(1, 2, 0), atol=1e-6)
 
 
@@ -167,7 +167,7 @@ def test_xl_normalises_by_channel_where_its_autoencoder_says_so(tmp_path, image_
 def test_decoded_latents_are_the_plain_pipelines_image(kind, kept, image_of):
     pretrained = kept(kind)
     latents = torch.as_tensor(image_of(pretrained.pipeline(), output_type="latent"))[None]
-    image = pretrained.autoencoder.decode(pretrained.denormalised(latents))[0]
+    image = pretrained.autoencoder.decode(pretrained.denormalise(latents))[0]
     np.testing.assert_array_equal(image, (image_of(pretrained.pipeline()) * 255).round().astype(np.uint8))
 
 
@@ -209,7 +209,8 @@ def test_the_name_in_provenance_is_of_everything(folder_of, opened, tmp_path):
         if change == "scheduler":
             other.scheduler.register_to_config(beta_end=0.02)
         else:
-            part = {"network": other.network, "vae": other.plain.vae, "encoder": other.encoders["text_encoder"]}[change]
+            vae, encoder = other.diffusers_pipeline.vae, other.encoders["text_encoder"]
+            part = {"network": other.network, "vae": vae, "encoder": encoder}[change]
             with torch.no_grad():
                 list(part.parameters())[-1][0] += 1
         hashes.append(other.hash)
@@ -249,7 +250,7 @@ def test_other_weights_for_a_while(opened, tmp_path):
     names = [name for name, _ in denoiser.named_parameters()]
     before = {name: value.clone() for name, value in denoiser.state_dict().items()}
     sevens = {names[0]: torch.full_like(before[names[0]], 7)}
-    with pytest.raises(RuntimeError, match="inside"), denoiser.holding(sevens):
+    with pytest.raises(RuntimeError, match="inside"), denoiser.swap_parameters(sevens):
         assert bool((denoiser.state_dict()[names[0]] == 7).all())
         pretrained.save(tmp_path / "g")
         raise RuntimeError("inside")
@@ -343,7 +344,7 @@ def test_sizes_that_do_not_fit(kept):
 
 def test_text_encoders_can_be_parked(opened):
     pretrained = opened("sdxl")
-    assert pretrained.text_to("meta").text_device.type == "meta" and pretrained.device.type == "cpu"
+    assert pretrained.move_text_encoders("meta").text_device.type == "meta" and pretrained.device.type == "cpu"
 
 
 def test_a_folder_with_an_earlier_generator(opened, tmp_path):
@@ -359,7 +360,7 @@ def test_an_interrupted_save_leaves_the_earlier_generator(opened, tmp_path, monk
     pretrained = opened("sd")
     pretrained.save(tmp_path / "g")
     before = open_pretrained(tmp_path / "g").hash
-    monkeypatch.setattr(type(pretrained.plain.vae), "save_pretrained", lambda *a, **k: 1 / 0)
+    monkeypatch.setattr(type(pretrained.diffusers_pipeline.vae), "save_pretrained", lambda *a, **k: 1 / 0)
     with torch.no_grad():
         next(pretrained.network.parameters()).zero_()
     with pytest.raises(ZeroDivisionError):

@@ -108,7 +108,7 @@ def test_rows_stay_on_disk(pretrained, tmp_path):
     if not maps.is_file():
         pytest.skip("only Linux tells what is mapped")
     cache = encode_prompts(pretrained, TEXTS, tmp_path, show=False)
-    file = str(next(iter(cache.places.values()))[0])
+    file = str(next(iter(cache.locations.values()))[0])
     assert file not in maps.read_text()
     table = cache.table(TEXTS)
     assert isinstance(table, MappedTable) and file in maps.read_text()

@@ -44,7 +44,7 @@ def drawn(made, rows, seed=0, seen=0):
 
 
 def plain(made, rows):
-    return [made.texts[number] for number in made.plain(torch.tensor(rows))[:, 0].tolist()]
+    return [made.texts[number] for number in made.complete(torch.tensor(rows))[:, 0].tolist()]
 
 
 def test_plain_prompts_are_the_cohorts_own(phantoms):

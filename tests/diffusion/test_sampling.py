@@ -12,7 +12,7 @@ from diffusers import (
 )
 from tiny_pipelines import old_habits
 
-from equigen.diffusion import Request, requests
+from equigen.diffusion import Request, sampling_requests
 from equigen.diffusion.vocabulary import DROPPED
 from equigen.errors import InputError
 
@@ -64,7 +64,7 @@ def test_by_default_it_is_what_it_was_bit_for_bit(pipeline, conditions):
     expected = by_hand(pipeline, conditions, plain, scales)
     assert torch.equal(latents(pipeline, conditions, scales), expected)
     assert torch.equal(latents(pipeline, conditions, scales, "dpm++", (0.0, 1.0)), expected)
-    images = pipeline.autoencoder.decode(pipeline.denormalised(expected))
+    images = pipeline.autoencoder.decode(pipeline.denormalise(expected))
     assert np.array_equal(pipeline(conditions, SEEDS, guidance=scales, steps=STEPS), images)
 
 
@@ -163,13 +163,13 @@ def test_requests_are_the_different_ones_and_each_row_has_one():
         "guidance": [2.0, 1.0, 2.0, 3.0, 2.0], "steps": 20, "solver": ["ddim", None, "ddim", "", None],
         "guidance_low": [np.nan, np.nan, np.nan, 0.2, None], "negative": [None, "", None, "dark", None],
     })  # fmt: skip
-    found, numbers = requests(plan)
+    found, numbers = sampling_requests(plan)
     assert [found[number] for number in numbers] == [
         Request(2.0, 20, "ddim"), Request(1.0, 20), Request(2.0, 20, "ddim"),
         Request(3.0, 20, interval=(0.2, 1.0), negative="dark"), Request(2.0, 20),
     ]  # fmt: skip
     assert numbers.tolist() == [0, 1, 0, 2, 3] and len(found) == 4
-    assert requests(plan[["guidance", "steps"]])[0] == [Request(2.0, 20), Request(1.0, 20), Request(3.0, 20)]
+    assert sampling_requests(plan[["guidance", "steps"]])[0] == [Request(2.0, 20), Request(1.0, 20), Request(3.0, 20)]
 
 
 def test_kinds_of_requests():
@@ -189,8 +189,8 @@ def test_faults_of_a_plan_name_row_and_column():
     ends = {"guidance_low": [0.1, 0.1, 0.1, 0.1, 0.5], "guidance_high": [1.0, 1.0, 1.0, 1.0, 0.5]}
     plan = pd.DataFrame({"guidance": [2.0, -1.0, np.nan, 2.0, 2.0], "steps": [1, 1, 1, 0, 1], **ends})
     with pytest.raises(InputError) as caught:
-        requests(plan)
+        sampling_requests(plan)
     places = [(problem.row, problem.column) for problem in caught.value.problems]
     assert places == [(3, "guidance"), (4, "guidance"), (5, "steps"), (6, "guidance_low"), (6, "guidance_high")]
     with pytest.raises(InputError, match=r"row 2, column 'guidance_high': 1\.5"):
-        requests(plan.head(1).assign(guidance_high=1.5))
+        sampling_requests(plan.head(1).assign(guidance_high=1.5))

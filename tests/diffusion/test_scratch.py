@@ -14,9 +14,9 @@ from tiny_pipelines import autoencoder, clip_encoder, clip_tokenizer, seeded, t5
 
 from equigen.diffusion.networks import build_text_unet
 from equigen.diffusion.pretrained import MemoryTable, open_pretrained
-from equigen.diffusion.scratch import from_scratch, plain_images, scaling_factor
+from equigen.diffusion.scratch import build_text_pipeline, makes_images, scaling_factor
 from equigen.diffusion.text_encoders import open_text_encoder
-from equigen.diffusion.trainable_weights import trainable
+from equigen.diffusion.trainable_weights import set_trainable
 from equigen.errors import InputError
 from equigen.latents import Autoencoder, load_autoencoder
 
@@ -83,8 +83,8 @@ def test_the_real_minilm():
 @pytest.mark.parametrize("kind", ["clip", "t5", "bert"])
 def test_a_plain_pipeline_from_scratch(encoders, kind, rgb, small_preset, plain, image_of, tmp_path):
     """Trained a little, so that what is saved is not what was drawn."""
-    pretrained = from_scratch(open_text_encoder(encoders / kind), rgb, 0.7, 32, "tiny", seed=1)
-    trainable(pretrained, "unet")
+    pretrained = build_text_pipeline(open_text_encoder(encoders / kind), rgb, 0.7, 32, "tiny", seed=1)
+    set_trainable(pretrained, "unet")
     module = pretrained.denoiser(MemoryTable(pretrained.encode(["", "a male patient"])))
     optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
     module(torch.ones(1, 4, 8, 8), torch.tensor([3]), torch.tensor([[1]])).square().mean().backward()
@@ -96,32 +96,32 @@ def test_a_plain_pipeline_from_scratch(encoders, kind, rgb, small_preset, plain,
     assert first.shape == (32, 32, 3) and not np.array_equal(first, second)
     assert np.array_equal(first, image_of(pretrained.pipeline(), "a female patient"))
     again = open_pretrained(tmp_path / "g")
-    assert again.hash == pretrained.hash and again.prediction == "v_prediction" and plain_images(again)
+    assert again.hash == pretrained.hash and again.prediction == "v_prediction" and makes_images(again)
     assert again.std == pytest.approx([1 / 0.7] * 4) and again.size == 32
     assert rgb.network.config.scaling_factor == pytest.approx(0.18215)  # the caller's is left alone
 
 
 def test_padding_is_hidden_from_encoders_that_take_a_mask(encoders, rgb, small_preset):
     """Plain pipelines hand on the mask where the encoder's configuration says so; CLIP was made without."""
-    bert = from_scratch(open_text_encoder(encoders / "bert", 12), rgb, 1, 32, "tiny")
+    bert = build_text_pipeline(open_text_encoder(encoders / "bert", 12), rgb, 1, 32, "tiny")
     tokens = bert.family.tokenize(["male patient"])
     assert tokens["mask"].sum() == 4 and tokens["tokens"].shape == (1, 12)
     with torch.no_grad():
         expected = bert.encoders["text_encoder"](tokens["tokens"], attention_mask=tokens["mask"])[0]
         unmasked = bert.encoders["text_encoder"](tokens["tokens"])[0]
     assert torch.equal(bert.encode(["male patient"])["hidden"], expected) and not torch.allclose(expected, unmasked)
-    clip = from_scratch(open_text_encoder(encoders / "clip"), rgb, 1, 32, "tiny")
+    clip = build_text_pipeline(open_text_encoder(encoders / "clip"), rgb, 1, 32, "tiny")
     assert "mask" not in clip.family.tokenize(["male patient"])
 
 
 def test_an_autoencoder_over_blocks_of_pixels(encoders, small_preset, plain, image_of, tmp_path):
     """The plain pipeline then stops at the latents, which equigen's autoencoder decodes."""
-    pretrained = from_scratch(open_text_encoder(encoders / "clip"), load_autoencoder(), 2.5, 64, "tiny")
+    pretrained = build_text_pipeline(open_text_encoder(encoders / "clip"), load_autoencoder(), 2.5, 64, "tiny")
     pretrained.save(tmp_path / "g")
     again = open_pretrained(tmp_path / "g")
-    assert not plain_images(again) and again.size == 64 and again.latent_shape() == (12, 8, 8)
+    assert not makes_images(again) and again.size == 64 and again.latent_shape() == (12, 8, 8)
     latents = torch.as_tensor(image_of(plain(tmp_path / "g"), output_type="latent"))[None]
-    assert again.autoencoder.decode(again.denormalised(latents)).shape == (1, 64, 64, 3)
+    assert again.autoencoder.decode(again.denormalise(latents)).shape == (1, 64, 64, 3)
 
 
 def test_the_network_depends_on_the_seed_alone(small_preset):
@@ -141,7 +141,7 @@ def test_larger_latents_get_more_levels(small_preset):
 @pytest.mark.parametrize(("prediction", "first"), [("v_prediction", 999), ("epsilon", 751)])
 def test_sampling_starts_where_the_network_can(encoders, rgb, small_preset, prediction, first):
     """At t = 999 there is no signal left: noise is all that a network could predict there, and it says nothing."""
-    scheduler = from_scratch(open_text_encoder(encoders / "clip"), rgb, 1, 32, "tiny", prediction).scheduler
+    scheduler = build_text_pipeline(open_text_encoder(encoders / "clip"), rgb, 1, 32, "tiny", prediction).scheduler
     scheduler.set_timesteps(4)
     assert int(scheduler.timesteps[0]) == first and scheduler.config.prediction_type == prediction
 
@@ -169,8 +169,8 @@ def test_bert_without_a_pooler(encoders, tmp_path):
 
 @pytest.mark.parametrize("kind", ["bert", "clip"])
 def test_a_trained_encoder_of_another_kind(encoders, rgb, small_preset, kind):
-    pretrained = from_scratch(open_text_encoder(encoders / kind), rgb, 1, 32, "tiny")
-    trainable(pretrained, "unet+text")
+    pretrained = build_text_pipeline(open_text_encoder(encoders / kind), rgb, 1, 32, "tiny")
+    set_trainable(pretrained, "unet+text")
     module = pretrained.denoiser(MemoryTable(pretrained.family.tokenize(["", "a male patient"]), "tokens"))
     module(torch.ones(2, 4, 8, 8), torch.tensor([3, 4]), torch.tensor([[0], [1]])).square().mean().backward()
     assert all(weight.grad is not None for weight in module.parameters() if weight.requires_grad)
@@ -199,7 +199,7 @@ def test_encoders_that_cannot_be_used(encoders, tmp_path):
 def test_settings_that_do_not_fit(encoders, rgb, small_preset):
     encoder = open_text_encoder(encoders / "clip")
     with pytest.raises(InputError, match="multiple of 4"):
-        from_scratch(encoder, rgb, 1, 30, "tiny")
+        build_text_pipeline(encoder, rgb, 1, 30, "tiny")
     for scale in (0, float("inf"), -1):
         with pytest.raises(InputError, match="scale"):
-            from_scratch(encoder, rgb, scale, 32, "tiny")
+            build_text_pipeline(encoder, rgb, scale, 32, "tiny")

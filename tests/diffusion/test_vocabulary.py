@@ -75,7 +75,7 @@ def test_other_columns_and_the_index_do_not_matter(words, conditions):
 def test_the_vocabulary_of_a_cohort(tmp_path):
     folder = write_phantom(tmp_path, 12, 0, PhantomSettings(size=32), show=False)
     cohort = Cohort.read(folder / "cohort.yaml", show_progress=False)
-    words = Vocabulary.of(cohort)
+    words = Vocabulary.from_cohort(cohort)
     assert words.fields == {
         "attr.race": ["asian", "black", "white"],
         "attr.sex": ["female", "male"],
@@ -90,5 +90,5 @@ def test_a_multilabel_cohort_has_a_field_a_finding():
     from types import SimpleNamespace
 
     spec = SimpleNamespace(kind="multilabel", levels=["mass", "edema"])
-    words = Vocabulary.of(SimpleNamespace(attributes={}, labels={"findings": spec}))
+    words = Vocabulary.from_cohort(SimpleNamespace(attributes={}, labels={"findings": spec}))
     assert words.fields == {f"label.findings={name}": ["absent", "present"] for name in ("mass", "edema")}

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from equigen.equity import Groups, build, group_losses
+from equigen.equity import Groups, build_mechanism, group_losses
 
 NAMES = (("sex", ("female", "male")), ("age", ("young", "middle", "old")))
 MECHANISMS = {
@@ -43,7 +43,7 @@ def make(request, groups):
     name, fixed = MECHANISMS[request.param]
 
     def build_it(seed=0, names=groups, **settings):
-        mechanism = build(name, names, seed, **fixed, **settings)
+        mechanism = build_mechanism(name, names, seed, **fixed, **settings)
         mechanism.sampling_weights(population(names))
         return mechanism
 

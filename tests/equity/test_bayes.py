@@ -74,7 +74,7 @@ def test_with_time_it_follows_a_maximum_that_moves():
     times = torch.arange(16)
     points = sobol_points(1, 16, 0)
     rewards = -(points[:, 0] - (0.1 + 0.8 * times / 15)).square()
-    followed = float(propose(points, rewards, times=times, now=15.0, seed=0).point)
+    followed = float(propose(points, rewards, times=times, current_time=15.0, seed=0).point)
     assert abs(followed - 0.9) < 0.12
     assert abs(float(propose(points, rewards, seed=0).point) - 0.9) > 0.2
 
@@ -85,7 +85,7 @@ def test_with_time_it_follows_a_maximum_that_moves():
     (torch.full((6, 2), 0.5), torch.arange(6.0)),
 ])
 def test_poor_histories_still_give_a_point_in_the_cube(points, rewards):
-    found = propose(points, rewards, seed=0, times=torch.full((len(points),), 7), now=7.0)
+    found = propose(points, rewards, seed=0, times=torch.full((len(points),), 7), current_time=7.0)
     assert found.fallback is None
     assert found.point.shape == (points.shape[1],)
     assert bool(((found.point >= 0) & (found.point <= 1)).all())
@@ -122,7 +122,7 @@ def test_a_fault_that_is_no_failed_fit_is_not_hidden(monkeypatch):
     ({"rewards": torch.tensor([0.0, float("nan"), 1.0])}, "not all finite"),
     ({"points": torch.full((3, 2), 1.5)}, "outside"),
     ({"times": torch.zeros(3)}, "need each other"),
-    ({"times": torch.zeros(2), "now": 1.0}, "one value a point"),
+    ({"times": torch.zeros(2), "current_time": 1.0}, "one value a point"),
 ])
 def test_histories_that_cannot_be_are_refused(change, message):
     arguments = {"points": torch.rand(3, 2), "rewards": torch.rand(3), "seed": 0, **change}

@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from equigen.equity import Groups, build, group_losses
+from equigen.equity import Groups, build_mechanism, group_losses
 from equigen.equity.perturbation import ReleasedPerturbation
 from equigen.equity.perturbation_corrected import CorrectedPerturbation, relative_gap
 
@@ -108,12 +108,12 @@ def test_defect_6_ranks_hold_different_sigmas():
 @pytest.mark.parametrize("variant", ["released", "corrected"])
 def test_defect_6_sigma_and_history_are_in_no_checkpoint(variant):
     """A restart without the state begins anew (theirs); with it, it goes on (ours)."""
-    mechanism = build("perturbation", TWO, 0, variant=variant)
+    mechanism = build_mechanism("perturbation", TWO, 0, variant=variant)
     if variant == "released":
         steps(mechanism)
     else:
         mechanism.observe_probe(group_losses(torch.arange(20.0), torch.arange(20)[:, None] % 2, TWO), 10_000)
-    afresh, resumed = (build("perturbation", TWO, 0, variant=variant) for _ in range(2))
+    afresh, resumed = (build_mechanism("perturbation", TWO, 0, variant=variant) for _ in range(2))
     resumed.load_state_dict(mechanism.state_dict())
     assert torch.equal(resumed.sigma, mechanism.sigma)
     assert torch.equal(resumed.rewards, mechanism.rewards)
@@ -141,7 +141,7 @@ def test_defect_6_the_min_snr_branch_crashes(variant):
     losses, index, timesteps = torch.rand(6), torch.arange(6)[:, None] % 2, torch.arange(6) * 100
     snr = torch.tensor([50.0, 9.0, 4.0, 1.0, 0.3, 0.1])
     min_snr = snr.clamp_max(5.0) / (snr + 1)  # Hang et al. 2023, for v-prediction
-    weights = build("perturbation", TWO, 0, variant=variant).weights(losses, index, timesteps, 0)
+    weights = build_mechanism("perturbation", TWO, 0, variant=variant).weights(losses, index, timesteps, 0)
     combined = weights * min_snr * losses
     assert combined.shape == (6,)
     by_hand = [w * m * v for w, m, v in zip(weights.tolist(), min_snr.tolist(), losses.tolist(), strict=True)]

@@ -26,10 +26,10 @@ class StandIn:
             self.events.append("start")
 
     def ask(self, question):
-        self.events.append(("ask", int(question.now)))
+        self.events.append(("ask", int(question.time)))
 
     def answer(self, question):
-        self.events.append(("answer", int(question.now)))
+        self.events.append(("answer", int(question.time)))
         seed = derive_seed(0, question.to_line())
         return Proposal(torch.rand(2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64), None)
 
@@ -95,8 +95,8 @@ def test_what_is_asked_at_once_is_answered_when_due():
 def test_without_a_delay_nothing_runs_beside(monkeypatch):
     from equigen.equity import request as question
 
-    def fixed(*_, now, **__):
-        return Proposal(torch.full((2,), now / 1000, dtype=torch.float64), None)
+    def fixed(*_, current_time, **__):
+        return Proposal(torch.full((2,), current_time / 1000, dtype=torch.float64), None)
 
     monkeypatch.setattr(question, "propose", fixed)
     found = sigmas(make(Forbidden(), delay_images=0), 0, 250, 10)
@@ -198,7 +198,7 @@ def test_a_process_that_cannot_be_started_changes_no_sigma():
         found = sigmas(make(broken), 0, 130 + 10, 10)[-1]
     mechanism = make()
     sigmas(mechanism, 0, 100, 10)
-    assert torch.equal(found, mechanism._question(100).answer().point)
+    assert torch.equal(found, mechanism._proposal_request(100).compute().point)
     assert float(found.max()) > 0
 
 

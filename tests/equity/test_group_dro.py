@@ -5,15 +5,15 @@ import math
 import pytest
 import torch
 
-from equigen.equity import Groups, build
-from equigen.equity.running_means import empty, means, moved
+from equigen.equity import Groups, build_mechanism
+from equigen.equity.running_means import empty_means, means, update_means
 
 TWO = Groups((("sex", ("female", "male")),))
 WIDE = {"min_weight": 1e-6, "max_weight": 1e6}
 
 
 def dro(index, groups=TWO, **settings):
-    mechanism = build("group_dro", groups, 0, **settings)
+    mechanism = build_mechanism("group_dro", groups, 0, **settings)
     mechanism.sampling_weights(index)
     return mechanism
 
@@ -151,8 +151,8 @@ def test_with_noise_strata_a_group_that_is_worse_at_every_level_is_found_every_t
 
 def test_moving_means_by_hand():
     """Half-life 2 images: cell 0 gets (1, 3), then (5, 5): (4/2 + 10) / (2/2 + 2); cell 1 rests."""
-    table = moved(empty(3), torch.tensor([0, 1, 0]), torch.tensor([1.0, 7.0, 3.0]).double(), 2.0)
-    table = moved(table, torch.tensor([0, 0]), torch.tensor([5.0, 5.0]).double(), 2.0)
+    table = update_means(empty_means(3), torch.tensor([0, 1, 0]), torch.tensor([1.0, 7.0, 3.0]).double(), 2.0)
+    table = update_means(table, torch.tensor([0, 0]), torch.tensor([5.0, 5.0]).double(), 2.0)
     assert table.tolist() == [[12.0, 7.0, 0.0], [3.0, 1.0, 0.0]]
     assert means(table)[:2].tolist() == [4.0, 7.0]
     assert bool(means(table)[2].isnan())

@@ -24,7 +24,7 @@ def test_means_counts_and_gaps_by_hand(groups):
 def test_an_absent_group_is_unknown_and_not_zero(groups):
     found = group_losses(LOSSES, INDEX, groups)
     assert math.isnan(float(found.means[4]))
-    assert found.measured().tolist() == [True, True, True, True, False]
+    assert found.is_measured().tolist() == [True, True, True, True, False]
 
 
 def test_too_few_images_make_a_gap_unknown(groups):
@@ -64,7 +64,7 @@ def test_strata_are_averaged_after_the_images_of_each(groups):
 def test_a_group_that_misses_a_stratum_is_unknown(groups):
     index = torch.tensor([[0, 0], [0, 0], [1, 0]])
     found = group_losses(torch.ones(3), index, groups, strata=torch.tensor([0, 1, 0]), n_strata=2)
-    assert found.measured().tolist() == [True, False, True, False, False]
+    assert found.is_measured().tolist() == [True, False, True, False, False]
 
 
 def test_a_probe_of_images_by_strata_is_the_long_form_with_images_counted_once(groups):

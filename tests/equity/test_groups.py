@@ -19,11 +19,11 @@ def test_spread_gives_each_image_the_value_of_its_group_and_zero_where_unknown(g
     values = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
     index = torch.tensor([[0, 2], [1, 0], [-1, 1], [-1, -1]])
     expected = torch.tensor([[1.0, 5.0], [2.0, 3.0], [0.0, 4.0], [0.0, 0.0]])
-    assert torch.equal(groups.spread(values, index), expected)
+    assert torch.equal(groups.image_values(values, index), expected)
 
 
 def test_spread_of_a_level_that_an_attribute_does_not_have_is_nan_and_never_a_neighbour(groups):
-    assert groups.spread(torch.ones(5), torch.tensor([[2, 0]]))[0].isnan().tolist() == [True, False]
+    assert groups.image_values(torch.ones(5), torch.tensor([[2, 0]]))[0].isnan().tolist() == [True, False]
 
 
 def test_records_are_keyed_by_attribute_and_group(groups):

@@ -5,14 +5,14 @@ from importlib.metadata import EntryPoint
 import pytest
 import torch
 
-from equigen.equity import build, names, registry
-from equigen.equity.none import Plain
+from equigen.equity import build_mechanism, mechanism_names, registry
+from equigen.equity.none import UniformWeights
 from equigen.errors import InputError
 
 BUILT_IN = ["none", "perturbation", "random", "reweight", "balanced", "group_dro", "minmax_noise"]
 
 
-class Doubling(Plain):
+class Doubling(UniformWeights):
     """An outside mechanism with a setting."""
 
     name = "doubling"
@@ -38,14 +38,14 @@ def outside(monkeypatch):
 
 
 def test_built_in_names_and_the_default_variant(groups):
-    assert names()[:7] == BUILT_IN
-    assert build("none", groups, 0).name == "none"
-    assert build("perturbation", groups, 0).name == "perturbation-corrected"
-    assert build("perturbation", groups, 0, variant="released").name == "perturbation-released"
+    assert mechanism_names()[:7] == BUILT_IN
+    assert build_mechanism("none", groups, 0).name == "none"
+    assert build_mechanism("perturbation", groups, 0).name == "perturbation-corrected"
+    assert build_mechanism("perturbation", groups, 0, variant="released").name == "perturbation-released"
 
 
 def test_settings_reach_the_mechanism(groups):
-    mechanism = build("perturbation", groups, 0, window_images=77)
+    mechanism = build_mechanism("perturbation", groups, 0, window_images=77)
     assert not mechanism.wants_probe(76)
     assert mechanism.wants_probe(77)
 
@@ -59,14 +59,14 @@ def test_settings_reach_the_mechanism(groups):
 ])
 def test_what_is_not_known_is_refused_with_the_choice(groups, name, settings, message):
     with pytest.raises(InputError, match=message):
-        build(name, groups, 0, **settings)
+        build_mechanism(name, groups, 0, **settings)
 
 
 def test_a_mechanism_of_another_package(groups, outside):
-    assert names() == [*BUILT_IN, "broken", "doubling"]
-    mechanism = build("doubling", groups, 0, factor=3.0)
+    assert mechanism_names() == [*BUILT_IN, "broken", "doubling"]
+    mechanism = build_mechanism("doubling", groups, 0, factor=3.0)
     assert mechanism.weights(torch.ones(2), torch.zeros(2, 2), torch.zeros(2), 0).tolist() == [3.0, 3.0]
     with pytest.raises(InputError, match="'speed' is not known"):
-        build("doubling", groups, 0, speed=1)
+        build_mechanism("doubling", groups, 0, speed=1)
     with pytest.raises(InputError, match="makes no mechanism"):
-        build("broken", groups, 0)
+        build_mechanism("broken", groups, 0)

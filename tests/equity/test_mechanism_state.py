@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load, save
 
-from equigen.equity import Groups, build, group_losses
+from equigen.equity import Groups, build_mechanism, group_losses
 from equigen.errors import InputError
 
 SETTINGS = {
@@ -99,14 +99,14 @@ def test_a_state_of_other_groups_or_another_seed_is_refused(make):
 
 
 def test_a_state_of_another_variant_is_refused(groups):
-    released, corrected = (build("perturbation", groups, 0, variant=v) for v in ("released", "corrected"))
+    released, corrected = (build_mechanism("perturbation", groups, 0, variant=v) for v in ("released", "corrected"))
     with pytest.raises(InputError, match="'mechanism' is 'perturbation-released'"):
         corrected.load_state_dict(released.state_dict())
 
 
 def test_other_settings_missing_parts_and_wrong_shapes_are_all_named(groups):
-    mechanism = build("perturbation", groups, 0)
-    state = build("perturbation", groups, 0, sigma_max=0.5).state_dict()
+    mechanism = build_mechanism("perturbation", groups, 0)
+    state = build_mechanism("perturbation", groups, 0, sigma_max=0.5).state_dict()
     del state["times"]
     state |= {"point": torch.zeros(4).double(), "rewards": torch.zeros(2), "window": "2", "extra": 1}
     with pytest.raises(InputError) as caught:

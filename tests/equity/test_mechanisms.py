@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from equigen.equity import Groups, Mechanism, build
+from equigen.equity import Groups, Mechanism, build_mechanism
 from equigen.errors import InputError
 
 NOISY = ["none", "released", "corrected", "random"]
@@ -97,7 +97,7 @@ def test_records_are_the_mean_weights_of_the_training_images_of_each_group(make,
 
 @kinds(COUNTED)
 def test_without_the_training_set_there_are_no_weights_and_no_records(make, batch, groups):
-    mechanism = build(make.kind, groups, 0)
+    mechanism = build_mechanism(make.kind, groups, 0)
     assert mechanism.records() == {}
     if make.kind != "balanced":
         with pytest.raises(InputError, match="call sampling_weights before weights"):
@@ -106,7 +106,7 @@ def test_without_the_training_set_there_are_no_weights_and_no_records(make, batc
 
 @kinds(COUNTED)
 def test_other_training_images_are_refused_at_a_resume(make, groups, training):
-    mechanism = build(make.kind, groups, 0)
+    mechanism = build_mechanism(make.kind, groups, 0)
     mechanism.sampling_weights(training[1:])
     with pytest.raises(InputError, match=r"there are 49 images in 12 cells.*, and 48 in 11 here"):
         mechanism.load_state_dict(make().state_dict())
@@ -116,7 +116,7 @@ def test_other_training_images_are_refused_at_a_resume(make, groups, training):
 
 @kinds(COUNTED)
 def test_a_state_brings_the_training_set_with_it(make, batch, groups):
-    mechanism = build(make.kind, groups, 0)
+    mechanism = build_mechanism(make.kind, groups, 0)
     mechanism.load_state_dict(make().state_dict())
     assert torch.equal(mechanism.weights(*batch, 0), make().weights(*batch, 0))
     assert mechanism.records() == pytest.approx(make().records(), rel=0.2)
@@ -125,7 +125,7 @@ def test_a_state_brings_the_training_set_with_it(make, batch, groups):
 @kinds(COUNTED)
 def test_groups_and_cells_that_are_absent_leave_the_others_sound(make, groups, training):
     """A training set without old people and a batch of one cell: all weights are sound, and 'old' has no record."""
-    mechanism = build(make.kind, groups, 0)
+    mechanism = build_mechanism(make.kind, groups, 0)
     mechanism.sampling_weights(training[training[:, 1] != 2])
     for step in range(5):
         weights = mechanism.weights(torch.rand(4), torch.tensor([[0, 1]] * 4), torch.full((4,), 10), 4 * step)
@@ -137,7 +137,7 @@ def test_groups_and_cells_that_are_absent_leave_the_others_sound(make, groups, t
 
 @kinds(["reweight", "group_dro", "minmax_noise"])
 def test_images_of_no_training_cell_are_refused(make, groups):
-    mechanism = build(make.kind, groups, 0)
+    mechanism = build_mechanism(make.kind, groups, 0)
     mechanism.sampling_weights(torch.tensor([[0, 0], [1, 1]]))
     with pytest.raises(InputError, match=r"no training image has the groups \[1, 0\]"):
         mechanism.weights(torch.ones(2), torch.tensor([[0, 0], [1, 0]]), torch.zeros(2), 0)
@@ -168,19 +168,19 @@ def test_a_diverged_loss_does_not_get_into_the_memory(make, batch):
 ])
 def test_settings_that_cannot_be_are_refused(groups, name, settings, message):
     with pytest.raises(InputError, match=message):
-        build(name, groups, 0, **settings)
+        build_mechanism(name, groups, 0, **settings)
 
 
 @pytest.mark.parametrize("name", ["random", *COUNTED])
 def test_no_attributes_are_refused(name):
     with pytest.raises(InputError, match="no attributes"):
-        build(name, Groups(()), 0)
+        build_mechanism(name, Groups(()), 0)
 
 
 @pytest.mark.parametrize("kind", ["released", "corrected"])
 def test_other_seeds_and_other_batches_draw_anew(kind, groups, batch):
     def weights(seed, images_seen):
-        mechanism = build("perturbation", groups, seed, variant=kind)
+        mechanism = build_mechanism("perturbation", groups, seed, variant=kind)
         settle(mechanism)
         return mechanism.weights(*batch, images_seen)
 
@@ -238,7 +238,7 @@ def test_a_single_group_is_no_trouble(make, batch):
 
 
 def test_plain_training_weighs_all_alike_and_wants_no_probe(groups, batch):
-    mechanism = build("none", groups, 0)
+    mechanism = build_mechanism("none", groups, 0)
     assert torch.equal(mechanism.weights(*batch, 0), torch.ones(64))
     assert not mechanism.wants_probe(10**9)
     assert mechanism.records() == {}

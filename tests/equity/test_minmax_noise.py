@@ -5,14 +5,14 @@ import math
 import pytest
 import torch
 
-from equigen.equity import Groups, build
+from equigen.equity import Groups, build_mechanism
 
 TWO = Groups((("sex", ("female", "male")),))
 HALVES = torch.tensor([[0], [1]])
 
 
 def minmax(index=HALVES, groups=TWO, **settings):
-    mechanism = build("minmax_noise", groups, 0, **settings)
+    mechanism = build_mechanism("minmax_noise", groups, 0, **settings)
     mechanism.sampling_weights(index)
     return mechanism
 

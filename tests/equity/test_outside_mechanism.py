@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from equigen.equity import build, names
+from equigen.equity import build_mechanism, mechanism_names
 from equigen.errors import InputError
 
 TEXT = (Path(__file__).parents[2] / "docs" / "mechanisms.md").read_text()
@@ -35,14 +35,14 @@ def installed(tmp_path, monkeypatch):
 
 
 def test_before_it_is_installed_it_is_not_known(groups):
-    assert "tilt" not in names()
+    assert "tilt" not in mechanism_names()
     with pytest.raises(InputError, match="'tilt' is not known"):
-        build("tilt", groups, 0)
+        build_mechanism("tilt", groups, 0)
 
 
 def test_the_example_works_as_it_stands_in_the_docs(installed, groups, training, batch):
-    assert names()[-1] == "tilt"
-    mechanism = build("tilt", groups, 0, power=3.0)
+    assert mechanism_names()[-1] == "tilt"
+    mechanism = build_mechanism("tilt", groups, 0, power=3.0)
     assert mechanism.sampling_weights(training) is None
     losses, index, timesteps = batch
     raised = losses + 2.0 * (index[:, 0] == 1)  # men's losses are larger
@@ -53,14 +53,14 @@ def test_the_example_works_as_it_stands_in_the_docs(installed, groups, training,
     assert records["weight/sex/male"] > 1.3 > 0.9 > records["weight/sex/female"]
     over_all = mechanism.cell_weights()[mechanism.census.find(training)]
     assert float(over_all.mean()) == pytest.approx(1)
-    resumed = build("tilt", groups, 0, power=3.0)
+    resumed = build_mechanism("tilt", groups, 0, power=3.0)
     resumed.sampling_weights(training)
     resumed.load_state_dict(mechanism.state_dict())
     assert torch.equal(resumed.weights(losses, index, timesteps, 64), mechanism.weights(losses, index, timesteps, 64))
     with pytest.raises(InputError, match="'settings' is"):
-        build("tilt", groups, 0).load_state_dict(mechanism.state_dict())
+        build_mechanism("tilt", groups, 0).load_state_dict(mechanism.state_dict())
     with pytest.raises(InputError, match=r"'strength' is not known .use some of: power"):
-        build("tilt", groups, 0, strength=1)
+        build_mechanism("tilt", groups, 0, strength=1)
 
 
 def test_the_example_has_about_thirty_lines_and_the_table_names_every_mechanism():

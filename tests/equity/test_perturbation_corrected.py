@@ -78,7 +78,7 @@ def test_the_process_sees_every_window_with_its_time_and_is_asked_about_now(grou
     assert torch.equal(points, torch.tensor([[0.0], [0.25]], dtype=torch.float64).expand(2, 5))
     assert rewards.tolist() == pytest.approx([-4.5 / 5, -3.5 / 4.5])
     assert others["times"].tolist() == [100, 230]
-    assert others["now"] == 230.0
+    assert others["current_time"] == 230.0
     assert (others["beta"], others["seed"]) == (0.3, derive_seed(4, "equity/proposal", 230))
     assert mechanism.sigma.tolist() == [0.5] * 5
 

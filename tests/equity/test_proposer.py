@@ -13,7 +13,7 @@ import torch
 
 from equigen.equity import Proposal
 from equigen.equity.proposer import Proposer
-from equigen.equity.request import Question, answer_from_line, answer_to_line
+from equigen.equity.request import ProposalRequest, answer_from_line, answer_to_line
 
 TELLS_NOW = """
 import json, os, sys, time
@@ -26,7 +26,7 @@ for line in sys.stdin:
 
 def question(n=9, seed=5, now=1000.0):
     points = torch.rand(n, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return Question(points, -(points - 0.3).square().sum(1), 100 * torch.arange(n), now, 0.1, seed)
+    return ProposalRequest(points, -(points - 0.3).square().sum(1), 100 * torch.arange(n), now, 0.1, seed)
 
 
 def stand_in(code, *arguments):
@@ -56,12 +56,12 @@ def proposer():
 
 
 def test_a_question_loses_no_digit_on_its_way():
-    asked = Question(torch.tensor([[0.1, 1 / 3], [1e-300, 1.0]]).double(), torch.tensor([-1e300, 2.0**-1074]).double(),
-                     torch.tensor([0, 2**52 + 1]), 0.1 + 0.2, 1e-17, 2**62 + 1)
-    read = Question.from_line(asked.to_line())
+    points, rewards = torch.tensor([[0.1, 1 / 3], [1e-300, 1.0]]).double(), torch.tensor([-1e300, 2.0**-1074]).double()
+    asked = ProposalRequest(points, rewards, torch.tensor([0, 2**52 + 1]), 0.1 + 0.2, 1e-17, 2**62 + 1)
+    read = ProposalRequest.from_line(asked.to_line())
     for name in ("points", "rewards", "times"):
         assert torch.equal(getattr(read, name), getattr(asked, name).double())
-    assert (read.now, read.beta, read.seed) == (asked.now, asked.beta, asked.seed)
+    assert (read.time, read.beta, read.seed) == (asked.time, asked.beta, asked.seed)
 
 
 def test_an_answer_loses_no_digit_either():
@@ -76,17 +76,17 @@ def test_the_answer_is_the_one_given_here(proposer):
     """More than 64 points too, of which both look at the newest; one worker answers all."""
     for asked in (question(), question(70, seed=8, now=7000.0)):
         proposer.ask(asked)
-        found, expected = proposer.answer(asked), asked.answer()
+        found, expected = proposer.answer(asked), asked.compute()
         assert torch.equal(found.point, expected.point)
         assert found.fallback is None
         assert 0 < float(found.point.max()) < 1
 
 
 def test_threads_do_not_change_an_answer():
-    expected, before = question().answer().point, torch.get_num_threads()
+    expected, before = question().compute().point, torch.get_num_threads()
     try:
         torch.set_num_threads(before + 1)
-        assert torch.equal(question().answer().point, expected)
+        assert torch.equal(question().compute().point, expected)
         assert torch.get_num_threads() == before + 1
     finally:
         torch.set_num_threads(before)
@@ -98,9 +98,9 @@ def test_a_worker_that_is_killed_is_made_up_for_and_replaced(proposer):
     os.kill(first, signal.SIGKILL)
     with pytest.warns(RuntimeWarning, match="exit status -9"):
         found = proposer.answer(question(seed=6))
-    assert torch.equal(found.point, question(seed=6).answer().point)
+    assert torch.equal(found.point, question(seed=6).compute().point)
     again = proposer.answer(question(seed=7))
-    assert torch.equal(again.point, question(seed=7).answer().point)
+    assert torch.equal(again.point, question(seed=7).compute().point)
     assert proposer.worker.pid != first
     assert gone(first)
 
@@ -135,7 +135,7 @@ def test_a_worker_that_fails_is_made_up_for(command, reason):
     beside = Proposer(command, patience=20 if "print" in command[-1] or "exit" in command[-1] else 0.2)
     with pytest.warns(RuntimeWarning, match=reason):
         found = beside.answer(question())
-    assert torch.equal(found.point, question().answer().point)
+    assert torch.equal(found.point, question().compute().point)
     assert beside.worker is None
 
 
@@ -152,7 +152,7 @@ def test_a_worker_that_died_unasked_is_replaced_without_a_word():
 def test_a_fault_of_the_question_is_raised_here():
     from equigen.errors import InputError
 
-    broken = Question(torch.full((2, 1), 2.0), torch.zeros(2), torch.arange(2), 1.0, 0.1, 0)
+    broken = ProposalRequest(torch.full((2, 1), 2.0), torch.zeros(2), torch.arange(2), 1.0, 0.1, 0)
     with pytest.warns(RuntimeWarning), pytest.raises(InputError, match=r"outside \[0, 1\]"):
         Proposer(stand_in("input()")).answer(broken)
 

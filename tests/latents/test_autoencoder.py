@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from equigen.errors import InputError
 from equigen.latents import Autoencoder, load_autoencoder, psnr, shipped_folder
-from equigen.latents.autoencoder import blocks_of, pixels_of, to_images, to_tensor
+from equigen.latents.autoencoder import to_blocks, to_images, to_pixels, to_tensor
 
 
 def decoded(autoencoder, images):
@@ -34,10 +34,10 @@ def test_pixels_to_tensors_and_back():
 
 def test_blocks_hold_the_pixels_of_their_place():
     pixels = torch.arange(3 * 4 * 4.0).view(1, 3, 4, 4)
-    blocks = blocks_of(pixels, 2)
+    blocks = to_blocks(pixels, 2)
     assert blocks.shape == (1, 12, 2, 2)
     assert sorted(blocks[0, :4, 0, 1].tolist()) == sorted(pixels[0, 0, :2, 2:].flatten().tolist())
-    assert torch.equal(pixels_of(blocks, 2), pixels) and blocks_of(pixels, 1) is pixels
+    assert torch.equal(to_pixels(blocks, 2), pixels) and to_blocks(pixels, 1) is pixels
 
 
 def test_psnr_by_hand():

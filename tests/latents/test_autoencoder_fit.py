@@ -7,7 +7,7 @@ import torch
 from equigen.errors import InputError
 from equigen.latents import Autoencoder, AutoencoderSettings, fit_autoencoder, psnr
 from equigen.latents import fitting as fit
-from equigen.latents.autoencoder import blocks_of, to_tensor
+from equigen.latents.autoencoder import to_blocks, to_tensor
 from equigen.latents.fitting import draw_batch, draw_patch, learning_rate, patch_loss
 from equigen.latents.principal_components import build_autoencoder
 
@@ -88,7 +88,7 @@ def test_the_loss_by_hand():
 def test_training_improves_on_the_linear_code(sources, phantoms, tmp_path):
     settings = SMALL.model_copy(update={"patches": 1600, "checkpoint_every": 10_000, "learning_rate": 2e-3})
     first = np.concatenate([draw_batch(sources, settings, 0, -1 - index) for index in range(6)])
-    start = Autoencoder(build_autoencoder(settings, 0, blocks_of(to_tensor(first), 4)))
+    start = Autoencoder(build_autoencoder(settings, 0, to_blocks(to_tensor(first), 4)))
     fitted = fit_autoencoder(sources, tmp_path / "c.safetensors", settings, show=False)
     images = phantoms(16, 48, seed=9)
     before, after = (psnr(images, coder.decode(coder.encode(images))).mean() for coder in (start, fitted))

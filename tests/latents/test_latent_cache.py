@@ -89,7 +89,7 @@ def test_an_interruption_loses_only_the_unfinished_shard(cohort, counted, tmp_pa
     monkeypatch.setattr(cache, "load_images", plain)
     encode(cohort, counted, tmp_path, 32, batch=4, show=False)
     assert sum(counted.calls[5:]) == 14
-    assert len(LatentCache(tmp_path, counted.hash, 32).places) == 30
+    assert len(LatentCache(tmp_path, counted.hash, 32).locations) == 30
 
 
 def test_what_a_killed_process_leaves_is_no_shard(cohort, counted, tmp_path):
@@ -179,7 +179,7 @@ def test_a_deleted_shard_does_not_cost_another(cohort, counted, tmp_path, small_
 def test_two_processes_that_encode_at_once_do_not_overwrite_each_other(tmp_path):
     one, two = (LatentCache(tmp_path, "coder", 32) for _ in range(2))
     one.add(["a"], torch.full((1, 1, 2, 2), 1.0))
-    two.places.clear()
+    two.locations.clear()
     for path in one.folder.glob("*"):
         path.rename(path.with_suffix(".aside"))  # as if both had looked before either wrote
     two.add(["b"], torch.full((1, 1, 2, 2), 2.0))

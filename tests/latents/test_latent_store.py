@@ -200,8 +200,8 @@ def test_statistics_do_not_read_the_latents(cohort, shipped, tmp_path, monkeypat
 
 def test_statistics_by_hand(tmp_path):
     told = {"autoencoder": "a", "size": "8"}
-    store_file.create(tmp_path / "s", (3, 2, 1, 2), np.zeros((3, 32), dtype=np.uint8), told)
-    file = store_file.StoreFile(tmp_path / "s" / store_file.NAME, write=True)
+    store_file.create_store(tmp_path / "s", (3, 2, 1, 2), np.zeros((3, 32), dtype=np.uint8), told)
+    file = store_file.StoreFile(tmp_path / "s" / store_file.STORE_FILE, write=True)
     file.write(np.array([0, 2]), np.array([[[1, 3]], [[5, 5]]], dtype=np.float16))
     file.write(np.array([1]), np.array([[[5, 7]], [[5, 5]]], dtype=np.float16))
     file.mark(np.arange(3))
@@ -235,7 +235,7 @@ def test_an_image_that_cannot_be_read_keeps_what_was_done(tmp_path, cohort, coun
     object.__setattr__(moved, "root", own)
     with pytest.raises(InputError, match="is not an image"):
         made(moved, counted, tmp_path)
-    assert store_file.StoreFile(next(tmp_path.glob(f"*/store-*/{store_file.NAME}"))).done().sum() == 16
+    assert store_file.StoreFile(next(tmp_path.glob(f"*/store-*/{store_file.STORE_FILE}"))).filled_rows().sum() == 16
 
 
 def test_latents_beyond_half_precision_are_refused(cohort, shipped, tmp_path, monkeypatch):
@@ -307,12 +307,12 @@ def test_processes_that_make_the_store_at_once_make_one(tmp_path, monkeypatch):
 
     def late(self, target):
         monkeypatch.setattr(Path, "rename", plain)
-        store_file.create(target, (2, 1, 1, 1), digests, {"by": "another"})
+        store_file.create_store(target, (2, 1, 1, 1), digests, {"by": "another"})
         return plain(self, target)
 
     monkeypatch.setattr(Path, "rename", late)
-    store_file.create(tmp_path / "s", (2, 1, 1, 1), digests, {"by": "me"})
-    assert store_file.StoreFile(tmp_path / "s" / store_file.NAME).metadata == {"by": "another"}
+    store_file.create_store(tmp_path / "s", (2, 1, 1, 1), digests, {"by": "me"})
+    assert store_file.StoreFile(tmp_path / "s" / store_file.STORE_FILE).metadata == {"by": "another"}
     assert [item.name for item in tmp_path.iterdir()] == ["s"]
 
 
@@ -320,16 +320,16 @@ def test_images_are_found_by_hash_among_many(tmp_path):
     rng = np.random.default_rng(0)
     digests = rng.integers(0, 256, (500, 32), dtype=np.uint8)
     digests[:, :2] %= 3  # many share their first bytes
-    store_file.create(tmp_path / "s", (500, 1, 1, 1), digests, {})
-    open_store = store_file.StoreFile(tmp_path / "s" / store_file.NAME, write=True)
+    store_file.create_store(tmp_path / "s", (500, 1, 1, 1), digests, {})
+    open_store = store_file.StoreFile(tmp_path / "s" / store_file.STORE_FILE, write=True)
     open_store.mark(np.arange(0, 500, 2))
     asked = np.concatenate([digests[100:110], rng.integers(0, 256, (3, 32), dtype=np.uint8)])
-    found = store._Earlier(open_store.file).find(asked)
+    found = store._StoreIndex(open_store.file).find(asked)
     assert found.tolist() == [100, -1, 102, -1, 104, -1, 106, -1, 108, -1, -1, -1, -1]
 
 
 def test_a_new_store_takes_no_space_and_a_read_takes_no_memory(tmp_path):
-    store_file.create(tmp_path / "s", (100_000, 4, 64, 64), np.zeros((100_000, 32), dtype=np.uint8), {})
-    file = store_file.StoreFile(tmp_path / "s" / store_file.NAME)
+    store_file.create_store(tmp_path / "s", (100_000, 4, 64, 64), np.zeros((100_000, 32), dtype=np.uint8), {})
+    file = store_file.StoreFile(tmp_path / "s" / store_file.STORE_FILE)
     assert file.file.stat().st_size > 3_276_800_000 and file.file.stat().st_blocks * 512 < 10_000_000
     assert file.read(np.array([99_999, 0])).shape == (2, 4, 64, 64)

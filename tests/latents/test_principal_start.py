@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from equigen.latents import AutoencoderSettings
-from equigen.latents.autoencoder import blocks_of, to_tensor
+from equigen.latents.autoencoder import to_blocks, to_tensor
 from equigen.latents.principal_components import LATENT_SPREAD, build_autoencoder, principal_components
 
 SETTINGS = AutoencoderSettings(
@@ -15,7 +15,7 @@ SETTINGS = AutoencoderSettings(
 
 @pytest.fixture(scope="module")
 def blocks(phantoms):
-    return blocks_of(to_tensor(phantoms(24, 32)), SETTINGS.factor)
+    return to_blocks(to_tensor(phantoms(24, 32)), SETTINGS.factor)
 
 
 def linear_code(rows, count):

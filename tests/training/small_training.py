@@ -15,7 +15,7 @@ import torch
 
 from equigen.checkpoints import prefixed, save_checkpoint
 from equigen.diffusion import PRESETS, Denoiser, TokenConditions, build_tokens, build_unet, noise_schedule, objective_of
-from equigen.equity import GroupLosses, Groups, build
+from equigen.equity import GroupLosses, Groups, build_mechanism
 from equigen.training import LatentDataset, Trainer, TrainSettings, loop
 
 SMALL = {"channels": (32,), "tokens": 16, "head": 16, "layers": 1}
@@ -51,7 +51,7 @@ def trainer(checkpoint, mechanism=NONE, chosen=None, train=None, held_out=True, 
     with patch.dict(PRESETS, tiny=SMALL):
         denoiser = Denoiser(build_unet("tiny", 4, 4, chosen.seed), build_tokens([4, 5], "tiny", chosen.seed))
     own = dict(mechanism)
-    rule = build(own.pop("mechanism"), GROUPS, chosen.seed, **own)
+    rule = build_mechanism(own.pop("mechanism"), GROUPS, chosen.seed, **own)
     train = data(40, 0) if train is None else train
     sides = TokenConditions(train.ids, chosen.drop_all, chosen.drop_one), train, data(20, 1) if held_out else None
     arguments = denoiser, objective_of(noise_schedule()), *sides, rule, chosen, Path(checkpoint), key

@@ -9,7 +9,7 @@ from diffusers.training_utils import compute_snr
 from small_training import ALL, NONE, settings, trainer
 
 from equigen.diffusion import STEPS, loss_per_image, min_snr_weights, noise_schedule
-from equigen.equity import build
+from equigen.equity import build_mechanism
 from equigen.errors import EquigenError, InputError
 from equigen.training import loop
 from equigen.training.gradients import check_batch
@@ -190,7 +190,7 @@ class Outside:
 def outside(tmp_path, declared, parts):
     run = trainer(tmp_path / f"{parts}.safetensors", chosen=settings(16, accumulate=parts))
     made = type("Declared", (Outside,), {} if declared is None else {"uses_losses": declared})
-    run.mechanism = made(build("none", run.data.groups, 0))
+    run.mechanism = made(build_mechanism("none", run.data.groups, 0))
     return run
 
 

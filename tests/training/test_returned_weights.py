@@ -5,7 +5,7 @@ import pytest
 import torch
 from small_training import RELEASED, Stopped, settings, stopping, trainer
 
-from equigen.equity import checked_sampling, checked_weights
+from equigen.equity import check_sampling_weights, check_weights
 from equigen.errors import InputError
 
 WRONG = {
@@ -40,14 +40,14 @@ def test_a_training_stops_before_its_first_step(tmp_path, name, accumulate):
 
 def test_right_weights_stay_as_they_are():
     for weights in (torch.linspace(-1, 2, 4), torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.bfloat16)):
-        assert checked_weights(weights, 4, "own", 0) is weights
+        assert check_weights(weights, 4, "own", 0) is weights
 
 
 def test_a_promise_of_no_negative_weight_is_kept():
     weights = torch.tensor([1.0, -0.25, 2.0, -0.5])
-    assert checked_weights(weights, 4, "own", 0) is weights
+    assert check_weights(weights, 4, "own", 0) is weights
     with pytest.raises(InputError, match=r"2 of 4 weights below 0 after 64 images, the least -0.5"):
-        checked_weights(weights, 4, "own", 64, nonnegative=True)
+        check_weights(weights, 4, "own", 64, nonnegative=True)
 
 
 def test_the_promise_is_asked_of_the_mechanism(tmp_path):
@@ -71,26 +71,26 @@ def test_the_promise_is_asked_of_the_mechanism(tmp_path):
     (torch.zeros(40), "all 0"),
 ])  # fmt: skip
 def test_sampling_weights_are_checked_before_the_first_step(tmp_path, monkeypatch, given, message):
-    monkeypatch.setattr("equigen.equity.none.Plain.sampling_weights", lambda self, groups: given)
+    monkeypatch.setattr("equigen.equity.none.UniformWeights.sampling_weights", lambda self, groups: given)
     with pytest.raises(InputError, match=message):
         trainer(tmp_path / "c.safetensors")
 
 
 def test_no_sampling_weights_are_the_uniform_stream():
-    assert checked_sampling(None, 40, "own") is None
+    assert check_sampling_weights(None, 40, "own") is None
 
 
 def test_the_released_mechanism_chooses_after_whole_windows_however_often_it_is_resumed(tmp_path, monkeypatch):
     """A window of 4 steps of 8 images ends with the steps that began at 24 and 56 images; a resume is at 24."""
     from equigen.equity.perturbation import ReleasedPerturbation
 
-    chosen, plain = [], ReleasedPerturbation._choose
+    chosen, plain = [], ReleasedPerturbation._propose
 
     def choose_probe_rows(self, images_seen):
         chosen.append((images_seen, len(self.rewards)))
         plain(self, images_seen)
 
-    monkeypatch.setattr(ReleasedPerturbation, "_choose", choose_probe_rows)
+    monkeypatch.setattr(ReleasedPerturbation, "_propose", choose_probe_rows)
     place = tmp_path / "c.safetensors"
     with stopping(5), pytest.raises(Stopped):
         trainer(place, RELEASED, settings(72)).run(show=False)

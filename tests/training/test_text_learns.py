@@ -24,7 +24,7 @@ def read(tmp_path_factory):
     place = write_phantom(folder / "phantom", 500, settings=PhantomSettings(size=SIZE), show=False) / "cohort.yaml"
     place.write_text(yaml.safe_dump({**yaml.safe_load(place.read_text()), "prompt": PROMPTS}))
     cohort = Cohort.read(place, show_progress=False)
-    pipeline = stable_diffusion(8, part=8, length=16, known=WORDS)
+    pipeline = stable_diffusion(8, divisor=8, length=16, whole_words=WORDS)
     for part in (pipeline.text_encoder, pipeline.tokenizer):
         part.save_pretrained(folder / "encoder")
     settings = TrainSettings(

@@ -35,7 +35,7 @@ def test_a_generator_folder(go, cohort, tmp_path):
     assert set(history["kind"]) == {"train", "learning_rate", "probe_train", "probe_heldout"}
     assert set(history.query("attribute == 'race'")["group"]) <= {"asian", "black", "white"}
     made = run.pipeline()
-    assert made.words.fields == Vocabulary.of(cohort).fields and made.config["size"] == 32
+    assert made.words.fields == Vocabulary.from_cohort(cohort).fields and made.config["size"] == 32
     assert images(run.pipeline()).shape == (2, 32, 32, 3)
 
 
@@ -73,7 +73,7 @@ def test_validation_and_test_images_never_reach_the_training_tensors(cohort, tmp
         return sorted(round(value) for value in (side.latents[:, 0, 0, 0] * sides.std[0] + sides.mean[0]).tolist())
 
     assert told(sides.train) == rows["train"] and told(sides.held_out) == rows["val"]
-    expected = Vocabulary.of(cohort).encode(cohort.split("train").frame)
+    expected = Vocabulary.from_cohort(cohort).encode(cohort.split("train").frame)
     assert torch.equal(sides.train.ids, expected)
     assert torch.equal(sides.train.index[:, 0], torch.from_numpy(cohort.split("train").groups("race")))
     assert sides.train.groups == cohort_groups(cohort)

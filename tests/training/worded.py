@@ -18,7 +18,7 @@ from small_training import GROUPS, Stopped, data
 
 from equigen.checkpoints import save_checkpoint
 from equigen.diffusion import objective_of
-from equigen.equity import build
+from equigen.equity import build_mechanism
 from equigen.seeds import torch_generator
 from equigen.training import LatentDataset, Trainer, TrainSettings
 
@@ -35,7 +35,7 @@ class Prompts:
         away = torch.rand(len(rows), 1, generator=torch_generator(seed, "prompts", seen)) < self.dropped
         return torch.where(away, 0, self.ids[rows])
 
-    def plain(self, rows):
+    def complete(self, rows):
         return self.ids[rows]
 
 
@@ -119,7 +119,7 @@ SCHEDULERS = {
 
 def trainer(checkpoint, mechanism, chosen, *, predicts="epsilon", stored=False, held_out=True, module=None, **network):
     own = dict(mechanism)
-    rule = build(own.pop("mechanism"), GROUPS, chosen.seed, **own)
+    rule = build_mechanism(own.pop("mechanism"), GROUPS, chosen.seed, **own)
     train, held = sides(stored)
     hooks = {name: network.pop(name) for name in ("save_snapshot", "sample_grids", "accelerator") if name in network}
     module = PromptNetwork(**network) if module is None else module

@@ -15,14 +15,14 @@ from equigen.diffusion import EquigenPipeline, open_generator
 from equigen.files import hash_value, write_json
 from equigen.integrity import BEGUN, STAMP
 from equigen.latents import (
-    NAME,
+    STORE_FILE,
     Autoencoder,
     LatentCache,
     StoreFile,
+    cohort_store_folder,
     encode,
     encode_store,
     load_autoencoder,
-    store_place,
 )
 from equigen.study import START_SETTINGS, Stages, read_stamp
 from equigen.training import TrainSettings, latent_scale, pipeline_factory, run_key, text_key, train, train_again
@@ -86,10 +86,10 @@ def is_encoded(context: JobContext, step: Step) -> bool:
     """Return whether all latents exist."""
     images, coder = context.training_images, context.coder(step)
     if step.get("store") == "disk":
-        file = store_place(context.latents, coder.hash, context.size, images) / NAME
-        return file.is_file() and bool(StoreFile(file).done().all())
+        file = cohort_store_folder(context.latents, coder.hash, context.size, images) / STORE_FILE
+        return file.is_file() and bool(StoreFile(file).filled_rows().all())
     cache = LatentCache(context.latents, coder.hash, context.size)
-    return set(images.frame["sha256"]) <= set(cache.places)
+    return set(images.frame["sha256"]) <= set(cache.locations)
 
 
 def encode_images(context: JobContext, step: Step) -> None:

@@ -1,4 +1,4 @@
-"""LoRA (Hu et al. 2021, arXiv 2106.09685): small trained matrices beside a pipeline's frozen weights."""
+"""LoRA (Hu et al. 2021, arXiv 2106.09685): low-rank matrices that are trained next to a pipeline's frozen weights."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from equigen.seeds import torch_generator
 ADAPTER = "default"
 SETTINGS = ("base", "rank", "alpha", "targets", "text_encoder", "seed")  # what the record keeps under ``lora``
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # CLIP's attention
-PLAIN, PEFT = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
+DIFFUSERS_FILE, PEFT_FILE = "pytorch_lora_weights.safetensors", "adapter_model.safetensors"
 
 
 def add_lora(
@@ -34,7 +34,7 @@ def add_lora(
     text_encoder: bool = False,
     seed: int = 0,
 ) -> None:
-    """Put LoRA layers into the network, and into CLIP text encoders where ``text_encoder``; only they are trained.
+    """Add LoRA layers to the network, and to CLIP text encoders with ``text_encoder``; only they are trained.
 
     A layer W x becomes W x + (alpha / rank) B A x, with A [rank, in] drawn from ``seed`` and B [out, rank] zero: at
     first nothing changes. LoRA weights are float32 whatever the base is in.
@@ -54,15 +54,15 @@ def add_lora(
     """
     layers = tuple(targets) if targets is not None else pretrained.family.lora_targets
     scale = float(rank if alpha is None else alpha)
-    _check(pretrained, rank, scale, layers, text_encoder)
-    told = {"base": pretrained.hash, "rank": rank, "alpha": scale, "targets": list(layers)}
-    _freeze(_everything(pretrained))
+    _check_layers(pretrained, rank, scale, layers, text_encoder)
+    record = {"base": pretrained.hash, "rank": rank, "alpha": scale, "targets": list(layers)}
+    _freeze(_all_weights(pretrained))
     _inject(pretrained.network, rank, scale, layers, torch_generator(seed, "lora-network"))
     if text_encoder:
         for name in pretrained.family.text_trained:
             _inject(pretrained.encoders[name], rank, scale, TEXT_TARGETS, torch_generator(seed, f"lora-{name}"))
-        _freeze(pretrained.family.idle(pretrained.encoders))
-    pretrained.adapted({**told, "text_encoder": text_encoder, "seed": seed})
+        _freeze(pretrained.family.unused_weights(pretrained.encoders))
+    pretrained.set_lora({**record, "text_encoder": text_encoder, "seed": seed})
 
 
 def save_lora(pretrained: Pretrained, folder: str | Path, record: Mapping[str, Any] | None = None) -> Path:
@@ -77,26 +77,26 @@ def save_lora(pretrained: Pretrained, folder: str | Path, record: Mapping[str, A
         raise InputError("There are no LoRA weights.", [Problem("add_lora was not used", "use Pretrained.save")])
     out = Path(folder)
     out.mkdir(parents=True, exist_ok=True)
-    file = out / (PLAIN if pretrained.family.plain_lora else PEFT)
+    file = out / (DIFFUSERS_FILE if pretrained.family.plain_lora else PEFT_FILE)
     if pretrained.family.plain_lora:
-        _write(file, _named(pretrained, _state), _named(pretrained, _config))
+        _write(file, _prefixed(pretrained, _lora_state), _prefixed(pretrained, _lora_config))
     else:
-        _write(file, {f"base_model.model.{name}": value for name, value in _state(pretrained.network).items()})
-        write_json(out / "adapter_config.json", _config(pretrained.network))
-    told = {**pretrained.told("lora", pretrained.place), "lora": pretrained.lora, **(record or {})}
-    write_json(out / RECORD, {**told, "versions": versions()})
+        _write(file, {f"base_model.model.{name}": value for name, value in _lora_state(pretrained.network).items()})
+        write_json(out / "adapter_config.json", _lora_config(pretrained.network))
+    provenance = {**pretrained.provenance("lora", pretrained.source), "lora": pretrained.lora, **(record or {})}
+    write_json(out / RECORD, {**provenance, "versions": versions()})
     return out
 
 
 def load_lora(pretrained: Pretrained, folder: str | Path) -> None:
-    """Put LoRA weights that ``save_lora`` wrote into the base that they were trained on; nothing is trained then.
+    """Load LoRA weights that ``save_lora`` wrote into the base that they were trained on, all weights frozen.
 
     Raises:
         InputError: no such files, damaged ones, or another base.
 
     """
     place = Path(folder)
-    file = place / (PLAIN if pretrained.family.plain_lora else PEFT)
+    file = place / (DIFFUSERS_FILE if pretrained.family.plain_lora else PEFT_FILE)
     lacking = [path for path in (file, place / RECORD) if not path.is_file()]
     if lacking:
         mend = "give a folder that save_lora wrote"
@@ -115,16 +115,16 @@ def load_lora(pretrained: Pretrained, folder: str | Path) -> None:
         problem = Problem("belongs to another base", mend, file=str(file))
         raise InputError("The LoRA weights do not fit this pipeline.", [problem])
     add_lora(pretrained, told["rank"], told["alpha"], told["targets"], told["text_encoder"], told["seed"])
-    for name, part in _adapted(pretrained).items():
+    for name, part in _lora_networks(pretrained).items():
         start = f"{name}." if pretrained.family.plain_lora else "base_model.model."
         state = {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
-        _fill(part, state, file)
-    _freeze(_everything(pretrained))
-    pretrained.adapted(told)
+        _load_weights(part, state, file)
+    _freeze(_all_weights(pretrained))
+    pretrained.set_lora(told)
 
 
-def _check(pretrained: Pretrained, rank: int, alpha: float, layers: Sequence[str], text_encoder: bool) -> None:
-    """Everything that cannot work, before a layer is touched."""
+def _check_layers(pretrained: Pretrained, rank: int, alpha: float, layers: Sequence[str], text_encoder: bool) -> None:
+    """Raise InputError for LoRA layers that cannot be added, before the network is changed."""
     problems = []
     if pretrained.lora is not None:
         problems.append(Problem("there are LoRA layers already", "open the base again"))
@@ -142,13 +142,13 @@ def _check(pretrained: Pretrained, rank: int, alpha: float, layers: Sequence[str
         raise InputError("LoRA layers cannot be added.", problems)
 
 
-def _inject(part: Any, rank: int, alpha: float, layers: Sequence[str], draws: torch.Generator) -> None:
-    """LoRA layers in one network, with A uniform in +- 1 / sqrt(inputs) from ``draws``: on any processor the same."""
+def _inject(network: Any, rank: int, alpha: float, layers: Sequence[str], draws: torch.Generator) -> None:
+    """Add LoRA layers to a network, with A uniform in +- 1 / sqrt(inputs) from ``draws``: the same on any device."""
     settings: dict[str, Any] = {"r": rank, "lora_alpha": alpha, "target_modules": list(layers)}
     config = LoraConfig(**settings, init_lora_weights=True)
-    with torch.random.fork_rng(devices=[part.device] if part.device.type == "cuda" else []):
-        inject_adapter_in_model(config, part, adapter_name=ADAPTER)  # it draws from the global generator
-    for name, weight in part.named_parameters():
+    with torch.random.fork_rng(devices=[network.device] if network.device.type == "cuda" else []):
+        inject_adapter_in_model(config, network, adapter_name=ADAPTER)  # it draws from the global generator
+    for name, weight in network.named_parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
         if "lora_A" in name:
@@ -156,15 +156,19 @@ def _inject(part: Any, rank: int, alpha: float, layers: Sequence[str], draws: to
             weight.data.copy_(uniform / math.sqrt(weight[0].numel()))
 
 
-def _adapted(pretrained: Pretrained) -> dict[str, Any]:
-    """The parts that have LoRA layers, by their name in the pipeline."""
-    parts = {pretrained.family.network: pretrained.network, **pretrained.encoders}
-    return {name: part for name, part in parts.items() if ADAPTER in (getattr(part, "peft_config", None) or {})}
+def _lora_networks(pretrained: Pretrained) -> dict[str, Any]:
+    """Return the networks that have LoRA layers, by their name in the pipeline."""
+    networks = {pretrained.family.network: pretrained.network, **pretrained.encoders}
+    return {
+        name: network
+        for name, network in networks.items()
+        if ADAPTER in (getattr(network, "peft_config", None) or {})
+    }
 
 
-def _everything(pretrained: Pretrained) -> list[torch.nn.Parameter]:
+def _all_weights(pretrained: Pretrained) -> list[torch.nn.Parameter]:
     parts = [pretrained.network, *pretrained.encoders.values()]
-    return [weight for part in parts for weight in part.parameters()]
+    return [weight for network in parts for weight in network.parameters()]
 
 
 def _freeze(weights: Sequence[torch.nn.Parameter]) -> None:
@@ -172,34 +176,34 @@ def _freeze(weights: Sequence[torch.nn.Parameter]) -> None:
         weight.requires_grad_(False)
 
 
-def _fill(part: Any, state: dict[str, torch.Tensor], file: Path) -> None:
-    """A part's LoRA weights from a file, which must hold all of them and no other."""
-    wanted = set(_state(part))
-    if wanted != set(state):
-        problem = Problem(f"{len(wanted ^ set(state))} weights are missing or unknown", "copy it again", file=str(file))
+def _load_weights(network: Any, state: dict[str, torch.Tensor], file: Path) -> None:
+    """Load a network's LoRA weights from a file, which must hold all of them and no other."""
+    odd = set(_lora_state(network)) ^ set(state)
+    if odd:
+        problem = Problem(f"{len(odd)} weights are missing or unknown", "copy it again", file=str(file))
         raise InputError("The LoRA weights are damaged.", [problem])
-    set_peft_model_state_dict(part, state, adapter_name=ADAPTER)
+    set_peft_model_state_dict(network, state, adapter_name=ADAPTER)
 
 
-def _state(part: Any) -> dict[str, Any]:
-    """A part's LoRA weights by layer."""
-    return dict(get_peft_model_state_dict(part, adapter_name=ADAPTER))
+def _lora_state(network: Any) -> dict[str, Any]:
+    """Return a network's LoRA weights by layer."""
+    return dict(get_peft_model_state_dict(network, adapter_name=ADAPTER))
 
 
-def _config(part: Any) -> dict[str, Any]:
-    """A part's LoRA configuration as JSON: sets become sorted lists."""
-    config: dict[str, Any] = part.peft_config[ADAPTER].to_dict()
+def _lora_config(network: Any) -> dict[str, Any]:
+    """Return a network's LoRA configuration as JSON: sets become sorted lists."""
+    config: dict[str, Any] = network.peft_config[ADAPTER].to_dict()
     return {name: sorted(value) if isinstance(value, set) else value for name, value in config.items()}
 
 
-def _named(pretrained: Pretrained, of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
-    """Something of every adapted part, under ``<part>.<name>`` as diffusers' files have it."""
-    parts = _adapted(pretrained).items()
-    return {f"{part}.{name}": value for part, network in parts for name, value in of(network).items()}
+def _prefixed(pretrained: Pretrained, function: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    """Return the entries of every network with LoRA layers as ``<network>.<name>``, as in diffusers' files."""
+    parts = _lora_networks(pretrained).items()
+    return {f"{component}.{name}": value for component, network in parts for name, value in function(network).items()}
 
 
 def _write(file: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = None) -> None:
-    """One safetensors file, with the LoRA configuration in its header where diffusers looks for it."""
+    """Write one safetensors file, with the LoRA configuration in its header where diffusers looks for it."""
     header = {"format": "pt"}
     if config is not None:
         header["lora_adapter_metadata"] = json.dumps(config, indent=2, sort_keys=True)

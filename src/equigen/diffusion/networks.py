@@ -48,48 +48,48 @@ class ConditionTokens(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return tokens, tokens.sum(1) / math.sqrt(tokens.shape[1])
 
 
-def build_unet(preset: str, channels: int, side: int, seed: int) -> Any:
-    """A UNet2DConditionModel for latents [channels, side, side], initialised from ``seed`` alone.
+def build_unet(preset: str, channels: int, size: int, seed: int) -> Any:
+    """Return a UNet2DConditionModel for latents [channels, size, size], initialised from ``seed`` alone.
 
     Cross-attention stands below the finest level only, where it costs little; the sum of the tokens reaches every
     level with the time embedding. Latents larger than 16 x 16 get one more level for each doubling.
     """
     width = PRESETS[preset]["tokens"]
     summed = {"class_embed_type": "projection", "projection_class_embeddings_input_dim": width}
-    return _unet(preset, channels, side, width, derive_seed(seed, "unet-weights"), **summed)
+    return _unet(preset, channels, size, width, derive_seed(seed, "unet-weights"), **summed)
 
 
-def build_text_unet(preset: str, channels: int, side: int, text_width: int, seed: int) -> Any:
-    """``build_unet`` that attends to text, [B, L, text_width], which enters by cross-attention alone."""
-    return _unet(preset, channels, side, text_width, derive_seed(seed, "text-unet-weights"))
+def build_text_unet(preset: str, channels: int, size: int, text_width: int, seed: int) -> Any:
+    """Return a U-Net as ``build_unet``, conditioned on text [B, L, text_width] by cross-attention alone."""
+    return _unet(preset, channels, size, text_width, derive_seed(seed, "text-unet-weights"))
 
 
-def _unet(preset: str, channels: int, side: int, width: int, seed: int, **more: Any) -> Any:
-    """The U-Net of a preset, with cross-attention to vectors of ``width``."""
+def _unet(preset: str, channels: int, size: int, width: int, seed: int, **options: Any) -> Any:
+    """Return the U-Net of a preset, with cross-attention to vectors of ``width``."""
     shape = PRESETS[preset]
-    extra = max(0, math.ceil(math.log2(side / 16)))
-    widths = (*shape["channels"], *([shape["channels"][-1]] * extra))
-    lower = len(widths) - 1
+    extra_levels = max(0, math.ceil(math.log2(size / 16)))
+    widths = (*shape["channels"], *([shape["channels"][-1]] * extra_levels))
+    lower_levels = len(widths) - 1
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # the CPU's alone: others are not forked
         return UNet2DConditionModel(
-            sample_size=side,
+            sample_size=size,
             in_channels=channels,
             out_channels=channels,
-            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * lower),
-            up_block_types=(*["CrossAttnUpBlock2D"] * lower, "UpBlock2D"),
+            down_block_types=("DownBlock2D", *["CrossAttnDownBlock2D"] * lower_levels),
+            up_block_types=(*["CrossAttnUpBlock2D"] * lower_levels, "UpBlock2D"),
             block_out_channels=widths,
             layers_per_block=shape["layers"],
             cross_attention_dim=width,
             # diffusers reads this as the number of heads
             attention_head_dim=tuple(max(1, width // shape["head"]) for width in widths),
             norm_num_groups=16,
-            **more,
+            **options,
         )
 
 
 def build_tokens(sizes: list[int], preset: str, seed: int) -> ConditionTokens:
-    """Condition tokens for a vocabulary, initialised from ``seed`` alone."""
+    """Return condition tokens for a vocabulary, initialised from ``seed`` alone."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive_seed(seed, "token-weights"))
         tokens: ConditionTokens = ConditionTokens(sizes=tuple(sizes), width=PRESETS[preset]["tokens"])
@@ -97,7 +97,7 @@ def build_tokens(sizes: list[int], preset: str, seed: int) -> ConditionTokens:
 
 
 class Denoiser(torch.nn.Module):
-    """Condition tokens and U-Net as one module: what is trained, and what DDP or FSDP wraps."""
+    """Condition tokens and U-Net as one module, which is trained and wrapped by DDP or FSDP."""
 
     def __init__(self, unet: Any, tokens: ConditionTokens) -> None:
         super().__init__()
@@ -112,11 +112,13 @@ class Denoiser(torch.nn.Module):
         return output
 
 
-def drop(ids: torch.Tensor, whole: float, single: float, generator: torch.Generator) -> torch.Tensor:
-    """Replace tokens by *dropped*: all of an image with chance ``whole``, each one alone with chance ``single``.
+def drop_tokens(
+    ids: torch.Tensor, condition_chance: float, token_chance: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Replace tokens [B, F] by *dropped*: all of an image with ``condition_chance``, single ones with ``token_chance``.
 
-    Classifier-free guidance (Ho & Salimans 2022) needs the first; the second lets one attribute be left open.
+    Classifier-free guidance (Ho & Salimans 2022) needs the first; the second allows conditions with one attribute open.
     """
-    all_of = torch.rand(len(ids), 1, generator=generator) < whole
-    one = torch.rand(ids.shape, generator=generator) < single
-    return torch.where((all_of | one).to(ids.device), DROPPED, ids)
+    image_mask = torch.rand(len(ids), 1, generator=generator) < condition_chance
+    token_mask = torch.rand(ids.shape, generator=generator) < token_chance
+    return torch.where((image_mask | token_mask).to(ids.device), DROPPED, ids)

@@ -77,7 +77,7 @@ class Diffusion:
 
     def snr(self, timesteps: torch.Tensor) -> torch.Tensor:
         """a_t / (1 - a_t), [B] float32."""
-        return _looked_up(self._snr, timesteps)
+        return _table_values(self._snr, timesteps)
 
 
 class Flow:
@@ -93,7 +93,7 @@ class Flow:
         self._sigmas = {torch.device("cpu"): sigmas.cpu()}
 
     def _sigma(self, timesteps: torch.Tensor) -> torch.Tensor:
-        return _looked_up(self._sigmas, timesteps)
+        return _table_values(self._sigmas, timesteps)
 
     def noisy(self, latents: torch.Tensor, noise: torch.Tensor, timesteps: torch.Tensor) -> torch.Tensor:
         """z_t [B, C, h, w]."""
@@ -114,7 +114,7 @@ class Flow:
         return ((1 - sigma) / sigma).square()
 
 
-def _looked_up(tables: dict[torch.device, torch.Tensor], timesteps: torch.Tensor) -> torch.Tensor:
+def _table_values(tables: dict[torch.device, torch.Tensor], timesteps: torch.Tensor) -> torch.Tensor:
     """Values of a table at timesteps; the table goes to a device once, since each copy would hold a GPU up."""
     if timesteps.device not in tables:
         tables[timesteps.device] = next(iter(tables.values())).to(timesteps.device)
@@ -148,11 +148,11 @@ def objective_of(scheduler: Any) -> Objective:
     if config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas"):
         return _flow({"num_train_timesteps": config["num_train_timesteps"], "shift": config["flow_shift"]})
     if "beta_schedule" not in config:
-        raise _unknown(scheduler, f"{type(scheduler).__name__} has neither betas nor flow matching")
+        raise _unknown_scheduler(scheduler, f"{type(scheduler).__name__} has neither betas nor flow matching")
     try:
         return _diffusion(DDPMScheduler(**{key: config[key] for key in DIFFUSION if key in config}, clip_sample=False))
     except NotImplementedError as error:
-        raise _unknown(scheduler, f"beta_schedule {config['beta_schedule']!r} is not known") from error
+        raise _unknown_scheduler(scheduler, f"beta_schedule {config['beta_schedule']!r} is not known") from error
 
 
 def _flow(config: dict[str, Any]) -> Flow:
@@ -161,18 +161,18 @@ def _flow(config: dict[str, Any]) -> Flow:
 
 def _diffusion(schedule: Any) -> Diffusion:
     if schedule.config.prediction_type not in {"epsilon", "v_prediction"}:
-        raise _unknown(schedule, f"prediction_type {schedule.config.prediction_type!r} cannot be trained")
+        raise _unknown_scheduler(schedule, f"prediction_type {schedule.config.prediction_type!r} cannot be trained")
     return Diffusion(schedule)
 
 
-def _unknown(scheduler: Any, found: str) -> InputError:
+def _unknown_scheduler(scheduler: Any, message: str) -> InputError:
     mend = "use a model with epsilon, v or flow prediction"
-    return InputError("No training objective is known for this scheduler.", [Problem(found, mend)])
+    return InputError("No training objective is known for this scheduler.", [Problem(message, mend)])
 
 
-def _objective(given: Any) -> Objective:
-    found: Objective = objective_of(given) if isinstance(given, SchedulerMixin) else given
-    return found
+def _objective(source: Any) -> Objective:
+    objective: Objective = objective_of(source) if isinstance(source, SchedulerMixin) else source
+    return objective
 
 
 def loss_per_image(
@@ -190,10 +190,10 @@ def loss_per_image(
     unit variance per channel; ``timesteps``: [B] int64 in [0, steps); ``ids``: [B, F]. ``input_noise``: the noise in
     z_t where it is another than the target's (input perturbation). Returns [B] float32.
     """
-    asked = _objective(objective)
-    noisy = asked.noisy(latents, noise if input_noise is None else input_noise, timesteps)
-    target = asked.target(latents, noise, timesteps)
-    difference: torch.Tensor = denoiser(noisy, asked.time(timesteps), ids).float() - target
+    target_objective = _objective(objective)
+    noisy = target_objective.noisy(latents, noise if input_noise is None else input_noise, timesteps)
+    target = target_objective.target(latents, noise, timesteps)
+    difference: torch.Tensor = denoiser(noisy, target_objective.time(timesteps), ids).float() - target
     return difference.square().mean(dim=(1, 2, 3))
 
 
@@ -211,10 +211,10 @@ def min_snr_weights(objective: Any, timesteps: torch.Tensor, gamma: float) -> to
     ``objective``: an Objective, or a diffusers scheduler that has one; ``timesteps``: [B] int64 in [0, steps);
     ``gamma`` > 0, 5 in the paper. Returns [B] float32 in [0, 1].
     """
-    asked = _objective(objective)
-    snr = asked.snr(timesteps)
-    if asked.prediction == "v_prediction":
+    target_objective = _objective(objective)
+    snr = target_objective.snr(timesteps)
+    if target_objective.prediction == "v_prediction":
         return snr.clamp(max=gamma) / (snr + 1)
-    if asked.prediction == "flow":
+    if target_objective.prediction == "flow":
         return snr.clamp(max=gamma) / (1 + snr.sqrt()).square()
     return (gamma / snr).clamp(max=1)  # without 0 / 0 where there is no signal

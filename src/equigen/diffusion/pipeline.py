@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from equigen.devices import best_device
 from equigen.diffusion.networks import ConditionTokens, Denoiser
-from equigen.diffusion.request import EVERYWHERE, Interval, Request, check_sampler, requests, within
+from equigen.diffusion.request import FULL_INTERVAL, Interval, Request, check_sampler, in_interval, sampling_requests
 from equigen.diffusion.samplers import DEFAULT_SOLVER, noise_levels, set_steps, solver
 from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
@@ -31,10 +31,10 @@ Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
 
 
 class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
-    """Conditions and seeds to images, by a named solver with classifier-free guidance.
+    """Class-conditional generator: conditions and seeds to images, by a named solver with classifier-free guidance.
 
-    Besides the networks it keeps what they were trained with: the channel statistics that latents are normalised by,
-    the vocabulary of conditions, and the image size. Open a folder with ``EquigenPipeline.from_pretrained`` (or
+    Besides the networks it holds the channel statistics that latents are normalised by, the vocabulary of conditions,
+    and the image size. Open a folder with ``EquigenPipeline.from_pretrained`` (or
     ``open_generator``): plain ``DiffusionPipeline.from_pretrained`` only knows the classes of diffusers itself.
     """
 
@@ -96,14 +96,14 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         return hash_value(parts)[:16]
 
     def starting_noise(self, seeds: Sequence[int]) -> torch.Tensor:
-        """[B, C, h, w]: the noise of each image from its own seed alone."""
+        """Return noise [B, C, h, w], of each image from its own seed alone."""
         shape = (self.autoencoder.channels, self.latent_side, self.latent_side)
         return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds])
 
     def check(self, plan: pd.DataFrame) -> None:
         """Raise InputError for rows of a plan that cannot be made: unknown levels, solver, steps, a negative prompt."""
         self.words.encode(plan)
-        check_tokens(requests(plan)[0], self.scheduler)
+        check_token_requests(sampling_requests(plan)[0], self.scheduler)
 
     @torch.no_grad()
     def __call__(
@@ -113,7 +113,7 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         guidance: float | Sequence[float] = 2.0,
         steps: int = 20,
         solver: str = DEFAULT_SOLVER,
-        interval: Interval = EVERYWHERE,
+        interval: Interval = FULL_INTERVAL,
         negative: str = "",
     ) -> NDArray[np.uint8]:
         """Generate one image for each row of ``conditions`` and seed.
@@ -126,24 +126,25 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         scale = np.asarray(guidance, dtype=np.float32)
         check_call(len(conditions), len(seeds), scale)
-        check_tokens([Request(float(w), steps, solver, interval, negative) for w in np.unique(scale)], self.scheduler)
+        requests = [Request(float(w), steps, solver, interval, negative) for w in np.unique(scale)]
+        check_token_requests(requests, self.scheduler)
         ids = self.words.encode(conditions)
         scales = torch.from_numpy(np.broadcast_to(scale, len(conditions)).copy())
         latents = self.sample(self.starting_noise(seeds), ids, scales, steps, solver, interval)
-        return self.autoencoder.decode(self.denormalised(latents))
+        return self.autoencoder.decode(self.denormalise(latents))
 
-    def denormalised(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents of unit variance -> latents as the autoencoder knows them."""
+    def denormalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return latents in the autoencoder's scale from latents of unit variance."""
         mean = torch.tensor(self.config["latent_mean"], device=latents.device)[:, None, None]
         return latents * torch.tensor(self.config["latent_std"], device=latents.device)[:, None, None] + mean
 
     def sample(
         self, noise: torch.Tensor, ids: torch.Tensor, guidance: torch.Tensor, steps: int,
-        by: str = DEFAULT_SOLVER, interval: Interval = EVERYWHERE,
+        by: str = DEFAULT_SOLVER, interval: Interval = FULL_INTERVAL,
     ) -> torch.Tensor:
-        """Noise [B, C, h, w], token numbers [B, F], guidance [B] -> normalised latents [B, C, h, w].
+        """Return normalised latents [B, C, h, w] from noise [B, C, h, w], token numbers [B, F] and guidance [B].
 
-        ``by``: name of the solver; ``interval``: noise levels at which the network is asked twice, if at all.
+        ``by``: name of the solver; ``interval``: noise levels that are guided, with two network calls.
         """
         device = next(self.denoiser.parameters()).device
         scheduler = set_steps(solver(by, self.scheduler), steps, device)
@@ -152,20 +153,20 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         ids = ids.to(device)
         scale = guidance.to(device)[:, None, None, None]
         guided = bool((guidance != 1).any())
-        twice = [guided and within(level, interval) for level in noise_levels(scheduler)]
-        for step, both in zip(scheduler.timesteps, twice, strict=True):
+        guided_steps = [guided and in_interval(level, interval) for level in noise_levels(scheduler)]
+        for step, is_guided in zip(scheduler.timesteps, guided_steps, strict=True):
             times = step.expand(len(latents))
             scaled = scheduler.scale_model_input(latents, step) if hasattr(scheduler, "scale_model_input") else latents
             output = self.denoiser(scaled, times, ids)
-            if both:
-                free = self.denoiser(scaled, times, torch.full_like(ids, DROPPED))
-                output = free + scale * (output - free)
+            if is_guided:
+                unconditional = self.denoiser(scaled, times, torch.full_like(ids, DROPPED))
+                output = unconditional + scale * (output - unconditional)
             latents = scheduler.step(output, step, latents, return_dict=False)[0]
         return latents
 
 
 def check_call(conditions: int, seeds: int, guidance: NDArray[np.float32]) -> None:
-    """InputError for a call of a generator whose arguments do not fit each other."""
+    """Raise InputError for a call of a generator whose arguments do not fit each other."""
     problems = []
     if not conditions:
         problems.append(Problem("there are no conditions", "ask for at least one image"))
@@ -177,17 +178,17 @@ def check_call(conditions: int, seeds: int, guidance: NDArray[np.float32]) -> No
         raise InputError("These images cannot be made.", problems)
 
 
-def check_tokens(asked: Sequence[Request], scheduler: Any) -> None:
-    """InputError for what a generator that knows tokens, trained with ``scheduler``'s noise, cannot be asked."""
-    check_sampler(asked, lambda name: solver(name, scheduler))
-    told = [one.negative for one in asked if one.negative]
-    if told:
+def check_token_requests(requests: Sequence[Request], scheduler: Any) -> None:
+    """Raise InputError for requests that a generator with tokens, trained with ``scheduler``, cannot sample."""
+    check_sampler(requests, lambda name: solver(name, scheduler))
+    prompts = [request.negative for request in requests if request.negative]
+    if prompts:
         mend = "leave it empty: this generator takes attributes and labels, no prompts"
-        raise InputError("A negative prompt cannot be used.", [Problem(f"'{told[0]}'", mend, column="negative")])
+        raise InputError("A negative prompt cannot be used.", [Problem(f"'{prompts[0]}'", mend, column="negative")])
 
 
 def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipeline:
-    """Open a generator folder; InputError names what is missing or damaged."""
+    """Open a generator folder; raises InputError that names missing or damaged files."""
     path = Path(folder)
     if not (path / "model_index.json").is_file():
         problem = Problem(
@@ -197,7 +198,8 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
         )
         raise InputError("There is no generator here.", [problem])
     parts = ("tokens", "unet", "vae")
-    problems = [*folder_problems(path, weights=False), *(one for name in parts for one in folder_problems(path / name))]
+    problems = folder_problems(path, weights=False)
+    problems += [problem for name in parts for problem in folder_problems(path / name)]
     if problems:
         raise InputError("The generator cannot be opened.", problems)
     try:
@@ -209,9 +211,9 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
         mend = "copy the whole folder, or delete its training.json and run `equigen train` again"
         raise InputError("The generator is damaged.", [Problem(str(error), mend, file=str(path))]) from error
     pipeline.set_progress_bar_config(disable=True)
-    for part in parts:
-        odd = weight_fault(getattr(pipeline, part).state_dict())
-        if odd is not None:
-            problem = Problem(odd, "train again", file=str(path / part))
+    for component in parts:
+        damage = weight_fault(getattr(pipeline, component).state_dict())
+        if damage is not None:
+            problem = Problem(damage, "train again", file=str(path / component))
             raise InputError("The generator is damaged.", [problem])
     return pipeline.to(device or best_device())  # type: ignore[no-any-return]

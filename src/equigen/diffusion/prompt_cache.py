@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from equigen.diffusion.pretrained import MappedTable, MemoryTable, Pretrained, Table
+from equigen.diffusion.pretrained import MappedTable, MemoryTable, Pretrained, PromptTable
 from equigen.diffusion.pretrained.family import Tensors
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value, replace_file
@@ -32,17 +32,17 @@ class PromptCache:
 
     def __init__(self, folder: str | Path, encoder: str, precision: Precision = "half") -> None:
         self.folder, self.precision = Path(folder) / f"{encoder}-{precision}", precision
-        self.places: dict[str, tuple[Path, int]] = {}
+        self.locations: dict[str, tuple[Path, int]] = {}
         self.refresh()
 
     def refresh(self) -> None:
         """Find what other processes have added. Raises InputError for a damaged file."""
-        known = {file for file, _ in self.places.values()}
+        files = {file for file, _ in self.locations.values()}
         for file in sorted(self.folder.glob("prompts-*.safetensors")):
-            if file not in known:
-                self._index(file)
+            if file not in files:
+                self._add_file(file)
 
-    def _index(self, file: Path) -> None:
+    def _add_file(self, file: Path) -> None:
         """Remember which text lies where; silence about a damaged file would hide lost work."""
         try:
             with safe_open(str(file), framework="pt") as handle:
@@ -51,31 +51,31 @@ class PromptCache:
             mend = "delete it; its prompts are then encoded again"
             problem = Problem("is not a whole file of prompt embeddings", mend, file=str(file))
             raise InputError("A cached file of prompt embeddings is damaged.", [problem]) from error
-        self.places.update({name: (file, row) for row, name in enumerate(hashes)})
+        self.locations.update({name: (file, row) for row, name in enumerate(hashes)})
 
     def missing(self, texts: Sequence[str]) -> list[str]:
         """Those texts, each once, that are not in the cache."""
-        return [text for text in dict.fromkeys(texts) if _name(text) not in self.places]
+        return [text for text in dict.fromkeys(texts) if _text_hash(text) not in self.locations]
 
     def add(self, texts: Sequence[str], rows: Tensors) -> None:
         """Write one more file: a row for each text. InputError where a value does not fit the cache's precision."""
-        wanted = torch.float16 if self.precision == "half" else torch.float32
-        kept = {
-            name: (value.to(wanted) if value.is_floating_point() else value).cpu().contiguous()
+        dtype = torch.float16 if self.precision == "half" else torch.float32
+        tensors = {
+            name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
             for name, value in rows.items()
         }
-        if not all(bool(value.isfinite().all()) for value in kept.values()):
+        if not all(bool(value.isfinite().all()) for value in tensors.values()):
             problem = Problem("a prompt's embedding is beyond half precision", "keep the cache in single precision")
             raise InputError("The text encoder does not fit the cache.", [problem])
-        hashes = [_name(text) for text in texts]
+        hashes = [_text_hash(text) for text in texts]
         file = self.folder / f"prompts-{hash_value(hashes)[:24]}.safetensors"
         with replace_file(file) as temporary:
-            save_file(kept, temporary, metadata={"texts": json.dumps(hashes)})
-        self._index(file)
+            save_file(tensors, temporary, metadata={"texts": json.dumps(hashes)})
+        self._add_file(file)
 
     def table(self, texts: Sequence[str]) -> MappedTable:
         """A row for each text, in this order, which stays on disk until it is asked for; KeyError for a missing one."""
-        return MappedTable([self.places[_name(text)] for text in texts])
+        return MappedTable([self.locations[_text_hash(text)] for text in texts])
 
 
 def encode_prompts(
@@ -98,9 +98,9 @@ def encode_prompts(
     missing = cache.missing(list(dict.fromkeys(texts))[share[0] :: share[1]])
     with progress_bar("prompts", len(missing), show=show and bool(missing)) as bar:
         for low in range(0, len(missing), size := _texts_a_file(pretrained) if missing else 1):
-            part = missing[low : low + size]
-            cache.add(part, pretrained.encode(part))
-            bar.advance(len(part))
+            chunk = missing[low : low + size]
+            cache.add(chunk, pretrained.encode(chunk))
+            bar.advance(len(chunk))
     return cache
 
 
@@ -115,13 +115,13 @@ def prompt_table(
     folder: str | Path,
     precision: Precision = "half",
     show: bool = True,
-) -> Table:
+) -> PromptTable:
     """A row for each text: cached embeddings, or token numbers where a text encoder is trained."""
     if not pretrained.trains_text:
         return encode_prompts(pretrained, texts, folder, precision, show=show).table(texts)
     parts = [pretrained.family.tokenize(texts[low : low + CHUNK]) for low in range(0, len(texts), CHUNK)]
-    return MemoryTable({name: torch.cat([part[name] for part in parts]).int() for name in parts[0]}, "tokens")
+    return MemoryTable({name: torch.cat([chunk[name] for chunk in parts]).int() for name in parts[0]}, "tokens")
 
 
-def _name(text: str) -> str:
+def _text_hash(text: str) -> str:
     return hash_bytes(text.encode())

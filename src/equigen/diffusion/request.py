@@ -1,4 +1,4 @@
-"""What each row of a plan asks of the sampler, and what a generator must have to be asked."""
+"""Sampling requests of a plan's rows, and the interface of a generator."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from equigen.diffusion.samplers import DEFAULT_SOLVER, noise_levels, set_steps
 from equigen.errors import InputError, Problem
 
 Interval = tuple[float, float]
-EVERYWHERE: Interval = (0.0, 1.0)
-OPTIONAL = ("solver", "guidance_low", "guidance_high", "negative")  # columns of a plan that may be absent
+FULL_INTERVAL: Interval = (0.0, 1.0)
+OPTIONAL_COLUMNS = ("solver", "guidance_low", "guidance_high", "negative")  # columns of a plan that may be absent
 
 
 @dataclass(frozen=True)
@@ -33,20 +33,20 @@ class Request:
     guidance: float
     steps: int
     solver: str = DEFAULT_SOLVER
-    interval: Interval = EVERYWHERE
+    interval: Interval = FULL_INTERVAL
     negative: str = ""
 
     @property
     def guided(self) -> bool:
-        """Whether the network is asked twice at any step."""
+        """Whether guidance changes the prediction: the scale is not 1."""
         return self.guidance != 1.0
 
     @property
-    def more(self) -> dict[str, Any]:
-        """What is asked beyond guidance and steps: arguments of a call that differ from their defaults."""
-        own = {"solver": self.solver, "interval": self.interval, "negative": self.negative}
-        usual = {"solver": DEFAULT_SOLVER, "interval": EVERYWHERE, "negative": ""}
-        return {name: value for name, value in own.items() if value != usual[name]}
+    def options(self) -> dict[str, Any]:
+        """Arguments of a call beyond guidance and steps that differ from their defaults."""
+        options = {"solver": self.solver, "interval": self.interval, "negative": self.negative}
+        usual = {"solver": DEFAULT_SOLVER, "interval": FULL_INTERVAL, "negative": ""}
+        return {name: value for name, value in options.items() if value != usual[name]}
 
     def kind(self, *, mixed: bool) -> Hashable:
         """Rows of one kind may pass through a network together. ``mixed``: guided rows may have scales of their own.
@@ -60,10 +60,10 @@ class Request:
 
 
 class Generator(Protocol):
-    """Whatever makes images of a plan's rows: ``EquigenPipeline``, ``TextGenerator``, or a user's own.
+    """The interface of generators: ``EquigenPipeline``, ``TextGenerator``, or a user's class.
 
-    One of a user's own need not say where it is (then it is taken to be on a CPU) or whether it mixes guidance (then
-    it does), and need take ``solver``, ``interval`` and ``negative`` only if plans ask for them.
+    A user's class need not have ``device`` (then a CPU is assumed) or ``mixes_guidance`` (then True is assumed), and
+    needs the arguments ``solver``, ``interval`` and ``negative`` only if plans use them.
     """
 
     mixes_guidance: bool
@@ -95,77 +95,77 @@ class Generator(Protocol):
         guidance: float | Sequence[float] = 2.0,
         steps: int = 20,
         solver: str = DEFAULT_SOLVER,
-        interval: Interval = EVERYWHERE,
+        interval: Interval = FULL_INTERVAL,
         negative: str = "",
     ) -> NDArray[np.uint8]:
         """One image [size, size, 3] for each row and seed."""
 
 
-def requests(plan: pd.DataFrame) -> tuple[list[Request], NDArray[np.int64]]:
-    """What the rows of a plan ask of the sampler: the different requests as they first come, and each row's one [N].
+def sampling_requests(plan: pd.DataFrame) -> tuple[list[Request], NDArray[np.int64]]:
+    """Return the distinct sampling requests of a plan in order of appearance, and the index of each row's one [N].
 
-    Columns ``guidance`` and ``steps``, and if they are there ``solver``, ``guidance_low``, ``guidance_high`` and
-    ``negative``, in which an empty cell means the default. Raises InputError, with the row, for guidance that is no
-    number of at least 0, an interval that is none between 0 and 1, and steps below 1.
+    Columns ``guidance`` and ``steps``, and if present ``solver``, ``guidance_low``, ``guidance_high`` and ``negative``,
+    in which an empty cell means the default. Raises InputError, with the row, for guidance that is no number of at
+    least 0, an interval that is not within 0 and 1, and steps below 1.
     """
-    columns = ["guidance", "steps", *(name for name in OPTIONAL if name in plan)]
-    words = plan[columns].astype(object).where(plan[columns].notna(), None)
-    numbers, different = pd.factorize(pd.MultiIndex.from_frame(words))
-    found, problems = [], []
+    columns = ["guidance", "steps", *(name for name in OPTIONAL_COLUMNS if name in plan)]
+    cells_of_plan = plan[columns].astype(object).where(plan[columns].notna(), None)
+    numbers, different = pd.factorize(pd.MultiIndex.from_frame(cells_of_plan))
+    distinct, problems = [], []
     for number, cells in enumerate(different):
-        given = {name: cell for name, cell in zip(columns, cells, strict=True) if not pd.isna(cell)}
-        asked = _request(given)
+        values = {name: cell for name, cell in zip(columns, cells, strict=True) if not pd.isna(cell)}
+        distinct.append(Request(
+            float(values.get("guidance", math.nan)),
+            int(values.get("steps", 0)),
+            str(values.get("solver", "")) or DEFAULT_SOLVER,
+            (float(values.get("guidance_low", 0.0)), float(values.get("guidance_high", 1.0))),
+            str(values.get("negative", "")),
+        ))
         row = int(np.argmax(numbers == number)) + 2
-        problems += [Problem(told, mend, row=row, column=column) for told, mend, column in _faults(asked)]
-        found.append(asked)
+        for message, mend, column in _request_problems(distinct[-1]):
+            problems.append(Problem(message, mend, row=row, column=column))
     if problems:
         raise InputError("This plan cannot be carried out.", problems)
-    return found, numbers.astype(np.int64)
+    return distinct, numbers.astype(np.int64)
 
 
-def _request(given: dict[str, Any]) -> Request:
-    """One request from the cells that are not empty."""
-    interval = (float(given.get("guidance_low", 0.0)), float(given.get("guidance_high", 1.0)))
-    negative = str(given.get("negative", ""))
-    solver = str(given.get("solver", "")) or DEFAULT_SOLVER
-    return Request(float(given.get("guidance", math.nan)), int(given.get("steps", 0)), solver, interval, negative)
 
-
-def _faults(asked: Request) -> list[tuple[str, str, str]]:
-    """What is wrong with one request: what was found, how to mend it, and the column."""
-    low, high = asked.interval
+def _request_problems(request: Request) -> list[tuple[str, str, str]]:
+    """Return the problems of one request: the value, the mend, and the column."""
+    low, high = request.interval
     tests = [
-        (math.isfinite(asked.guidance) and asked.guidance >= 0, asked.guidance,
+        (math.isfinite(request.guidance) and request.guidance >= 0, request.guidance,
          "use 0 or more; 1 is plain conditional sampling", "guidance"),
-        (asked.steps >= 1, asked.steps, "use at least 1", "steps"),
+        (request.steps >= 1, request.steps, "use at least 1", "steps"),
         (0 <= low < high, low, "use a noise level t / T from 0 to below guidance_high", "guidance_low"),
         (low < high <= 1, high, "use a noise level t / T above guidance_low, up to 1", "guidance_high"),
     ]
     return [(f"{value}", mend, column) for fine, value, mend, column in tests if not fine]
 
 
-def check_sampler(asked: Sequence[Request], make: Callable[[str], Any]) -> None:
-    """InputError for rows whose solver, steps or interval cannot be had; ``make`` gives the scheduler of a name."""
-    for steps, name, interval in dict.fromkeys((one.steps, one.solver, one.guided and one.interval) for one in asked):
+def check_sampler(requests: Sequence[Request], make: Callable[[str], Any]) -> None:
+    """Raise InputError for requests whose solver, steps or interval are impossible; ``make`` returns a scheduler."""
+    settings = [(request.steps, request.solver, request.guided and request.interval) for request in requests]
+    for steps, name, interval in dict.fromkeys(settings):
         scheduler = make(name)
         total = int(scheduler.config["num_train_timesteps"])
         if not 1 <= steps <= total:
             problem = Problem(f"{steps} steps", f"use a whole number from 1 to {total}")
             raise InputError("These images cannot be made.", [problem])
-        if interval and interval != EVERYWHERE:
+        if interval and interval != FULL_INTERVAL:
             _check_interval(scheduler, steps, interval)
 
 
 def _check_interval(scheduler: Any, steps: int, interval: Interval) -> None:
-    """InputError where no step of the sampler lies in the interval: guidance would do nothing, and nobody be told."""
+    """Raise InputError where no step of the sampler lies in the interval: guidance would have no effect."""
     if scheduler.config.get("use_dynamic_shifting"):
         problem = Problem("noise levels depend on the size of the image", "leave out guidance_low and guidance_high")
         raise InputError("Guidance cannot be limited with this model.", [problem])
-    if not any(within(level, interval) for level in noise_levels(set_steps(scheduler, steps))):
-        told = f"none of {steps} steps lies at a noise level from {interval[0]} to {interval[1]}"
-        raise InputError("Guidance would do nothing.", [Problem(told, "widen the interval, or take more steps")])
+    if not any(in_interval(level, interval) for level in noise_levels(set_steps(scheduler, steps))):
+        message = f"none of {steps} steps lies at a noise level from {interval[0]} to {interval[1]}"
+        raise InputError("Guidance would do nothing.", [Problem(message, "widen the interval, or take more steps")])
 
 
-def within(level: float, interval: Interval) -> bool:
-    """Whether a noise level t / T is guided."""
+def in_interval(level: float, interval: Interval) -> bool:
+    """Return whether a noise level t / T lies in an interval."""
     return interval[0] <= level <= interval[1]

@@ -64,17 +64,17 @@ def solver(name: str, scheduler: Any) -> Any:
     flows = is_flow(scheduler)
     possible = possible_solvers(scheduler)
     if name not in possible:
-        known = "is not possible with this model" if name in SOLVERS else "is unknown"
-        problem = Problem(f"solver '{name}' {known}", f"use one of {', '.join(possible)}")
+        reason = "is not possible with this model" if name in SOLVERS else "is unknown"
+        problem = Problem(f"solver '{name}' {reason}", f"use one of {', '.join(possible)}")
         raise InputError("These images cannot be sampled so.", [problem])
     kind, settings = (FLOW_SOLVERS if flows else SOLVERS)[name]
     config = scheduler.config
-    given = {key: config[key] for key in (SHIFTS if flows else NOISE) if key in config}
+    inherited = {key: config[key] for key in (SHIFTS if flows else NOISE) if key in config}
     if flows:
-        given["flow_shift"] = given.get("shift", config.get("flow_shift", 1.0))
-    taken = inspect.signature(kind.__init__).parameters
+        inherited["flow_shift"] = inherited.get("shift", config.get("flow_shift", 1.0))
+    parameters = inspect.signature(kind.__init__).parameters
     try:
-        return kind(**{**{key: value for key, value in given.items() if key in taken}, **settings})
+        return kind(**{**{key: value for key, value in inherited.items() if key in parameters}, **settings})
     except NotImplementedError as error:
         problem = Problem(f"solver '{name}': {error}", "use another solver, or another model")
         raise InputError("These images cannot be sampled so.", [problem]) from error
@@ -102,7 +102,7 @@ def is_flow(scheduler: Any) -> bool:
 
 def set_steps(scheduler: Any, steps: int, device: Any = None) -> Any:
     """Tell a scheduler how many steps it is to take; returns it."""
-    with hushed():
+    with ignore_array_warnings():
         scheduler.set_timesteps(steps, device=device)
     return scheduler
 
@@ -114,7 +114,7 @@ def noise_levels(scheduler: Any) -> list[float]:
 
 
 @contextmanager
-def hushed() -> Iterator[None]:
+def ignore_array_warnings() -> Iterator[None]:
     """Without a warning about how diffusers asks NumPy 2 for an array, in a way that it deprecates."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)

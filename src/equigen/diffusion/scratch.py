@@ -13,7 +13,7 @@ from transformers.utils import logging
 from equigen.diffusion.networks import build_text_unet
 from equigen.diffusion.objective import Prediction, noise_schedule
 from equigen.diffusion.pretrained import Pretrained
-from equigen.diffusion.pretrained.loading import forget_places
+from equigen.diffusion.pretrained.loading import clear_paths
 from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.diffusion.text_encoders import TextEncoder
 from equigen.errors import InputError, Problem
@@ -26,7 +26,7 @@ def scaling_factor(mean: Sequence[float], std: Sequence[float]) -> float:
     return 1 / math.sqrt(sum(m * m + s * s for m, s in zip(mean, std, strict=True)) / len(mean))
 
 
-def from_scratch(
+def build_text_pipeline(
     encoder: TextEncoder,
     autoencoder: Autoencoder,
     scale: float,
@@ -40,11 +40,11 @@ def from_scratch(
     Its folder is a plain ``StableDiffusionPipeline`` with any encoder of ``open_text_encoder``: the pipeline only asks
     for token vectors. (Opening one with another encoder than CLIP, diffusers remarks on its class.) What plain
     diffusers cannot do is decode the latents of an autoencoder over blocks of pixels, as equigen's shipped one is: its
-    pipeline then gives latents (``output_type="latent"``) that ``Pretrained.autoencoder`` decodes. ``plain_images``
+    pipeline then gives latents (``output_type="latent"``) that ``Pretrained.autoencoder`` decodes. ``makes_images``
     says which it is.
 
     Args:
-        encoder: reads the prompts; frozen unless ``trainable`` says otherwise.
+        encoder: reads the prompts; frozen unless ``set_trainable`` says otherwise.
         autoencoder: is copied; AutoencoderKL or AutoencoderTiny.
         scale: latents are multiplied by it, see ``scaling_factor``.
         size: side of the images in pixels.
@@ -61,25 +61,25 @@ def from_scratch(
         raise InputError("The latents cannot be scaled.", [Problem(f"scale {scale:g}", "use a number above 0")])
     vae = copy.deepcopy(autoencoder.network)
     vae.register_to_config(scaling_factor=float(scale))
-    side = size // autoencoder.factor
+    latent_size = size // autoencoder.factor
     with silence_library(logging):  # transformers, when loaded, warns of image processors that are not used
         from diffusers import StableDiffusionPipeline
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=encoder.network,
         tokenizer=encoder.tokenizer,
-        unet=build_text_unet(preset, autoencoder.channels, side, encoder.width, seed),
+        unet=build_text_unet(preset, autoencoder.channels, latent_size, encoder.width, seed),
         scheduler=_sampler(prediction),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
     )
     pipeline.set_progress_bar_config(disable=True)
-    forget_places(pipeline)
+    clear_paths(pipeline)
     return Pretrained(pipeline, StableDiffusion(pipeline), f"scratch ({preset}, {encoder.name})")
 
 
-def plain_images(pretrained: Pretrained) -> bool:
+def makes_images(pretrained: Pretrained) -> bool:
     """Whether the plain pipeline makes images by itself, or only latents that need equigen's autoencoder."""
     return pretrained.autoencoder.block == 1
 

@@ -56,7 +56,7 @@ def open_text_encoder(source: str | Path = MINILM, length: int | None = None) ->
 
     """
     folder = _minilm() if str(source) == MINILM else Path(source).expanduser()
-    shown = str(source) if str(source) == MINILM else folder.name
+    name = str(source) if str(source) == MINILM else folder.name
     if not (folder / "config.json").is_file():
         mend = "give 'minilm', or a folder that transformers' save_pretrained wrote"
         raise InputError("There is no text encoder.", [Problem("holds no config.json", mend, file=str(folder))])
@@ -68,20 +68,20 @@ def open_text_encoder(source: str | Path = MINILM, length: int | None = None) ->
         with silence_library(logging):
             config = transformers.AutoConfig.from_pretrained(str(folder), **plain)
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder), **plain)
-            network, told = _kind(config, folder).from_pretrained(
+            network, info = _encoder_class(config, folder).from_pretrained(
                 str(folder), local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
             )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise _unusable(f"cannot be opened ({reason})", WHOLE, folder) from error
-    _check_whole(network, sorted(told["missing_keys"]), folder)
-    odd = weight_fault(network.state_dict())
-    if odd is not None:
-        raise _unusable(odd, WHOLE, folder)
-    tokenizer.model_max_length = _length(tokenizer, network.config, length, folder)
+        raise _encoder_error(f"cannot be opened ({reason})", WHOLE, folder) from error
+    _check_weights(network, sorted(info["missing_keys"]), folder)
+    fault = weight_fault(network.state_dict())
+    if fault is not None:
+        raise _encoder_error(fault, WHOLE, folder)
+    tokenizer.model_max_length = _prompt_length(tokenizer, network.config, length, folder)
     if not type(network).__name__.startswith("CLIP"):
         network.config.use_attention_mask = True  # plain pipelines look for this word
-    return TextEncoder(shown, tokenizer, network.eval().requires_grad_(False))
+    return TextEncoder(name, tokenizer, network.eval().requires_grad_(False))
 
 
 def _minilm() -> Path:
@@ -93,36 +93,36 @@ def _minilm() -> Path:
         raise InputError("There is no text encoder.", [problem]) from error
 
 
-def _kind(config: Any, folder: Path) -> Any:
+def _encoder_class(config: Any, folder: Path) -> Any:
     """The class that reads text for a configuration."""
     if config.model_type in HALVES:
         return getattr(transformers, HALVES[config.model_type])
     if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
-        raise _unusable(f"is a model of the kind '{config.model_type}'", "give an encoder of text", folder)
+        raise _encoder_error(f"is a model of the kind '{config.model_type}'", "give an encoder of text", folder)
     return transformers.AutoModel
 
 
-def _check_whole(network: Any, missing: list[str], folder: Path) -> None:
+def _check_weights(network: Any, missing: list[str], folder: Path) -> None:
     """Every weight must be there but a pooler's, which is not used: it is set to zero, so that it has a hash."""
     lacking = [name for name in missing if not name.startswith("pooler.")]
     if lacking:
-        found = f"{len(lacking)} weights are missing, {lacking[0]} for one"
-        raise _unusable(found, WHOLE, folder)
+        message = f"{len(lacking)} weights are missing, {lacking[0]} for one"
+        raise _encoder_error(message, WHOLE, folder)
     weights = dict(network.named_parameters())
     for name in missing:
         torch.nn.init.zeros_(weights[name])
 
 
-def _length(tokenizer: Any, config: Any, asked: int | None, folder: Path) -> int:
+def _prompt_length(tokenizer: Any, config: Any, requested: int | None, folder: Path) -> int:
     """Tokens of a prompt."""
     if tokenizer.pad_token is None:
-        raise _unusable("its tokenizer has no token to pad with", "set pad_token and save it again", folder)
+        raise _encoder_error("its tokenizer has no token to pad with", "set pad_token and save it again", folder)
     most = min(int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or 10**9))
-    length = min(LENGTH, most) if asked is None else asked
+    length = min(LENGTH, most) if requested is None else requested
     if not 3 <= length <= most:
-        raise _unusable(f"cannot read {length} tokens", f"use a length from 3 to {most}", folder)
+        raise _encoder_error(f"cannot read {length} tokens", f"use a length from 3 to {most}", folder)
     return length
 
 
-def _unusable(found: str, mend: str, folder: Path) -> InputError:
-    return InputError("The text encoder cannot be used.", [Problem(found, mend, file=str(folder))])
+def _encoder_error(message: str, mend: str, folder: Path) -> InputError:
+    return InputError("The text encoder cannot be used.", [Problem(message, mend, file=str(folder))])

@@ -1,4 +1,4 @@
-"""Which weights of a pretrained pipeline are trained, and at what cost in memory."""
+"""Selection of the weights of a pretrained pipeline that are trained."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from equigen.diffusion.lora import add_lora
 from equigen.diffusion.pretrained import Pretrained
 from equigen.errors import InputError, Problem
 
-What = Literal["unet", "unet+text", "lora", "lora+text"]
+TrainableWeights = Literal["unet", "unet+text", "lora", "lora+text"]
 
 
-def trainable(
+def set_trainable(
     pretrained: Pretrained,
-    what: What = "unet",
+    weights: TrainableWeights = "unet",
     *,
     rank: int = 16,
     alpha: float | None = None,
     targets: Sequence[str] | None = None,
     seed: int = 0,
 ) -> int:
-    """Choose what is trained, everything else being frozen; how many weights that is.
+    """Set the weights that are trained and freeze all others; returns the number of trained weights.
 
     Args:
         pretrained: changed in place.
-        what: ``unet``: the whole network, be it a U-Net or a transformer; ``lora``: LoRA layers in it (``rank``,
+        weights: ``unet``: the whole network, be it a U-Net or a transformer; ``lora``: LoRA layers in it (``rank``,
             ``alpha``, ``targets`` and ``seed`` as in ``add_lora``); ``+text``: the text encoders too. A text encoder's
             weights that the network does not depend on stay frozen.
         rank: of LoRA.
@@ -40,22 +40,22 @@ def trainable(
             added.
 
     """
-    if what not in get_args(What):
-        problem = Problem(f"'{what}' is unknown", f"use one of {', '.join(get_args(What))}")
+    if weights not in get_args(TrainableWeights):
+        problem = Problem(f"'{weights}' is unknown", f"use one of {', '.join(get_args(TrainableWeights))}")
         raise InputError("There is no such way to train.", [problem])
-    network, _, text = what.partition("+")
+    network, _, text = weights.partition("+")
     if network == "lora":
         add_lora(pretrained, rank, alpha, targets, bool(text), seed)
     else:
-        _whole(pretrained, bool(text))
+        _train_in_full(pretrained, bool(text))
     parts = [pretrained.network, *pretrained.encoders.values()]
-    return sum(weight.numel() for part in parts for weight in part.parameters() if weight.requires_grad)
+    return sum(weight.numel() for network_ in parts for weight in network_.parameters() if weight.requires_grad)
 
 
 def enable_gradient_checkpointing(pretrained: Pretrained) -> None:
-    """Compute activations again on the way back instead of keeping them: less memory for about a third more time.
+    """Recompute activations in the backward pass: less memory for about a third more time.
 
-    Gradients stay the same. It takes effect while the module is in training mode.
+    The gradients are the same. It takes effect while the module is in training mode.
     """
     pretrained.network.enable_gradient_checkpointing()
     for encoder in pretrained.encoders.values():
@@ -65,18 +65,18 @@ def enable_gradient_checkpointing(pretrained: Pretrained) -> None:
             enable()
 
 
-def _whole(pretrained: Pretrained, text: bool) -> None:
-    """Train the network, and with ``text`` the encoders that the family trains."""
+def _train_in_full(pretrained: Pretrained, text: bool) -> None:
+    """Make the network trainable, and with ``text`` the encoders that the family trains."""
     if pretrained.lora is not None:
         raise InputError("This pipeline has LoRA layers.", [Problem("add_lora was used", "open the base again")])
     encoders = {name: pretrained.encoders[name] for name in pretrained.family.text_trained} if text else {}
     parts = [pretrained.network, *encoders.values()]
-    if any(weight.dtype != torch.float32 for part in parts for weight in part.parameters()):
+    if any(weight.dtype != torch.float32 for network in parts for weight in network.parameters()):
         mend = "open it in float32 (half precision for computing is the training's own setting), or train LoRA"
         raise InputError("These weights cannot be trained in full.", [Problem(f"they are {pretrained.dtype}", mend)])
-    for part in [pretrained.network, *pretrained.encoders.values()]:
-        part.requires_grad_(False)
-    for part in parts:
-        part.requires_grad_(True)
-    for weight in pretrained.family.idle(encoders) if encoders else []:
+    for network in [pretrained.network, *pretrained.encoders.values()]:
+        network.requires_grad_(False)
+    for network in parts:
+        network.requires_grad_(True)
+    for weight in pretrained.family.unused_weights(encoders) if encoders else []:
         weight.requires_grad_(False)

@@ -1,4 +1,4 @@
-"""What a generator can be asked for: the fields of a cohort as token numbers."""
+"""The conditions of a generator: the attributes and labels of a cohort as token numbers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Vocabulary:
         self.fields = {name: list(levels) for name, levels in fields.items()}
 
     @classmethod
-    def of(cls, cohort: Cohort | Manifest) -> Vocabulary:
-        """The fields of a cohort, attributes first."""
+    def from_cohort(cls, cohort: Cohort | Manifest) -> Vocabulary:
+        """Return the vocabulary of a cohort, attributes first."""
         fields = {f"attr.{name}": list(spec.levels) for name, spec in cohort.attributes.items()}
         for name, spec in cohort.labels.items():
             if spec.kind == "multilabel":
@@ -45,66 +45,60 @@ class Vocabulary:
         return [FIRST + len(levels) for levels in self.fields.values()]
 
     def encode(self, frame: pd.DataFrame) -> torch.Tensor:
-        """Columns ``attr.*`` and ``label.*`` of readable level names -> token numbers [N, F] int64.
+        """Return token numbers [N, F] int64 of columns ``attr.*`` and ``label.*`` with level names.
 
         A missing or empty cell is *unknown*; a multi-label column holds present findings separated by "|", and an empty
         cell there means that none is present. Raises InputError naming row and column for a missing column, or a level
         or finding that the generator does not know.
         """
-        problems = [problem for column, known in self._known().items() for problem in _check(frame, column, known)]
+        columns: dict[str, tuple[list[str], bool]] = {}  # levels, and whether a cell may hold several
+        for field, levels in self.fields.items():
+            column, multilabel, finding = field.partition("=")
+            earlier = columns.get(column, ([], True))[0]
+            columns[column] = ([*earlier, finding], True) if multilabel else (levels, False)
+        problems = [
+            problem
+            for column, (levels, multilabel) in columns.items()
+            for problem in _column_problems(frame, column, levels, multilabel)
+        ]
         if problems:
             raise InputError("The conditions do not fit the generator.", problems)
         table = np.empty((len(frame), len(self.fields)), dtype=np.int64)
-        for place, (field, levels) in enumerate(self.fields.items()):
+        for position, (field, levels) in enumerate(self.fields.items()):
             column, _, finding = field.partition("=")
             numbers = {level: FIRST + index for index, level in enumerate(levels)}
-            codes, different = _different(frame[column])
-            words = [_word(value, finding) for value in different]
-            tokens = np.array([UNKNOWN if word is None else numbers[word] for word in words], dtype=np.int64)
-            table[:, place] = tokens[codes]
+            codes, distinct = _distinct_values(frame[column])
+            names = [_level_name(value, finding) for value in distinct]
+            tokens = np.array([UNKNOWN if name is None else numbers[name] for name in names], dtype=np.int64)
+            table[:, position] = tokens[codes]
         return torch.from_numpy(table)
 
-    def _known(self) -> dict[str, tuple[list[str], bool]]:
-        """Each column with the words that it may hold, and whether a cell may hold several."""
-        known: dict[str, tuple[list[str], bool]] = {}
-        for field, levels in self.fields.items():
-            column, several, finding = field.partition("=")
-            earlier = known.get(column, ([], True))[0]
-            known[column] = ([*earlier, finding], True) if several else (levels, False)
-        return known
 
-
-def _check(frame: pd.DataFrame, column: str, known: tuple[list[str], bool]) -> list[Problem]:
-    """What is wrong with one column."""
-    levels, several = known
+def _column_problems(frame: pd.DataFrame, column: str, levels: list[str], multilabel: bool) -> list[Problem]:
+    """Return the problems of one column: it is missing, or holds an unknown level or finding."""
     if column not in frame.columns:
         return [Problem("is missing", f"add it, with levels {', '.join(levels)} or empty", column=column)]
-    codes, different = _different(frame[column])
-    cells = [str(value) if _given(value) else "" for value in different]
-    words = [cell.split("|") if several else [cell] for cell in cells]
-    strange = [[word for word in found if word and word not in levels] for found in words]
-    mend = f"use {'some' if several else 'one'} of {', '.join(levels)}, or leave it empty"
+    codes, distinct = _distinct_values(frame[column])
+    cells = ["" if pd.isna(value) else str(value) for value in distinct]
+    names = [cell.split("|") if multilabel else [cell] for cell in cells]
+    unknown = [[name for name in cell_names if name and name not in levels] for cell_names in names]
+    mend = f"use {'some' if multilabel else 'one'} of {', '.join(levels)}, or leave it empty"
     return [
-        Problem(f"'{word}' is unknown to this generator", mend, row=int(row) + 2, column=column)
-        for row in np.flatnonzero(np.isin(codes, [code for code, found in enumerate(strange) if found]))
-        for word in strange[codes[row]]
+        Problem(f"'{name}' is unknown to this generator", mend, row=int(row) + 2, column=column)
+        for row in np.flatnonzero(np.isin(codes, [code for code, cell_names in enumerate(unknown) if cell_names]))
+        for name in unknown[codes[row]]
     ]
 
 
-def _different(cells: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:
-    """The different values of a column, and which of them each row [N] has; long columns have few."""
-    codes, different = pd.factorize(cells, use_na_sentinel=False)
-    return codes, list(different)
+def _distinct_values(cells: pd.Series) -> tuple[NDArray[np.intp], list[Any]]:
+    """Return the index of each row's value [N], and the distinct values; long columns have few."""
+    codes, distinct = pd.factorize(cells, use_na_sentinel=False)
+    return codes, list(distinct)
 
 
-def _given(value: Any) -> bool:
-    """Whether a cell holds anything, be it an empty text."""
-    return not bool(pd.isna(value))
-
-
-def _word(value: Any, finding: str) -> str | None:
-    """One cell as a level name; None where it is unknown."""
-    if not _given(value):
+def _level_name(value: Any, finding: str) -> str | None:
+    """Return a cell's level name; None where it is unknown."""
+    if pd.isna(value):
         return None
     if not finding:
         return str(value) or None

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from equigen.equity.base import CountedRule
+from equigen.equity.base import CensusMechanism
 from equigen.equity.groups import Groups
 from equigen.equity.reweight import COMBINE, inverse_frequency
 from equigen.equity.state import check_choice, check_numbers
 
 
-class Balanced(CountedRule):
+class Balanced(CensusMechanism):
     """Images are drawn with replacement, each with a chance inversely proportional to its groups' frequency.
 
     Every image weighs 1 in the loss. The chances are those of `reweight` (see there for ``combine`` and for
-    unknown groups): the two have the same expected gradient, but a rare group is seen often here and weighs
-    much there, so this one has calmer gradients and repeats its images. ``max_weight`` is the most times an
-    image is drawn for one time in the uniform stream: a bound on how much a rare group is learned by heart.
+    unknown groups): the two have the same expected gradient, but a rare group is drawn often here and weighs
+    much there, so this one has gradients of less variance and repeats images. ``max_weight`` is the largest
+    ratio of an image's chance to that of the uniform stream: a bound on memorisation of rare groups.
     """
 
     name = "balanced"
@@ -29,13 +29,13 @@ class Balanced(CountedRule):
         self.combine, self.max_weight = combine, float(max_weight)
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:
-        """Count the training images [N, A]; how often each is drawn relative to the uniform stream, [N], mean 1."""
+        """Count the training images [N, A]; returns each one's chance relative to the uniform stream, [N], mean 1."""
         super().sampling_weights(groups)
         return self.cell_weights()[self.census.find(groups)]
 
     def cell_weights(self) -> Tensor:
-        """How often an image of each cell is drawn relative to the uniform stream, float64 [M].
+        """Return the chance of an image of each cell relative to the uniform stream, float64 [M].
 
-        The records give it as ``weight/<attribute>/<group>``: what an image of the group counts for in training.
+        It is recorded as ``weight/<attribute>/<group>``.
         """
         return inverse_frequency(self.census, self.combine, self.max_weight)

@@ -1,4 +1,4 @@
-"""What mechanisms without a probe have in common: a base to write new ones on."""
+"""Base classes of mechanisms that do not use the probe."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from equigen.equity.state import Layout, Setting, check_groups, check_state, hea
 from equigen.errors import InputError, Problem
 
 
-class Rule:
-    """A mechanism that looks at training batches alone; a subclass has a ``name`` and ``weights``.
+class BaseMechanism:
+    """A mechanism that uses training batches alone; a subclass has a ``name`` and ``weights``.
 
-    ``memory`` holds all that is remembered, as float64 or int64 tensors of fixed shape. The state is made
-    of it, so what a subclass keeps there survives a restart, and ``settings`` say what the state fits.
-    Raises ``InputError`` for a cohort without attributes.
+    ``memory`` holds the mechanism's state, as float64 or int64 tensors of fixed shape, which are restored
+    when training resumes; a state of other ``settings`` is refused. Raises ``InputError`` for a cohort
+    without attributes.
     """
 
     name = "rule"
@@ -32,31 +32,31 @@ class Rule:
         self.memory: dict[str, Tensor] = {}
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
-        """Ones [B], until a subclass says otherwise."""
+        """Return ones [B]; subclasses override it."""
         self.groups.check(groups, len(losses))
         return torch.ones_like(losses)
 
     def wants_probe(self, images_seen: int) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
-        """Not looked at."""
+        """Do nothing: the probe is not used."""
 
     def records(self) -> dict[str, float]:
-        """Nothing to log."""
+        """Return no records."""
         return {}
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:
-        """None: the uniform stream."""
+        """Return None, for the uniform stream."""
         return None
 
     def state_dict(self) -> State:
-        """Whose state it is, and the memory."""
+        """Return the header of the state and the memory."""
         return {**self._header(), **{key: value.clone() for key, value in self.memory.items()}}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from ``state``; ``InputError`` where it does not fit."""
+        """Load ``state``; raises ``InputError`` where it does not fit."""
         check_state(state, self._header(), self._layout(), {})
         self.memory = {key: tensor_of(state, key) for key in self.memory}
 
@@ -67,12 +67,12 @@ class Rule:
         return {key: (tuple(value.shape), value.dtype) for key, value in self.memory.items()}
 
 
-class CountedRule(Rule):
-    """A rule that knows how often each group stands in the training set.
+class CensusMechanism(BaseMechanism):
+    """A mechanism that uses the frequency of each group in the training set.
 
-    It counts when the loop asks for the sampling weights, before the first step, and never in a batch: a
-    batch has none of a rare group, or one too many. The counts are in the state; other training images
-    than those of the first run are refused.
+    It counts the training set when the loop calls ``sampling_weights``, before the first step; a batch is
+    too small to count a rare group. The counts are part of the state, and other training images than those
+    of the first run are refused.
     """
 
     def __init__(self, groups: Groups, seed: int, settings: Mapping[str, Setting] | None = None) -> None:
@@ -83,55 +83,55 @@ class CountedRule(Rule):
 
     @property
     def census(self) -> Census:
-        """The training set, counted; ``InputError`` before it has been."""
+        """The counts of the training set; raises ``InputError`` before they are known."""
         if self._census is None:
             problem = Problem("the training images were not counted", "call sampling_weights before weights")
             raise InputError(f"The mechanism '{self.name}' needs the groups of the training set.", [problem])
         return self._census
 
-    def begin(self, census: Census) -> None:
-        """Called when the training set becomes known; a state that is loaded takes the place of what it sets."""
+    def initialise(self, census: Census) -> None:
+        """Initialise the memory from the training set; a state that is loaded replaces it."""
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:
-        """Count the training set [N, A]; None: the uniform stream."""
-        census = Census.of(self.groups, groups)
+        """Count the training set [N, A]; returns None, for the uniform stream."""
+        census = Census.from_index(self.groups, groups)
         if self._census is None:
-            self._keep(census)
-        self._check_same(census)
+            self._set_census(census)
+        self._check_census(census)
         return None
 
     def records(self) -> dict[str, float]:
-        """``weight/<attribute>/<group>``: the mean weight that the group's training images have now."""
+        """Return ``weight/<attribute>/<group>``, the current mean weight of the group's training images."""
         if self._census is None:
             return {}
         means = self.census.group_means(self.cell_weights())
         return {key: value for key, value in self.groups.records("weight", means).items() if not math.isnan(value)}
 
     def cell_weights(self) -> Tensor:
-        """The weight of each cell of the census now, float64 [M]."""
+        """Return the current weight of each cell of the census, float64 [M]."""
         return torch.ones(len(self.census.counts), dtype=torch.float64)
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from ``state``; ``InputError`` where it, or the training set, is another's."""
+        """Load ``state``; raises ``InputError`` where it, or its training set, does not fit."""
         check_state(state, self._header(), self._layout(), {})
         cells, counts = tensor_of(state, "census_cells"), tensor_of(state, "census_counts")
         if len(counts):
             counted = Census(self.groups, cells, counts)
-            self._check_same(counted)
-            self._keep(counted)
+            self._check_census(counted)
+            self._set_census(counted)
         super().load_state_dict(state)
         if not len(counts) and self._census is not None:  # the state is from before the count
-            self._keep(self._census)
+            self._set_census(self._census)
 
-    def _keep(self, census: Census) -> None:
+    def _set_census(self, census: Census) -> None:
         self._census = census
         self.memory["census_cells"], self.memory["census_counts"] = census.cells, census.counts
-        self.begin(census)
+        self.initialise(census)
 
-    def _check_same(self, other: Census) -> None:
-        if self._census is not None and not self._census.equals(other):
+    def _check_census(self, census: Census) -> None:
+        if self._census is not None and not self._census.equals(census):
             problem = Problem(
-                f"there are {int(other.counts.sum())} images in {len(other.counts)} cells of groups there, and "
+                f"there are {int(census.counts.sum())} images in {len(census.counts)} cells of groups there, and "
                 f"{int(self._census.counts.sum())} in {len(self._census.counts)} here",
                 "go on with the same cohort, or start a new run")
             raise InputError("The training images are not those that the mechanism counted.", [problem])

@@ -1,4 +1,4 @@
-"""One step of Bayesian optimisation: where in the unit cube the next reward may be highest."""
+"""One step of Bayesian optimisation on the unit cube, by the upper confidence bound of a Gaussian process."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ NEWEST = 64
 
 @dataclass(frozen=True)
 class Proposal:
-    """The next point [K] in [0, 1], float64, and why it is a fallback (None: it is the maximiser of UCB)."""
+    """The next point [K] in [0, 1], float64, and the reason of a fallback (None: it is the maximiser of UCB)."""
 
     point: Tensor
     fallback: str | None
 
 
 def propose(points: Tensor, rewards: Tensor, *, seed: int, beta: float = 0.1,
-            times: Tensor | None = None, now: float | None = None) -> Proposal:
-    """The maximiser over [0,1]^K of UCB = mu + sqrt(beta) s of a Gaussian process through (points, rewards).
+            times: Tensor | None = None, current_time: float | None = None) -> Proposal:
+    """Return the maximiser over [0,1]^K of UCB = mu + sqrt(beta) s of a Gaussian process given (points, rewards).
 
     METHODS section 2: ``SingleTaskGP``, exact marginal likelihood, ``optimize_acqf`` with q=1, 5 restarts
     and 20 raw samples; in float64, rewards standardised, and on the newest 64 points, which bounds the cost.
@@ -35,41 +35,42 @@ def propose(points: Tensor, rewards: Tensor, *, seed: int, beta: float = 0.1,
     points   [n, K] in [0, 1], oldest first, n >= 1
     rewards  [n], finite; larger is better
     times    [n] or None: when each reward was measured (any unit). Time is then one more input of the
-             process, so that old rewards count less where rewards drift, and UCB is maximised at time ``now``
+             process, so that old rewards count less where rewards drift, and UCB is maximised at
+             ``current_time``
     seed     fixes the result, whatever the number of threads; the global random state of torch is the same before
              and after
 
     Where the process cannot be fitted (its covariance is not positive definite, the fit does not converge)
-    the point with the best reward is given again and ``fallback`` says why: never in silence.
+    the point with the best reward is returned again, and ``fallback`` is the reason.
     Raises ``InputError`` for shapes that do not fit, points outside the cube, rewards that are not finite.
     """
-    _check(points, rewards, times, now)
+    _check(points, rewards, times, current_time)
     x, y = points[-NEWEST:].double(), rewards[-NEWEST:].double()
     bounds = torch.tensor([[0.0], [1.0]], dtype=torch.float64).repeat(1, x.shape[1])
     fixed = None
-    if times is not None and now is not None:
+    if times is not None and current_time is not None:
         # Time is the last input; its range is at least one unit, since Normalize cannot divide by none.
         when = times[-NEWEST:].double()
-        span = torch.tensor([[min(float(when.min()), now - 1.0)], [now]], dtype=torch.float64)
-        x, bounds, fixed = torch.cat([x, when[:, None]], 1), torch.cat([bounds, span], 1), {x.shape[1]: now}
+        span = torch.tensor([[min(float(when.min()), current_time - 1.0)], [current_time]], dtype=torch.float64)
+        x, bounds, fixed = torch.cat([x, when[:, None]], 1), torch.cat([bounds, span], 1), {x.shape[1]: current_time}
     with _process() as process, _local_randomness(seed), _one_thread():
         try:
             best = process.maximise(x, y, bounds, beta, fixed)
         except process.FAILURES as error:
-            kept = points[-NEWEST:].double()[y.argmax()].clone()
-            return Proposal(kept, f"{type(error).__name__}: {error}"[:200])
+            best_point = points[-NEWEST:].double()[y.argmax()].clone()
+            return Proposal(best_point, f"{type(error).__name__}: {error}"[:200])
     return Proposal(best[: points.shape[1]].clamp(0.0, 1.0), None)
 
 
 def sobol_points(dimensions: int, n: int, seed: int) -> Tensor:
-    """The first n points of a scrambled Sobol sequence, float64 [n, dimensions] in [0, 1]."""
+    """Return the first n points of a scrambled Sobol sequence, float64 [n, dimensions] in [0, 1]."""
     engine = SobolEngine(dimensions, scramble=True, seed=seed)  # type: ignore[no-untyped-call]
     return engine.draw(n, dtype=torch.float64)
 
 
 @contextmanager
 def _process() -> Iterator[ModuleType]:
-    """The BoTorch part, imported late, with the warnings silenced that are known to be of no account."""
+    """Yield the BoTorch module, imported when first used, with its harmless warnings silenced."""
     with warnings.catch_warnings():
         with warnings.catch_warnings():
             # Of its dependency linear_operator, which still compiles with torch.jit when it is imported.
@@ -99,14 +100,14 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _check(points: Tensor, rewards: Tensor, times: Tensor | None, now: float | None) -> None:
+def _check(points: Tensor, rewards: Tensor, times: Tensor | None, current_time: float | None) -> None:
     if points.ndim != 2 or 0 in points.shape or rewards.shape != points.shape[:1]:
         shapes = f"points {tuple(points.shape)} and rewards {tuple(rewards.shape)}"
         raise InputError("No point can be proposed.", [_problem(f"{shapes} are not (n, K) and (n,)")])
     faults = {
         "points lie outside [0, 1]": not bool(((points >= 0) & (points <= 1)).all()),
         "rewards are not all finite": not bool(rewards.isfinite().all()),
-        "times and now need each other": (times is None) != (now is None),
+        "times and now need each other": (times is None) != (current_time is None),
         "times need one value a point": times is not None and times.shape != rewards.shape,
     }
     problems = [_problem(text) for text, wrong in faults.items() if wrong]

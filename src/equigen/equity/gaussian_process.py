@@ -1,4 +1,4 @@
-"""BoTorch, kept in one place: a Gaussian process through rewards, and the maximiser of its upper bound.
+"""The maximiser of the upper confidence bound of a Gaussian process given rewards, by BoTorch.
 
 Importing this module imports BoTorch (a third of a second); ``bayes`` does so when it is first needed.
 """
@@ -40,7 +40,7 @@ KNOWN_WARNINGS: tuple[type[Warning], ...] = (
 
 
 def maximise(x: Tensor, y: Tensor, bounds: Tensor, beta: float, fixed: dict[int, float] | None) -> Tensor:
-    """The maximiser over a box of mu + sqrt(beta) s of a Gaussian process given (x [n, d], y [n]): [d].
+    """Return the maximiser [d] over a box of mu + sqrt(beta) s of a Gaussian process given (x [n, d], y [n]).
 
     ``bounds`` [2, d] is the box; ``fixed`` holds some inputs at a value. Inputs are normalised by the box,
     not by the range of the points seen: a random walk fills little of it. Rewards are standardised. All is

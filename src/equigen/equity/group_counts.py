@@ -1,4 +1,4 @@
-"""How often each combination of groups stands in the training set, and weights whose mean over it is 1."""
+"""Counts of each combination of groups in the training set, and weights with mean 1 over it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Census:
     counts: Tensor
 
     @classmethod
-    def of(cls, groups: Groups, index: Tensor) -> Census:
-        """Count the group index [N, A] of all training images; ``InputError`` without any, or with too many cells."""
+    def from_index(cls, groups: Groups, index: Tensor) -> Census:
+        """Count the group index [N, A] of all training images; raises ``InputError`` for none, or too many cells."""
         index = index.detach().cpu()
         groups.check(index, len(index))
         if not len(index):
@@ -37,9 +37,9 @@ class Census:
         codes, counts = torch.unique(_codes(groups, index.long()), return_counts=True)  # whole rows would take seconds
         return cls(groups, _rows(groups, codes), counts)
 
-    def equals(self, other: Census) -> bool:
-        """Whether both count the same."""
-        return torch.equal(self.cells, other.cells) and torch.equal(self.counts, other.counts)
+    def equals(self, census: Census) -> bool:
+        """Return whether both have the same cells and counts."""
+        return torch.equal(self.cells, census.cells) and torch.equal(self.counts, census.counts)
 
     @cached_property
     def group_counts(self) -> Tensor:
@@ -49,44 +49,44 @@ class Census:
     @cached_property
     def shares(self) -> Tensor:
         """pi_g: the group's share of the images whose group is known, float64 [K]; 0 for a group without images."""
-        known = torch.zeros_like(self.group_counts)
-        for part in self.groups.slices.values():
-            known[part] = self.group_counts[part].sum()
-        return self.group_counts / known.clamp_min(1.0)
+        totals = torch.zeros_like(self.group_counts)
+        for columns in self.groups.slices.values():
+            totals[columns] = self.group_counts[columns].sum()
+        return self.group_counts / totals.clamp_min(1.0)
 
     @cached_property
     def patterns(self) -> list[Tensor]:
         """The cells, by which attributes are known: one int64 vector of rows for each pattern."""
-        _, which = torch.unique(self.cells >= 0, dim=0, return_inverse=True)
-        return [(which == pattern).nonzero().squeeze(1) for pattern in range(int(which.max()) + 1)]
+        _, pattern_index = torch.unique(self.cells >= 0, dim=0, return_inverse=True)
+        return [(pattern_index == pattern).nonzero().squeeze(1) for pattern in range(int(pattern_index.max()) + 1)]
 
     def find(self, index: Tensor) -> Tensor:
-        """The cell of each image: [B, A] -> int64 [B]; ``InputError`` for a cell without training images."""
-        codes, wanted = _codes(self.groups, self.cells), _codes(self.groups, index.cpu().long())
-        found = torch.searchsorted(codes, wanted).clamp_max(len(codes) - 1)
-        strange = codes[found] != wanted
+        """Return the cell of each image, [B, A] -> int64 [B]; raises ``InputError`` where it has no training image."""
+        codes, image_codes = _codes(self.groups, self.cells), _codes(self.groups, index.cpu().long())
+        rows = torch.searchsorted(codes, image_codes).clamp_max(len(codes) - 1)
+        strange = codes[rows] != image_codes
         if bool(strange.any()):
             row = index.cpu()[int(strange.nonzero()[0])].tolist()
             problem = Problem(f"no training image has the groups {row}", "weigh images of the training set only")
             raise InputError("These images are not of the training set.", [problem])
-        return found
+        return rows
 
-    def spread(self, values: Tensor) -> Tensor:
-        """A value per group for the groups of each cell: [..., K] -> [..., M, A], 1 where unknown."""
-        starts = torch.tensor([part.start for part in self.groups.slices.values()])
+    def cell_values(self, values: Tensor) -> Tensor:
+        """Return the values of each cell's groups: [..., K] -> [..., M, A], 1 where unknown."""
+        starts = torch.tensor([columns.start for columns in self.groups.slices.values()])
         flat = torch.where(self.cells < 0, len(self.groups), self.cells + starts)
         return torch.cat([values, torch.ones_like(values[..., :1])], -1)[..., flat]
 
-    def combine(self, factors: Tensor, how: str, low: float, high: float) -> Tensor:
-        """Weights of the cells from a factor per group: [..., K] -> [..., M], ``how`` is "mean" or "product".
+    def combine(self, factors: Tensor, rule: str, low: float, high: float) -> Tensor:
+        """Return weights of the cells from a factor per group: [..., K] -> [..., M]; ``rule``: "mean" or "product".
 
-        An unknown group has factor 1; the result is ``normalised``.
+        An unknown group has factor 1; the result is normalised.
         """
-        spread = self.spread(factors)
-        return self.normalised(spread.mean(-1) if how == "mean" else spread.prod(-1), low, high)
+        spread = self.cell_values(factors)
+        return self.normalise(spread.mean(-1) if rule == "mean" else spread.prod(-1), low, high)
 
-    def normalised(self, weights: Tensor, low: float, high: float) -> Tensor:
-        """Weights [..., M] within [low, high] whose mean over the training images is 1.
+    def normalise(self, weights: Tensor, low: float, high: float) -> Tensor:
+        """Return weights [..., M] within [low, high] whose mean over the training images is 1.
 
         The mean is 1 within each pattern of known attributes. So images of which something is unknown keep
         the share of training that they have, and images of which nothing is known weigh 1.
@@ -94,23 +94,23 @@ class Census:
         result = torch.empty_like(weights)
         for rows in self.patterns:
             counts = self.counts[rows].double()
-            result[..., rows] = bounded(weights[..., rows], counts / counts.sum(), low, high)
+            result[..., rows] = bound_weights(weights[..., rows], counts / counts.sum(), low, high)
         return result
 
     def group_means(self, weights: Tensor) -> Tensor:
-        """Mean of the cells' weights [M] over the training images of each group, [K]; NaN without images."""
+        """Return the mean of the cells' weights [M] over the training images of each group, [K]; NaN without images."""
         return self._group_sums(weights * self.counts) / self.group_counts
 
     def _group_sums(self, values: Tensor) -> Tensor:
         sums = torch.zeros(len(self.groups), dtype=torch.float64)
-        for column, part in enumerate(self.groups.slices.values()):
-            known = self.cells[:, column] >= 0
-            sums[part] = torch.bincount(self.cells[known, column], values[known], part.stop - part.start)
+        for column, columns in enumerate(self.groups.slices.values()):
+            mask = self.cells[:, column] >= 0
+            sums[columns] = torch.bincount(self.cells[mask, column], values[mask], columns.stop - columns.start)
         return sums
 
 
 def _codes(groups: Groups, cells: Tensor) -> Tensor:
-    """One number a cell [M, A] -> [M], in the order of sorted rows."""
+    """Return one number for each cell, [M, A] -> [M], in the order of sorted rows."""
     codes = torch.zeros(len(cells), dtype=torch.int64)
     for column, (_, levels) in enumerate(groups.names):
         codes = codes * (len(levels) + 1) + cells[:, column] + 1
@@ -118,7 +118,7 @@ def _codes(groups: Groups, cells: Tensor) -> Tensor:
 
 
 def _rows(groups: Groups, codes: Tensor) -> Tensor:
-    """The cells [M, A] of numbers [M]."""
+    """Return the cells [M, A] of numbers [M]."""
     cells = torch.zeros(len(codes), len(groups.names), dtype=torch.int64)
     for column, (_, levels) in reversed(list(enumerate(groups.names))):
         cells[:, column] = codes % (len(levels) + 1) - 1
@@ -126,10 +126,10 @@ def _rows(groups: Groups, codes: Tensor) -> Tensor:
     return cells
 
 
-def bounded(weights: Tensor, shares: Tensor, low: float, high: float) -> Tensor:
-    """clamp(c w_m, low, high), with the one c for which sum_m share_m clamp(c w_m, low, high) = 1.
+def bound_weights(weights: Tensor, shares: Tensor, low: float, high: float) -> Tensor:
+    """Return clamp(c w_m, low, high), with the c for which sum_m share_m clamp(c w_m, low, high) = 1.
 
-    What a cap takes away is given to the weights that are not capped, in proportion, so the mean stays 1.
+    The excess over a bound is shared out among the weights within the bounds, in proportion, so the mean stays 1.
     The sum is piecewise linear in c and rises from ``low`` to ``high``: the piece is found by bisection, c
     by interpolation.
 
@@ -142,8 +142,8 @@ def bounded(weights: Tensor, shares: Tensor, low: float, high: float) -> Tensor:
     first = torch.zeros(weights.shape[:-1], dtype=torch.int64)
     last = torch.full_like(first, breaks.shape[-1] - 1)
 
-    def at(place: Tensor) -> tuple[Tensor, Tensor]:
-        c = breaks.gather(-1, place.unsqueeze(-1))
+    def at(position: Tensor) -> tuple[Tensor, Tensor]:
+        c = breaks.gather(-1, position.unsqueeze(-1))
         return c, (c * weights).clamp(low, high) @ shares.unsqueeze(-1)
 
     for _ in range(breaks.shape[-1].bit_length()):
@@ -152,5 +152,5 @@ def bounded(weights: Tensor, shares: Tensor, low: float, high: float) -> Tensor:
         first, last = torch.where(too_much, first, middle), torch.where(too_much, middle, last)
     (c_low, sum_low), (c_high, sum_high) = at(first), at(last)
     rise = sum_high - sum_low
-    part = torch.where(rise > 0, (1 - sum_low) / rise, torch.zeros_like(rise))
-    return ((c_low + part * (c_high - c_low)) * weights).clamp(low, high)
+    fraction = torch.where(rise > 0, (1 - sum_low) / rise, torch.zeros_like(rise))
+    return ((c_low + fraction * (c_high - c_low)) * weights).clamp(low, high)

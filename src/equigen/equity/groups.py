@@ -1,4 +1,4 @@
-"""The groups of a cohort, as a mechanism and the monitor see them."""
+"""The groups of a cohort: the levels of its attributes, in a flat order."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class Groups:
     """The attributes of a cohort and their groups, in the order of the columns of a group index.
 
     ``names`` is ((attribute, (level, ...)), ...). The K groups of all attributes stand in one flat order,
-    attribute after attribute, level after level; vectors "[K]" in this room follow it. Raises
-    ``InputError`` on an attribute without levels, a name given twice, or "/" in an attribute's name, which
+    attribute after attribute, level after level; vectors "[K]" of mechanisms follow it. Raises
+    ``InputError`` on an attribute without levels, a repeated name, or "/" in an attribute's name, which
     separates the parts of a record's key.
     """
 
@@ -25,12 +25,12 @@ class Groups:
 
     def __post_init__(self) -> None:
         problems = [
-            _problem(attribute, message)
-            for place, (attribute, levels) in enumerate(self.names)
+            Problem(message, "mend the attribute's levels in the cohort", column=attribute)
+            for position, (attribute, levels) in enumerate(self.names)
             for message, wrong in {
                 "the attribute has no levels": not levels,
                 "a level is named twice": len(set(levels)) < len(levels),
-                "the attribute is named twice": attribute in self.attributes[:place],
+                "the attribute is named twice": attribute in self.attributes[:position],
                 "'/' cannot stand in an attribute's name": "/" in attribute,
             }.items()
             if wrong
@@ -50,7 +50,7 @@ class Groups:
 
     @cached_property
     def slices(self) -> dict[str, slice]:
-        """Where each attribute's groups stand in the flat order."""
+        """The slice of each attribute's groups in the flat order."""
         stops, start = {}, 0
         for attribute, levels in self.names:
             stops[attribute] = slice(start, start + len(levels))
@@ -62,25 +62,25 @@ class Groups:
         return len(self.index)
 
     def records(self, kind: str, values: Tensor) -> dict[str, float]:
-        """Log entries ``kind/<attribute>/<level>`` of one value [K] per group."""
+        """Return records ``kind/<attribute>/<level>`` of one value [K] per group."""
         return {f"{kind}/{a}/{g}": float(v) for (a, g), v in zip(self.index, values.tolist(), strict=True)}
 
     def check(self, groups: Tensor, rows: int) -> None:
-        """Refuse a group index that is not integer [rows, A] with values in -1 .. levels-1.
+        """Raise InputError for a group index that is not integer [rows, A] with values in -1 .. levels-1.
 
-        Values are looked at on the CPU only: on an accelerator that would wait for the device. There a
-        value out of range gives NaN weights (``spread``), which no training step takes for sound.
+        Values are checked on the CPU only: on a GPU that would wait for the device. There a value out of
+        range gives NaN weights (``image_values``), which the training step refuses.
         """
         if groups.shape != (rows, len(self.names)) or groups.is_floating_point():
-            found = f"{tuple(groups.shape)} {groups.dtype}"
-            problem = Problem(f"the group index is {found}, not integer ({rows}, {len(self.names)})",
+            actual = f"{tuple(groups.shape)} {groups.dtype}"
+            problem = Problem(f"the group index is {actual}, not integer ({rows}, {len(self.names)})",
                               "give one row an image and one column an attribute")
             raise InputError("The group index does not fit the attributes.", [problem])
         if groups.device.type == "cpu" and rows:
             _check_range(self, groups)
 
-    def spread(self, values: Tensor, groups: Tensor) -> Tensor:
-        """The value of each image's group: [K] and index [B, A] -> float32 [B, A], 0 where unknown (-1)."""
+    def image_values(self, values: Tensor, groups: Tensor) -> Tensor:
+        """Return the value of each image's groups: [K] and index [B, A] -> float32 [B, A], 0 where unknown (-1)."""
         widest = max((len(levels) for _, levels in self.names), default=0)
         table = torch.full((len(self.names), widest + 1), torch.nan)
         for row, (attribute, levels) in enumerate(self.names):
@@ -89,9 +89,6 @@ class Groups:
         slot = torch.where(groups < 0, widest, groups).long()
         return table.to(groups.device).t().gather(0, slot)
 
-
-def _problem(attribute: str, message: str) -> Problem:
-    return Problem(message, "mend the attribute's levels in the cohort", column=attribute)
 
 
 def _check_range(names: Groups, groups: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""What an equity mechanism is: what it is asked, and what it remembers."""
+"""The interface of equity mechanisms."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 from equigen.equity.monitor import GroupLosses
 
 State = dict[str, Tensor | float | int | str]
-"""What a mechanism puts into a checkpoint: float64 and int64 tensors (safetensors) and JSON scalars."""
+"""State of a mechanism in a checkpoint: float64 and int64 tensors (safetensors) and JSON scalars."""
 
 
 @runtime_checkable
@@ -24,22 +24,22 @@ class Mechanism(Protocol):
     checkpoints, and from rank 0 to the others where ranks run on unlike hardware. Weights of a mechanism
     multiply with other per-image weights (min-SNR): a mechanism sees nothing but per-image losses.
 
-    A mechanism whose ``weights`` never look at losses may say ``uses_losses = False`` (a class attribute; True where
-    there is none). It then gets NaN for them, and gradient accumulation is spared a forward pass.
+    A mechanism whose ``weights`` do not depend on losses may declare ``uses_losses = False`` (a class attribute; True
+    where there is none). It then gets NaN for them, and gradient accumulation saves a forward pass.
 
-    What it returns is checked (``equigen.equity.checks``): a floating tensor [B] of finite numbers, never reshaped or
+    Weights are checked (``equigen.equity.checks``): a floating tensor [B] of finite numbers, never reshaped or
     cast. A mechanism may promise ``nonnegative = True`` (a class attribute; False where there is none): then a weight
     below 0 stops the training.
 
     Two more methods are called where a mechanism has them: ``decide(images_seen, first) -> bool`` before each batch, on
-    the process that decides (``first``) and on the others, which says whether something took effect that the others
-    must be told; and ``close()`` when the run ends, however it ends.
+    the first process and on the others; it returns whether the state of the first has to be copied to the others. And
+    ``close()`` when the run ends, however it ends.
     """
 
     name: str
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
-        """Weights [B] for the losses [B] of the whole global batch, on their device and in their dtype.
+        """Return weights [B] for the losses [B] of the whole global batch, on their device and in their dtype.
 
         ``losses`` are detached and unweighted; ``groups`` is an integer index [B, A] with -1 for unknown;
         ``timesteps`` [B] are the noise levels; ``images_seen`` counts the images before this batch and
@@ -48,19 +48,19 @@ class Mechanism(Protocol):
         ...
 
     def wants_probe(self, images_seen: int) -> bool:
-        """Whether the fixed probe has to be measured now, after ``images_seen`` images."""
+        """Return whether the fixed probe has to be measured now, after ``images_seen`` images."""
         ...
 
     def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
-        """Take in the group losses of the fixed probe, measured after ``images_seen`` images."""
+        """Update the mechanism by the group losses of the fixed probe, measured after ``images_seen`` images."""
         ...
 
     def records(self) -> dict[str, float]:
-        """What to log now: ``sigma/<attribute>/<group>``, ``weight/...``, ``reward``; what is not known has no key."""
+        """Return values to log: ``sigma/<attribute>/<group>``, ``weight/...``, ``reward``; unknown ones have no key."""
         ...
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:
-        """Sampling weights [N] of the training images, or None for the uniform stream.
+        """Return sampling weights [N] of the training images, or None for the uniform stream.
 
         Called once before the first step, at a start and at a resume, with the group index [N, A] of all
         training images; a mechanism may take the groups' frequencies from it.
@@ -68,11 +68,11 @@ class Mechanism(Protocol):
         ...
 
     def state_dict(self) -> State:
-        """All that a later process needs to go on exactly, as copies."""
+        """Return the complete state, as copies, from which another process resumes exactly."""
         ...
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from ``state``; ``InputError`` when it is of another mechanism, other groups or settings."""
+        """Load ``state``; raises ``InputError`` when it is of another mechanism, other groups or settings."""
         ...
 
 

@@ -11,7 +11,7 @@ from equigen.equity.monitor import GroupLosses
 from equigen.equity.state import check_state, header
 
 
-class Plain:
+class UniformWeights:
     """w_i = 1: the Stable Diffusion baseline of METHODS section 3, and the reference of every comparison."""
 
     name = "none"
@@ -21,27 +21,27 @@ class Plain:
         self.groups, self.seed = groups, seed
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
-        """Ones [B]."""
+        """Return ones [B]."""
         self.groups.check(groups, len(losses))
         return torch.ones_like(losses)
 
     def wants_probe(self, images_seen: int) -> bool:
-        """Never."""
+        """Return False."""
         return False
 
     def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
-        """Nothing to learn from it."""
+        """Do nothing: the probe is not used."""
 
     def records(self) -> dict[str, float]:
-        """Nothing to log."""
+        """Return no records."""
         return {}
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:
-        """None: the uniform stream."""
+        """Return None, for the uniform stream."""
         return None
 
     def state_dict(self) -> State:
-        """Whose state it is, and no more."""
+        """Return the header of the state, which has no other content."""
         return header(self.name, self.groups, self.seed, {})
 
     def load_state_dict(self, state: State) -> None:

@@ -1,4 +1,4 @@
-"""Fair Bayesian Perturbation as its authors released it; kept, with its faults, for comparison."""
+"""Fair Bayesian Perturbation as its authors released it, with its defects, for comparison."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from equigen.equity.bayes import propose
 from equigen.equity.groups import Groups
 from equigen.equity.interface import State
 from equigen.equity.monitor import GroupLosses
-from equigen.equity.noise import draw, released_weights
+from equigen.equity.noise import draw_noise, released_weights
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
 from equigen.seeds import derive_seed, torch_generator
 
@@ -28,7 +28,7 @@ class ReleasedPerturbation:
     of UCB (``bayes.propose``) and the window is emptied. After every step sigma <- rho sigma + (1 - rho) u,
     u uniform on [0, 1]^K. It starts at sigma = 1. An unknown group gives no noise and is in no mean.
 
-    What is wrong with it, and is kept here as it is (the numbers are those of METHODS section 2):
+    Its defects, which are reproduced here (numbered as in METHODS section 2):
 
     1. E[w_i] = 1 whatever sigma is, so in expectation the gradient is that of plain training; sigma only
        sets how noisy a group's gradient is.
@@ -37,7 +37,7 @@ class ReleasedPerturbation:
     4. G is taken over a small batch at random timesteps; most of it is timestep noise.
     5. Mixing leaves rho^30 = 21 % of the chosen sigma by the end of a window of 30.
 
-    Of defect 6 nothing is kept: every process holds the same sigma and it is in the state.
+    Defect 6 is not reproduced: every process has the same sigma, and it is part of the state.
     """
 
     name = "perturbation-released"
@@ -58,10 +58,10 @@ class ReleasedPerturbation:
         self.fallbacks, self.note = 0, ""
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
-        """w_i of this step [B]; then the step is over: its reward is kept and sigma moves on."""
+        """Return w_i of this step [B]; then append the reward of the step and update sigma."""
         self.groups.check(groups, len(losses))
-        sigma = self.groups.spread(self.sigma, groups)
-        weights = released_weights(sigma, draw(groups, self.seed, images_seen))
+        sigma = self.groups.image_values(self.sigma, groups)
+        weights = released_weights(sigma, draw_noise(groups, self.seed, images_seen))
         self._step(-batch_gap(losses, groups, self.groups), images_seen)
         return weights.to(losses)
 
@@ -70,12 +70,12 @@ class ReleasedPerturbation:
         self.points = torch.cat([self.points, self.sigma[None]])
         self.rewards = torch.cat([self.rewards, torch.tensor([reward], dtype=torch.float64)])
         if len(self.rewards) >= self.time_window:
-            self._choose(images_seen)
+            self._propose(images_seen)
         generator = torch_generator(self.seed, "equity/mixing", images_seen)
         uniform = torch.rand(len(self.sigma), generator=generator, dtype=torch.float64)
         self.sigma = self.rho * self.sigma + (1 - self.rho) * uniform
 
-    def _choose(self, images_seen: int) -> None:
+    def _propose(self, images_seen: int) -> None:
         seed = derive_seed(self.seed, "equity/proposal", images_seen)
         proposal = propose(self.points, self.rewards, beta=self.beta, seed=seed)
         self.sigma = proposal.point
@@ -84,32 +84,32 @@ class ReleasedPerturbation:
         self.points, self.rewards = self.points[:0], self.rewards[:0]
 
     def wants_probe(self, images_seen: int) -> bool:
-        """Never: it looks at training batches."""
+        """Return False: it uses training batches only."""
         return False
 
     def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
-        """Not looked at."""
+        """Do nothing: the probe is not used."""
 
     def records(self) -> dict[str, float]:
-        """Sigma of the next step, the reward of the last; ``fallbacks`` once a fit failed."""
-        known = {} if math.isnan(self.reward) else {"reward": self.reward}
+        """Return sigma of the next step and the reward of the last; ``fallbacks`` once a fit failed."""
+        rewards = {} if math.isnan(self.reward) else {"reward": self.reward}
         failed = {"fallbacks": float(self.fallbacks)} if self.fallbacks else {}
-        return {**self.groups.records("sigma", self.sigma), **known, **failed}
+        return {**self.groups.records("sigma", self.sigma), **rewards, **failed}
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:
-        """None: the uniform stream."""
+        """Return None, for the uniform stream."""
         return None
 
     def state_dict(self) -> State:
-        """Sigma and the window so far."""
-        last = torch.tensor(self.reward, dtype=torch.float64)  # a tensor, since JSON has no word for NaN
+        """Return sigma and the window so far."""
+        last = torch.tensor(self.reward, dtype=torch.float64)  # a tensor, since JSON has no NaN
         return {
             **self._header(), "sigma": self.sigma.clone(), "points": self.points.clone(),
             "rewards": self.rewards.clone(), "reward": last, "fallbacks": self.fallbacks, "note": self.note,
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from ``state``, in the middle of a window too; ``InputError`` where it does not fit."""
+        """Load ``state``, also of the middle of a window; raises ``InputError`` where it does not fit."""
         k, real = len(self.groups), torch.float64
         layout: Layout = {
             "sigma": ((k,), real), "points": ((None, k), real),

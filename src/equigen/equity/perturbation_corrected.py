@@ -1,4 +1,4 @@
-"""Fair Bayesian Perturbation with a real lever, an honest reward and a memory."""
+"""Fair Bayesian Perturbation with weights that change the expected gradient, and a reward on the fixed probe."""
 
 from __future__ import annotations
 
@@ -11,51 +11,49 @@ from equigen.equity.bayes import Proposal, sobol_points
 from equigen.equity.groups import Groups
 from equigen.equity.interface import State
 from equigen.equity.monitor import GroupLosses
-from equigen.equity.noise import draw, lognormal_weights
+from equigen.equity.noise import draw_noise, lognormal_weights
 from equigen.equity.proposer import Proposer
-from equigen.equity.request import Question
+from equigen.equity.request import ProposalRequest
 from equigen.equity.state import Layout, Setting, check_groups, check_numbers, check_state, header, tensor_of
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive_seed
 
 
 class CorrectedPerturbation:
-    """The idea of FairDiffusion without its faults (METHODS section 3, variant ``corrected``).
+    """FairDiffusion's mechanism without its defects (METHODS section 3, variant ``corrected``).
 
     **Weights.** With a fresh standard normal per image and attribute, never negative,
 
         w_i = exp( sum_a sigma[a, g_{a,i}] eps_{a,i} ) / mean_j exp( sum_a sigma[a, g_{a,j}]^2 / 2 )
 
     The normaliser is the batch mean of the *expected* weights, so the expected weight over the batch is 1
-    (the learning rate keeps its meaning) while an image of a group with sigma weighs exp(sigma^2 / 2) times
-    one with none, in expectation: sigma moves the gradient itself, not only its noise. Dividing by the
-    *realised* mean instead would let one large draw push down the others and take from the lever. An
-    unknown group has sigma 0.
+    (the learning rate keeps its scale) while an image of a group with sigma weighs exp(sigma^2 / 2) times
+    one with none, in expectation: sigma changes the expected gradient, not only its noise. Dividing by the
+    *realised* mean instead would let one large draw reduce the other weights. An unknown group has sigma 0.
 
     **Windows.** One sigma is held for a whole window of ``window_images`` images. A window ends with the
     first batch at or past a multiple of it, whatever the batch size. Then the loop measures the fixed probe.
 
     **Reward.** -sum_a gap_a / m on the held-out probe, gap_a between the mean losses of the attribute's
     groups with at least ``minimum`` images, m the probe's mean loss. The gap is relative because losses fall
-    several times over during training, and gaps with them: absolute gaps would praise whichever sigma came
-    last. What drift is left is in the process, which has time (images seen) as one more input and is
-    maximised at the current time: old windows lose their say where rewards move, and keep it where not.
+    several times over during training, and gaps with them: absolute gaps would favour the latest sigma. The
+    remaining drift is modelled by the process, which has time (images seen) as one more input and is maximised
+    at the current time: old windows count less where rewards drift.
 
     **Choice.** Window 0 is plain training (sigma 0), the reference; windows 1 to ``design`` - 1 are scrambled
     Sobol points of the cube; from then on sigma = sigma_max times the maximiser of UCB (``bayes.propose``).
     The history of all windows is kept; the process sees the newest 64.
 
-    **Delay.** Proposing takes as long as many training steps, so it is done beside them (``Proposer``): what is
-    asked at the end t of a window rules from the first batch at or past t + ``delay_images`` on, however fast
-    either is (who gets there early waits), and the sigma before it until then. None: an eighth of the window; 0:
-    the step at t waits, and nothing runs beside. The reward of a window belongs to the sigma in force at its end,
-    which ruled at least half of it (the delay is at most half a window) but for rounding up to whole batches; the
-    share of its predecessor, an eighth by default, is carried over like all that earlier windows did to the
-    network, and blurs the lever by as much. An answer for which the next window ends too early rules later still,
-    and takes no credit for that window. Design points need no proposing and rule at once. The proposals under way
-    are in the state as the times at which they were asked: whoever loads it asks again, and gets the same. One
-    takes about 0.5 s of one core with 5 groups, 1.5 s with 10: longer than an eighth of a window where a GPU sees
-    several thousand images a second; then choose a longer delay, or windows.
+    **Delay.** A proposal takes as long as many training steps, so a background process computes it (``Proposer``).
+    The proposal requested at the end t of a window takes effect at the first batch at or past t + ``delay_images``,
+    however fast either process is; the previous sigma is used until then. ``delay_images`` None: an eighth of the
+    window; 0: the step at t waits, without a background process. The reward of a window is attributed to the sigma
+    at its end, which was used for at least half of it (the delay is at most half a window), up to rounding to whole
+    batches. A proposal for which the next window ends too early takes effect later, and is not credited with that
+    window. Design points take effect at once. Pending proposals are in the state as the times of their requests:
+    a process that loads it requests them again, with the same result. One takes about 0.5 s of one core with 5
+    groups, 1.5 s with 10: longer than an eighth of a window where a GPU trains on several thousand images a second;
+    then choose a longer delay, or windows.
     """
 
     name = "perturbation-corrected"
@@ -82,10 +80,10 @@ class CorrectedPerturbation:
         self.rewards = torch.zeros(0, dtype=torch.float64)  # [n]
         self.times = torch.zeros(0, dtype=torch.int64)  # images seen when each reward was measured, [n]
         self.probe_counts = torch.zeros(len(groups), dtype=torch.int64)  # zeros: no probe seen yet
-        self.pending = torch.zeros(0, dtype=torch.int64)  # when the proposals under way were asked for, oldest first
+        self.pending = torch.zeros(0, dtype=torch.int64)  # times of the requests of pending proposals, oldest first
         self.fallbacks, self.note = 0, ""
         self.proposer = Proposer()
-        self._out: int | None = None  # the pending proposal that this process has asked for
+        self._submitted: int | None = None  # time of the pending request that was submitted to the worker
 
     @property
     def sigma(self) -> Tensor:
@@ -93,41 +91,41 @@ class CorrectedPerturbation:
         return self.sigma_max * self.point
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
-        """w_i [B], positive, with expected mean 1 over the batch.
+        """Return w_i [B], positive, with expected mean 1 over the batch.
 
         The state does not change, unless a proposal is due that ``decide`` was not called for.
         """
         self.groups.check(groups, len(losses))
-        self._take_due(images_seen)
-        sigma = self.groups.spread(self.sigma, groups)
-        return lognormal_weights(sigma, draw(groups, self.seed, images_seen)).to(losses)
+        self._apply_due_proposals(images_seen)
+        sigma = self.groups.image_values(self.sigma, groups)
+        return lognormal_weights(sigma, draw_noise(groups, self.seed, images_seen)).to(losses)
 
     def decide(self, images_seen: int, first: bool = True) -> bool:
-        """Before each batch: ask for what is pending, take in what is due; True if something took effect.
+        """Submit pending requests and apply due proposals, before each batch; returns whether one took effect.
 
-        ``first``: whether this process decides. The others learn only when something takes effect, and are then
-        given the state of the first. The result is the same on all.
+        ``first``: whether this is the first process, which computes proposals; the others get its state when one
+        takes effect. All processes return the same.
         """
         if first:
-            self._ask()
-            return self._take_due(images_seen)
+            self._submit_pending()
+            return self._apply_due_proposals(images_seen)
         due = self._due(images_seen)
         self.pending = self.pending[due:]
         return due > 0
 
     def close(self) -> None:
-        """End the process that proposes; a later ``decide`` starts another where one is needed."""
+        """End the background process; a later ``decide`` starts another where one is needed."""
         self.proposer.close()
-        self._out = None
+        self._submitted = None
 
     def wants_probe(self, images_seen: int) -> bool:
-        """True once the current window is over, until ``observe_probe`` has begun the next."""
+        """Return True from the end of the current window until ``observe_probe`` starts the next."""
         return images_seen // self.window_images > self.window
 
     def observe_probe(self, monitor: GroupLosses, images_seen: int) -> None:
-        """End the window: keep (sigma, reward, time) and choose the next sigma, or have it chosen.
+        """End the window: append (sigma, reward, time), and set the next sigma or request a proposal.
 
-        Called before a window is over (at the start, say) it only checks the probe. Raises ``InputError``
+        Called before the end of a window (at the start, say) it only checks the probe. Raises ``InputError``
         when the probe cannot measure any gap, or is not the probe of the earlier windows.
         """
         self._check_probe(monitor)
@@ -145,42 +143,42 @@ class CorrectedPerturbation:
         elif self.delay_images:
             self.pending = torch.cat([self.pending, self.times[-1:]])
         else:
-            self._take(self._question(images_seen).answer())
+            self._apply_proposal(self._proposal_request(images_seen).compute())
 
-    def _question(self, asked: int) -> Question:
-        """What was known when the window that ended after ``asked`` images was over."""
-        known = self.times <= asked
-        return Question(self.points[known], self.rewards[known], self.times[known], float(asked), self.beta,
-                        derive_seed(self.seed, "equity/proposal", asked))
+    def _proposal_request(self, request_time: int) -> ProposalRequest:
+        """Return the request of the window that ended at ``request_time``, with all results until then."""
+        mask = self.times <= request_time
+        return ProposalRequest(self.points[mask], self.rewards[mask], self.times[mask], float(request_time), self.beta,
+                        derive_seed(self.seed, "equity/proposal", request_time))
 
-    def _ask(self) -> None:
-        """Have the oldest pending proposal worked out; before the first one, have the process started in time."""
+    def _submit_pending(self) -> None:
+        """Submit the oldest pending request; before the first one, start the background process in time."""
         if len(self.pending):
-            asked = int(self.pending[0])
-            if asked != self._out:
-                self.proposer.ask(self._question(asked))
-                self._out = asked
+            request_time = int(self.pending[0])
+            if request_time != self._submitted:
+                self.proposer.ask(self._proposal_request(request_time))
+                self._submitted = request_time
         elif self.delay_images and len(self.rewards) >= self.design - 1:
             self.proposer.start()
 
     def _due(self, images_seen: int) -> int:
-        """How many of the pending proposals take effect now."""
+        """Return how many of the pending proposals take effect now."""
         return int((self.pending + self.delay_images <= images_seen).sum())
 
-    def _take_due(self, images_seen: int) -> bool:
+    def _apply_due_proposals(self, images_seen: int) -> bool:
         due = self._due(images_seen)
-        for asked in self.pending[:due].tolist():
-            self._take(self.proposer.answer(self._question(asked)))
+        for request_time in self.pending[:due].tolist():
+            self._apply_proposal(self.proposer.answer(self._proposal_request(request_time)))
         self.pending = self.pending[due:]
         return due > 0
 
-    def _take(self, proposal: Proposal) -> None:
+    def _apply_proposal(self, proposal: Proposal) -> None:
         self.point = proposal.point
         if proposal.fallback is not None:
             self.fallbacks, self.note = self.fallbacks + 1, proposal.fallback
 
     def _check_probe(self, monitor: GroupLosses) -> None:
-        comparable = [int(monitor.measured(self.minimum)[part].sum()) for part in self.groups.slices.values()]
+        comparable = [int(monitor.is_measured(self.minimum)[columns].sum()) for columns in self.groups.slices.values()]
         problems = []
         if monitor.groups.names != self.groups.names:
             problems.append(Problem("its groups are others", "measure it on the attributes of the mechanism"))
@@ -196,17 +194,17 @@ class CorrectedPerturbation:
             raise InputError("The probe cannot steer the mechanism.", problems)
 
     def records(self) -> dict[str, float]:
-        """Sigma now, the reward of the last window; ``fallbacks`` once a fit failed."""
-        known = {"reward": float(self.rewards[-1])} if len(self.rewards) else {}
+        """Return the current sigma and the reward of the last window; ``fallbacks`` once a fit failed."""
+        rewards = {"reward": float(self.rewards[-1])} if len(self.rewards) else {}
         failed = {"fallbacks": float(self.fallbacks)} if self.fallbacks else {}
-        return {**self.groups.records("sigma", self.sigma), **known, **failed}
+        return {**self.groups.records("sigma", self.sigma), **rewards, **failed}
 
     def sampling_weights(self, groups: Tensor) -> Tensor | None:
-        """None: the uniform stream."""
+        """Return None, for the uniform stream."""
         return None
 
     def state_dict(self) -> State:
-        """The current window and the history of all."""
+        """Return the current window and the history of all windows."""
         return {
             **self._header(), "point": self.point.clone(), "points": self.points.clone(),
             "rewards": self.rewards.clone(), "times": self.times.clone(),
@@ -215,16 +213,16 @@ class CorrectedPerturbation:
         }
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from ``state``, in the middle of a window too; ``InputError`` where it does not fit."""
-        k, real, whole = len(self.groups), torch.float64, torch.int64
+        """Load ``state``, also of the middle of a window; raises ``InputError`` where it does not fit."""
+        k, real, integer = len(self.groups), torch.float64, torch.int64
         layout: Layout = {"point": ((k,), real), "points": ((None, k), real), "rewards": ((None,), real),
-                  "times": ((None,), whole), "probe_counts": ((k,), whole), "pending": ((None,), whole),
-                  "fallbacks": ((), whole)}
+                  "times": ((None,), integer), "probe_counts": ((k,), integer), "pending": ((None,), integer),
+                  "fallbacks": ((), integer)}
         check_state(state, self._header(), layout, {"window": int, "note": str})
         self.point, self.points = tensor_of(state, "point"), tensor_of(state, "points")
         self.rewards, self.times = tensor_of(state, "rewards"), tensor_of(state, "times")
         self.probe_counts, self.window = tensor_of(state, "probe_counts"), int(state["window"])
-        self.pending, self._out = tensor_of(state, "pending"), None
+        self.pending, self._submitted = tensor_of(state, "pending"), None
         self.fallbacks, self.note = int(state["fallbacks"]), str(state["note"])
 
     def _header(self) -> State:
@@ -236,9 +234,9 @@ class CorrectedPerturbation:
 
 
 def relative_gap(monitor: GroupLosses, minimum: int) -> float:
-    """sum_a gap_a / m over the attributes whose gap is known; NaN if none is.
+    """Return sum_a gap_a / m over the attributes whose gap is known; NaN if none is.
 
     On a fixed probe the same attributes are known in every window, so leaving out others favours no sigma.
     """
-    known = [gap for gap in monitor.gaps(minimum).values() if not math.isnan(gap)]
-    return sum(known) / monitor.overall if known else float("nan")
+    gaps = [gap for gap in monitor.gaps(minimum).values() if not math.isnan(gap)]
+    return sum(gaps) / monitor.overall if gaps else float("nan")

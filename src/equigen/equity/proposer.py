@@ -1,4 +1,4 @@
-"""Bayesian optimisation beside a training: asked at once, answered by a process of its own, fetched when due."""
+"""Bayesian optimisation in a background process: a request is submitted, and its proposal fetched when it is due."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import weakref
 from collections.abc import Sequence
 
 from equigen.equity.bayes import Proposal
-from equigen.equity.request import Question, answer_from_line
+from equigen.equity.request import ProposalRequest, answer_from_line
 
 COMMAND = (sys.executable, "-P", "-m", "equigen.equity.worker")
 PATIENCE = 300.0  # seconds without an answer after which a worker counts as dead; an answer takes about one
 
 
 class Proposer:
-    """``ask`` a question and go on; ``answer`` gives the proposal, and waits where it is not there yet.
+    """Client of the worker process: ``ask`` submits a request, ``answer`` waits for its proposal.
 
-    The answer is the very one that ``bayes.propose`` gives here: same code, one thread, floats passed exactly. Where
-    the worker cannot be started, dies, or is silent for ``patience`` seconds, the proposal is computed here, with a
-    warning; the next question starts a new worker.
+    The proposal equals that of ``bayes.propose`` in this process: same code, one thread, floats passed exactly. Where
+    the worker cannot be started, dies, or does not answer for ``patience`` seconds, the proposal is computed in this
+    process, with a warning; the next request starts a new worker.
 
-    The worker is a plain subprocess (scripts of users have no main guard, which multiprocessing would need), takes
-    about 300 MB and no GPU, and sleeps between questions. It ends with this object, with the program, and when the
-    program is killed, since its input ends then.
+    The worker is a plain subprocess (multiprocessing would need a main guard in scripts of users), takes about 300 MB
+    and no GPU, and sleeps between requests. It ends with this object, with the program, and when the program is
+    killed, since its input ends then.
     """
 
     def __init__(self, command: Sequence[str] = COMMAND, patience: float = PATIENCE) -> None:
         self.command, self.patience = tuple(command), patience
         self.worker: subprocess.Popen[str] | None = None
         self._end: weakref.finalize[[subprocess.Popen[str]], Proposer] | None = None
-        self._asked: str | None = None  # the one question that the worker has
+        self._asked: str | None = None  # the request that the worker computes
 
     def start(self) -> None:
         """Start the worker where there is none; it imports BoTorch meanwhile, which takes seconds."""
@@ -50,13 +50,13 @@ class Proposer:
             return  # ``answer`` says so
         self._end = weakref.finalize(self, _end, self.worker)
 
-    def ask(self, question: Question) -> None:
-        """Have it worked out beside; the same question again is no question."""
+    def ask(self, question: ProposalRequest) -> None:
+        """Submit a request to the worker; the same request again does nothing."""
         line = question.to_line()
         if line == self._asked:
             return
         died = self.worker is not None and self.worker.poll() is not None
-        if died or self._asked is not None:  # nobody wants the other answer any more
+        if died or self._asked is not None:  # the earlier request is obsolete
             self.close()
         self.start()
         if self.worker is None or self.worker.stdin is None:
@@ -68,20 +68,20 @@ class Proposer:
             return  # it died; ``answer`` says so
         self._asked = line
 
-    def answer(self, question: Question) -> Proposal:
-        """The proposal for a question, asked before or not."""
+    def answer(self, question: ProposalRequest) -> Proposal:
+        """Return the proposal of a request, submitted before or not."""
         self.ask(question)
         try:
-            found = self._receive()
+            proposal = self._receive()
         except (OSError, ValueError) as error:  # ValueError: half a line, of a worker that died while writing
             self.close()
             warnings.warn(
                 f"The process that proposes sigma beside the training has failed ({error}). This proposal is computed "
                 "within a training step, which takes longer and gives the same.", RuntimeWarning, stacklevel=2,
             )
-            return question.answer()
+            return question.compute()
         self._asked = None
-        return found
+        return proposal
 
     def _receive(self) -> Proposal:
         if self.worker is None or self.worker.stdout is None or self._asked is None:
@@ -95,17 +95,17 @@ class Proposer:
         return answer_from_line(line)
 
     def close(self) -> None:
-        """End the worker; a later question starts a new one."""
+        """End the worker; a later request starts a new one."""
         if self._end is not None:
             self._end()
         self.worker, self._end, self._asked = None, None, None
 
 
 def _end(worker: subprocess.Popen[str]) -> None:
-    """Kill it and wait: no orphan, no zombie, no open pipe."""
+    """Kill the worker, close its pipes and wait for its end."""
     worker.kill()
     for pipe in (worker.stdout, worker.stdin):
         if pipe is not None:
-            with contextlib.suppress(OSError):  # what was not sent yet has no reader any more
+            with contextlib.suppress(OSError):  # unsent input has no reader any more
                 pipe.close()
     worker.wait()

@@ -5,22 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from equigen.equity.base import Rule
+from equigen.equity.base import BaseMechanism
 from equigen.equity.groups import Groups
-from equigen.equity.noise import draw, lognormal_weights, released_weights
+from equigen.equity.noise import draw_noise, lognormal_weights, released_weights
 from equigen.equity.state import check_choice
 
 FORMS = {"released": released_weights, "lognormal": lognormal_weights}
 
 
-class RandomWeights(Rule):
+class RandomWeights(BaseMechanism):
     """FairDiffusion's ablation: the noise of Fair Bayesian Perturbation with sigma = 1 for every group, always.
 
     ``form`` is "released" (the paper's, the default), w_i = 1 + sum_a eps_{a,i} (METHODS section 2), or
     "lognormal", w_i = exp(sum_a eps_{a,i}) divided by its expected batch mean: the ablation of the corrected
-    variant. Either tells what noise does without a choice of groups. The released form has negative weights
-    (16 % of them with one attribute, 28 % with three), which is what is being compared; the log-normal form
-    has none. An unknown group gives no noise.
+    variant. Either measures the effect of noise without a choice of groups. The released form has negative
+    weights (16 % of them with one attribute, 28 % with three); the log-normal form has none. An unknown group
+    has no noise.
     """
 
     name = "random"
@@ -32,10 +32,10 @@ class RandomWeights(Rule):
         self.form = FORMS[form]
 
     def weights(self, losses: Tensor, groups: Tensor, timesteps: Tensor, images_seen: int) -> Tensor:
-        """w_i [B] of this batch; the losses are not looked at."""
+        """Return w_i [B] of this batch; the losses are not used."""
         self.groups.check(groups, len(losses))
-        sigma = self.groups.spread(torch.ones(len(self.groups)), groups)
-        return self.form(sigma, draw(groups, self.seed, images_seen)).to(losses)
+        sigma = self.groups.image_values(torch.ones(len(self.groups)), groups)
+        return self.form(sigma, draw_noise(groups, self.seed, images_seen)).to(losses)
 
     def records(self) -> dict[str, float]:
         """``sigma/<attribute>/<group>``: 1."""

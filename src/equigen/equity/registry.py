@@ -1,4 +1,4 @@
-"""Mechanisms by name: those of this package, and those that others add by an entry point."""
+"""Mechanisms by name: those of this package, and those of other packages by entry points."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from equigen.equity.group_dro import GroupDRO
 from equigen.equity.groups import Groups
 from equigen.equity.interface import Mechanism
 from equigen.equity.minmax_noise import MinMaxNoise
-from equigen.equity.none import Plain
+from equigen.equity.none import UniformWeights
 from equigen.equity.perturbation import ReleasedPerturbation
 from equigen.equity.perturbation_corrected import CorrectedPerturbation
 from equigen.equity.random_noise import RandomWeights
@@ -22,7 +22,7 @@ from equigen.errors import InputError, Problem
 Factory = Callable[..., Any]
 ENTRY_POINTS = "equigen.mechanisms"
 BUILT_IN: dict[str, dict[str, Factory]] = {
-    "none": {"": Plain},
+    "none": {"": UniformWeights},
     "perturbation": {"corrected": CorrectedPerturbation, "released": ReleasedPerturbation},
     "random": {"": RandomWeights},
     "reweight": {"": Reweight},
@@ -33,13 +33,13 @@ BUILT_IN: dict[str, dict[str, Factory]] = {
 """Name -> variant -> class; the first variant is the default."""
 
 
-def names() -> list[str]:
-    """Names of all mechanisms: the built-in ones, then those of installed packages."""
-    return [*BUILT_IN, *sorted(point.name for point in _outside() if point.name not in BUILT_IN)]
+def mechanism_names() -> list[str]:
+    """Return the names of all mechanisms: the built-in ones, then those of installed packages."""
+    return [*BUILT_IN, *sorted(point.name for point in _entry_points() if point.name not in BUILT_IN)]
 
 
-def build(name: str, groups: Groups, seed: int, **settings: object) -> Mechanism:
-    """The mechanism ``name`` for these groups, every draw of it from ``seed``.
+def build_mechanism(name: str, groups: Groups, seed: int, **settings: object) -> Mechanism:
+    """Return the mechanism ``name`` for these groups, with all draws from ``seed``.
 
     ``settings`` are its own keyword arguments; ``perturbation`` also takes ``variant`` ("corrected", the
     default, or "released"). Another package adds a mechanism by an entry point in the group
@@ -57,7 +57,7 @@ def build(name: str, groups: Groups, seed: int, **settings: object) -> Mechanism
 
 
 def _factory(name: str, settings: dict[str, object]) -> Factory:
-    """The callable behind a name; takes ``variant`` out of the settings where the name has variants."""
+    """Return the callable of a name; removes ``variant`` from the settings where the name has variants."""
     if name not in BUILT_IN:
         return _load(name)
     variants = BUILT_IN[name]
@@ -70,11 +70,11 @@ def _factory(name: str, settings: dict[str, object]) -> Factory:
 
 
 def _load(name: str) -> Factory:
-    found = [point for point in _outside() if point.name == name]
-    if not found:
+    matches = [point for point in _entry_points() if point.name == name]
+    if not matches:
         raise InputError("There is no such mechanism.", [Problem(f"'{name}' is not known",
-                                                                f"use one of: {', '.join(names())}")])
-    factory: Factory = found[0].load()
+                                                                f"use one of: {', '.join(mechanism_names())}")])
+    factory: Factory = matches[0].load()
     return factory
 
 
@@ -89,5 +89,5 @@ def _check_settings(name: str, factory: Factory, settings: dict[str, object]) ->
         raise InputError(f"The settings of the mechanism '{name}' cannot be used.", problems)
 
 
-def _outside() -> tuple[EntryPoint, ...]:
+def _entry_points() -> tuple[EntryPoint, ...]:
     return tuple(entry_points(group=ENTRY_POINTS))

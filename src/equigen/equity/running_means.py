@@ -1,4 +1,4 @@
-"""Moving means of losses, and how far a loss lies above what its noise level leads one to expect.
+"""Moving means of losses at each noise level, to which the losses of images are compared.
 
 A denoising loss depends on the timestep far more than on the group: over a batch at random timesteps the
 difference between two groups' mean losses is mostly a difference between their timesteps (METHODS section 2,
@@ -14,13 +14,13 @@ from equigen.equity.monitor import timestep_strata
 from equigen.errors import InputError, Problem
 
 
-def empty(cells: int) -> Tensor:
-    """A table [2, cells] of moving means that have seen nothing: row 0 sums, row 1 effective counts."""
+def empty_means(cells: int) -> Tensor:
+    """Return an empty table [2, cells] of moving means: row 0 sums, row 1 effective counts."""
     return torch.zeros(2, cells, dtype=torch.float64)
 
 
-def moved(table: Tensor, cells: Tensor, values: Tensor, memory: float) -> Tensor:
-    """The table after the values [n] of the cells [n]; a cell that has no value here stays as it was.
+def update_means(table: Tensor, cells: Tensor, values: Tensor, memory: float) -> Tensor:
+    """Return the table updated by values [n] of cells [n]; a cell without a new value does not change.
 
     Each cell counts its own images: with k new ones its sum and its count are first multiplied by
     0.5^(k / memory), ``memory`` being a half-life in images of the cell. So the mean of a rare group is as
@@ -32,18 +32,18 @@ def moved(table: Tensor, cells: Tensor, values: Tensor, memory: float) -> Tensor
 
 
 def means(table: Tensor, minimum: float = 0.5) -> Tensor:
-    """The moving means [cells]; NaN where the effective count is below ``minimum``."""
+    """Return the moving means [cells]; NaN where the effective count is below ``minimum``."""
     sums, counts = table
     return torch.where(counts >= minimum, sums / counts, torch.nan)
 
 
-def strata_of(timesteps: Tensor, noise_levels: float, strata: int) -> Tensor:
-    """Stratum of each timestep, int64 [B] on the CPU; ``noise_levels`` is the number of timesteps there are."""
+def stratum_index(timesteps: Tensor, noise_levels: float, strata: int) -> Tensor:
+    """Return the stratum of each timestep, int64 [B] on the CPU; ``noise_levels`` is the number of timesteps."""
     return timestep_strata(timesteps.detach().cpu(), noise_levels, strata)
 
 
-def finite(losses: Tensor) -> Tensor:
-    """The losses in float64 on the CPU; ``InputError`` when one is not finite, before it spoils a memory."""
+def check_losses(losses: Tensor) -> Tensor:
+    """Return the losses in float64 on the CPU; raises ``InputError`` when one is not finite."""
     values = losses.detach().cpu().double()
     if not bool(values.isfinite().all()):
         problem = Problem("a loss is not finite: the training has diverged", "lower the learning rate")

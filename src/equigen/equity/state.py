@@ -1,4 +1,4 @@
-"""What a mechanism remembers, checked when it comes back, and what it can be set to."""
+"""Checks of a mechanism's saved state and settings."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Layout = Mapping[str, tuple[tuple[int | None, ...], torch.dtype]]
 
 
 def header(mechanism: str, groups: Groups, seed: int, settings: Mapping[str, Setting]) -> State:
-    """The part of a state that says whose it is; a state is loaded only where all of it is equal."""
+    """Return the header of a state: mechanism, groups, seed and settings; they must be equal when it is loaded."""
     return {
         "mechanism": mechanism,
         "groups": json.dumps(groups.names),
@@ -28,13 +28,10 @@ def header(mechanism: str, groups: Groups, seed: int, settings: Mapping[str, Set
 
 
 def check_state(state: State, head: State, layout: Layout, scalars: Mapping[str, type]) -> None:
-    """Refuse a state of another mechanism, other groups, seed or settings, or with wrong or missing parts.
-
-    Raises ``InputError`` that lists every difference.
-    """
-    wanted = {**head, **dict.fromkeys(layout, ""), **dict.fromkeys(scalars, "")}
-    problems = [_problem(f"'{key}' is missing") for key in wanted if key not in state]
-    problems += [_problem(f"'{key}' is not known") for key in state if key not in wanted]
+    """Raise InputError with every difference of a state from the expected header, tensors and scalars."""
+    expected = {**head, **dict.fromkeys(layout, ""), **dict.fromkeys(scalars, "")}
+    problems = [_problem(f"'{key}' is missing") for key in expected if key not in state]
+    problems += [_problem(f"'{key}' is not known") for key in state if key not in expected]
     problems += [
         _problem(f"'{key}' is {state[key]!r} there and {value!r} here")
         for key, value in head.items() if key in state and state[key] != value
@@ -52,31 +49,31 @@ def check_state(state: State, head: State, layout: Layout, scalars: Mapping[str,
 
 
 def tensor_of(state: State, key: str) -> Tensor:
-    """A tensor of a checked state, copied to the CPU."""
+    """Return a tensor of a checked state, copied to the CPU."""
     return torch.as_tensor(state[key]).detach().cpu().clone()
 
 
 def check_numbers(mechanism: str, settings: Mapping[str, tuple[object, float, float, bool]]) -> None:
-    """Refuse settings out of range; each is name -> (value, lowest, highest, whether a whole number)."""
+    """Raise InputError for settings out of range; each is name -> (value, lowest, highest, whether an integer)."""
     kinds = {True: "whole number", False: "number"}
     problems = [
-        Problem(f"'{name}' is {value!r}", f"give a {kinds[whole]} from {low:g} to {high:g}")
-        for name, (value, low, high, whole) in settings.items()
-        if not _is_number(value, low, high, whole)
+        Problem(f"'{name}' is {value!r}", f"give a {kinds[integer]} from {low:g} to {high:g}")
+        for name, (value, low, high, integer) in settings.items()
+        if not _is_number(value, low, high, integer)
     ]
     if problems:
         raise InputError(f"The settings of the mechanism '{mechanism}' cannot be used.", problems)
 
 
 def check_choice(mechanism: str, name: str, value: object, choices: Collection[str]) -> None:
-    """Refuse a setting that is none of the words it can be."""
+    """Raise InputError for a setting that is none of its choices."""
     if value not in choices:
         problem = Problem(f"'{name}' is {value!r}", f"use one of: {', '.join(choices)}")
         raise InputError(f"The settings of the mechanism '{mechanism}' cannot be used.", [problem])
 
 
 def check_groups(mechanism: str, groups: Groups) -> None:
-    """Refuse a mechanism that acts on groups where there are none."""
+    """Raise InputError where a mechanism needs groups and the cohort has none."""
     if not len(groups):
         problem = Problem("the cohort has no attributes", "name at least one, or use the mechanism 'none'")
         raise InputError(f"The mechanism '{mechanism}' needs groups.", [problem])
@@ -86,8 +83,8 @@ def _problem(message: str) -> Problem:
     return Problem(message, "go on with the cohort, seed and settings of the first run, or start a new run")
 
 
-def _is_number(value: object, low: float, high: float, whole: bool) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int if whole else int | float):
+def _is_number(value: object, low: float, high: float, integer: bool) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int if integer else int | float):
         return False
     return low <= value <= high
 

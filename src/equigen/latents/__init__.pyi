@@ -16,8 +16,8 @@ from .fitting import fit_autoencoder as fit_autoencoder
 from .fitting import psnr as psnr
 from .store import LatentStore as LatentStore
 from .store import LatentView as LatentView
+from .store import cohort_store_folder as cohort_store_folder
 from .store import encode_store as encode_store
 from .store import store_error as store_error
-from .store import store_place as store_place
-from .store_file import NAME as NAME
+from .store_file import STORE_FILE as STORE_FILE
 from .store_file import StoreFile as StoreFile

@@ -1,4 +1,4 @@
-"""Autoencoders behind two calls: ``encode`` images to latents, ``decode`` latents to images."""
+"""Autoencoders: ``encode`` images to latents, ``decode`` latents to images."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def to_images(pixels: torch.Tensor) -> NDArray[np.uint8]:
     return levels.permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def blocks_of(pixels: torch.Tensor, side: int) -> torch.Tensor:
+def to_blocks(pixels: torch.Tensor, block: int) -> torch.Tensor:
     """[B, 3, H, W] -> [B, 3*side^2, H/side, W/side]: each block of pixels becomes the channels of one position."""
-    return torch.nn.functional.pixel_unshuffle(pixels, side) if side > 1 else pixels
+    return torch.nn.functional.pixel_unshuffle(pixels, block) if block > 1 else pixels
 
 
-def pixels_of(blocks: torch.Tensor, side: int) -> torch.Tensor:
-    """The inverse of ``blocks_of``."""
-    return torch.nn.functional.pixel_shuffle(blocks, side) if side > 1 else blocks
+def to_pixels(blocks: torch.Tensor, block: int) -> torch.Tensor:
+    """The inverse of ``to_blocks``."""
+    return torch.nn.functional.pixel_shuffle(blocks, block) if block > 1 else blocks
 
 
 def weight_hash(module: torch.nn.Module) -> str:
@@ -60,9 +60,9 @@ def weight_hash(module: torch.nn.Module) -> str:
 
 
 class Autoencoder:
-    """A diffusers autoencoder with one face for all kinds.
+    """A diffusers autoencoder, with the same interface for all classes.
 
-    ``encode`` takes the posterior's mode (AutoencoderKL) or the code itself (AutoencoderTiny), so the same
+    ``encode`` returns the posterior's mode (AutoencoderKL) or the code itself (AutoencoderTiny), so the same
     image always has the same latent. ``channels`` and ``factor`` give the latent shape [channels, H/factor, W/factor].
     """
 
@@ -99,19 +99,19 @@ class Autoencoder:
     @torch.no_grad()
     def encode(self, images: NDArray[np.uint8]) -> torch.Tensor:
         """[B, H, W, 3] uint8 -> [B, channels, H/factor, W/factor] float32 on the autoencoder's device."""
-        encoded = self.network.encode(blocks_of(to_tensor(images).to(self.device), self.block))
+        encoded = self.network.encode(to_blocks(to_tensor(images).to(self.device), self.block))
         latents = encoded.latent_dist.mode() if hasattr(encoded, "latent_dist") else encoded.latents
         return latents.float()  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor) -> NDArray[np.uint8]:
         """[B, channels, h, w] -> [B, h*factor, w*factor, 3] uint8."""
-        return to_images(pixels_of(self.network.decode(latents.to(self.device)).sample, self.block))
+        return to_images(to_pixels(self.network.decode(latents.to(self.device)).sample, self.block))
 
     def reconstruct(self, images: NDArray[np.uint8], batch: int = 64) -> NDArray[np.uint8]:
         """[N, H, W, 3] uint8 through the autoencoder and back, ``batch`` at a time."""
         parts = [images[low : low + batch] for low in range(0, len(images), batch)]
-        return np.concatenate([self.decode(self.encode(part)) for part in parts]) if parts else images
+        return np.concatenate([self.decode(self.encode(batch_images)) for batch_images in parts]) if parts else images
 
     def save(self, folder: str | Path) -> None:
         """Write a folder that diffusers' ``from_pretrained`` opens."""
@@ -121,15 +121,15 @@ class Autoencoder:
 
 def block_side(channels: int) -> int:
     """Side of the pixel blocks that a network's input channels hold: 1 for plain RGB. InputError if there is none."""
-    side = math.isqrt(channels // 3)
-    if side < 1 or 3 * side**2 != channels:
+    size = math.isqrt(channels // 3)
+    if size < 1 or 3 * size**2 != channels:
         problem = Problem(f"it takes {channels} channels", "use one that takes RGB images (3 channels)")
         raise InputError("This kind of autoencoder is not supported.", [problem])
-    return side
+    return size
 
 
 def shipped_folder() -> Path:
-    """Where the autoencoder that comes with equigen lies, with its model card."""
+    """Return the folder of the autoencoder that comes with equigen, with its model card."""
     return Path(str(resources.files("equigen.latents") / "shipped"))
 
 
@@ -167,7 +167,7 @@ def load_autoencoder(path: str | Path = SHIPPED, device: str | torch.device = "c
 
 
 def _check_shipped(folder: Path) -> None:
-    """InputError where a file of the shipped autoencoder is not what the package brought."""
+    """Raise InputError where a file of the shipped autoencoder differs from the package's."""
     problems = [
         Problem("its content is not that of the package", "install equigen again", file=str(folder / name))
         for name, digest in SHIPPED_FILES.items()
@@ -178,11 +178,11 @@ def _check_shipped(folder: Path) -> None:
 
 
 def _open(kind: Any, folder: Path) -> Any:
-    """The network with every weight from the folder; diffusers alone would fill missing ones at random."""
+    """Return the network with every weight from the folder; diffusers alone would fill missing ones at random."""
     mend = "weights are read from diffusion_pytorch_model.safetensors; save them with safe_serialization=True"
     try:
         with silence_library(logging):  # AutoencoderTiny remarks on a setting that it wrote itself
-            network, told = kind.from_pretrained(
+            network, loading_info = kind.from_pretrained(
                 str(folder),
                 use_safetensors=True,
                 local_files_only=True,
@@ -196,12 +196,12 @@ def _open(kind: Any, folder: Path) -> Any:
     lacking = [
         Problem(f"{len(names)} weights are {fault}, {names[0]} for one", mend, file=str(folder))
         for key, fault in (("missing_keys", "missing"), ("mismatched_keys", "of another shape"))
-        if (names := sorted(str(name) for name in told.get(key, ())))
+        if (names := sorted(str(name) for name in loading_info.get(key, ())))
     ]
     if lacking:
         raise InputError("The autoencoder is damaged.", lacking)
-    odd = weight_fault(network.state_dict())
-    if odd is not None:
-        raise InputError("The autoencoder is damaged.", [Problem(odd, mend, file=str(folder))])
-    network.register_to_config(_name_or_path="")  # where it lay here is nothing to write into a generator's folder
+    damage = weight_fault(network.state_dict())
+    if damage is not None:
+        raise InputError("The autoencoder is damaged.", [Problem(damage, mend, file=str(folder))])
+    network.register_to_config(_name_or_path="")  # paths of this machine are not saved with a generator
     return network

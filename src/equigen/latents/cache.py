@@ -1,4 +1,4 @@
-"""Latents on disk: each image is encoded once, and found again by its hash and the autoencoder's."""
+"""A cache of latents on disk, by the hashes of the image and of the autoencoder."""
 
 from __future__ import annotations
 
@@ -44,19 +44,19 @@ class LatentCache:
     """A folder of safetensors shards for one autoencoder and image size.
 
     A shard holds ``latents`` [n, C, h, w] float16, the SHA-256 of each image in its header, and ``sha256`` [32] uint8
-    of all that, which is checked when it is read; shards of an earlier version have none. A damaged shard is told and
-    deleted. Shards are only ever added, so an interrupted encoding goes on where it stopped and a grown cohort
-    encodes its new images alone.
+    of all that, which is checked when it is read; shards of an earlier version have none. A damaged shard is reported
+    and deleted. Shards are only ever added, so an interrupted encoding resumes and a grown cohort encodes its new
+    images alone.
     """
 
     def __init__(self, folder: str | Path, autoencoder: str, size: int) -> None:
         self.folder = Path(folder) / f"{autoencoder}-{size}"
-        self.places: dict[str, tuple[Path, int]] = {}
+        self.locations: dict[str, tuple[Path, int]] = {}
         for shard in sorted(self.folder.glob("shard-*.safetensors")):
             self._index(shard)
 
     def _index(self, shard: Path) -> None:
-        """Remember which image lies where; a shard whose header is damaged is told and deleted."""
+        """Add a shard's images to the index; a shard whose header is damaged is reported and deleted."""
         try:
             with safe_open(str(shard), framework="pt") as handle:
                 hashes = list(json.loads((handle.metadata() or {})["images"]))
@@ -65,10 +65,10 @@ class LatentCache:
         except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
             self._delete(shard, error)
             return
-        self.places.update({name: (shard, index) for index, name in enumerate(hashes)})
+        self.locations.update({name: (shard, index) for index, name in enumerate(hashes)})
 
     def _delete(self, shard: Path, error: Exception) -> None:
-        """Tell a damaged shard and delete it; InputError where that is not allowed."""
+        """Report a damaged shard and delete it; raises InputError where that is not allowed."""
         try:
             if isinstance(error, PermissionError):
                 raise error
@@ -78,7 +78,7 @@ class LatentCache:
                               "encoded again", file=str(shard))  # fmt: skip
             raise InputError("A cached file of latents is damaged.", [problem]) from error
         console.print(f"[yellow]{shard}: is damaged ({error}); it is deleted, its images are encoded again[/yellow]")
-        self.places = {name: place for name, place in self.places.items() if place[0] != shard}
+        self.locations = {name: location for name, location in self.locations.items() if location[0] != shard}
 
     def add(self, hashes: Sequence[str], latents: torch.Tensor) -> None:
         """Write one more shard: [n, C, h, w] and the hash of each image. InputError when a latent is not finite.
@@ -92,20 +92,20 @@ class LatentCache:
         shard = self.folder / f"shard-{count:05d}-{hash_value(list(hashes))[:12]}.safetensors"
         with replace_file(shard) as temporary:
             save_file(
-                {"latents": halves, "sha256": torch.tensor(list(_content(hashes, halves)), dtype=torch.uint8)},
+                {"latents": halves, "sha256": torch.tensor(list(_shard_digest(hashes, halves)), dtype=torch.uint8)},
                 temporary,
                 metadata={"images": json.dumps(list(hashes))},
             )
         self._index(shard)
 
     def read(self, hashes: Sequence[str]) -> torch.Tensor:
-        """[N, C, h, w] float32 for images that are all in the cache, in the order asked for.
+        """Return [N, C, h, w] float32 of images that are all in the cache, in the order of ``hashes``.
 
-        Raises ShardError, after all damaged shards were told and deleted, where there are any.
+        Raises ShardError, after all damaged shards were reported and deleted, where there are any.
         """
         shards: dict[Path, torch.Tensor] = {}
         damaged = []
-        for shard in sorted({self.places[name][0] for name in hashes}):
+        for shard in sorted({self.locations[name][0] for name in hashes}):
             try:
                 shards[shard] = self._values(shard)
             except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
@@ -115,7 +115,7 @@ class LatentCache:
                 damaged.append(problem)
         if damaged:
             raise ShardError("Cached latents were damaged.", damaged)
-        return torch.stack([shards[self.places[name][0]][self.places[name][1]] for name in hashes]).float()
+        return torch.stack([shards[self.locations[name][0]][self.locations[name][1]] for name in hashes]).float()
 
     @staticmethod
     def _values(shard: Path) -> torch.Tensor:
@@ -124,13 +124,13 @@ class LatentCache:
             hashes = json.loads(handle.metadata()["images"])
             values: torch.Tensor = handle.get_tensor("latents")
             stated = handle.get_tensor("sha256") if "sha256" in set(handle.keys()) else None
-        if stated is not None and bytes(stated.tolist()) != _content(hashes, values):
+        if stated is not None and bytes(stated.tolist()) != _shard_digest(hashes, values):
             raise ValueError("its content does not fit its hash")
         return values
 
 
-def _content(hashes: Sequence[str], halves: torch.Tensor) -> bytes:
-    """32 bytes, SHA-256 of a shard: of the images' hashes and of the latents [n, C, h, w]."""
+def _shard_digest(hashes: Sequence[str], halves: torch.Tensor) -> bytes:
+    """Return SHA-256 of a shard, 32 bytes: of the images' hashes and of the latents [n, C, h, w]."""
     return bytes.fromhex(hash_arrays({"latents": halves.numpy()}, list(hashes)))
 
 
@@ -151,22 +151,22 @@ def encode(
     cache = LatentCache(folder, autoencoder.hash, size)
     hashes = list(cohort.frame["sha256"])
     first = dict(zip(reversed(hashes), reversed(list(cohort.frame["path"])), strict=True))
-    for left in reversed(range(ROUNDS)):
-        _fill(cache, first, autoencoder, size, batch, show)
+    for attempts_left in reversed(range(ROUNDS)):
+        _encode_missing(cache, first, autoencoder, size, batch, show)
         try:
             return Latents(cache.read(hashes), size, autoencoder.hash)
         except ShardError:
-            if not left:
+            if not attempts_left:
                 raise
     raise AssertionError
 
 
-def _fill(
+def _encode_missing(
     cache: LatentCache, first: dict[str, str], autoencoder: Autoencoder, size: int, batch: int, show: bool
 ) -> None:
     """Encode the images, by hash and path, that are not in the cache."""
-    missing = [name for name in first if name not in cache.places]
-    missing = [missing[place] for place in reading_order([first[name] for name in missing])]
+    missing = [name for name in first if name not in cache.locations]
+    missing = [missing[position] for position in reading_order([first[name] for name in missing])]
     with progress_bar(
         "encode", len(first), done=len(first) - len(missing), show=show and bool(missing)
     ) as bar:

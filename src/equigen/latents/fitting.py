@@ -23,7 +23,7 @@ from equigen.checkpoints import (
 )
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value
-from equigen.latents.autoencoder import Autoencoder, blocks_of, to_tensor
+from equigen.latents.autoencoder import Autoencoder, to_blocks, to_tensor
 from equigen.latents.principal_components import LATENT_SPREAD, build_autoencoder
 from equigen.progress import progress_bar
 from equigen.seeds import numpy_generator, torch_generator
@@ -60,20 +60,20 @@ class AutoencoderSettings(BaseModel):
         return self
 
 
-def draw_patch(image: NDArray[np.uint8], side: int, colour: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """One training patch [side, side, 3]: a random scale between whole image and native pixels, crop, flips, colour.
+def draw_patch(image: NDArray[np.uint8], size: int, colour: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """Return a training patch [size, size, 3] at a random scale between whole image and native pixels, with flips.
 
     ``colour`` is the spread of log-gain per channel, of a common shift and of log-gamma; 0 leaves colours alone.
     """
     height, width = image.shape[:2]
-    least = side / min(height, width)
+    least = size / min(height, width)
     scale = least if least >= 1 else float(np.exp(rng.uniform(np.log(least), 0)))
-    new_width, new_height = max(side, round(width * scale)), max(side, round(height * scale))
+    new_width, new_height = max(size, round(width * scale)), max(size, round(height * scale))
     picture = Image.fromarray(image)
     if (new_width, new_height) != (width, height):
         picture = picture.resize((new_width, new_height), Image.Resampling.LANCZOS)
-    left, top = int(rng.integers(new_width - side + 1)), int(rng.integers(new_height - side + 1))
-    patch = np.asarray(picture.crop((left, top, left + side, top + side)))
+    x, y = int(rng.integers(new_width - size + 1)), int(rng.integers(new_height - size + 1))
+    patch = np.asarray(picture.crop((x, y, x + size, y + size)))
     if rng.random() < 0.5:
         patch = patch[:, ::-1]
     if rng.random() < 0.5:
@@ -91,16 +91,16 @@ def draw_batch(
 ) -> NDArray[np.uint8]:
     """[batch, patch, patch, 3] uint8: each patch from a source drawn uniformly: small data sets count as much."""
     rng = numpy_generator(seed, "autoencoder-patches", step)
-    picked = [sources[int(rng.integers(len(sources)))] for _ in range(settings.batch)]
-    chosen = (images[int(rng.integers(len(images)))] for images in picked)  # one by one, between the patches' draws
-    return np.stack([draw_patch(image, settings.patch, settings.colour, rng) for image in chosen])
+    drawn_sources = [sources[int(rng.integers(len(sources)))] for _ in range(settings.batch)]
+    drawn_images = (images[int(rng.integers(len(images)))] for images in drawn_sources)  # lazily, between the patches
+    return np.stack([draw_patch(image, settings.patch, settings.colour, rng) for image in drawn_images])
 
 
 def patch_loss(network: Any, pixels: torch.Tensor, noise: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Training loss and the squared error in it, for blocks of pixels [B, 3*factor^2, h, w] in [-1, 1].
 
     L = mean (x - D(E(x) + n))^2 + 0.05 mean |x - D(E(x) + n)| + 0.01 mean max(|E(x)| - 2, 0)^2.
-    The noise n keeps the decoder calm where a generated latent is slightly off; the small L1 term keeps edges;
+    The noise n makes the decoder robust to small errors of generated latents; the small L1 term preserves edges;
     the last term keeps latents where the decoder's soft clamp (3 tanh(z/3)) is nearly linear.
     """
     latents = network.encode(pixels).latents.float()
@@ -110,10 +110,11 @@ def patch_loss(network: Any, pixels: torch.Tensor, noise: torch.Tensor) -> tuple
     return squared + 0.05 * difference.abs().mean() + 0.01 * outside, squared
 
 
-def learning_rate(settings: AutoencoderSettings, seen: int) -> float:
+def learning_rate(settings: AutoencoderSettings, patches_seen: int) -> float:
     """Linear warm-up over the first 2 % of patches, then a half cosine to zero."""
-    done = seen / settings.patches
-    return settings.learning_rate * min(1.0, (done + 1e-9) / 0.02) * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+    progress = patches_seen / settings.patches
+    warmup = min(1.0, (progress + 1e-9) / 0.02)
+    return settings.learning_rate * warmup * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
 
 
 def fit_autoencoder(
@@ -124,7 +125,7 @@ def fit_autoencoder(
     device: str = "cpu",
     show: bool = True,
 ) -> Autoencoder:
-    """Train an autoencoder on patches of images; the same call goes on where an interrupted one stopped.
+    """Train an autoencoder on patches of images; the same call resumes an interrupted one.
 
     ``sources``: lists of [H, W, 3] uint8 images of any size; each source gives the same share of patches.
     ``checkpoint``: one safetensors file with weights, optimizer and position.
@@ -135,21 +136,24 @@ def fit_autoencoder(
         problem = Problem("an empty source", "check the table's training split")
         raise InputError("There are no images to train the autoencoder on.", [problem])
     first = np.concatenate([draw_batch(sources, settings, seed, -1 - index) for index in range(BASIS_BATCHES)])
-    network = build_autoencoder(settings, seed, blocks_of(to_tensor(first), settings.factor)).to(device).train()
+    network = build_autoencoder(settings, seed, to_blocks(to_tensor(first), settings.factor)).to(device).train()
     optimizer = torch.optim.AdamW(network.parameters(), lr=settings.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     pictures = [hash_bytes(b"".join(image.tobytes() for image in images)) for images in sources]
     key = hash_value([settings.model_dump(mode="json"), seed, pictures])
-    seen = _resume(Path(checkpoint), key, network, optimizer)
-    with progress_bar("autoencoder", settings.patches, done=seen, show=show) as bar:
-        while seen < settings.patches:
-            images = draw_batch(sources, settings, seed, seen // settings.batch)
-            squared = _step(network, optimizer, images, settings, seed, seen)
-            before, seen = seen, seen + settings.batch
+    patches_seen = _resume(Path(checkpoint), key, network, optimizer)
+    with progress_bar("autoencoder", settings.patches, done=patches_seen, show=show) as bar:
+        while patches_seen < settings.patches:
+            images = draw_batch(sources, settings, seed, patches_seen // settings.batch)
+            squared = _step(network, optimizer, images, settings, seed, patches_seen)
+            before, patches_seen = patches_seen, patches_seen + settings.batch
             bar.advance(settings.batch)
-            if before // 2_000 != seen // 2_000:
+            if before // 2_000 != patches_seen // 2_000:
                 bar.note(f"{-10 * math.log10(squared.item() / 4):.1f} dB")
-            if before // settings.checkpoint_every != seen // settings.checkpoint_every or seen >= settings.patches:
-                _save(Path(checkpoint), key, network, optimizer, seen)
+            every = settings.checkpoint_every
+            if before // every != patches_seen // every or patches_seen >= settings.patches:
+                weights = prefixed("network", network.state_dict())
+                moments = prefixed("optimizer", optimizer_tensors(optimizer))
+                save_checkpoint(Path(checkpoint), {**weights, **moments}, {"seen": patches_seen, "key": key})
     return Autoencoder(network)
 
 
@@ -159,15 +163,15 @@ def _step(
     images: NDArray[np.uint8],
     settings: AutoencoderSettings,
     seed: int,
-    seen: int,
+    patches_seen: int,
 ) -> torch.Tensor:
-    """One optimizer step; the mean squared error of the batch, in pixels of [-1, 1]."""
+    """Take one optimizer step; returns the mean squared error of the batch, in pixels of [-1, 1]."""
     device = next(network.parameters()).device
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(settings, seen)
-    pixels = blocks_of(to_tensor(images), settings.factor).to(device)
+        group["lr"] = learning_rate(settings, patches_seen)
+    pixels = to_blocks(to_tensor(images), settings.factor).to(device)
     shape = (len(pixels), settings.latent_channels, *pixels.shape[2:])
-    noise = torch.randn(shape, generator=torch_generator(seed, "autoencoder-noise", seen)).to(device)
+    noise = torch.randn(shape, generator=torch_generator(seed, "autoencoder-noise", patches_seen)).to(device)
     with torch.autocast(device.type, torch.bfloat16):
         loss, squared = patch_loss(network, pixels, settings.noise * LATENT_SPREAD * noise)
     optimizer.zero_grad()
@@ -177,15 +181,8 @@ def _step(
     return squared.detach()
 
 
-def _save(checkpoint: Path, key: str, network: Any, optimizer: torch.optim.Optimizer, seen: int) -> None:
-    """All that the rest of the fit depends on."""
-    weights = prefixed("network", network.state_dict())
-    moments = prefixed("optimizer", optimizer_tensors(optimizer))
-    save_checkpoint(checkpoint, {**weights, **moments}, {"seen": seen, "key": key})
-
-
 def _resume(checkpoint: Path, key: str, network: Any, optimizer: torch.optim.Optimizer) -> int:
-    """Put back an earlier state of the same settings, if there is one; patches seen so far."""
+    """Load an earlier state of the same settings, if there is one; returns the number of patches seen."""
     if not checkpoint.is_file():
         return 0
     tensors, state = load_checkpoint(checkpoint)

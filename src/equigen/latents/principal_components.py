@@ -1,4 +1,4 @@
-"""An autoencoder that starts as principal components: training only has to improve on the best linear code."""
+"""An autoencoder that is initialised as the principal-component code, the best linear code."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def build_autoencoder(settings: AutoencoderSettings, seed: int, sample: torch.Te
 
     ``sample``: [N, 3*factor^2, h, w] pixel blocks in [-1, 1] from which the components are measured.
     The network works on the latent grid alone, so it is cheap; its residual blocks start as identities, and
-    u = relu(u) - relu(-u) carries the linear code through them. Raises nothing of its own.
+    u = relu(u) - relu(-u) carries the linear code through them.
     """
     width = 3 * settings.factor**2
     with torch.random.fork_rng(devices=[]):

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 
 from equigen.cohort import Cohort, PhantomSettings, parse_spec, read_yaml, suggestion
-from equigen.equity import Groups, build, group_losses, names
+from equigen.equity import Groups, build_mechanism, group_losses, mechanism_names
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
 from equigen.quality import LabelFilter, describe_label_filter, label_filter_problems, label_mask, load_encoder
@@ -78,7 +78,7 @@ def phantom_levels() -> dict[str, tuple[str, ...]]:
 
 def check_mechanism_names(mechanisms: Mapping[str, Mapping[str, Any]], source: str) -> None:
     """Raise InputError for equity mechanisms that do not exist."""
-    registry = names()
+    registry = mechanism_names()
     rules = {name: str(options.get("mechanism", name)) for name, options in mechanisms.items()}
     problems = [
         Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", suggestion(rule, registry), file=source)
@@ -96,7 +96,7 @@ def check_mechanism_options(
     for name, options in mechanisms.items():
         rest = {key: value for key, value in options.items() if key != "mechanism"}
         with settings_key(f"mechanisms.{name}", source):
-            build(str(options.get("mechanism", name)), groups, seed, **rest)
+            build_mechanism(str(options.get("mechanism", name)), groups, seed, **rest)
 
 
 def check_names(
@@ -173,7 +173,7 @@ def _check_probe(settings: TrainSettings, cohort: Cohort) -> None:
     index = torch.stack([torch.from_numpy(validation.groups(name)) for name in groups.attributes], dim=1)
     rows = choose_probe_rows(index, groups, settings.probe_images, settings.seed, "heldout")
     monitor = group_losses(torch.ones(len(rows), 1), index[rows], groups)
-    build(settings.mechanism, groups, settings.seed, **settings.mechanism_settings).observe_probe(monitor, 0)
+    build_mechanism(settings.mechanism, groups, settings.seed, **settings.mechanism_settings).observe_probe(monitor, 0)
 
 
 def check_sets(

@@ -14,10 +14,10 @@ from equigen.diffusion import (
     PromptConditions,
     TextGenerator,
     Vocabulary,
-    check_tokens,
+    check_token_requests,
     noise_schedule,
     pipeline_folder,
-    requests,
+    sampling_requests,
 )
 from equigen.errors import InputError, Problem
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
@@ -103,10 +103,10 @@ def _check_token_start(
     """Check a generator that is conditioned on tokens; the hash is empty, since its key is that of the training."""
     if settings.start is not None:
         with settings_key("train.start", source):
-            open_start(settings, Vocabulary.of(cohort), coder)
+            open_start(settings, Vocabulary.from_cohort(cohort), coder)
     for name, rows in plans.items():
         with settings_key(f"plans.{name}", source):
-            check_tokens(requests(rows)[0], noise_schedule(settings.prediction))
+            check_token_requests(sampling_requests(rows)[0], noise_schedule(settings.prediction))
     return ""
 
 

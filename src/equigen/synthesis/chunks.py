@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from equigen.diffusion import EquigenPipeline, Generator, requests
+from equigen.diffusion import EquigenPipeline, Generator, sampling_requests
 from equigen.errors import InputError, Problem
 from equigen.progress import console
 
@@ -42,7 +42,7 @@ def chunks(plan: pd.DataFrame, size: int, *, mixed: bool) -> list[Rows]:
 
     A function of the plan alone, independent of the missing images. ``mixed``: rows of a chunk may differ in guidance.
     """
-    settings, numbers = requests(plan)
+    settings, numbers = sampling_requests(plan)
     kinds: dict[object, list[int]] = {}
     for number, request in enumerate(settings):
         kinds.setdefault(request.kind(mixed=mixed), []).append(number)
@@ -93,10 +93,10 @@ class Batched:
         if not (isinstance(self.generator, EquigenPipeline) and device_kind(self.generator) == "cpu"):
             size = int(min(self.capacity, 2 ** (len(rows) - 1).bit_length()))
         full = rows.iloc[[index % len(rows) for index in range(size)]]
-        first = requests(full.iloc[:1])[0][0]
+        first = sampling_requests(full.iloc[:1])[0][0]
         seeds, guidance = full["seed"].tolist(), full["guidance"].tolist()
         try:
-            return self.generator(full, seeds, guidance=guidance, steps=first.steps, **first.more)
+            return self.generator(full, seeds, guidance=guidance, steps=first.steps, **first.options)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise

@@ -21,7 +21,7 @@ from equigen.diffusion import (
     objective_of,
     open_generator,
 )
-from equigen.equity import build
+from equigen.equity import build_mechanism
 from equigen.errors import InputError, Problem
 from equigen.files import convert_disk_full, hash_value
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
@@ -84,7 +84,7 @@ def train(
     if settings.reads_text:
         return train_text(cohort, settings, folder, cache, vae, accelerator, show)
     check_batch(settings.batch, accelerator.num_processes, settings.accumulate)
-    vocabulary, groups = Vocabulary.of(cohort), cohort_groups(cohort)
+    vocabulary, groups = Vocabulary.from_cohort(cohort), cohort_groups(cohort)
     origin = None if settings.start is None else open_start(settings, vocabulary, vae)
     key = run_key(cohort, vae, settings, origin)
     if is_finished(folder, key):
@@ -93,7 +93,7 @@ def train(
     denoiser = _network(settings, vae, vocabulary)
     if origin is not None:
         denoiser.load_state_dict(origin.denoiser.state_dict())
-    rule = build(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
+    rule = build_mechanism(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
     conditions = TokenConditions(splits.train.ids, settings.drop_all, settings.drop_one)
 
     def save_snapshot(trainer: Trainer, weights: Tensors) -> None:

@@ -9,7 +9,7 @@ import torch
 
 from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import Vocabulary
-from equigen.equity import Groups, build
+from equigen.equity import Groups, build_mechanism
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder, channel_statistics, encode
 from equigen.training.data import LatentDataset
@@ -53,7 +53,7 @@ def check_cohort(settings: TrainSettings, cohort: Cohort | Manifest) -> None:
     if settings.best != "none" and len(cohort.split("val", domain="id")) == 0:
         problem = Problem("the validation split is empty", "mend the split in cohort.yaml, or set best: none")
         raise InputError("The best weights cannot be told.", [problem])
-    build(settings.mechanism, cohort_groups(cohort), settings.seed, **settings.mechanism_settings)
+    build_mechanism(settings.mechanism, cohort_groups(cohort), settings.seed, **settings.mechanism_settings)
 
 
 def prepare_memory_splits(
@@ -74,7 +74,7 @@ def prepare_memory_splits(
     in_training = torch.tensor([split == "train" for split in images.frame["split"]])
     mean, std = statistics or channel_statistics(values[in_training])
     values = (values - torch.tensor(mean)[:, None, None]) / torch.tensor(std)[:, None, None]
-    ids, groups = Vocabulary.of(cohort).encode(images.frame), cohort_groups(cohort)
+    ids, groups = Vocabulary.from_cohort(cohort).encode(images.frame), cohort_groups(cohort)
     columns = [torch.from_numpy(images.groups(name)) for name in groups.attributes]
     index = torch.stack(columns, dim=1) if columns else torch.zeros(len(images), 0, dtype=torch.int64)
     parts = [LatentDataset(values[mask], ids[mask], index[mask], groups) for mask in (in_training, ~in_training)]

@@ -55,7 +55,7 @@ def prepare_stored_splits(
     images = cohort.split("train", "val", domain="id")
     file = encode_store(images, autoencoder, folder, size, rank=rank, world=world, show=show)
     wait()
-    store, vocabulary, groups = LatentStore(file), Vocabulary.of(cohort), cohort_groups(cohort)
+    store, vocabulary, groups = LatentStore(file), Vocabulary.from_cohort(cohort), cohort_groups(cohort)
     training = np.asarray(images.frame["split"] == "train")
     mean, std = statistics or store.statistics(np.flatnonzero(training))
 

@@ -24,7 +24,7 @@ def token_sampler(pipeline: EquigenPipeline) -> Sampler:
     def sample(ids: torch.Tensor, seeds: list[int]) -> NDArray[np.uint8]:
         scale = torch.full((len(ids),), GUIDANCE)
         latents = pipeline.sample(pipeline.starting_noise(seeds), ids, scale, STEPS)
-        return pipeline.autoencoder.decode(pipeline.denormalised(latents))
+        return pipeline.autoencoder.decode(pipeline.denormalise(latents))
 
     return sample
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from equigen.checkpoints import Tensors, save_checkpoint
 from equigen.diffusion import Conditions, Objective, loss_per_image, min_snr_weights
-from equigen.equity import GroupLosses, Mechanism, checked_sampling, checked_weights
+from equigen.equity import GroupLosses, Mechanism, check_sampling_weights, check_weights
 from equigen.errors import EquigenError
 from equigen.progress import progress_bar
 from equigen.training.average import Average, trained_parameters
@@ -121,7 +121,7 @@ class Trainer:
         self.scale = LossScale() if settings.precision == "fp16" else None
         self.average = Average(module) if settings.ema else None
         self.history = History(data.groups)
-        weights = checked_sampling(mechanism.sampling_weights(data.index), len(data.index), settings.mechanism)
+        weights = check_sampling_weights(mechanism.sampling_weights(data.index), len(data.index), settings.mechanism)
         self.stream = Stream(conditions, tuple(data.latents.shape), settings, weights, objective.steps)
         in_memory = isinstance(data.latents, torch.Tensor)
         self.latents = data.latents.to(self.accelerator.device) if in_memory else data.latents
@@ -223,7 +223,7 @@ class Trainer:
         weights = self.mechanism.weights(visible, index, batch.timesteps, self.images_seen)
         hint = "" if self.uses_losses else "; it declares uses_losses = False, so it may not look at losses"
         nonnegative = bool(getattr(self.mechanism, "nonnegative", False))
-        weights = checked_weights(weights, len(index), settings.mechanism, self.images_seen, nonnegative, hint)
+        weights = check_weights(weights, len(index), settings.mechanism, self.images_seen, nonnegative, hint)
         if settings.min_snr:
             weights = weights * min_snr_weights(self.objective, batch.timesteps, settings.min_snr)
 

@@ -12,12 +12,12 @@ from equigen.cohort import Cohort, Manifest
 from equigen.diffusion import (
     Pretrained,
     TextGenerator,
-    from_scratch,
+    build_text_pipeline,
     load_lora,
     open_pretrained,
     open_text_encoder,
     scaling_factor,
-    trainable,
+    set_trainable,
 )
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
@@ -43,7 +43,9 @@ class PipelineFactory:
         settings = self.settings
         half = settings.trainable_weights.startswith("lora") and torch.device(training or device).type == "cuda"
         pretrained = self.open(device, HALF.get(settings.precision, torch.float32) if half else torch.float32)
-        trainable(pretrained, settings.trainable_weights, rank=settings.rank, alpha=settings.alpha, seed=settings.seed)
+        set_trainable(
+            pretrained, settings.trainable_weights, rank=settings.rank, alpha=settings.alpha, seed=settings.seed
+        )
         if settings.start is not None and settings.trainable_weights.startswith("lora"):
             self._load_start(pretrained)
         return pretrained
@@ -87,7 +89,7 @@ def pipeline_factory(settings: TrainSettings, autoencoder: Autoencoder, scale: C
 
     def scratch(device: str, _dtype: torch.dtype) -> Pretrained:
         shape = (factor, settings.size, settings.preset, settings.prediction, settings.seed)
-        return from_scratch(encoder, autoencoder, *shape).to(device)
+        return build_text_pipeline(encoder, autoencoder, *shape).to(device)
 
     return PipelineFactory(settings, scratch)
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equigen.diffusion import Prediction, Preset
-from equigen.diffusion import What as Tune
+from equigen.diffusion import TrainableWeights as Tune
 
 Tracker = Literal["none", "auto", "tensorboard", "wandb", "mlflow"]
 

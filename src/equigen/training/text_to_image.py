@@ -19,7 +19,7 @@ from equigen.cohort import Cohort, Manifest, write_trained_on
 from equigen.diffusion import (
     Pretrained,
     PromptConditions,
-    Table,
+    PromptTable,
     TextDenoiser,
     TextGenerator,
     objective_of,
@@ -28,7 +28,7 @@ from equigen.diffusion import (
     save_lora,
     warn_of_long_prompts,
 )
-from equigen.equity import build
+from equigen.equity import build_mechanism
 from equigen.files import convert_disk_full
 from equigen.latents import Autoencoder
 from equigen.progress import console
@@ -77,7 +77,7 @@ def train_text(
         table = prompt_table(pretrained, conditions.texts, Path(cache) / "prompts", show=show)
     pretrained.autoencoder.to("cpu")
     if not pretrained.trains_text:
-        pretrained.text_to("cpu")
+        pretrained.move_text_encoders("cpu")
     splits = use_prompts(splits, conditions, training)
     trainer = _build_trainer(base, pretrained, table, conditions, training, splits, folder, key, accelerator)
     trainer.run(show)
@@ -94,14 +94,14 @@ def train_text(
 
 def use_prompts(splits: LatentSplits, conditions: PromptConditions, training: NDArray[np.bool_]) -> LatentSplits:
     """Return the splits with prompt numbers [N, 1] in place of tokens; ``training``: rows of the training split."""
-    ids = conditions.plain(torch.arange(len(conditions)))
+    ids = conditions.complete(torch.arange(len(conditions)))
     mask = torch.from_numpy(training)
     train, held_out = replace(splits.train, ids=ids[mask]), replace(splits.held_out, ids=ids[~mask])
     return replace(splits, train=train, held_out=held_out)
 
 
 def _build_trainer(
-    base: PipelineFactory, pretrained: Pretrained, table: Table, conditions: PromptConditions,
+    base: PipelineFactory, pretrained: Pretrained, table: PromptTable, conditions: PromptConditions,
     training: NDArray[np.bool_], splits: LatentSplits, folder: Path, key: str, accelerator: Accelerator,
 ) -> Trainer:
     """Return the trainer, with its callbacks that save snapshots and sample grids."""
@@ -121,7 +121,7 @@ def _build_trainer(
             sampler = _prompt_sampler(TextGenerator(pipeline, settings.size), conditions.texts)
             return group_grids(sampler, dataset, settings.seed)
 
-    rule = build(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
+    rule = build_mechanism(settings.mechanism, groups, settings.seed, **settings.mechanism_settings)
     return Trainer(
         pretrained.denoiser(table), objective_of(pretrained.scheduler), conditions.take(training), splits.train,
         splits.held_out, rule, settings, folder / "checkpoint.safetensors", key, accelerator, save_snapshot,
@@ -137,7 +137,7 @@ def _pipeline_on_device(source: Pretrained, device: torch.device) -> Iterator[An
         yield source.to(device).pipeline()
     finally:
         source.autoencoder.to(devices[0])
-        source.text_to(devices[1])
+        source.move_text_encoders(devices[1])
 
 
 def _prompt_sampler(generator: TextGenerator, texts: Sequence[str]) -> Sampler:
@@ -149,7 +149,7 @@ def _prompt_sampler(generator: TextGenerator, texts: Sequence[str]) -> Sampler:
     return sample
 
 
-def _pipeline_with_weights(base: PipelineFactory, weights: Tensors, table: Table, device: str) -> Pretrained:
+def _pipeline_with_weights(base: PipelineFactory, weights: Tensors, table: PromptTable, device: str) -> Pretrained:
     """Return a new pipeline with these trained weights, sharing no tensor with the one in training."""
     fresh = base.open_trainable(device)
     module: TextDenoiser = fresh.denoiser(table)
@@ -160,7 +160,7 @@ def _pipeline_with_weights(base: PipelineFactory, weights: Tensors, table: Table
     return fresh
 
 
-def _write(base: PipelineFactory, weights: Tensors, table: Table, trainer: Trainer, folder: Path) -> None:
+def _write(base: PipelineFactory, weights: Tensors, table: PromptTable, trainer: Trainer, folder: Path) -> None:
     """Write a generator of these weights: a whole pipeline, or LoRA weights."""
     settings = base.settings
     equity = {"mechanism": settings.mechanism, "settings": settings.mechanism_settings, "seed": settings.seed}

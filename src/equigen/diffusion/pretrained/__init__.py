@@ -3,10 +3,10 @@
 from equigen.diffusion.pretrained.denoiser import TextDenoiser
 from equigen.diffusion.pretrained.family import Family
 from equigen.diffusion.pretrained.loading import FAMILIES, open_pretrained, pipeline_folder
-from equigen.diffusion.pretrained.memory import MappedTable, MemoryTable, Table
+from equigen.diffusion.pretrained.memory import MappedTable, MemoryTable, PromptTable
 from equigen.diffusion.pretrained.pretrained import Pretrained, prediction_of
 
 __all__ = [
-    "FAMILIES", "Family", "MappedTable", "MemoryTable", "Pretrained", "Table", "TextDenoiser", "open_pretrained",
+    "FAMILIES", "Family", "MappedTable", "MemoryTable", "Pretrained", "PromptTable", "TextDenoiser", "open_pretrained",
     "pipeline_folder", "prediction_of",
 ]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from equigen.diffusion.pretrained.family import Tensors
-from equigen.diffusion.pretrained.memory import Table
+from equigen.diffusion.pretrained.memory import PromptTable
 from equigen.errors import InputError, Problem
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class TextDenoiser(torch.nn.Module):
     embeddings would leave out.
     """
 
-    def __init__(self, pretrained: Pretrained, table: Table) -> None:
+    def __init__(self, pretrained: Pretrained, table: PromptTable) -> None:
         super().__init__()
         if pretrained.trains_text and table.kind != "tokens":
             problem = Problem("a text encoder is trained, but the table holds embeddings", "give one of token numbers")
@@ -37,31 +37,31 @@ class TextDenoiser(torch.nn.Module):
         """f(z_t, t, c): [B, C, h, w], [B], [B, 1] -> [B, C, h, w] float32."""
         dtype = next(self.network.parameters()).dtype
         rows = self.rows(ids[:, 0], noisy.device)
-        placed = {name: value.to(dtype) if value.is_floating_point() else value for name, value in rows.items()}
-        return self.family.call(self.network, noisy.to(dtype), time, placed, self.factor).float()
+        inputs = {name: value.to(dtype) if value.is_floating_point() else value for name, value in rows.items()}
+        return self.family.call(self.network, noisy.to(dtype), time, inputs, self.factor).float()
 
     def rows(self, numbers: torch.Tensor, device: torch.device) -> Tensors:
         """What the network gets for texts [B], on ``device``."""
-        taken = self.table.take(numbers.cpu())
-        placed = {name: value.to(device, non_blocking=True) for name, value in taken.items()}
+        table_rows = self.table.take(numbers.cpu())
+        inputs = {name: value.to(device, non_blocking=True) for name, value in table_rows.items()}
         if self.table.kind != "tokens":
-            return placed
-        tokens = {name: value.long() for name, value in placed.items()}  # kept in fewer bytes
+            return inputs
+        tokens = {name: value.long() for name, value in inputs.items()}  # kept in fewer bytes
         return self.family.embed(dict(self.encoders.items()), tokens)
 
     @contextmanager
-    def holding(self, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    def swap_parameters(self, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
         """Put other values into parameters by their name (averages, say) while the block runs; then the own ones again.
 
         With it ``Pretrained.save`` and ``save_lora`` write averaged weights. The own ones wait in the CPU's memory.
         """
         parameters = dict(self.named_parameters())
-        kept = {name: parameters[name].detach().to("cpu", copy=True) for name in values}
+        originals = {name: parameters[name].detach().to("cpu", copy=True) for name in values}
         try:
             _fill(parameters, values)
             yield
         finally:
-            _fill(parameters, kept)
+            _fill(parameters, originals)
 
 
 @torch.no_grad()

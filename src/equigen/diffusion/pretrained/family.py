@@ -1,4 +1,4 @@
-"""What sets the families of pretrained pipelines apart: how text is encoded, and how the network is called."""
+"""Families of pretrained pipelines: how each encodes text and calls its network."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ Tensors = dict[str, torch.Tensor]
 
 
 class Family(ABC):
-    """One kind of pipeline. It keeps the tokenizers and settings of the pipeline it was made for, and no weights.
+    """One kind of pipeline, with the tokenizers and settings of one instance, and no weights.
 
-    Text goes two ways: ``tokenize`` and ``embed`` give what is cached for each prompt, one row a prompt; ``call`` hands
-    rows to the network.
+    ``tokenize`` and ``embed`` return the rows that are cached, one for each prompt; ``call`` gives rows to the network.
     """
 
     pipelines: ClassVar[tuple[str, ...]]      # classes of diffusers
@@ -28,21 +27,21 @@ class Family(ABC):
     text_trained: ClassVar[tuple[str, ...]]   # those of them that training may change
     lora_targets: ClassVar[tuple[str, ...]]   # layers of the network that LoRA adapts unless told otherwise
     plain_lora: ClassVar[bool]                # whether the plain pipeline has load_lora_weights
-    absent: ClassVar[Mapping[str, Any]] = {}  # parts and settings of the plain pipeline that are left out
+    omitted: ClassVar[Mapping[str, Any]] = {}  # parts and settings of the plain pipeline that are left out
     optional: ClassVar[tuple[str, ...]] = ()  # encoders that a pipeline may lack
 
     def __init__(self, pipeline: Any) -> None:
         self.kind = type(pipeline).__name__
-        held = {name: getattr(pipeline, name.replace("text_encoder", "tokenizer")) for name in self.encoders}
-        self.tokenizers: dict[str, Any] = {name: part for name, part in held.items() if part is not None}
+        tokenizers = {name: getattr(pipeline, name.replace("text_encoder", "tokenizer")) for name in self.encoders}
+        self.tokenizers: dict[str, Any] = {name: value for name, value in tokenizers.items() if value is not None}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Family:
-        """Itself: nothing in it changes."""
+        """Return the object itself, which is immutable."""
         return self
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What besides weights decides what a prompt's rows hold."""
+        """Settings besides weights that a prompt's rows depend on."""
         return {"limits": self.limits}
 
     @property
@@ -50,17 +49,17 @@ class Family(ABC):
         """The longest prompt of each encoder, in tokens with the special ones."""
         return {name: int(tokenizer.model_max_length) for name, tokenizer in self.tokenizers.items()}
 
-    def prepared(self, text: str) -> str:
-        """A prompt as the tokenizers get it."""
+    def clean_prompt(self, text: str) -> str:
+        """Return a prompt as the tokenizers read it."""
         return text
 
     def tokenize(self, texts: Sequence[str]) -> Tensors:
-        """Texts -> token numbers [B, L] int64 by encoder, padded and cut to ``limits``; see ``embed``."""
+        """Return token numbers [B, L] int64 of texts by encoder, padded and cut to ``limits``; see ``embed``."""
         return {name: self._padded(name, texts)["input_ids"] for name in self.tokenizers}
 
     def token_counts(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """How many tokens each text has for each encoder, special ones included, before it is cut."""
-        ready = [self.prepared(text) for text in texts]
+        """Return the number of tokens of each text for each encoder, special ones included, before truncation."""
+        ready = [self.clean_prompt(text) for text in texts]
         with silence_library(logging):  # its remark on long texts is ours to make, with the row
             return {
                 name: [len(ids) for ids in tokenizer(ready)["input_ids"]] for name, tokenizer in self.tokenizers.items()
@@ -68,7 +67,7 @@ class Family(ABC):
 
     def _padded(self, name: str, texts: Sequence[str]) -> Any:
         return self.tokenizers[name](
-            [self.prepared(text) for text in texts],
+            [self.clean_prompt(text) for text in texts],
             padding="max_length",
             max_length=self.limits[name],
             truncation=True,
@@ -77,7 +76,7 @@ class Family(ABC):
 
     @abstractmethod
     def embed(self, encoders: Mapping[str, Any], tokens: Tensors) -> Tensors:
-        """Rows of ``tokenize`` -> the rows that ``call`` takes; with gradients where the caller has them on."""
+        """Return the rows for ``call`` from those of ``tokenize``; with gradients where the caller enables them."""
 
     @abstractmethod
     def call(self, network: Any, noisy: torch.Tensor, time: torch.Tensor, rows: Tensors, factor: int) -> torch.Tensor:
@@ -87,10 +86,10 @@ class Family(ABC):
         """
 
     def statistics(self, autoencoder: Any) -> tuple[list[float], list[float]]:
-        """Mean and standard deviation of each latent channel [C] by which the plain pipeline normalises latents."""
+        """Return mean and standard deviation of each latent channel [C], by which the pipeline normalises latents."""
         channels = int(autoencoder.config.latent_channels)
         return [0.0] * channels, [1 / float(autoencoder.config.scaling_factor)] * channels
 
-    def idle(self, encoders: Mapping[str, Any]) -> list[torch.nn.Parameter]:
-        """Weights of the encoders that the rows do not depend on, and that training leaves alone."""
+    def unused_weights(self, encoders: Mapping[str, Any]) -> list[torch.nn.Parameter]:
+        """Return weights of the encoders that the rows do not depend on; they are not trained."""
         return []

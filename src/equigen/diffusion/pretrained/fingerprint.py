@@ -15,13 +15,13 @@ from equigen.latents import weight_hash
 _NOTES = {"transformers_version", "architectures", "dtype", "torch_dtype", "model_type"}
 
 
-def part_hash(part: Any) -> str:
+def component_hash(component: Any) -> str:
     """Sixteen hexadecimal digits over a network's weights and settings, a tokenizer's rules, a scheduler's settings."""
-    if isinstance(part, torch.nn.Module):
-        return hash_value([type(part).__name__, weight_hash(part), _settings(part.config)])[:16]
-    if hasattr(part, "get_vocab"):
-        return hash_value([type(part).__name__, _rules(part), int(part.model_max_length)])[:16]
-    return hash_value([type(part).__name__, _settings(part.config)])[:16]
+    if isinstance(component, torch.nn.Module):
+        return hash_value([type(component).__name__, weight_hash(component), _settings(component.config)])[:16]
+    if hasattr(component, "get_vocab"):
+        return hash_value([type(component).__name__, _rules(component), int(component.model_max_length)])[:16]
+    return hash_value([type(component).__name__, _settings(component.config)])[:16]
 
 
 def _settings(config: Any) -> dict[str, Any]:

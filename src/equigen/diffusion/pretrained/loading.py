@@ -33,7 +33,7 @@ FAULTS = (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorErro
 
 
 def open_pretrained(
-    place: str | Path,
+    source: str | Path,
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
@@ -42,7 +42,7 @@ def open_pretrained(
     """Open a text-to-image pipeline of the Stable Diffusion family.
 
     Args:
-        place: a folder that diffusers' ``save_pretrained`` wrote, or a hub id (``owner/name``): the hub's cache is
+        source: a folder that diffusers' ``save_pretrained`` wrote, or a hub id (``owner/name``): the hub's cache is
             looked into first, then the hub itself.
         device: where the parts are put.
         dtype: of the network's and text encoders' weights; the autoencoder stays in float32, where it is sure not to
@@ -58,64 +58,66 @@ def open_pretrained(
             that are missing, misshapen, NaN or infinite; it names the file and the mend.
 
     """
-    folder = pipeline_folder(place, variant)
-    index = _index_of(folder)
+    folder = pipeline_folder(source, variant)
+    index = _read_index(folder)
     kind = index.get("_class_name")
     if not isinstance(kind, str) or kind not in FAMILIES:
-        found = f"holds a {kind}" if isinstance(kind, str) else "asks for code of its own"
-        problem = Problem(found, f"use one of {', '.join(FAMILIES)}", file=str(folder / INDEX))
+        message = f"holds a {kind}" if isinstance(kind, str) else "asks for code of its own"
+        problem = Problem(message, f"use one of {', '.join(FAMILIES)}", file=str(folder / INDEX))
         raise InputError("This kind of pipeline is not supported.", [problem])
     _check_files(folder, FAMILIES[kind])
     with silence_library(diffusers_logging), silence_library(transformers_logging):
-        parts = _parts(folder, FAMILIES[kind], index, dtype, variant)
-        pipeline = _assembled(folder, kind, parts)
+        parts = _read_components(folder, FAMILIES[kind], index, dtype, variant)
+        pipeline = _build_pipeline(folder, kind, parts)
     pipeline.set_progress_bar_config(disable=True)
     _check_channels(pipeline, FAMILIES[kind], folder)
     prediction_of(pipeline.scheduler)
-    forget_places(pipeline)
-    return Pretrained(pipeline.to(device), FAMILIES[kind](pipeline), _resolved(str(place)))
+    clear_paths(pipeline)
+    path = Path(source).expanduser()
+    origin = str(path.resolve()) if path.is_dir() else str(source)
+    return Pretrained(pipeline.to(device), FAMILIES[kind](pipeline), origin)
 
 
-def pipeline_folder(place: str | Path, variant: str | None = None) -> Path:
-    """The local folder of a pipeline: the path given, else the hub's cache, else a download.
+def pipeline_folder(source: str | Path, variant: str | None = None) -> Path:
+    """Return the local folder of a pipeline: the path itself, else the hub's cache, else a download.
 
     Raises InputError where it is none of them.
     """
-    path, place = Path(place).expanduser(), str(place)
+    path, source = Path(source).expanduser(), str(source)
     if path.is_dir():
         return path
-    if path.is_file() or path.is_absolute() or place.startswith((".", "~")) or place.count("/") != 1:
+    if path.is_file() or path.is_absolute() or source.startswith((".", "~")) or source.count("/") != 1:
         mend = "give the folder that diffusers' save_pretrained wrote, or a hub id of the form owner/name"
         if path.is_file():
             mend = "convert it: StableDiffusionPipeline.from_single_file(FILE).save_pretrained(FOLDER); give the folder"
-        raise InputError("There is no pretrained pipeline.", [Problem("is no folder", mend, file=place)])
+        raise InputError("There is no pretrained pipeline.", [Problem("is no folder", mend, file=source)])
     try:
-        return _downloaded(place, variant)
+        return _download(source, variant)
     except (OSError, ValueError, RuntimeError, HfHubHTTPError) as error:
         reason = str(error).strip().partition("\n")[0]
         mend = (
             "check the id; where there is no network, download it elsewhere "
-            f"(huggingface-cli download {place} --local-dir FOLDER), copy the folder here and give its path"
+            f"(huggingface-cli download {source} --local-dir FOLDER), copy the folder here and give its path"
         )
-        problem = Problem(f"is no folder here, and {INDEX} cannot be had from the hub: {reason}", mend, file=place)
+        problem = Problem(f"is no folder here, and {INDEX} cannot be had from the hub: {reason}", mend, file=source)
         raise InputError("There is no pretrained pipeline.", [problem]) from error
 
 
-def _downloaded(place: str, variant: str | None) -> Path:
-    """The folder in the hub's cache, filled from the hub where it is not there yet."""
+def _download(hub_id: str, variant: str | None) -> Path:
+    """Return the folder in the hub's cache, downloaded where it is not there yet."""
     with silence_library(diffusers_logging):
         try:
             return Path(
                 diffusers.DiffusionPipeline.download(
-                    place, use_safetensors=True, variant=variant, local_files_only=True
+                    hub_id, use_safetensors=True, variant=variant, local_files_only=True
                 )
             )
         except (OSError, ValueError):
-            return Path(diffusers.DiffusionPipeline.download(place, use_safetensors=True, variant=variant))
+            return Path(diffusers.DiffusionPipeline.download(hub_id, use_safetensors=True, variant=variant))
 
 
-def _index_of(folder: Path) -> dict[str, Any]:
-    """The pipeline's table of contents."""
+def _read_index(folder: Path) -> dict[str, Any]:
+    """Return the pipeline's index, which lists its components."""
     file = folder / INDEX
     if not file.is_file():
         mend = "give the folder that diffusers' save_pretrained wrote"
@@ -126,11 +128,11 @@ def _index_of(folder: Path) -> dict[str, Any]:
         index = json.loads(file.read_text())
         return dict(index)
     except (ValueError, TypeError) as error:
-        raise _damaged(f"is no JSON mapping ({error})", file) from error
+        raise _damage_error(f"is no JSON mapping ({error})", file) from error
 
 
 def _check_files(folder: Path, family: type[Family]) -> None:
-    """Refuse pickles that are a part's only weights, and references to code, all of them together."""
+    """Raise InputError for pickles that are a component's only weights, and references to code, all together."""
     weighted = (*family.encoders, "vae", family.network)
     plain = (*(_tokenizer_of(name) for name in family.encoders), "scheduler")
     problems = [
@@ -142,19 +144,18 @@ def _check_files(folder: Path, family: type[Family]) -> None:
         raise InputError("This pipeline cannot be opened.", problems)
 
 
-def _parts(
+def _read_components(
     folder: Path, family: type[Family], index: dict[str, Any], dtype: torch.dtype, variant: str | None
 ) -> dict[str, Any]:
-    """Every part by name, each read with the class that it needs and checked."""
-    encoders = [name for name in family.encoders if name not in family.optional or _listed(index, name)]
-    parts: dict[str, Any] = dict.fromkeys(
-        (name for part in family.optional if part not in encoders for name in (part, _tokenizer_of(part))), None
-    )
+    """Return every component by name, each read with the class that it needs and checked."""
+    encoders = [name for name in family.encoders if name not in family.optional or _has_component(index, name)]
+    absent = [name for name in family.optional if name not in encoders]
+    parts: dict[str, Any] = dict.fromkeys([*absent, *map(_tokenizer_of, absent)])
     for name in encoders:
-        parts[_tokenizer_of(name)] = _plain_part(folder, index, _tokenizer_of(name), transformers)
+        parts[_tokenizer_of(name)] = _read_component(folder, index, _tokenizer_of(name), transformers)
         kind = _class_of(folder, index, name, transformers)
         parts[name] = _network(kind, folder / name, dtype=dtype, variant=variant)
-    parts["scheduler"] = _plain_part(folder, index, "scheduler", diffusers)
+    parts["scheduler"] = _read_component(folder, index, "scheduler", diffusers)
     autoencoder = _class_of(folder, index, "vae", diffusers)
     if autoencoder.__name__ not in AUTOENCODERS:
         mend = f"use {' or '.join(AUTOENCODERS)}"
@@ -170,34 +171,34 @@ def _tokenizer_of(encoder: str) -> str:
     return encoder.replace("text_encoder", "tokenizer")
 
 
-def _listed(index: dict[str, Any], name: str) -> bool:
+def _has_component(index: dict[str, Any], name: str) -> bool:
     return isinstance(index.get(name), list) and index[name][0] is not None
 
 
 def _class_of(folder: Path, index: dict[str, Any], name: str, library: Any) -> Any:
-    """The class of a part, which must be the library's own."""
-    home, kind = (index[name] if _listed(index, name) and len(index[name]) == 2 else (None, None))
-    found = getattr(library, str(kind), None) if home == library.__name__ else None
-    if found is None or not hasattr(found, "from_pretrained"):
-        told = f"its '{name}' is {home}.{kind}" if home else f"has no '{name}'"
+    """Return the class of a component, which must be the library's own."""
+    home, kind = (index[name] if _has_component(index, name) and len(index[name]) == 2 else (None, None))
+    kind_class = getattr(library, str(kind), None) if home == library.__name__ else None
+    if kind_class is None or not hasattr(kind_class, "from_pretrained"):
+        message = f"its '{name}' is {home}.{kind}" if home else f"has no '{name}'"
         mend = f"give a pipeline whose '{name}' is a class of {library.__name__}; code of a model's own is never run"
-        raise InputError("This pipeline cannot be opened.", [Problem(told, mend, file=str(folder / INDEX))])
-    return found
+        raise InputError("This pipeline cannot be opened.", [Problem(message, mend, file=str(folder / INDEX))])
+    return kind_class
 
 
-def _plain_part(folder: Path, index: dict[str, Any], name: str, library: Any) -> Any:
-    """A part without weights: a tokenizer or the scheduler."""
+def _read_component(folder: Path, index: dict[str, Any], name: str, library: Any) -> Any:
+    """Return a component without weights: a tokenizer or the scheduler."""
     kind = _class_of(folder, index, name, library)
     try:
         return kind.from_pretrained(str(folder / name), local_files_only=True)
     except FAULTS as error:
-        raise _damaged(f"cannot be read as {kind.__name__} ({_first_line(error)})", folder / name) from error
+        raise _damage_error(f"cannot be read as {kind.__name__} ({_first_line(error)})", folder / name) from error
 
 
 def _network(kind: Any, folder: Path, variant: str | None, **precision: Any) -> Any:
-    """A network with every weight from the folder; the libraries alone would fill missing ones at random."""
+    """Return a network with every weight from the folder; the libraries alone would fill missing ones at random."""
     try:
-        network, told = kind.from_pretrained(
+        network, loading_info = kind.from_pretrained(
             str(folder),
             use_safetensors=True,
             local_files_only=True,
@@ -206,58 +207,53 @@ def _network(kind: Any, folder: Path, variant: str | None, **precision: Any) -> 
             **precision,
         )
     except FAULTS as error:
-        raise _damaged(f"its weights cannot be read ({_first_line(error)})", folder) from error
-    lacking = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in told.get(key, ()))
+        raise _damage_error(f"its weights cannot be read ({_first_line(error)})", folder) from error
+    lacking = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in loading_info.get(key, ()))
     if lacking:
-        raise _damaged(f"{len(lacking)} weights are missing or of another shape, {lacking[0]} for one", folder)
-    odd = weight_fault(network.state_dict())
-    if odd is not None:
-        raise _damaged(odd, folder)
+        raise _damage_error(f"{len(lacking)} weights are missing or of another shape, {lacking[0]} for one", folder)
+    fault = weight_fault(network.state_dict())
+    if fault is not None:
+        raise _damage_error(fault, folder)
     return network
 
 
-def _assembled(folder: Path, kind: str, parts: dict[str, Any]) -> Any:
-    """The pipeline of its class, with its own settings from the folder."""
-    absent = FAMILIES[kind].absent
+def _build_pipeline(folder: Path, kind: str, parts: dict[str, Any]) -> Any:
+    """Return the pipeline of its class, with its own settings from the folder."""
+    omitted = FAMILIES[kind].omitted
     try:
         return getattr(diffusers, kind).from_pretrained(
-            str(folder), local_files_only=True, use_safetensors=True, **parts, **absent
+            str(folder), local_files_only=True, use_safetensors=True, **parts, **omitted
         )
     except FAULTS as error:
-        raise _damaged(f"its parts do not make a pipeline ({_first_line(error)})", folder) from error
+        raise _damage_error(f"its parts do not make a pipeline ({_first_line(error)})", folder) from error
 
 
 def _check_channels(pipeline: Any, family: type[Family], folder: Path) -> None:
-    """A network that takes more than the latents (masks, another image) is made for another task."""
-    taken = int(getattr(pipeline, family.network).config.in_channels)
-    made = int(pipeline.vae.config.latent_channels)
-    if taken != made:
-        found = f"its network takes {taken} channels, its autoencoder makes {made}"
+    """Raise InputError for a network with other inputs than latents (masks, another image), made for other tasks."""
+    input_channels = int(getattr(pipeline, family.network).config.in_channels)
+    latent_channels = int(pipeline.vae.config.latent_channels)
+    if input_channels != latent_channels:
+        message = f"its network takes {input_channels} channels, its autoencoder makes {latent_channels}"
         mend = "give a text-to-image pipeline: not one for inpainting, upscaling or editing"
-        raise InputError("This kind of pipeline is not supported.", [Problem(found, mend, file=str(folder))])
+        raise InputError("This kind of pipeline is not supported.", [Problem(message, mend, file=str(folder))])
 
 
-def forget_places(pipeline: Any) -> None:
-    """Where files lay here is nothing to write into a generator's folder."""
-    for part in (pipeline, *pipeline.components.values()):
-        if isinstance(part, transformers.PreTrainedModel):
-            part.config._name_or_path = ""
-        elif hasattr(part, "register_to_config") and "_name_or_path" in part.config:
-            part.register_to_config(_name_or_path="")
-        elif isinstance(part, transformers.PreTrainedTokenizerBase):
-            part.name_or_path = ""
+def clear_paths(pipeline: Any) -> None:
+    """Remove paths of this machine from a pipeline's settings, so that they are not saved with it."""
+    for component in (pipeline, *pipeline.components.values()):
+        if isinstance(component, transformers.PreTrainedModel):
+            component.config._name_or_path = ""
+        elif hasattr(component, "register_to_config") and "_name_or_path" in component.config:
+            component.register_to_config(_name_or_path="")
+        elif isinstance(component, transformers.PreTrainedTokenizerBase):
+            component.name_or_path = ""
 
-
-def _resolved(place: str) -> str:
-    """A folder's whole path, or the hub id."""
-    path = Path(place).expanduser()
-    return str(path.resolve()) if path.is_dir() else place
 
 
 def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def _damaged(found: str, file: Path) -> InputError:
+def _damage_error(message: str, file: Path) -> InputError:
     mend = f"copy the whole folder again; {CONVERT}"
-    return InputError("The pretrained pipeline is damaged.", [Problem(found, mend, file=str(file))])
+    return InputError("The pretrained pipeline is damaged.", [Problem(message, mend, file=str(file))])

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from equigen.diffusion.pretrained.family import Tensors
 
 
-class Table(Protocol):
+class PromptTable(Protocol):
     """Rows by number. ``kind``: ``embeddings``, or ``tokens`` where a text encoder runs with the network."""
 
     kind: str

@@ -33,7 +33,7 @@ class PixArt(Family):
         """120 tokens for alpha, 300 for sigma."""
         return dict.fromkeys(self.tokenizers, LENGTHS[self.kind])
 
-    def prepared(self, text: str) -> str:
+    def clean_prompt(self, text: str) -> str:
         """Lower case, without outer blanks."""
         return text.lower().strip()
 
@@ -50,8 +50,9 @@ class PixArt(Family):
     def call(self, network: Any, noisy: torch.Tensor, time: torch.Tensor, rows: Tensors, factor: int) -> torch.Tensor:
         """The transformer; those made for 1024 pixels are told size and aspect ratio."""
         height, width = noisy.shape[2] * factor, noisy.shape[3] * factor
-        told = {"resolution": noisy.new_tensor([[height, width]]), "aspect_ratio": noisy.new_tensor([[height / width]])}
-        sizes = {name: value.expand(len(noisy), -1) if self.sized else None for name, value in told.items()}
+        resolution, ratio = noisy.new_tensor([[height, width]]), noisy.new_tensor([[height / width]])
+        conditions = {"resolution": resolution, "aspect_ratio": ratio}
+        sizes = {name: value.expand(len(noisy), -1) if self.sized else None for name, value in conditions.items()}
         output: torch.Tensor = network(
             noisy,
             encoder_hidden_states=rows["hidden"],

@@ -1,4 +1,4 @@
-"""A pretrained text-to-image pipeline with one face for all families."""
+"""A pretrained text-to-image pipeline with the same interface for all families."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from equigen.diffusion.pretrained.family import Family, Tensors
-from equigen.diffusion.pretrained.fingerprint import part_hash
+from equigen.diffusion.pretrained.fingerprint import component_hash
 from equigen.diffusion.pretrained.saving import save_pipeline
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
@@ -17,7 +17,7 @@ from equigen.latents import Autoencoder
 
 if TYPE_CHECKING:
     from equigen.diffusion.pretrained.denoiser import TextDenoiser
-    from equigen.diffusion.pretrained.memory import Table
+    from equigen.diffusion.pretrained.memory import PromptTable
 
 FLOW = ("FlowMatch",)
 
@@ -25,21 +25,21 @@ FLOW = ("FlowMatch",)
 class Pretrained:
     """Networks, text encoders, autoencoder and scheduler of one pipeline; ``open_pretrained`` opens one.
 
-    ``place``: what it was opened from, a folder or hub id; ``name``: the last part of it. ``network``: the U-Net or
+    ``source``: what it was opened from, a folder or hub id; ``name``: the last part of it. ``network``: the U-Net or
     transformer; ``encoders``: text encoders by their part's name; ``mean``, ``std``: of each latent channel, [C]:
     latents are normalised as (z - mean) / std, as the plain pipeline does; ``size``: side of the images that it
-    was made for, in pixels; ``plain``: the diffusers pipeline, whose autoencoder is always in float32.
+    was made for, in pixels; ``diffusers_pipeline``: the diffusers pipeline, whose autoencoder is always in float32.
     """
 
-    def __init__(self, pipeline: Any, family: Family, place: str) -> None:
-        self.plain, self.family, self.place = pipeline, family, place
-        self.name = Path(place).name if Path(place).is_dir() else place
+    def __init__(self, pipeline: Any, family: Family, source: str) -> None:
+        self.diffusers_pipeline, self.family, self.source = pipeline, family, source
+        self.name = Path(source).name if Path(source).is_dir() else source
         self.network: Any = getattr(pipeline, family.network).eval().requires_grad_(False)
         self.encoders: dict[str, Any] = {
-            part: getattr(pipeline, part).eval().requires_grad_(False) for part in family.tokenizers
+            name: getattr(pipeline, name).eval().requires_grad_(False) for name in family.tokenizers
         }
         for encoder in self.encoders.values():
-            _without_dropout(encoder)
+            _disable_dropout(encoder)
         self.autoencoder = Autoencoder(pipeline.vae)
         self.mean, self.std = family.statistics(pipeline.vae)
         self.size = int(self.network.config.sample_size) * self.autoencoder.factor
@@ -49,7 +49,7 @@ class Pretrained:
     @property
     def scheduler(self) -> Any:
         """The pipeline's own scheduler."""
-        return self.plain.scheduler
+        return self.diffusers_pipeline.scheduler
 
     @property
     def device(self) -> torch.device:
@@ -65,7 +65,7 @@ class Pretrained:
 
     def to(self, device: str | torch.device) -> Pretrained:
         """Move all parts."""
-        self.plain.to(device)
+        self.diffusers_pipeline.to(device)
         return self
 
     @property
@@ -95,13 +95,13 @@ class Pretrained:
         self.check_size(size)
         return self.autoencoder.channels, size // self.autoencoder.factor, size // self.autoencoder.factor
 
-    def normalised(self, latents: torch.Tensor) -> torch.Tensor:
-        """Latents as the autoencoder gives them, [..., C, h, w] -> as the network sees them."""
+    def normalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """Return the autoencoder's latents [..., C, h, w] in the network's scale."""
         mean, std = (latents.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return (latents - mean) / std
 
-    def denormalised(self, latents: torch.Tensor) -> torch.Tensor:
-        """The inverse of ``normalised``."""
+    def denormalise(self, latents: torch.Tensor) -> torch.Tensor:
+        """The inverse of ``normalise``."""
         mean, std = (latents.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return latents * std + mean
 
@@ -110,15 +110,15 @@ class Pretrained:
         return self.family.token_counts(texts)
 
     def excess(self, texts: Sequence[str]) -> list[int]:
-        """By how many tokens each text is over the tightest encoder's limit; 0 where nothing is cut."""
+        """Return by how many tokens each text exceeds the tightest encoder's limit; 0 where nothing is cut."""
         limits = self.family.limits
         counts = self.family.token_counts(texts)
-        over = [[max(0, count - limits[part]) for count in found] for part, found in counts.items()]
-        return [max(of_one) for of_one in zip(*over, strict=True)]
+        over = [[max(0, count - limits[name]) for count in text_counts] for name, text_counts in counts.items()]
+        return [max(counts_over) for counts_over in zip(*over, strict=True)]
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], batch: int | None = None) -> Tensors:
-        """What the network gets for each text, one row a text, on the CPU in the encoders' precision.
+        """Return the network's text inputs, one row for each text, on the CPU in the encoders' precision.
 
         A text has the same row whatever others it is encoded with, since every pass holds ``batch`` texts (1 on a CPU,
         32 elsewhere; the last one is filled up with the empty prompt). Texts longer than ``family.limits`` are cut:
@@ -127,11 +127,11 @@ class Pretrained:
         width = batch or (1 if self.text_device.type == "cpu" else 32)
         rows: list[Tensors] = []
         for low in range(0, len(texts), width):
-            part = list(texts[low : low + width])
-            tokens = self.family.tokenize([*part, *[""] * (width - len(part))])
-            placed = {name: value.to(self.text_device) for name, value in tokens.items()}
-            embedded = self.family.embed(self.encoders, placed)
-            rows.append({name: value[: len(part)].cpu() for name, value in embedded.items()})
+            chunk = list(texts[low : low + width])
+            tokens = self.family.tokenize([*chunk, *[""] * (width - len(chunk))])
+            inputs = {name: value.to(self.text_device) for name, value in tokens.items()}
+            embedded = self.family.embed(self.encoders, inputs)
+            rows.append({name: value[: len(chunk)].cpu() for name, value in embedded.items()})
         return {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
 
     @property
@@ -140,7 +140,7 @@ class Pretrained:
         weight: torch.Tensor = next(next(iter(self.encoders.values())).parameters())
         return weight.device
 
-    def text_to(self, device: str | torch.device) -> Pretrained:
+    def move_text_encoders(self, device: str | torch.device) -> Pretrained:
         """Move the text encoders, to the CPU once all prompts are encoded, say."""
         for encoder in self.encoders.values():
             encoder.to(device)
@@ -151,7 +151,7 @@ class Pretrained:
         """Whether any weight of a text encoder is trained."""
         return any(weight.requires_grad for encoder in self.encoders.values() for weight in encoder.parameters())
 
-    def denoiser(self, table: Table) -> TextDenoiser:
+    def denoiser(self, table: PromptTable) -> TextDenoiser:
         """The module that is trained: see ``TextDenoiser``. ``table``: a row for each unique text."""
         from equigen.diffusion.pretrained.denoiser import TextDenoiser
 
@@ -159,10 +159,10 @@ class Pretrained:
 
     @property
     def text_hash(self) -> str:
-        """Name of what turns texts into rows: encoders, tokenizers, and their limits."""
+        """Hash of encoders, tokenizers and their limits, on which the rows of texts depend."""
         if self._text_hash is None or self.trains_text:
             parts = {
-                name: [part_hash(encoder), part_hash(self.family.tokenizers[name])]
+                name: [component_hash(encoder), component_hash(self.family.tokenizers[name])]
                 for name, encoder in self.encoders.items()
             }
             self._text_hash = hash_value([self.family.kind, parts, self.family.settings])[:16]
@@ -171,22 +171,25 @@ class Pretrained:
     @property
     def hash(self) -> str:
         """Sixteen hexadecimal digits over all weights and settings: the name of this generator in provenance."""
-        parts = [part_hash(part) for part in (self.network, self.plain.vae, self.scheduler)]
+        parts = [component_hash(component) for component in (self.network, self.diffusers_pipeline.vae, self.scheduler)]
         return hash_value([parts, self.text_hash])[:16]
 
-    def adapted(self, lora: dict[str, Any]) -> None:
-        """Note that LoRA layers were put into the networks."""
+    def set_lora(self, lora: dict[str, Any]) -> None:
+        """Record that LoRA layers were added to the networks."""
         self.lora, self._text_hash = lora, None
 
     def pipeline(self) -> Any:
-        """The plain diffusers pipeline, with these very networks in it, in the network's precision."""
-        if self.plain.vae.dtype != self.dtype:
-            parts = {**self.plain.components, "vae": _copied(self.plain.vae, self.dtype)}
-            own = {name: value for name, value in self.plain.config.items() if not name.startswith("_")}
-            made = type(self.plain)(**{**own, **self.family.absent, **parts})
-            made.set_progress_bar_config(disable=True)
-            return made
-        return self.plain
+        """Return the diffusers pipeline with these networks, its autoencoder in the network's precision."""
+        original = self.diffusers_pipeline
+        if original.vae.dtype == self.dtype:
+            return original
+        vae = type(original.vae).from_config(original.vae.config)
+        vae.load_state_dict(original.vae.state_dict())
+        vae = vae.to(device=original.vae.device, dtype=self.dtype).eval().requires_grad_(False)
+        settings = {name: value for name, value in original.config.items() if not name.startswith("_")}
+        pipeline = type(original)(**{**settings, **self.family.omitted, **original.components, "vae": vae})
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
 
     def save(self, folder: str | Path, record: Mapping[str, Any] | None = None) -> Path:
         """Write a folder that plain ``from_pretrained`` opens, and ``equigen.json`` with ``record`` in it.
@@ -199,31 +202,32 @@ class Pretrained:
         if self.lora is not None:
             mend = "write the LoRA weights with save_lora; the base stays as it was"
             raise InputError("LoRA weights are no pipeline of their own.", [Problem("add_lora was used", mend)])
-        return save_pipeline(self.plain, Path(folder), {**self.told("full", self.name), **(record or {})})
+        provenance = {**self.provenance("full", self.name), **(record or {})}
+        return save_pipeline(self.diffusers_pipeline, Path(folder), provenance)
 
-    def told(self, kind: str, base: str) -> dict[str, Any]:
-        """What ``equigen.json`` says beside weights of a kind (full, lora)."""
+    def provenance(self, kind: str, base: str) -> dict[str, Any]:
+        """Return the record of ``equigen.json`` for weights of a kind (full, lora)."""
         family = type(self.family).__name__
         return {"kind": kind, "base": base, "family": family, "size": self.size, "hash": self.hash}
 
 
 def prediction_of(scheduler: Any) -> str:
-    """What a diffusers scheduler's configuration says that the network predicts.
+    """Return the prediction of the network by its scheduler's configuration: epsilon, v_prediction or flow.
 
     Raises InputError for predictions that cannot be trained here (``sample``).
     """
     if type(scheduler).__name__.startswith(FLOW):
         return "flow"
-    found = str(scheduler.config.get("prediction_type", "epsilon"))
-    known = {"epsilon": "epsilon", "v_prediction": "v_prediction", "flow_prediction": "flow"}
-    if found not in known:
-        problem = Problem(f"its scheduler predicts '{found}'", f"use one that predicts {', '.join(known)}")
+    prediction = str(scheduler.config.get("prediction_type", "epsilon"))
+    predictions = {"epsilon": "epsilon", "v_prediction": "v_prediction", "flow_prediction": "flow"}
+    if prediction not in predictions:
+        problem = Problem(f"its scheduler predicts '{prediction}'", f"use one that predicts {', '.join(predictions)}")
         raise InputError("This kind of pipeline cannot be trained.", [problem])
-    return known[found]
+    return predictions[prediction]
 
 
-def _without_dropout(encoder: Any) -> None:
-    """No dropout while a text encoder is trained: it would draw from no seed of ours, and no run could resume."""
+def _disable_dropout(encoder: Any) -> None:
+    """Disable dropout in a text encoder: its draws are not seeded, so no run could resume."""
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -231,9 +235,3 @@ def _without_dropout(encoder: Any) -> None:
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
 
-
-def _copied(network: Any, dtype: torch.dtype) -> Any:
-    """A copy of a network in another precision."""
-    copy = type(network).from_config(network.config)
-    copy.load_state_dict(network.state_dict())
-    return copy.to(device=network.device, dtype=dtype).eval().requires_grad_(False)

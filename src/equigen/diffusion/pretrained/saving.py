@@ -43,10 +43,10 @@ def save_pipeline(pipeline: Any, folder: Path, record: Mapping[str, Any]) -> Pat
                 pipeline.save_pretrained(str(hidden), safe_serialization=True)
             folder.mkdir(parents=True, exist_ok=True)
             (folder / INDEX).unlink(missing_ok=True)
-            for part in sorted(hidden.iterdir(), key=lambda path: path.name == INDEX):
-                if (folder / part.name).is_dir():
-                    shutil.rmtree(folder / part.name)
-                part.replace(folder / part.name)
+            for entry in sorted(hidden.iterdir(), key=lambda path: path.name == INDEX):
+                if (folder / entry.name).is_dir():
+                    shutil.rmtree(folder / entry.name)
+                entry.replace(folder / entry.name)
         finally:
             shutil.rmtree(hidden, ignore_errors=True)
     write_json(folder / RECORD, {**record, "versions": versions()})

@@ -25,7 +25,7 @@ class StableDiffusion3(Family):
         *("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj", "attn.to_add_out"),
     )
     plain_lora = True
-    absent: ClassVar = {"image_encoder": None, "feature_extractor": None}
+    omitted: ClassVar = {"image_encoder": None, "feature_extractor": None}
     optional = ("text_encoder_3",)
 
     def __init__(self, pipeline: Any) -> None:

@@ -22,7 +22,7 @@ class StableDiffusionXL(Family):
     network, network_class = "unet", "UNet2DConditionModel"
     encoders = text_trained = ("text_encoder", "text_encoder_2")
     lora_targets, plain_lora = ATTENTION, True
-    absent: ClassVar = {"image_encoder": None, "feature_extractor": None, "add_watermarker": False}
+    omitted: ClassVar = {"image_encoder": None, "feature_extractor": None, "add_watermarker": False}
 
     def __init__(self, pipeline: Any) -> None:
         super().__init__(pipeline)
@@ -34,16 +34,16 @@ class StableDiffusionXL(Family):
         return {**super().settings, "zeros": self.zeros}
 
     def tokenize(self, texts: Sequence[str]) -> Tensors:
-        """Token numbers by encoder, and ``given`` [B]: 0 where the rows are zeros."""
-        given = torch.tensor([not (self.zeros and text == "") for text in texts])
-        return {**super().tokenize(texts), "given": given.to(torch.uint8)}
+        """Token numbers by encoder, and ``mask`` [B]: 0 where the rows are zeros."""
+        mask = torch.tensor([not (self.zeros and text == "") for text in texts])
+        return {**super().tokenize(texts), "given": mask.to(torch.uint8)}
 
     def embed(self, encoders: Mapping[str, Any], tokens: Tensors) -> Tensors:
         """``hidden`` [B, L, W1 + W2]: states before the last layers; ``pooled`` [B, P]: the second encoder's text."""
         outputs = {name: encoder(tokens[name], output_hidden_states=True) for name, encoder in encoders.items()}
         hidden = torch.cat([output.hidden_states[-2] for output in outputs.values()], dim=-1)
-        given = tokens["given"].to(hidden.dtype)[:, None]
-        return {"hidden": hidden * given[..., None], "pooled": outputs["text_encoder_2"][0] * given}
+        mask = tokens["given"].to(hidden.dtype)[:, None]
+        return {"hidden": hidden * mask[..., None], "pooled": outputs["text_encoder_2"][0] * mask}
 
     def call(self, network: Any, noisy: torch.Tensor, time: torch.Tensor, rows: Tensors, factor: int) -> torch.Tensor:
         """The U-Net with cross-attention, pooled text and sizes (height, width, 0, 0, height, width) in pixels."""
@@ -66,7 +66,7 @@ class StableDiffusionXL(Family):
             return [float(m) for m in config.latents_mean], [float(s) * std[0] for s in config.latents_std]
         return mean, std
 
-    def idle(self, encoders: Mapping[str, Any]) -> list[torch.nn.Parameter]:
+    def unused_weights(self, encoders: Mapping[str, Any]) -> list[torch.nn.Parameter]:
         """The first encoder's last layer and norm: its states are taken before them."""
         first = encoders["text_encoder"]
         return [*first.encoder.layers[-1].parameters(), *first.final_layer_norm.parameters()]

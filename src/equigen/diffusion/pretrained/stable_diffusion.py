@@ -20,7 +20,7 @@ class StableDiffusion(Family):
     encoders = text_trained = ("text_encoder",)
     lora_targets, plain_lora = ATTENTION, True
     # the checker judges photographs of people and blackens what it dislikes; the others belong to it, or to adapters
-    absent: ClassVar = {
+    omitted: ClassVar = {
         "safety_checker": None, "feature_extractor": None, "image_encoder": None, "requires_safety_checker": False
     }  # fmt: skip
 
@@ -49,7 +49,7 @@ class StableDiffusion(Family):
         output: torch.Tensor = network(noisy, time, encoder_hidden_states=rows["hidden"], return_dict=False)[0]
         return output
 
-    def idle(self, encoders: Mapping[str, Any]) -> list[torch.nn.Parameter]:
+    def unused_weights(self, encoders: Mapping[str, Any]) -> list[torch.nn.Parameter]:
         """BERT's pooler, whose output a U-Net does not see."""
         pooler = getattr(encoders["text_encoder"], "pooler", None)
         return [] if pooler is None else list(pooler.parameters())
