@@ -89,7 +89,7 @@ def plane(
                           markerfacecolor="white" if point.guidance in _MARK_LABELS else style.color)  # fmt: skip
                 area.annotate(_MARK_LABELS.get(point.guidance, point.guidance), (x, y), xytext=(4, 3), fontsize=7,
                               textcoords="offset points", color=style.color)  # fmt: skip
-                interval_style = {"color": style.color, "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
+                interval_style: dict[str, Any] = {"color": style.color, "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
                 if all(map(is_finite, point.overall)):
                     area.hlines(y, point.overall[1] * scale, point.overall[2] * scale, **interval_style)
                 if all(map(is_finite, point.gap)):

@@ -90,7 +90,7 @@ def _levels_name(row: Mapping[Hashable, Any]) -> str:
 
 
 def readings_section(metrics: pd.DataFrame) -> Section:
-    """How often the classifier reads the requested level, field by field and level by level."""
+    """The share of images in which the classifier reads the requested level, by field and level."""
     subset = metrics[metrics["metric"] == "read_as_asked"]
     intro = (
         "A classifier reads each image. Beside it stands how often it reads real held-out images rightly: more cannot "
@@ -117,7 +117,7 @@ def readings_section(metrics: pd.DataFrame) -> Section:
 
 
 def flips_section(metrics: pd.DataFrame) -> Section:
-    """How often the reading of a field that was not changed differs within a pair."""
+    """The share of pairs in which the reading of an unchanged field differs."""
     subset, metric = metrics[metrics["metric"] == "flip"], lookup_metric("flip")
     intro = (
         "Fields that all images of a pair were asked to share. A reading that differs within a pair is a flip: either "
