@@ -15,33 +15,36 @@ SHOWN_ROWS = 30  # of each view in a representation
 class GroupTable:
     """Views of a table with one row for each metric and group.
 
-    ``table`` is what is written to the disk: columns ``metric``, ``attribute``, ``group``, ``estimate`` and so on. All
-    views are made from it. Columns that tell runs apart (``index_columns``) stand in the index of a view where they
-    have more than one value.
+    A subclass is a dataclass that holds the table which is written to the disk (columns ``metric``, ``attribute``,
+    ``group``, ``estimate`` and so on) and returns it from ``_rows``. Columns that tell runs apart (``index_columns``)
+    stand in the index of a view where they have more than one value.
     """
 
     index_columns: Sequence[str] = ()
     title: str = "Results"
     worst_is_low: Sequence[str] = ()  # metrics of which the worst group has the smallest value
 
-    def __init__(self, table: pd.DataFrame) -> None:
-        self.table = table
+    def _rows(self) -> pd.DataFrame:
+        """Rows of which the views are made."""
+        raise NotImplementedError
 
     @property
     def overall(self) -> pd.DataFrame:
         """Estimates over everything: one row for each run, one column for each metric."""
-        return self._wide(self.table[(self.table["attribute"] == "*") & (self.table["group"] == "*")], [])
+        table = self._rows()
+        return self._wide(table[(table["attribute"] == "*") & (table["group"] == "*")], [])
 
     @property
     def by_group(self) -> pd.DataFrame:
         """Estimates of each group: rows by attribute and group, one column for each metric."""
-        rows = self.table[(self.table["attribute"] != "*") & ~self.table["group"].isin(SUMMARIES)]
+        rows = self._group_rows()
         return self._wide(rows, ["attribute", "group"])
 
     @property
     def gaps(self) -> pd.DataFrame:
         """Largest less smallest group, by attribute and metric, with interval, null band and p-value."""
-        rows = self.table[self.table["group"] == "gap"]
+        table = self._rows()
+        rows = table[table["group"] == "gap"]
         keys = [*self._distinct(), "attribute", "metric"]
         columns = [name for name in [*INTERVAL, *BAND] if name in rows.columns]
         return rows.set_index(keys)[columns]
@@ -49,7 +52,7 @@ class GroupTable:
     @property
     def worst(self) -> pd.DataFrame:
         """The worst group by attribute and metric, and its estimate."""
-        rows = self.table[(self.table["attribute"] != "*") & ~self.table["group"].isin(SUMMARIES)]
+        rows = self._group_rows()
         rows = rows[rows["estimate"].notna()]
         keys = [*self._distinct(), "attribute", "metric"]
         signed = rows["estimate"].where(rows["metric"].isin(list(self.worst_is_low)), -rows["estimate"])
@@ -57,18 +60,19 @@ class GroupTable:
         return chosen.set_index(keys)[["group", *[name for name in INTERVAL if name in rows.columns]]]
 
     @property
-    def differences(self) -> pd.DataFrame:
-        """Paired differences between runs."""
-        raise NotImplementedError
-
-    @property
     def notes(self) -> list[str]:
         """What the table says about itself: each note once."""
-        notes = [*self.table.attrs.get("notes", []), *self.table["note"].dropna()]
+        table = self._rows()
+        notes = [*table.attrs.get("notes", []), *table["note"].dropna()]
         return list(dict.fromkeys(note for note in notes if note))
 
     def _distinct(self) -> list[str]:
-        return [name for name in self.index_columns if self.table[name].nunique(dropna=False) > 1]
+        table = self._rows()
+        return [name for name in self.index_columns if table[name].nunique(dropna=False) > 1]
+
+    def _group_rows(self) -> pd.DataFrame:
+        table = self._rows()
+        return table[(table["attribute"] != "*") & ~table["group"].isin(SUMMARIES)]
 
     def _wide(self, rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         index = [*self._distinct(), *keys]
@@ -80,7 +84,7 @@ class GroupTable:
 
     def __repr__(self) -> str:
         """The title, the values over everything and the gaps, as text."""
-        parts = [f"{self.title}: {len(self.table):,} rows in .table", "", "overall", _text(self.overall)]
+        parts = [f"{self.title}: {len(self._rows()):,} rows in .table", "", "overall", _text(self.overall)]
         gaps = self.gaps
         if len(gaps):
             parts += ["", "gaps between groups (.gaps; each group: .by_group)", _text(gaps)]

@@ -55,6 +55,15 @@ class Cohort:
     quarantined: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
 
+    def __repr__(self) -> str:
+        """Name, size, roles and splits in two lines."""
+        splits = ", ".join(f"{name} {count:,}" for name, count in self.frame["split"].value_counts(sort=False).items())
+        labels, attributes = ", ".join(self.labels) or "none", ", ".join(self.attributes) or "none"
+        return (
+            f"Cohort '{self.name}': {len(self.frame):,} images of {self.frame['patient'].nunique():,} patients\n"
+            f"labels: {labels}; attributes: {attributes}; splits: {splits}"
+        )
+
     @classmethod
     def read(
         cls,

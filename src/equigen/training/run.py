@@ -31,6 +31,16 @@ class Run:
     folder: Path
     name: str
 
+    def __repr__(self) -> str:
+        """Mechanism, seed, length of training and folder."""
+        try:
+            record = read_json(self.folder / RECORD)
+            settings = record["settings"]
+            training = f"{settings['mechanism']}, seed {settings['seed']}, {record['images_seen']:,} images seen"
+        except (OSError, InputError, KeyError, TypeError):
+            training = "not finished"
+        return f"Run '{self.name}' ({training}) in {self.folder}"
+
     def pipeline(self, device: str | None = None) -> EquigenPipeline | TextGenerator:
         """Open the generator."""
         return open_any_generator(self.folder, device)
