@@ -7,12 +7,12 @@ import torch
 from safetensors.torch import save_file
 
 from equigen.checkpoints import (
+    add_prefix,
     load_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
-    prefixed,
     save_checkpoint,
-    unprefixed,
+    select_prefix,
 )
 from equigen.errors import InputError
 
@@ -38,9 +38,9 @@ def step(network, optimizer, number):
 
 def test_names_with_a_prefix():
     tensors = {"a": torch.zeros(1), "b.c": torch.ones(1)}
-    both = {**prefixed("x", tensors), **prefixed("xy", {"a": torch.full((1,), 7.0)})}
+    both = {**add_prefix("x", tensors), **add_prefix("xy", {"a": torch.full((1,), 7.0)})}
     assert list(both) == ["x.a", "x.b.c", "xy.a"]
-    assert unprefixed("x", both) == tensors
+    assert select_prefix("x", both) == tensors
 
 
 def test_round_trip_is_exact(tmp_path):
@@ -65,15 +65,15 @@ def test_an_optimizer_goes_on_exactly(tmp_path):
     one, optimizer = network_and_optimizer(0)
     for number in range(3):
         step(one, optimizer, number)
-    tensors = {**prefixed("network", one.state_dict()), **prefixed("optimizer", optimizer_tensors(optimizer))}
-    assert set(unprefixed("optimizer", tensors)) == {
+    tensors = {**add_prefix("network", one.state_dict()), **add_prefix("optimizer", optimizer_tensors(optimizer))}
+    assert set(select_prefix("optimizer", tensors)) == {
         f"{index}.{name}" for index in (0, 1) for name in ("step", "exp_avg", "exp_avg_sq")
     }
     save_checkpoint(tmp_path / "c.safetensors", tensors, {})
     two, other = network_and_optimizer(1)
     back, _ = load_checkpoint(tmp_path / "c.safetensors")
-    two.load_state_dict(unprefixed("network", back))
-    load_optimizer_tensors(other, unprefixed("optimizer", back))
+    two.load_state_dict(select_prefix("network", back))
+    load_optimizer_tensors(other, select_prefix("optimizer", back))
     for number in range(3, 6):
         step(one, optimizer, number)
         step(two, other, number)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from equigen.model_files import PICKLES, folder_problems, weight_fault
+from equigen.model_files import PICKLES, folder_problems, nonfinite_weight
 
 
 def messages(folder, **options):
@@ -63,6 +63,6 @@ def test_settings_that_ask_for_no_code(tmp_path):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_a_weight_that_is_not_finite_is_named(value, dtype):
     weights = {"count": torch.tensor(3), "first": torch.ones(2, 2, dtype=dtype), "second": torch.ones(3, dtype=dtype)}
-    assert weight_fault(weights) is None
+    assert nonfinite_weight(weights) is None
     weights["second"][1] = value
-    assert weight_fault(weights) == "weight second holds NaN or infinity"
+    assert nonfinite_weight(weights) == "weight second holds NaN or infinity"

@@ -21,7 +21,7 @@ def drawn(monkeypatch, tmp_path):
 
 
 def test_work_that_needed_fewer_parts_than_thought_ends_with_a_full_bar_and_a_rate(drawn):
-    with progress.progress_bar("measure", 10, done=2) as bar:
+    with progress.progress_bar("measure", 10, completed=2) as bar:
         bar.advance(5)
     assert "10/10" in drawn() and "-/s" not in drawn()
 

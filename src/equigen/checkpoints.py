@@ -1,4 +1,4 @@
-"""Training state in one safetensors file: tensors by name, everything else as JSON in its header. No pickle."""
+"""Save training state in one safetensors file: tensors by name, everything else as JSON in its header."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from equigen.files import replace_file
 Tensors = dict[str, torch.Tensor]
 
 
-def prefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """The same tensors with ``prefix.`` before each name."""
+def add_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return the tensors with ``prefix.`` before each name."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def unprefixed(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
-    """The tensors under ``prefix.``, with it taken off."""
+def select_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> Tensors:
+    """Return the tensors whose names begin with ``prefix.``, without that prefix."""
     start = prefix + "."
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state: Mapping[str, Any]) -> None:
-    """Write one checkpoint, whole or not at all; tensors that share memory are written each by itself."""
+    """Write one checkpoint atomically; tensors that share memory are saved as separate copies."""
     copies: Tensors = {}
-    places = set[int]()
+    pointers = set[int]()
     for name, tensor in tensors.items():
-        own = tensor.detach().cpu().contiguous()
-        place = own.untyped_storage().data_ptr()
-        copies[name] = own.clone() if place in places else own
-        places.add(place)
+        copy = tensor.detach().cpu().contiguous()
+        pointer = copy.untyped_storage().data_ptr()
+        copies[name] = copy.clone() if pointer in pointers else copy
+        pointers.add(pointer)
     with replace_file(path) as temporary:
         save_file(copies, temporary, metadata={"state": json.dumps(state)})
 
@@ -44,7 +44,7 @@ def save_checkpoint(path: str | Path, tensors: Mapping[str, torch.Tensor], state
 def load_checkpoint(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
     """Read what ``save_checkpoint`` wrote.
 
-    Raises InputError when the file is damaged or not one of ours.
+    Raises InputError when the file is damaged or is no checkpoint.
     """
     try:
         with safe_open(str(path), framework="pt") as handle:
@@ -56,9 +56,9 @@ def load_checkpoint(path: str | Path) -> tuple[Tensors, dict[str, Any]]:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
-    """State of a torch optimizer as ``<parameter index>.<name>``; a whole number (of steps, say) is a scalar int64.
+    """Return the state of a torch optimizer as ``<parameter index>.<name>``; an integer (of steps, say) is an int64.
 
-    A mapping within the state of a parameter, as 8-bit optimizers have, is laid flat: they take it back as such.
+    A mapping within the state of a parameter, as 8-bit optimizers have, is flattened: they load it in this form.
     """
     flat: Tensors = {}
     for index, state in optimizer.state_dict()["state"].items():
@@ -70,7 +70,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> Tensors:
 
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Put back what ``optimizer_tensors`` gave; hyperparameters are left as the optimizer has them."""
+    """Load the state that ``optimizer_tensors`` returned; hyperparameters of the optimizer are unchanged."""
     saved = optimizer.state_dict()
     states: dict[int, dict[str, torch.Tensor | int]] = {}
     for key, value in tensors.items():

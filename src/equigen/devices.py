@@ -1,4 +1,4 @@
-"""Where networks run when nobody says otherwise."""
+"""The default device of networks."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 
 def best_device() -> str:
-    """``cuda`` where a GPU can be used, else ``cpu``; of processes that torchrun started, to each a GPU of its own."""
+    """Return ``cuda`` if a GPU is available, else ``cpu``; processes of torchrun get a GPU by their local rank."""
     import torch  # here, so that rooms which only offer a device load no torch
 
     if not torch.cuda.is_available():

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: everything is written beside its place and then moved into it."""
+"""Write files atomically, and read tables and JSON with checks of damage."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ UNREADABLE = (
     OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, AssertionError, RuntimeError,
     MemoryError, pa.ArrowException,
 )  # fmt: skip
-"""What pyarrow and pandas raise on a damaged file: errors of Arrow, and of Python where a decoder trips over it."""
+"""Exceptions of pyarrow and pandas for a damaged file: those of Arrow, and those of Python in its decoders."""
 MAX_CELLS = 10**9  # of a Parquet table: a damaged or hostile file of a few bytes may promise any number
-FULL = {errno.ENOSPC, errno.EDQUOT}
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT}
 SEAL = b"equigen"  # key of a Parquet file's metadata
 
 
 @contextmanager
 def convert_disk_full(path: str | Path) -> Iterator[None]:
-    """Turn a writer's full disk, or used-up quota, into an ``InputError`` that names ``path``.
+    """Convert the error of a full disk, or of an exceeded quota, into an ``InputError`` that names ``path``.
 
     safetensors reports it without an error number, only as "... (os error 28)" at the end of its message.
     """
@@ -42,19 +42,20 @@ def convert_disk_full(path: str | Path) -> Iterator[None]:
         yield
     except (OSError, SafetensorError) as error:
         number = error.errno if isinstance(error, OSError) else None
-        told = [code for code in FULL if number == code or (number is None and f"(os error {code})" in str(error))]
-        if not told:
+        text = "" if number is not None else str(error)
+        codes = [code for code in DISK_FULL if number == code or f"(os error {code})" in text]
+        if not codes:
             raise
-        problem = Problem(os.strerror(told[0]), "free some space and run the same command again", file=str(path))
+        problem = Problem(os.strerror(codes[0]), "free some space and run the same command again", file=str(path))
         raise InputError("The disk is full; nothing half-written was kept.", [problem]) from error
 
 
 @contextmanager
 def replace_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path in the same folder; move it to ``path`` when the block ends well, remove it otherwise.
+    """Yield a temporary path in the same folder; move it to ``path`` if the block succeeds, remove it otherwise.
 
-    The temporary name starts with a dot and ends in the same suffix, so writers that choose a format by the
-    suffix work, and no reader takes it for a result. A full disk is an ``InputError`` that names the file.
+    The temporary name starts with a dot and keeps the suffix, by which some writers choose the format. A full disk
+    is an ``InputError`` that names the file.
     """
     final = Path(path)
     temporary = final.with_name(f".{final.stem}.{uuid4().hex[:8]}.part{final.suffix}")
@@ -68,7 +69,7 @@ def replace_file(path: str | Path) -> Iterator[Path]:
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
-    """Write bytes whole or not at all."""
+    """Write bytes atomically."""
     with replace_file(path) as temporary, temporary.open("wb") as handle:
         handle.write(data)
         handle.flush()
@@ -76,17 +77,17 @@ def write_bytes(path: str | Path, data: bytes) -> None:
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all."""
+    """Write UTF-8 text atomically."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON whole or not at all; NaN and infinity are refused, since JSON has no word for them."""
+    """Write JSON atomically; raises ValueError for NaN and infinity, which JSON cannot represent."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 class DamagedJSONError(InputError, ValueError, KeyError):
-    """A JSON file that cannot be read, or lacks a field that is asked for."""
+    """A JSON file that cannot be read, or lacks a required field."""
 
     def __str__(self) -> str:
         """Title and problem on one line, since other messages quote it."""
@@ -94,7 +95,7 @@ class DamagedJSONError(InputError, ValueError, KeyError):
 
 
 class Fields(dict[str, Any]):
-    """The fields of a JSON object; one that is not there is told with the file's name."""
+    """Fields of a JSON object; a missing one raises an error that names the file."""
 
     def __init__(self, values: Mapping[str, Any], file: str | Path) -> None:
         super().__init__(values)
@@ -124,9 +125,9 @@ def read_json(path: str | Path) -> Any:
 
 
 def write_parquet(path: str | Path, frame: pd.DataFrame) -> None:
-    """Write a table as Parquet, whole or not at all, without its index.
+    """Write a table as Parquet atomically, without its index.
 
-    Each page has a checksum (CRC-32); the number of rows and a hash of the columns' names and types stand in the
+    Each page has a checksum (CRC-32); the number of rows and a hash of the columns' names and types are in the
     file's metadata under ``equigen``. ``read_parquet`` verifies both.
     """
     table = pa.Table.from_pandas(frame, preserve_index=False)
@@ -140,8 +141,8 @@ def read_parquet(path: str | Path, columns: Iterable[str] = (), title: str = "A 
 
     Args:
         path: the file.
-        columns: names that it must have; all columns are read.
-        title: the error's first line.
+        columns: required columns; all columns are read.
+        title: first line of the error.
 
     Raises:
         InputError: there is no such file, it is no whole Parquet file, or it lacks columns.
@@ -153,22 +154,22 @@ def read_parquet(path: str | Path, columns: Iterable[str] = (), title: str = "A 
         message = "there is no such file" if isinstance(error, FileNotFoundError) else error.strerror or str(error)
         raise InputError(title, [Problem(message, "check the path", file=str(path))]) from error
     frame = parquet_frame(data, str(path), title)
-    absent = [name for name in columns if name not in frame.columns]
-    if absent:
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
         problems = [
             Problem("the table has no such column", "give the table that equigen wrote", column=name, file=str(path))
-            for name in absent
+            for name in missing
         ]
         raise InputError(title, problems)
     return frame
 
 
 def parquet_frame(data: bytes, file: str, title: str = "The table cannot be read.") -> pd.DataFrame:
-    """A Parquet table from its bytes; raises ``InputError`` that names ``file`` for anything that cannot be read."""
+    """Read a Parquet table from its bytes; raises ``InputError`` that names ``file`` if it cannot be read."""
     try:
-        stated = pq.read_metadata(io.BytesIO(data))
-        if stated.num_rows * stated.num_columns > MAX_CELLS:
-            raise ValueError(f"{stated.num_rows} rows are more than can be read")
+        metadata = pq.read_metadata(io.BytesIO(data))
+        if metadata.num_rows * metadata.num_columns > MAX_CELLS:
+            raise ValueError(f"{metadata.num_rows} rows are more than can be read")
         table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
         seal = (table.schema.metadata or {}).get(SEAL)
         if seal is not None and seal != _seal(table):
@@ -191,7 +192,7 @@ def is_sealed(path: str | Path) -> bool:
 
 
 def _seal(table: pa.Table) -> bytes:
-    """Rows of a table, and a hash of its columns' names and of their types as pandas knows them."""
+    """Return the number of rows of a table, and a hash of its columns' names and pandas types, as JSON."""
     pandas = (table.schema.metadata or {}).get(b"pandas", b"").decode(errors="replace")
     kinds = [_kind(field.type) for field in table.schema]
     names = [table.schema.names, kinds, pandas]
@@ -199,33 +200,33 @@ def _seal(table: pa.Table) -> bytes:
 
 
 def _kind(kind: pa.DataType) -> str:
-    """A column's type without the width of its offsets and codes, which Parquet does not keep."""
+    """Return a column's type without the width of its offsets and codes, which Parquet does not store."""
     if pa.types.is_dictionary(kind):
         return f"category of {_kind(kind.value_type)}"
     return str(kind).removeprefix("large_")
 
 
 def hash_bytes(data: bytes) -> str:
-    """SHA-256 of bytes, as 64 hexadecimal digits."""
+    """Return SHA-256 of bytes, as 64 hexadecimal digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def hash_file(path: str | Path) -> str:
-    """SHA-256 of a file's bytes, as 64 hexadecimal digits, read in blocks."""
+    """Return SHA-256 of a file's bytes, as 64 hexadecimal digits, read in blocks."""
     with Path(path).open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def hash_arrays(arrays: Mapping[str, NDArray[Any]], value: Any = None) -> str:
-    """SHA-256 of named arrays with their types and shapes, and of a JSON-like value; no array is copied."""
+    """Return SHA-256 of named arrays with their types and shapes, and of a JSON-like value; no array is copied."""
     names = sorted(arrays)
-    stated = [[name, str(arrays[name].dtype), list(arrays[name].shape)] for name in names]
-    content = hashlib.sha256(hash_value([stated, value]).encode())
+    headers = [[name, str(arrays[name].dtype), list(arrays[name].shape)] for name in names]
+    content = hashlib.sha256(hash_value([headers, value]).encode())
     for name in names:
         content.update(np.ascontiguousarray(arrays[name]).reshape(-1).view(np.uint8).data)
     return content.hexdigest()
 
 
 def hash_value(value: Any) -> str:
-    """SHA-256 of a JSON-like value, the same for equal values whatever the order of keys."""
+    """Return SHA-256 of a JSON-like value, independent of the order of keys."""
     return hash_bytes(json.dumps(value, sort_keys=True, separators=(",", ":"), default=str).encode())

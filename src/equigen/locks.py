@@ -1,4 +1,4 @@
-"""A folder with one process at work in it: the others are told which one that is."""
+"""Lock a folder for one process."""
 
 from __future__ import annotations
 
@@ -21,41 +21,36 @@ NAME = ".lock"
 
 @contextmanager
 def lock_folder(folder: str | Path) -> Iterator[None]:
-    """Hold a folder until the block ends; InputError where another process holds it, with its number and machine.
+    """Lock a folder until the block ends; InputError with process and machine if another process has the lock.
 
-    The lock is the system's (``flock``) on ``folder/.lock``: it ends with the process however that ends, so none is
-    left behind. Where a file system has no locks, a sentence says so and work goes on.
+    The lock is the system's (``flock``) on ``folder/.lock`` and ends with the process, so that none is left behind. On
+    a file system without locks a warning is printed and the block runs without a lock.
     """
-    place = Path(folder)
-    fresh = not place.exists()
-    place.mkdir(parents=True, exist_ok=True)
-    handle = os.open(place / NAME, os.O_RDWR | os.O_CREAT, 0o644)
+    path = Path(folder)
+    is_new = not path.exists()
+    path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path / NAME, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
                 mend = "wait for it to end, end it, or choose another folder with --out"
-                message = f"another process is at work in it{_holder(handle)}"
-                problem = Problem(message, mend, file=str(place))
+                message = "another process is at work in it"
+                with contextlib.suppress(ValueError, KeyError, TypeError, OSError):  # the file may not name it
+                    owner = json.loads(os.pread(handle, 4096, 0))
+                    message += f": process {owner['pid']} on {owner['host']} since {owner['since']}"
+                problem = Problem(message, mend, file=str(path))
                 raise InputError("The run folder is in use.", [problem]) from error
-            console.print(f"[yellow]{place}: the file system has no locks; start no second process there[/yellow]")
+            console.print(f"[yellow]{path}: the file system has no locks; start no second process there[/yellow]")
         owner = {"pid": os.getpid(), "host": socket.gethostname(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
         os.ftruncate(handle, 0)
         os.pwrite(handle, json.dumps(owner).encode(), 0)
         yield
     except InputError:
-        if fresh and [item.name for item in place.iterdir()] == [NAME]:  # refused before any work: leave nothing
-            (place / NAME).unlink()
-            place.rmdir()
+        if is_new and [item.name for item in path.iterdir()] == [NAME]:  # refused before any work: leave nothing
+            (path / NAME).unlink()
+            path.rmdir()
         raise
     finally:
         os.close(handle)  # the file stays: were it removed, two processes could hold two files of one name
-
-
-def _holder(handle: int) -> str:
-    """Words on who holds a lock; empty where the file does not say."""
-    with contextlib.suppress(ValueError, KeyError, TypeError, OSError):
-        owner = json.loads(os.pread(handle, 4096, 0))
-        return f": process {owner['pid']} on {owner['host']} since {owner['since']}"
-    return ""

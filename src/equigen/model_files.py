@@ -1,4 +1,4 @@
-"""Checks of a model before it is used: pickles instead of safetensors, references to code, weights without a value."""
+"""Check a model before it is used: pickled weights, references to code, weights that are not finite."""
 
 from __future__ import annotations
 
@@ -27,31 +27,26 @@ NO_CODE = "code of a model's own is never run: give a model whose classes are th
 
 
 def folder_problems(folder: Path, weights: bool = True) -> list[Problem]:
-    """What makes a model's folder unfit to be opened, found without opening any weights.
+    """Return the problems of a model's folder, without opening any weights.
 
-    Pickles are a problem where they are the only weights; beside a ``.safetensors`` they are never opened, and lie
-    there without harm.
+    Pickles are a problem if they are the only weights; beside a ``.safetensors`` they are ignored.
 
     Args:
-        folder: where the settings are; its subfolders are not looked into. A folder that is not there has no problems.
-        weights: whether the folder is one of weights: a tokenizer's, a scheduler's and a pipeline's own are not.
+        folder: folder of the settings, without its subfolders. A folder that does not exist has no problems.
+        weights: whether the folder should contain weights, unlike that of a tokenizer, a scheduler or a pipeline.
 
     """
     problems = [problem for name in SETTINGS for problem in _code_problems(folder / name)]
-    return problems + (_pickle_problems(folder) if weights else [])
-
-
-def _pickle_problems(folder: Path) -> list[Problem]:
-    names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(file.name for file in folder.iterdir()) if weights and folder.is_dir() else []
     pickles = [name for name in names if name.lower().endswith(PICKLES)]
-    if not pickles or any(name.endswith(".safetensors") for name in names):
-        return []
-    message = f"its only weights are pickles ({', '.join(pickles[:3])}), which could run code and are never opened"
-    return [Problem(message, CONVERT, file=str(folder))]
+    if pickles and not any(name.endswith(".safetensors") for name in names):
+        message = f"its only weights are pickles ({', '.join(pickles[:3])}), which could run code and are never opened"
+        problems.append(Problem(message, CONVERT, file=str(folder)))
+    return problems
 
 
 def _code_problems(file: Path) -> list[Problem]:
-    """References to code in one file of settings; one that is no JSON mapping is for its reader to refuse."""
+    """Return problems of references to code in one settings file; a file that is no JSON mapping has none."""
     try:
         settings = json.loads(file.read_bytes())
     except (OSError, ValueError, RecursionError):
@@ -64,19 +59,19 @@ def _code_problems(file: Path) -> list[Problem]:
 
 
 def _index_messages(index: Mapping[str, Any]) -> Iterable[str]:
-    """Parts of a pipeline whose module is of no known library; each is listed as [module, class]."""
+    """Yield a message per component [module, class] of a pipeline whose module is of no known library."""
     import diffusers
 
     pipelines = dir(diffusers.pipelines)  # a safety checker's module is named so: ["stable_diffusion", ...]
-    for part, value in index.items():
-        if isinstance(value, list) and len(value) == 2 and all(isinstance(word, str) for word in value):
-            home, kind = value
-            if home.partition(".")[0] not in LIBRARIES and home not in pipelines:
-                yield f"its '{part}' is {home}.{kind}"
+    for component, value in index.items():
+        if isinstance(value, list) and len(value) == 2 and all(isinstance(item, str) for item in value):
+            module, kind = value
+            if module.partition(".")[0] not in LIBRARIES and module not in pipelines:
+                yield f"its '{component}' is {module}.{kind}"
 
 
 def _class_messages(settings: Mapping[str, Any]) -> Iterable[str]:
-    """Classes in a part's settings that no known library has."""
+    """Return a message per class in a component's settings that no known library has."""
     architectures = settings.get("architectures")
     classes = [settings.get("_class_name"), *(architectures if isinstance(architectures, list) else [])]
     classes = [kind for kind in classes if isinstance(kind, str)]
@@ -85,12 +80,12 @@ def _class_messages(settings: Mapping[str, Any]) -> Iterable[str]:
     import diffusers
     import transformers
 
-    known = {*dir(diffusers), *dir(transformers)} | {"ConditionTokens", "EquigenPipeline"}
-    return [f"its class '{kind}' is of no known library" for kind in classes if kind not in known]
+    library_names = {*dir(diffusers), *dir(transformers)} | {"ConditionTokens", "EquigenPipeline"}
+    return [f"its class '{kind}' is of no known library" for kind in classes if kind not in library_names]
 
 
-def weight_fault(weights: Mapping[str, torch.Tensor]) -> str | None:
-    """A sentence about the first weight that holds NaN or infinity, in the order given; None where all are finite."""
+def nonfinite_weight(weights: Mapping[str, torch.Tensor]) -> str | None:
+    """Return a sentence about the first weight with NaN or infinity; None if all are finite."""
     for name, value in weights.items():
         if (value.is_floating_point() or value.is_complex()) and not bool(value.isfinite().all()):
             return f"weight {name} holds NaN or infinity"

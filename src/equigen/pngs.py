@@ -1,4 +1,4 @@
-"""Lossless images on disk: written whole or not at all, and known to be whole when work goes on."""
+"""Write lossless images atomically, and check that they are complete."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equigen.files import write_bytes
 
 
 def is_complete_png(path: Path, size: int) -> bool:
-    """Whether this is a complete RGB PNG of [size, size]; a cut-off or foreign file is not."""
+    """Whether a file is a complete RGB PNG of [size, size]."""
     if not path.is_file():
         return False
     try:
@@ -25,7 +25,7 @@ def is_complete_png(path: Path, size: int) -> bool:
 
 
 def write_png(path: Path, image: NDArray[np.uint8]) -> None:
-    """Write [H, W, 3] uint8 as a lossless PNG, whole or not at all."""
+    """Write [H, W, 3] uint8 as a lossless PNG atomically."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     write_bytes(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""Processes that torchrun started to share one piece of work: which one this is, and which one speaks for all."""
+"""Number and rank of the processes that torchrun started for one command, and which of them reports errors."""
 
 from __future__ import annotations
 
@@ -7,45 +7,39 @@ import signal
 import sys
 from pathlib import Path
 
-TOLD = "equigen-told"
+MARK = "equigen-told"  # name of the file that the reporting process creates
 
 
 def process_count() -> int:
-    """How many share the work; 1 where nobody else does."""
+    """Return the number of processes that share the work; 1 without torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_first_process() -> bool:
-    """Whether this is the first of them, which shows progress and says where results are."""
+    """Whether this is the process of rank 0, which shows progress and prints results."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def claims_error_report() -> bool:
-    """Whether this process is the first of those on its machine to tell of an error; it is asked once.
+    """Whether this process is the first on its machine to report an error; to be called once per process.
 
-    The others have met the same one, or have lost the first, which is no news. As soon as one of them ends torchrun
-    ends the rest, so the one that speaks is deaf to that.
+    The other processes fail with the same error, or because the first has ended. torchrun sends SIGTERM to all
+    processes as soon as one has ended, so the reporting process ignores it.
     """
-    note = _note()
-    if process_count() == 1 or note is None:
+    error_file = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder of the start>/<process>/error.json
+    if process_count() == 1 or not error_file:
         return is_first_process()
-    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    handler = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
-        note.touch(exist_ok=False)
+        (Path(error_file).parents[1] / MARK).touch(exist_ok=False)
     except FileExistsError:
-        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGTERM, handler)
         return False
     return True
 
 
-def _note() -> Path | None:
-    """A file that stands for "told" in the folder that torchrun gives to the processes of one start."""
-    place = os.environ.get("TORCHELASTIC_ERROR_FILE")  # <folder of the start>/<process>/error.json
-    return Path(place).parents[1] / TOLD if place else None
-
-
 def leave_process_group() -> None:
-    """Take leave of the others at the end of a command; torch warns of processes that just go."""
-    distributed = sys.modules.get("torch.distributed")  # who never loaded it was never among others
+    """Destroy torch's process group at the end of a command; torch warns of processes that exit without this."""
+    distributed = sys.modules.get("torch.distributed")  # not loaded: no group was created
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()

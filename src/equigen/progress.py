@@ -1,4 +1,4 @@
-"""Progress bars on long work: what is done, how fast, how long it will still take."""
+"""Progress bars with rate and time left."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ console = Console(stderr=True)
 
 
 class _Rate(ProgressColumn):
-    """Units a second, smoothed by rich; over the whole time where that has seen too few steps."""
+    """Units per second, smoothed by rich; the mean rate while there are too few steps."""
 
     def render(self, task: Task) -> Text:
-        whole = (task.completed - task.fields["before"]) / task.elapsed if task.elapsed else None
-        speed = task.finished_speed or task.speed or whole
+        mean_speed = (task.completed - task.fields["before"]) / task.elapsed if task.elapsed else None
+        speed = task.finished_speed or task.speed or mean_speed
         return Text(f"{speed:,.1f}/s" if speed else "-/s", style="progress.data.speed")
 
 
 class Bar:
-    """One bar: ``advance(n)`` after n units, ``note(text)`` for what changes meanwhile (a loss, say)."""
+    """One bar: ``advance(n)`` after n units, ``note(text)`` for a text behind it (a loss, say)."""
 
     def __init__(self, progress: Progress, task: int) -> None:
         self._progress, self._task = progress, task
 
     def advance(self, amount: int = 1) -> None:
-        """Count ``amount`` more units as done."""
+        """Advance the bar by ``amount`` units."""
         self._progress.advance(self._task, amount)  # type: ignore[arg-type]
 
     def note(self, text: str) -> None:
@@ -48,11 +48,10 @@ class Bar:
 
 
 @contextmanager
-def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> Iterator[Bar]:
-    """A progress bar on standard error with rate and time left; ``done`` units were made by an earlier run.
+def progress_bar(title: str, total: int, completed: int = 0, show: bool = True) -> Iterator[Bar]:
+    """Show a progress bar on standard error; ``completed`` units were completed by an earlier run.
 
-    On something that is no terminal (a log file, CI) only the last state is printed. Of processes that torchrun started
-    the first one draws it.
+    Without a terminal (a log file, CI) only the last state is printed. With torchrun the first process shows it.
     """
     columns = [
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
@@ -60,16 +59,16 @@ def progress_bar(title: str, total: int, done: int = 0, show: bool = True) -> It
     ]
     hidden = not (show and is_first_process())
     with Progress(*columns, console=console, disable=hidden, refresh_per_second=4) as progress:
-        task = progress.add_task(title, total=total, completed=done, note="", before=done)
+        task = progress.add_task(title, total=total, completed=completed, note="", before=completed)
         yield Bar(progress, task)
-        progress.update(task, completed=max(total, int(progress.tasks[0].completed)))  # parts that were not needed
+        progress.update(task, completed=max(total, int(progress.tasks[0].completed)))  # units that were not needed
 
 
 @contextmanager
 def silence_library(logging: Any) -> Iterator[None]:
-    """No remarks and no bars of a library while it opens files; ``logging`` is its own module of that name.
+    """Silence the log and the bars of a library during a block.
 
-    Those of diffusers and transformers, which have the same functions.
+    ``logging`` is the ``utils.logging`` module of diffusers or transformers, which have the same functions.
     """
     level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()

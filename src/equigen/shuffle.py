@@ -1,4 +1,4 @@
-"""A seeded shuffle that is computed instead of stored: position -> row at once, whatever the number of rows."""
+"""Seeded shuffle that is computed, not stored: position -> row in constant memory."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 from equigen.seeds import numpy_generator
 
-ROUNDS = 16  # so many that the orders of a handful of rows look uniform too
+ROUNDS = 16  # enough that orders of a few rows are close to uniform too
 _GAMMA, _FIRST, _SECOND = (np.uint64(word) for word in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
 _30, _27, _31, _1 = (np.uint64(bits) for bits in (30, 27, 31, 1))
 
 
 def shuffled_rows(positions: NDArray[np.int64], count: int, seed: int, epoch: int) -> NDArray[np.int64]:
-    """The rows that stand at some positions of an epoch's random order of ``count`` rows, in O(1) memory.
+    """Return the rows at some positions of an epoch's random order of ``count`` rows, in O(1) memory.
 
     A generalised Feistel network over a x b >= ``count`` places, with cycle walking (Black and Rogaway, "Ciphers with
     arbitrary finite domains", CT-RSA 2002): with the place x = l + a r, odd rounds set l <- (l + F_j(r)) mod a and even
@@ -33,36 +33,36 @@ def shuffled_rows(positions: NDArray[np.int64], count: int, seed: int, epoch: in
     >>> sorted(order.tolist())
     [0, 1, 2, 3, 4]
     """
-    places = np.asarray(positions, dtype=np.int64)
-    if places.size and not (places.min() >= 0 and places.max() < count <= 2**62):
-        problem = Problem(f"positions {places.min()} to {places.max()} of {count} rows", "give 0 <= position < count")
+    points = np.asarray(positions, dtype=np.int64)
+    if points.size and not (points.min() >= 0 and points.max() < count <= 2**62):
+        problem = Problem(f"positions {points.min()} to {points.max()} of {count} rows", "give 0 <= position < count")
         raise InputError("These positions are outside the order.", [problem])
-    keys = _keys(seed, epoch)
-    moved = _permute(places.astype(np.uint64), count, keys)
-    while (outside := moved >= count).any():
-        moved[outside] = _permute(moved[outside], count, keys)
-    return moved.astype(np.int64)
+    keys = _round_keys(seed, epoch)
+    rows = _permute(points.astype(np.uint64), count, keys)
+    while (outside := rows >= count).any():
+        rows[outside] = _permute(rows[outside], count, keys)
+    return rows.astype(np.int64)
 
 
 @lru_cache(maxsize=16)
-def _keys(seed: int, epoch: int) -> NDArray[np.uint64]:
-    """A key for each round, [ROUNDS]."""
+def _round_keys(seed: int, epoch: int) -> NDArray[np.uint64]:
+    """Return a key for each round, [ROUNDS]."""
     return numpy_generator(seed, "shuffle", epoch).integers(0, 2**64, ROUNDS, dtype=np.uint64)
 
 
-def _permute(places: NDArray[np.uint64], count: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The network once: a bijection of [0, a b)."""
-    across = isqrt(max(count - 1, 0)) + 1
-    a, b = np.uint64(across), np.uint64(-(-count // across))
-    high, low = np.divmod(places, a)
-    for turn in range(0, ROUNDS, 2):
-        low = (low + _mixed(high, keys[turn])) % a
-        high = (high + _mixed(low, keys[turn + 1])) % b
+def _permute(points: NDArray[np.uint64], count: int, keys: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Apply the Feistel network once: a bijection of [0, a b)."""
+    width = isqrt(max(count - 1, 0)) + 1
+    a, b = np.uint64(width), np.uint64(-(-count // width))
+    high, low = np.divmod(points, a)
+    for step in range(0, ROUNDS, 2):
+        low = (low + _mix(high, keys[step])) % a
+        high = (high + _mix(low, keys[step + 1])) % b
     return np.asarray(low + a * high)
 
 
-def _mixed(values: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
-    """SplitMix64's finaliser over v * golden gamma + key, modulo 2^64; its upper 63 bits, so that sums do not wrap."""
+def _mix(values: NDArray[np.uint64], key: np.uint64) -> NDArray[np.uint64]:
+    """Return the upper 63 bits of SplitMix64's finaliser of v * golden gamma + key, so that sums do not wrap."""
     mixed = values * _GAMMA + key
     mixed = (mixed ^ (mixed >> _30)) * _FIRST
     mixed = (mixed ^ (mixed >> _27)) * _SECOND

@@ -183,7 +183,8 @@ def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
 
 
 def test_a_second_process_is_told_and_a_killed_one_leaves_no_lock(tmp_path):
-    code = "import sys, time\nfrom equigen.locks import held\nwith held(sys.argv[1]):\n    print(1, flush=True)\n" \
+    code = "import sys, time\nfrom equigen.locks import lock_folder\n" \
+           "with lock_folder(sys.argv[1]):\n    print(1, flush=True)\n" \
            "    time.sleep(60)"  # fmt: skip
     with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"1\n"

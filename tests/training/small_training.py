@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import torch
 
-from equigen.checkpoints import prefixed, save_checkpoint
+from equigen.checkpoints import add_prefix, save_checkpoint
 from equigen.diffusion import PRESETS, Denoiser, TokenConditions, build_tokens, build_unet, noise_schedule, objective_of
 from equigen.equity import GroupLosses, Groups, build_mechanism
 from equigen.training import LatentDataset, Trainer, TrainSettings, loop
@@ -108,9 +108,9 @@ def main(folder, images, mechanisms, kill=None):
         with stopping(step, lambda: os.kill(os.getpid(), signal.SIGKILL)):
             run.run(show=False)
         place = Path(folder) / f"{name}-{run.accelerator.process_index}.safetensors"
-        average, state = prefixed("average", run.average.state_dict()), run.mechanism.state_dict()
+        average, state = add_prefix("average", run.average.state_dict()), run.mechanism.state_dict()
         remembered = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
-        tensors = {**run.network.state_dict(), **average, **prefixed("mechanism", remembered)}
+        tensors = {**run.network.state_dict(), **average, **add_prefix("mechanism", remembered)}
         told = {key: value for key, value in state.items() if key not in remembered}
         save_checkpoint(place, tensors, {
             "world": run.accelerator.num_processes, "rows": run.history.rows, "mechanism": told,

@@ -10,7 +10,7 @@ from small_training import CORRECTED, Stopped, stopping
 from test_loop_and_resume import assert_same_run
 from worded import PromptNetwork, Store, settings, sides, trainer
 
-from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.checkpoints import load_checkpoint, select_prefix
 from equigen.errors import InputError
 from equigen.training.average import Average, trained_parameters
 from equigen.training.gradients import select_latents
@@ -31,8 +31,9 @@ def test_only_what_is_trained_is_changed_averaged_and_saved(tmp_path):
     after = hashes(run.network.state_dict())
     assert {name for name in after if after[name] != before[name]} == pairs == set(trained_parameters(run.network))
     tensors, _ = load_checkpoint(tmp_path / "c.safetensors")
-    assert set(unprefixed("network", tensors)) == set(unprefixed("average", tensors)) == set(run.weights()) == pairs
-    assert {name.split(".")[0] for name in unprefixed("optimizer", tensors)} == {"0", "1", "2", "3"}
+    assert set(select_prefix("network", tensors)) == set(run.weights()) == pairs
+    assert set(select_prefix("average", tensors)) == pairs
+    assert {name.split(".")[0] for name in select_prefix("optimizer", tensors)} == {"0", "1", "2", "3"}
     assert {id(p) for group in run.optimizer.param_groups for p in group["params"]} == set(
         map(id, trained_parameters(run.network).values()))
 
@@ -115,7 +116,7 @@ def test_running_means_are_kept_and_learn_from_training_alone(tmp_path):
     run = trainer(place, NONE, settings(24), norm=True)
     run.run(show=False)
     assert run.network.norm.num_batches_tracked == 3  # steps, not probes
-    tensors = unprefixed("network", load_checkpoint(place)[0])
+    tensors = select_prefix("network", load_checkpoint(place)[0])
     assert torch.equal(tensors["norm.running_mean"], run.network.norm.running_mean)
     assert "table" not in tensors  # a buffer that a saved network does not have
     again = trainer(place, NONE, settings(24), norm=True)

@@ -7,7 +7,7 @@ import torch
 from test_loop_and_resume import assert_same_run
 from worded import settings, sides, trainer
 
-from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.checkpoints import load_checkpoint, select_prefix
 from equigen.equity import group_losses
 from equigen.errors import InputError
 from equigen.training.best_weights import BestWeights
@@ -46,7 +46,7 @@ def test_the_averaged_weights_of_the_lowest_loss_are_kept(tmp_path, rule, turn, 
     assert all(torch.equal(value, held[turn][name]) for name, value in given.items())
     assert all(torch.equal(value, held[64][name]) for name, value in last.items())
     assert any(not torch.equal(given[name], last[name]) for name in given)
-    stored = unprefixed("best", load_checkpoint(tmp_path / "c.safetensors")[0])
+    stored = select_prefix("best", load_checkpoint(tmp_path / "c.safetensors")[0])
     assert all(torch.equal(value, stored[name]) for name, value in given.items())
 
 

@@ -9,7 +9,7 @@ from small_training import ALL
 from test_loop_and_resume import assert_same_run
 from worded import settings, trainer
 
-from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.checkpoints import load_checkpoint, select_prefix
 from equigen.equity import Proposal
 
 # windows of four steps, the first of which ends at 32 images; proposals are costly and tested elsewhere
@@ -123,7 +123,7 @@ def test_the_mechanisms_were_at_work(tmp_path, mechanism):
     """With all settings together they learned of groups, and what they remember changed within the run."""
     run = copying(run_of(tmp_path / "c.safetensors", mechanism, "everything"), tmp_path)
     run.run(show=False)
-    early, late = (unprefixed("mechanism", tensors(tmp_path / f"{name}.safetensors")) for name in (24, "c"))
+    early, late = (select_prefix("mechanism", tensors(tmp_path / f"{name}.safetensors")) for name in (24, "c"))
     key = {"corrected": "rewards", "released": "sigma", "group_dro": "log_factors", "minmax_noise": "excess"}[mechanism]
     assert early[key].shape != late[key].shape or (early[key] - late[key]).abs().max() > 1e-3
     if mechanism == "corrected":

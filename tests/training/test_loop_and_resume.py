@@ -14,7 +14,7 @@ import pytest
 import torch
 from small_training import ALL, CORRECTED, TOGETHER, Stopped, data, settings, stopping, trainer
 
-from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.checkpoints import load_checkpoint, select_prefix
 from equigen.errors import EquigenError, InputError
 from equigen.training import loop
 
@@ -79,7 +79,7 @@ def test_an_interruption_in_the_midst_of_everything(tmp_path, whole, name, stop)
     again.run(show=False)
     assert_same_run(place, tmp_path / "whole.safetensors")
     tensors = state(place)[0]
-    network = unprefixed("network", tensors).values()
+    network = select_prefix("network", tensors).values()
     assert {value.dtype for value in network} == {torch.float32}
     assert all(bool(value.isfinite().all()) for value in network)
 
@@ -94,7 +94,7 @@ def test_bfloat16_is_used_and_near(tmp_path):
 
 
 def test_the_mechanisms_had_something_to_remember(whole):
-    corrected, released = (unprefixed("mechanism", state(whole[name])[0]) for name in ("corrected", "released"))
+    corrected, released = (select_prefix("mechanism", state(whole[name])[0]) for name in ("corrected", "released"))
     assert len(corrected["rewards"]) == 4 and not torch.equal(corrected["points"][1], corrected["points"][2])
     assert released["reward"].isfinite() and bool((released["sigma"] != 1).all())
 
@@ -232,7 +232,7 @@ def test_one_step_by_hand(tmp_path):
 def test_no_average_where_none_is_wanted(tmp_path):
     run = trainer(tmp_path / "c.safetensors", chosen=settings(24, ema=0))
     run.run(show=False)
-    assert run.average is None and not unprefixed("average", state(tmp_path / "c.safetensors")[0])
+    assert run.average is None and not select_prefix("average", state(tmp_path / "c.safetensors")[0])
 
 
 def test_without_a_held_out_side_the_training_probe_steers(tmp_path):

@@ -13,7 +13,7 @@ from small_training import trainer as token_trainer
 from test_loop_and_resume import assert_same_run
 from worded import PromptNetwork, settings, trainer
 
-from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.checkpoints import load_checkpoint, select_prefix
 from equigen.errors import InputError
 from equigen.training import requirements as needs
 
@@ -69,7 +69,7 @@ def go_on(tmp_path, part):
     assert again.images_seen == 24
     again.run(show=False)
     assert_same_run(tmp_path / "cut.safetensors", tmp_path / "whole.safetensors")
-    return whole, unprefixed("optimizer", load_checkpoint(tmp_path / "whole.safetensors")[0])
+    return whole, select_prefix("optimizer", load_checkpoint(tmp_path / "whole.safetensors")[0])
 
 
 @pytest.mark.parametrize("part", ["all", "pairs"])

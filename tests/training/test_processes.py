@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_training import ALL, CORRECTED, TOGETHER, settings, trainer
 
-from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.checkpoints import load_checkpoint, select_prefix
 
 HERE = Path(__file__).parent
 IMAGES = 64  # eight steps; the last is made with a sigma that the Gaussian process of ``corrected`` chose
@@ -83,7 +83,7 @@ def test_two_processes_train_what_one_does(folder, alone, name):
     start, run = alone(name)
     weights = run.network.state_dict()
     assert distance(start, weights) > 1e-2 > 100 * distance(tensors, weights)
-    assert distance(unprefixed("average", tensors), run.average.state_dict()) < 1e-4
+    assert distance(select_prefix("average", tensors), run.average.state_dict()) < 1e-4
     assert len(told["rows"]) == len(run.history.rows)
     for row, expected in zip(told["rows"], run.history.rows, strict=True):
         assert row[:4] == expected[:4] and row[5] == expected[5]
@@ -95,7 +95,7 @@ def test_two_processes_remember_what_one_does(folder, alone, name):
     """Sigma, moving losses, group weights, rewards and counts: all that a mechanism has."""
     (tensors, told), _ = ranks(folder, name)
     state = alone(name)[1].mechanism.state_dict()
-    remembered = unprefixed("mechanism", tensors)
+    remembered = select_prefix("mechanism", tensors)
     assert {*remembered, *told["mechanism"]} == set(state)
     for key, value in remembered.items():
         close = (1e-3, 1e-3) if key in {"sigma", "point", "points"} else (1e-4, 1e-6)
@@ -106,7 +106,7 @@ def test_two_processes_remember_what_one_does(folder, alone, name):
 
 
 def test_the_mechanisms_had_something_to_hold(folder):
-    held = {name: unprefixed("mechanism", ranks(folder, name)[0][0]) for name in RUNS}
+    held = {name: select_prefix("mechanism", ranks(folder, name)[0][0]) for name in RUNS}
     assert len(held["corrected"]["rewards"]) == 4 and bool((held["corrected"]["rewards"] < 0).all())
     assert held["released"]["reward"] < 0 and len(set(held["released"]["sigma"].tolist())) == 5
     assert held["group_dro"]["log_factors"].abs().max() > 0.01 and held["minmax_noise"]["excess"].abs().max() > 0.01
@@ -134,7 +134,7 @@ def test_two_processes_write_one_checkpoint_that_one_process_goes_on_from(folder
     place = shutil.copy(folder / f"{name}.safetensors", tmp_path)
     mechanism, changes = RUNS[name]
     run = trainer(place, mechanism, settings(IMAGES + 8, **changes))
-    expected = unprefixed("mechanism", ranks(folder, name)[0][0])
+    expected = select_prefix("mechanism", ranks(folder, name)[0][0])
     state = run.mechanism.state_dict()
     assert run.images_seen == IMAGES and all(torch.equal(state[key], value) for key, value in expected.items())
     run.run(show=False)

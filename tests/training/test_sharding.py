@@ -20,7 +20,7 @@ from small_training import GROUPS
 from test_loop_and_resume import assert_same_run
 from worded import SCHEDULERS, pictures, run_until, settings, sides, trainer
 
-from equigen.checkpoints import load_checkpoint, unprefixed
+from equigen.checkpoints import load_checkpoint, select_prefix
 from equigen.training.probe import Probe
 
 HERE = Path(__file__).parent
@@ -140,7 +140,7 @@ def same_content(place, other, rounding):
     """Network, optimizer, averages, best weights and mechanism of two checkpoints, whole in both, to rounding."""
     tensors, others = load_checkpoint(place)[0], load_checkpoint(other)[0]
     for part in ("network", "optimizer", "average", "best", "mechanism"):
-        one, two = unprefixed(part, tensors), unprefixed(part, others)
+        one, two = select_prefix(part, tensors), select_prefix(part, others)
         assert {name: value.shape for name, value in one.items()} == {name: value.shape for name, value in two.items()}
         if part in {"network", "average", "best"} and one:
             assert distance(one, two) < rounding

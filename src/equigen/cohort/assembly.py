@@ -21,7 +21,7 @@ from equigen.cohort.identifiers import name_warnings
 from equigen.cohort.images.metadata import MEMBERS, add_members
 from equigen.cohort.images.paths import FOLDER, ImageLocations, locate_images
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label
-from equigen.cohort.persons import OLDEST, contradictions
+from equigen.cohort.persons import MAX_AGE, contradictions
 from equigen.cohort.prompts import prompt_columns
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, normalize_cell, suggestion
 from equigen.cohort.splits import absent_levels, split_patients
@@ -93,10 +93,10 @@ def assemble(spec: CohortSpec, base: Path, options: ReadOptions, table: pd.DataF
 
 
 def _ages(table: pd.DataFrame, frame: pd.DataFrame, spec: CohortSpec) -> dict[str, pd.Series]:
-    """Return ages in years [N] by attribute, NaN where unknown: numbers with bins between 0 and ``OLDEST``."""
+    """Return ages in years [N] by attribute, NaN where unknown: numbers with bins between 0 and ``MAX_AGE``."""
     ages = {}
     for name, role in spec.attributes.items():
-        if role.bins is not None and role.bins[0] >= 0 and role.bins[-1] <= OLDEST:
+        if role.bins is not None and role.bins[0] >= 0 and role.bins[-1] <= MAX_AGE:
             cells = table.loc[frame["row"], role.column].map(normalize_cell)
             numbers = pd.to_numeric(cells, errors="coerce").set_axis(frame.index)
             ages[name] = numbers.where(frame[f"attr.{name}"].notna())

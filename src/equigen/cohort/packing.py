@@ -42,30 +42,28 @@ def pack(cohort: Cohort, out: str | Path, images: int = SHARD, show: bool = True
     if images < 1 or not len(cohort):
         problem = Problem(f"{len(cohort)} images, {images} a shard", "give a cohort with images, at least 1 a shard")
         raise InputError("There is nothing to pack.", [problem])
-    _check_folder(folder, {"cohort": cohort.hash, "images": images})
+    sheet = {"cohort": cohort.hash, "images": images}
+    is_same = (folder / SHEET).is_file() and read_json(folder / SHEET) == sheet
+    if not is_same and folder.is_dir() and any(folder.iterdir()):
+        problem = Problem("holds something else", "choose an empty folder", file=str(folder))
+        raise InputError("The output folder is taken.", [problem])
+    write_json(folder / SHEET, sheet)
     names: list[str] = []
     with progress_bar("pack", len(cohort), show=show) as bar:
         for number, low in enumerate(range(0, len(cohort), images)):
             rows, shard = cohort.frame.iloc[low : low + images], folder / "shards" / f"{number:06d}.tar"
             if not shard.is_file():
                 _write_shard(shard, rows, low)
-            names += _shard_names(shard, low, len(rows))
+            members = [name for name in open_shard(shard).names.to_pylist() if not name.endswith(".json")]
+            if [name.partition(".")[0] for name in members] != [_key(row) for row in range(low, low + len(rows))]:
+                mend = "delete it and pack again"
+                problem = Problem("does not hold the images that belong into it", mend, file=str(shard))
+                raise InputError("A shard is not what was packed.", [problem])
+            names += members
             bar.advance(len(rows))
     write_parquet(folder / TABLE, _packed_table(cohort, names))
     write_text(folder / SPEC, yaml.safe_dump(_packed_spec(cohort), sort_keys=False, allow_unicode=True))
     return folder / SPEC
-
-
-def _check_folder(folder: Path, sheet: dict[str, Any]) -> None:
-    """Write ``pack.json``; raises ``InputError`` if the folder holds anything else."""
-    if (folder / SHEET).is_file():
-        fits = read_json(folder / SHEET) == sheet
-    else:
-        fits = not (folder.is_dir() and any(folder.iterdir()))
-    if not fits:
-        problem = Problem("holds something else", "choose an empty folder", file=str(folder))
-        raise InputError("The output folder is taken.", [problem])
-    write_json(folder / SHEET, sheet)
 
 
 def _key(row: int) -> str:
@@ -109,15 +107,6 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     archive.addfile(info, io.BytesIO(data))
-
-
-def _shard_names(shard: Path, first: int, count: int) -> list[str]:
-    """Return the image names in a written shard, in row order."""
-    names = [name for name in open_shard(shard).names.to_pylist() if not name.endswith(".json")]
-    if [name.partition(".")[0] for name in names] != [_key(row) for row in range(first, first + count)]:
-        problem = Problem("does not hold the images that belong into it", "delete it and pack again", file=str(shard))
-        raise InputError("A shard is not what was packed.", [problem])
-    return names
 
 
 def _packed_table(cohort: Cohort, names: list[str]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Contradictions in what a cohort says of one person, and files that are the same byte for byte."""
+"""Find contradicting values of one patient, and byte-identical files."""
 
 from __future__ import annotations
 
@@ -10,93 +10,96 @@ import pandas as pd
 from equigen.cohort.levels import AttributeSpec
 from equigen.errors import Problem
 
-EXAMPLES = 3  # named in a message
-APART = 1     # groups of an attribute of ordered numbers that one person may move by: years pass
-SPAN = 20.0   # years between two images of one person: more is a mistaken id rather than a follow-up
-OLDEST = 130.0  # years; numbers cut into bins above this are no ages
+EXAMPLES = 3  # patients or files named in a message
+MAX_STEP = 1     # bins of an ordered attribute (an age, say) that one patient may move by over the years
+MAX_YEARS = 20.0   # between two images of one patient; more suggests a wrong id rather than a follow-up
+MAX_AGE = 130.0  # years; attributes with larger bins are no ages
 
 
 def contradictions(
     frame: pd.DataFrame, attributes: Mapping[str, AttributeSpec], ordered: Iterable[str] = (),
     ages: Mapping[str, pd.Series] | None = None,
 ) -> list[Problem]:
-    """A problem to tell for each attribute, and for the site, that differs within one patient.
+    """Return a problem for each attribute, and for the site, that differs within one patient.
 
-    Of the ``ordered`` attributes (numbers cut into bins, such as an age) only groups more than one apart count.
+    For ``ordered`` attributes (numbers cut into bins, such as an age) only groups more than one apart count.
     Unknown values contradict nothing. ``ages``: for attributes made from an age in years, the ages [N] of the frame's
-    rows, NaN where unknown; those of one patient that span more than ``SPAN`` years are told, where the groups have not
-    told it already.
+    rows, NaN where unknown; ages of one patient that span more than ``MAX_YEARS`` are a problem unless the groups
+    contradict already.
     """
-    loose = set(ordered)
-    found = []
+    ordered_names = set(ordered)
+    problems = []
     for name, spec in attributes.items():
-        ranks = {level: rank for rank, level in enumerate(spec.levels)} if name in loose else None
-        found += _differing(frame, f"attr.{name}", f"different {name}", ranks)
+        ranks = {level: rank for rank, level in enumerate(spec.levels)} if name in ordered_names else None
+        problems += _differing_values(frame, f"attr.{name}", f"different {name}", ranks)
         if ages is not None and name in ages:
-            found += _spanning(frame.assign(age=ages[name]), name, ranks)
-    return found + _differing(frame, "site", "different sites", None)
+            problems += _age_spans(frame.assign(age=ages[name]), name, ranks)
+    return problems + _differing_values(frame, "site", "different sites", None)
 
 
-def _differing(frame: pd.DataFrame, column: str, what: str, ranks: dict[str, int] | None) -> list[Problem]:
-    known = frame[frame["patient"].notna() & frame[column].notna()]
-    values = known.groupby("patient", sort=True)[column].agg(lambda cells: list(dict.fromkeys(cells)))
-    bad = values[values.map(lambda cells: _contradict(cells, ranks))]
-    return _told({str(patient): " and ".join(cells) for patient, cells in bad.items()}, what)
+def _differing_values(frame: pd.DataFrame, column: str, difference: str, ranks: dict[str, int] | None) -> list[Problem]:
+    """Return the problem of patients with contradicting values of a column."""
+    complete = frame[frame["patient"].notna() & frame[column].notna()]
+    values = complete.groupby("patient", sort=True)[column].agg(lambda cells: list(dict.fromkeys(cells)))
+    bad = values[values.map(lambda cells: _is_contradiction(cells, ranks))]
+    return _patients_problem({str(patient): " and ".join(cells) for patient, cells in bad.items()}, difference)
 
 
-def _spanning(frame: pd.DataFrame, name: str, ranks: dict[str, int] | None) -> list[Problem]:
-    """Patients whose ages span more than ``SPAN`` years, without those of contradicting groups."""
-    known = frame[frame["patient"].notna() & frame["age"].notna()]
-    people = known.groupby("patient", sort=True)
-    span = people["age"].agg(["min", "max"])
-    cells = people[f"attr.{name}"].agg(lambda values: list(dict.fromkeys(values.dropna())))
-    bad = span[(span["max"] - span["min"] > SPAN) & ~cells.map(lambda groups: _contradict(groups, ranks)).astype(bool)]
-    ranges = {str(patient): f"{row['min']:g} to {row['max']:g}" for patient, row in bad.iterrows()}
-    return _told(ranges, f"values of {name} more than {SPAN:g} years apart")
+def _age_spans(frame: pd.DataFrame, name: str, ranks: dict[str, int] | None) -> list[Problem]:
+    """Patients whose ages span more than ``MAX_YEARS`` years, without those of contradicting groups."""
+    complete = frame[frame["patient"].notna() & frame["age"].notna()]
+    patients = complete.groupby("patient", sort=True)
+    span = patients["age"].agg(["min", "max"])
+    cells = patients[f"attr.{name}"].agg(lambda values: list(dict.fromkeys(values.dropna())))
+    contradicting = cells.map(lambda groups: _is_contradiction(groups, ranks)).astype(bool)
+    wide = span[(span["max"] - span["min"] > MAX_YEARS) & ~contradicting]
+    ranges = {str(patient): f"{row['min']:g} to {row['max']:g}" for patient, row in wide.iterrows()}
+    return _patients_problem(ranges, f"values of {name} more than {MAX_YEARS:g} years apart")
 
 
-def _told(values: Mapping[str, str], what: str) -> list[Problem]:
-    """A problem that counts patients and names the first with their values; none without patients."""
-    if not values:
+def _patients_problem(texts: Mapping[str, str], difference: str) -> list[Problem]:
+    """Return one problem with the number of patients and the values of the first; [] without patients."""
+    if not texts:
         return []
-    bad = list(values.items())
-    shown = ", ".join(f"'{patient}' ({cells})" for patient, cells in bad[:EXAMPLES])
-    more = f" and {len(bad) - EXAMPLES} more" if len(bad) > EXAMPLES else ""
-    people = "1 patient has" if len(bad) == 1 else f"{len(bad)} patients have"
+    items = list(texts.items())
+    examples = ", ".join(f"'{patient}' ({cells})" for patient, cells in items[:EXAMPLES])
+    rest = f" and {len(items) - EXAMPLES} more" if len(items) > EXAMPLES else ""
+    count = "1 patient has" if len(items) == 1 else f"{len(items)} patients have"
     mend = "check whether one id stands for several people, or a cell is wrong; each row counts in the group it names"
-    return [Problem(f"{people} {what}: {shown}{more}", mend)]
+    return [Problem(f"{count} {difference}: {examples}{rest}", mend)]
 
 
-def _contradict(cells: list[str], ranks: dict[str, int] | None) -> bool:
+def _is_contradiction(cells: list[str], ranks: dict[str, int] | None) -> bool:
+    """Whether different values of one patient contradict: any two, or ranks more than ``MAX_STEP`` apart."""
     if ranks is None:
         return len(cells) > 1
-    return any(abs(ranks[one] - ranks[two]) > APART for one, two in combinations(cells, 2))
+    return any(abs(ranks[first] - ranks[second]) > MAX_STEP for first, second in combinations(cells, 2))
 
 
-def same_files(one: pd.DataFrame, two: pd.DataFrame) -> pd.DataFrame:
-    """Rows of ``one`` whose file is byte for byte one of ``two``'s, with that one's ``image`` as ``same_as``.
+def same_files(first: pd.DataFrame, second: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of ``first`` whose file is byte-identical to one of ``second``, named in ``same_as``.
 
-    Both have ``image`` (or ``path``) and ``sha256``; empty hashes are no file.
+    Both have ``image`` (or ``path``) and ``sha256``; empty hashes match nothing.
     """
-    names = {sha256: image for sha256, image in zip(two["sha256"], _names(two), strict=True) if sha256}
-    mask = one["sha256"].map(lambda sha256: bool(sha256) and sha256 in names).astype(bool)
-    found = one[mask]
-    return found.assign(same_as=[names[sha256] for sha256 in found["sha256"]])
+    names = {sha256: image for sha256, image in zip(second["sha256"], _image_names(second), strict=True) if sha256}
+    mask = first["sha256"].map(lambda sha256: bool(sha256) and sha256 in names).astype(bool)
+    rows = first[mask]
+    return rows.assign(same_as=[names[sha256] for sha256 in rows["sha256"]])
 
 
-def _names(frame: pd.DataFrame) -> pd.Series:
+def _image_names(frame: pd.DataFrame) -> pd.Series:
     return frame["image" if "image" in frame.columns else "path"]
 
 
-def same_files_note(one: pd.DataFrame, two: pd.DataFrame, what: str, whose: str) -> str:
-    """How many files of ``one`` are byte for byte files of ``two``, with three examples; "" where none is.
+def same_files_note(first: pd.DataFrame, second: pd.DataFrame, first_name: str, second_name: str) -> str:
+    """Return a sentence with the number of files of ``first`` that are byte-identical to files of ``second``, or "".
 
-    ``what`` and ``whose`` name the two: "generated images", "real images".
+    ``first_name`` and ``second_name`` describe the two: "generated images", "real images".
     """
-    found = same_files(one, two)
-    if found.empty:
+    rows = same_files(first, second)
+    if rows.empty:
         return ""
-    pairs = list(zip(_names(found), found["same_as"], strict=True))[:EXAMPLES]
-    shown = ", ".join(f"'{name}' is '{other}'" for name, other in pairs)
-    more = f" and {len(found) - EXAMPLES} more" if len(found) > EXAMPLES else ""
-    return f"{len(found)} of {len(one)} {what} are byte for byte {whose}: {shown}{more}"
+    pairs = list(zip(_image_names(rows), rows["same_as"], strict=True))[:EXAMPLES]
+    examples = ", ".join(f"'{name}' is '{copy}'" for name, copy in pairs)
+    rest = f" and {len(rows) - EXAMPLES} more" if len(rows) > EXAMPLES else ""
+    return f"{len(rows)} of {len(first)} {first_name} are byte for byte {second_name}: {examples}{rest}"

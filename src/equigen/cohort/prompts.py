@@ -132,15 +132,13 @@ def validate_prompt(value: object, text: Callable[[object], object]) -> object:
     return texts if isinstance(value, list) else texts[0]
 
 
+_cached_template = lru_cache(maxsize=256)(Template)
+
+
 def prompt_templates(prompt: Prompt) -> list[Template]:
     """Return the templates in order; [] if prompts are a column or absent."""
     texts = [prompt] if isinstance(prompt, str) else prompt
     return [_cached_template(text) for text in texts] if isinstance(texts, list) else []
-
-
-@lru_cache(maxsize=256)
-def _cached_template(text: str) -> Template:
-    return Template(text)
 
 
 def prompt_columns(prompt: Prompt) -> list[str]:

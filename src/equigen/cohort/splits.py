@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pandas as pd
 
@@ -71,7 +69,9 @@ def absent_levels(frame: pd.DataFrame) -> list[Problem]:
     names = [name for name in SPLITS if (frame["split"] == name).any()]
     problems = []
     for column in [name for name in frame.columns if name.startswith(("label.", "attr."))]:
-        for level, rows in _levels(frame[column]):
+        cell_levels = frame[column].map(lambda cell: set() if cell is None or pd.isna(cell) else set(cell.split("|")))
+        for level in sorted(set().union(*cell_levels) - {""}):
+            rows = cell_levels.map(lambda names, level=level: level in names)
             patients = frame[rows].groupby("split")["patient"].nunique()
             empty_splits = [name for name in names if name not in patients]
             total = int(frame.loc[rows, "patient"].nunique())
@@ -79,10 +79,3 @@ def absent_levels(frame: pd.DataFrame) -> list[Problem]:
                 message = f"no patient of {column}={level} is in {' or '.join(empty_splits)}, of {total} patients"
                 problems.append(Problem(message, "try another split.seed, or give the split as a column"))
     return problems
-
-
-def _levels(cells: pd.Series) -> Iterator[tuple[str, pd.Series]]:
-    """Yield (level, mask of its rows) of a column; a multilabel cell has several levels."""
-    cell_levels = cells.map(lambda cell: set() if cell is None or pd.isna(cell) else set(cell.split("|")) - {""})
-    for level in sorted(set().union(*cell_levels)):
-        yield level, cell_levels.map(lambda cell, level=level: level in cell)

@@ -14,7 +14,7 @@ from torch import Tensor
 from equigen.diagnosis.networks import SmallResNet
 from equigen.errors import InputError, Problem
 from equigen.files import replace_file
-from equigen.model_files import weight_fault
+from equigen.model_files import nonfinite_weight
 
 
 @dataclass
@@ -75,7 +75,7 @@ class State:
                 for name, value in self.tensors():
                     if values[name].shape != value.shape:
                         raise ValueError(f"{name} is {list(values[name].shape)}, not {list(value.shape)}")
-                fault = weight_fault(values)
+                fault = nonfinite_weight(values)
                 if fault is not None:
                     raise ValueError(fault)
         except (SafetensorError, KeyError, ValueError, OSError, RuntimeError) as error:

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, replace_file, write_json
-from equigen.model_files import weight_fault
+from equigen.model_files import nonfinite_weight
 from equigen.seeds import torch_generator
 
 NORM_GROUPS = 8
@@ -148,7 +148,7 @@ class Classifier:
             card = Card(**read_json(Path(folder) / CARD))
             network = SmallResNet(len(card.outputs), card.width)
             network.load_state_dict(load_file(Path(folder) / WEIGHTS))
-            fault = weight_fault(network.state_dict())
+            fault = nonfinite_weight(network.state_dict())
             if fault is not None:
                 raise ValueError(fault)
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, RuntimeError) as error:

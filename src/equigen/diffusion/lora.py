@@ -17,7 +17,7 @@ from equigen.diffusion.pretrained import Pretrained
 from equigen.diffusion.pretrained.saving import RECORD, versions
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, replace_file, write_json
-from equigen.model_files import weight_fault
+from equigen.model_files import nonfinite_weight
 from equigen.seeds import torch_generator
 
 ADAPTER = "default"
@@ -103,7 +103,7 @@ def load_lora(pretrained: Pretrained, folder: str | Path) -> None:
         raise InputError("There are no LoRA weights.", [Problem("is not there", mend, file=str(lacking[0]))])
     try:
         record, values = read_json(place / RECORD), load_file(file)
-        odd = weight_fault(values)
+        odd = nonfinite_weight(values)
         if odd is not None:
             raise ValueError(odd)
         told = {name: record["lora"][name] for name in SETTINGS}

@@ -23,7 +23,7 @@ from equigen.diffusion.vocabulary import DROPPED, Vocabulary
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
 from equigen.latents import Autoencoder, weight_hash
-from equigen.model_files import folder_problems, weight_fault
+from equigen.model_files import folder_problems, nonfinite_weight
 from equigen.progress import silence_library
 
 Fields = dict[str, list[str]] | list[tuple[str, list[str]]]
@@ -212,7 +212,7 @@ def open_generator(folder: str | Path, device: str | None = None) -> EquigenPipe
         raise InputError("The generator is damaged.", [Problem(str(error), mend, file=str(path))]) from error
     pipeline.set_progress_bar_config(disable=True)
     for component in parts:
-        damage = weight_fault(getattr(pipeline, component).state_dict())
+        damage = nonfinite_weight(getattr(pipeline, component).state_dict())
         if damage is not None:
             problem = Problem(damage, "train again", file=str(path / component))
             raise InputError("The generator is damaged.", [problem])

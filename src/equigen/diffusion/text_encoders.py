@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 from equigen.errors import InputError, Problem
-from equigen.model_files import folder_problems, weight_fault
+from equigen.model_files import folder_problems, nonfinite_weight
 from equigen.progress import silence_library
 
 MINILM = "minilm"
@@ -75,7 +75,7 @@ def open_text_encoder(source: str | Path = MINILM, length: int | None = None) ->
         reason = str(error).strip().partition("\n")[0]
         raise _encoder_error(f"cannot be opened ({reason})", WHOLE, folder) from error
     _check_weights(network, sorted(info["missing_keys"]), folder)
-    fault = weight_fault(network.state_dict())
+    fault = nonfinite_weight(network.state_dict())
     if fault is not None:
         raise _encoder_error(fault, WHOLE, folder)
     tokenizer.model_max_length = _prompt_length(tokenizer, network.config, length, folder)

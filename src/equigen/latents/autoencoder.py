@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
 from equigen.files import convert_disk_full, hash_file
-from equigen.model_files import folder_problems, weight_fault
+from equigen.model_files import folder_problems, nonfinite_weight
 from equigen.progress import silence_library
 
 CLASSES: dict[str, Any] = {"AutoencoderKL": AutoencoderKL, "AutoencoderTiny": AutoencoderTiny}
@@ -200,7 +200,7 @@ def _open(kind: Any, folder: Path) -> Any:
     ]
     if lacking:
         raise InputError("The autoencoder is damaged.", lacking)
-    damage = weight_fault(network.state_dict())
+    damage = nonfinite_weight(network.state_dict())
     if damage is not None:
         raise InputError("The autoencoder is damaged.", [Problem(damage, mend, file=str(folder))])
     network.register_to_config(_name_or_path="")  # paths of this machine are not saved with a generator

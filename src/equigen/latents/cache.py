@@ -168,7 +168,7 @@ def _encode_missing(
     missing = [name for name in first if name not in cache.locations]
     missing = [missing[position] for position in reading_order([first[name] for name in missing])]
     with progress_bar(
-        "encode", len(first), done=len(first) - len(missing), show=show and bool(missing)
+        "encode", len(first), completed=len(first) - len(missing), show=show and bool(missing)
     ) as bar:
         for start in range(0, len(missing), SHARD):
             names = missing[start : start + SHARD]

@@ -14,12 +14,12 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from equigen.checkpoints import (
+    add_prefix,
     load_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
-    prefixed,
     save_checkpoint,
-    unprefixed,
+    select_prefix,
 )
 from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value
@@ -141,7 +141,7 @@ def fit_autoencoder(
     pictures = [hash_bytes(b"".join(image.tobytes() for image in images)) for images in sources]
     key = hash_value([settings.model_dump(mode="json"), seed, pictures])
     patches_seen = _resume(Path(checkpoint), key, network, optimizer)
-    with progress_bar("autoencoder", settings.patches, done=patches_seen, show=show) as bar:
+    with progress_bar("autoencoder", settings.patches, completed=patches_seen, show=show) as bar:
         while patches_seen < settings.patches:
             images = draw_batch(sources, settings, seed, patches_seen // settings.batch)
             squared = _step(network, optimizer, images, settings, seed, patches_seen)
@@ -151,8 +151,8 @@ def fit_autoencoder(
                 bar.note(f"{-10 * math.log10(squared.item() / 4):.1f} dB")
             every = settings.checkpoint_every
             if before // every != patches_seen // every or patches_seen >= settings.patches:
-                weights = prefixed("network", network.state_dict())
-                moments = prefixed("optimizer", optimizer_tensors(optimizer))
+                weights = add_prefix("network", network.state_dict())
+                moments = add_prefix("optimizer", optimizer_tensors(optimizer))
                 save_checkpoint(Path(checkpoint), {**weights, **moments}, {"seen": patches_seen, "key": key})
     return Autoencoder(network)
 
@@ -190,8 +190,8 @@ def _resume(checkpoint: Path, key: str, network: Any, optimizer: torch.optim.Opt
         mend = "name another file, or delete this one"
         problem = Problem("was made with other settings or another seed", mend, file=str(checkpoint))
         raise InputError("The checkpoint does not fit.", [problem])
-    network.load_state_dict(unprefixed("network", tensors))
-    load_optimizer_tensors(optimizer, unprefixed("optimizer", tensors))
+    network.load_state_dict(select_prefix("network", tensors))
+    load_optimizer_tensors(optimizer, select_prefix("optimizer", tensors))
     return int(state["seen"])
 
 

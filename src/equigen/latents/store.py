@@ -131,7 +131,7 @@ def encode_store(
     parts, filled = writer.parts[rank::world], writer.store.filled_rows()
     open_parts = [rows for rows in parts if not filled[rows].all()]
     total, remaining = (sum(map(len, selection)) for selection in (parts, open_parts))
-    with progress_bar("encode", total, done=total - remaining, show=show and remaining > 0) as bar:
+    with progress_bar("encode", total, completed=total - remaining, show=show and remaining > 0) as bar:
         for rows in open_parts:
             writer.fill(rows, bar)
     return store_folder / STORE_FILE

@@ -85,7 +85,7 @@ def extract_features(
         for rows, pair in _cached(folder, firsts):
             table.fill(rows, pair)
     missing = np.flatnonzero((source == np.arange(len(images))) & ~table.filled)
-    with progress_bar(title, len(firsts), done=len(firsts) - len(missing), show=show) as bar:
+    with progress_bar(title, len(firsts), completed=len(firsts) - len(missing), show=show) as bar:
         for shard in _pieces(missing, SHARD):
             for rows in _pieces(shard, BLOCK):
                 table.fill(rows, encoder(load_pixels(images, rows, size)))

@@ -14,7 +14,7 @@ from typing import Any
 
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json, write_json
-from equigen.integrity import BEGUN, OWN, STAMP, Change, Record, file_changes, record_files
+from equigen.integrity import BEGUN, STAGE_RECORDS, STAMP, Change, Record, file_changes, record_files
 from equigen.progress import console
 
 Damaged = Callable[[Path, list[Change]], object]
@@ -91,7 +91,7 @@ class Stages:
         finally:
             seconds = float(earlier.get("seconds", 0.0)) + time.monotonic() - start
             write_json(folder / BEGUN, {"key": key, "seconds": seconds})
-        self._write(name, {"key": key, "seconds": seconds}, record_files(folder, OWN))
+        self._write(name, {"key": key, "seconds": seconds}, record_files(folder, STAGE_RECORDS))
         self.seconds[name] = seconds
         self._broken.discard(name)
         return folder
@@ -110,7 +110,7 @@ class Stages:
         self._write(name, {**stamp, "open": True}, None)
         yield
         closed = {key: value for key, value in stamp.items() if key != "open"}
-        self._write(name, closed, record_files(self.folder / name, OWN))
+        self._write(name, closed, record_files(self.folder / name, STAGE_RECORDS))
 
     def is_intact(
         self, name: str, results: Sequence[str] = (), every_file: bool = False, damaged: Damaged | None = None
@@ -143,13 +143,13 @@ class Stages:
         if record is None:
             if not stamp.get("open"):
                 console.print(f"{name}: written before hashes were kept; from now on they are")
-                self._write(name, stamp, record_files(folder, OWN))
+                self._write(name, stamp, record_files(folder, STAGE_RECORDS))
             return True
         differences, updated = file_changes(folder, record, every_file or self.verify)
         edited, damaged = ([change for change in differences if change.kind == kind] for kind in ("edited", "damaged"))
         if edited:
             stamp = self._accept(name, stamp, edited)
-            current = record_files(folder, OWN)
+            current = record_files(folder, STAGE_RECORDS)
             updated |= {change.file: current[change.file] for change in edited}
         if updated != record:
             self._write(name, stamp, updated)

@@ -108,7 +108,7 @@ def generate(
     incomplete = [pair for pair in zip(chunks, missing, strict=True) if pair[1]]
     step = max(1, batch // batched.chunk)
     with (
-        progress_bar("generate", total, done=total - absent, show=show and absent > 0 and share.leads) as bar,
+        progress_bar("generate", total, completed=total - absent, show=show and absent > 0 and share.leads) as bar,
         _writer(threads=0 if device_kind(pipeline) == "cpu" else WRITERS) as write,
     ):
         for low in range(0, len(incomplete), step):

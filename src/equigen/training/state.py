@@ -11,11 +11,11 @@ import torch
 
 from equigen.checkpoints import (
     Tensors,
+    add_prefix,
     load_checkpoint,
     load_optimizer_tensors,
     optimizer_tensors,
-    prefixed,
-    unprefixed,
+    select_prefix,
 )
 from equigen.errors import InputError, Problem
 from equigen.training.average import trained_parameters
@@ -29,11 +29,11 @@ def run_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
     """Return the tensors and the record of a checkpoint; where weights are sharded every process has to call this."""
     state, average, best, scale = trainer.mechanism.state_dict(), trainer.average, trainer.best, trainer.scale
     tensors = {
-        **prefixed("network", network_state(trainer.network)),
-        **prefixed("optimizer", optimizer_state(trainer.optimizer)),
-        **prefixed("average", average.state_dict() if average else {}),
-        **prefixed("best", best.weights.state_dict() if best else {}),
-        **prefixed("mechanism", {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}),
+        **add_prefix("network", network_state(trainer.network)),
+        **add_prefix("optimizer", optimizer_state(trainer.optimizer)),
+        **add_prefix("average", average.state_dict() if average else {}),
+        **add_prefix("best", best.weights.state_dict() if best else {}),
+        **add_prefix("mechanism", {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}),
         "history.sums": trainer.history.sums,
     }
     record = {
@@ -61,15 +61,15 @@ def resume_run(trainer: Trainer) -> None:
             file=str(trainer.checkpoint),
         )
         raise InputError("The checkpoint does not fit this run.", [problem])
-    load_network_state(trainer.network, unprefixed("network", tensors), trainer.checkpoint)
-    load_optimizer_state(trainer.optimizer, unprefixed("optimizer", tensors))
+    load_network_state(trainer.network, select_prefix("network", tensors), trainer.checkpoint)
+    load_optimizer_state(trainer.optimizer, select_prefix("optimizer", tensors))
     if trainer.average is not None:
-        trainer.average.load_state_dict(unprefixed("average", tensors))
+        trainer.average.load_state_dict(select_prefix("average", tensors))
     if trainer.best is not None:
-        trainer.best.load_state(record["best"], unprefixed("best", tensors))
+        trainer.best.load_state(record["best"], select_prefix("best", tensors))
     if trainer.scale is not None:
         trainer.scale.load_state_dict(record["scale"])
-    trainer.mechanism.load_state_dict({**unprefixed("mechanism", tensors), **record["mechanism"]})
+    trainer.mechanism.load_state_dict({**select_prefix("mechanism", tensors), **record["mechanism"]})
     trainer.history.rows, trainer.history.sums = record["history"], tensors["history.sums"]
     trainer.images_seen = int(record["seen"])
 

@@ -7,7 +7,7 @@ the same shard or folder (the WebDataset convention).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 
 import pandas as pd
@@ -32,10 +32,16 @@ def add_members(table: pd.DataFrame, columns: Collection[str], paths: list[str])
 
     """
     problems = list[Problem]()
-    readers: list[Callable[[str, list[str]], list[Cell]]] = [_npz_values, _json_values]
-    for prefix, read in zip(MEMBERS, readers, strict=True):
+    for prefix in MEMBERS:
         keys = sorted({column.removeprefix(prefix) for column in columns if column.startswith(prefix)})
-        rows = [read(path, keys) if path else [""] * len(keys) for path in paths] if keys else []
+        rows: list[list[Cell]] = []
+        for path in paths if keys else []:
+            if not path:
+                rows.append([""] * len(keys))
+            elif prefix == "@npz:":
+                rows.append([_npz_value(path, key) for key in keys])
+            else:
+                rows.append(_json_values(path, keys))
         for number, key in enumerate(keys):
             column, cells = prefix + key, [row[number] for row in rows]
             texts = ["" if isinstance(cell, tuple) else cell for cell in cells]
@@ -48,12 +54,8 @@ def add_members(table: pd.DataFrame, columns: Collection[str], paths: list[str])
     return problems
 
 
-def _npz_values(path: str, keys: list[str]) -> list[Cell]:
-    """Return the value of each key in an image's NPZ."""
-    return [_npz_value(path, key) for key in keys]
-
-
 def _npz_value(path: str, key: str) -> Cell:
+    """Return the value of a key in an image's NPZ."""
     name = Path(path).name
     try:
         with open_image(Path(path)) as handle, quiet_decoders():

@@ -14,7 +14,7 @@ from equigen.cohort.images.arrow import image_columns, is_dataset, open_dataset
 from equigen.cohort.images.shard_members import ShardMembers
 from equigen.cohort.images.tar_shards import leads_out
 from equigen.cohort.spec import CohortSpec, ImageRole, suggestion
-from equigen.errors import InputError, Problem, readable
+from equigen.errors import InputError, Problem, printable_text
 
 FOLDER = "@folder"  # column of every table: the entry of image.folders in which the image was found
 
@@ -67,7 +67,7 @@ def locate_images(table: pd.DataFrame, spec: CohortSpec, base: Path, show: bool 
 
 def _check_folders(root: Path, role: ImageRole) -> None:
     """Raise ``InputError`` where the root's name is no UTF-8 text or a folder does not exist."""
-    if readable(str(root)) != str(root):
+    if printable_text(str(root)) != str(root):
         problem = Problem("the folder's name is no UTF-8 text", "rename it", file=str(root))
         raise InputError("The images' folder cannot be used.", [problem])
     lacking = [folder for folder in role.folders if not (root / folder).is_dir()]
@@ -116,7 +116,7 @@ def _find(root: Path, unresolved: Path, role: ImageRole, name: str) -> str | tup
     """Return the path relative to the root, or (message, mend); ``unresolved`` is the root with its links."""
     if not name:
         return "the cell is empty", "name the image, or leave the row out"
-    if (text := readable(name)) != name:
+    if (text := printable_text(name)) != name:
         return f"the file name '{text}' is no UTF-8 text", "rename the file, or leave the row out"
     image = _find_below(root, unresolved, role, name)
     if isinstance(image, tuple) and "\\" in name:

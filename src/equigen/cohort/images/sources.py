@@ -24,8 +24,9 @@ def open_image(path: Path) -> BinaryIO:
 
     Raises InputError naming a shard or a dataset that cannot be read at all.
     """
+    nonblocking = getattr(os, "O_NONBLOCK", 0)  # so that opening a pipe does not wait for a writer
     try:
-        handle = open(path, "rb", opener=_open_nonblocking)  # noqa: SIM115 (Path.open takes no opener)
+        handle = open(path, "rb", opener=lambda name, flags: os.open(name, flags | nonblocking))  # noqa: SIM115
         if stat.S_ISREG(os.fstat(handle.fileno()).st_mode):
             return handle
         handle.close()
@@ -44,11 +45,6 @@ def open_image(path: Path) -> BinaryIO:
         return open_row(folder, path.parent.name, int(path.name))
     except OSError as error:
         raise open_fault(error) from error
-
-
-def _open_nonblocking(path: str, flags: int) -> int:
-    """Open a file descriptor without waiting for a writer if the path is a pipe."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def open_fault(error: OSError) -> ImageFault:

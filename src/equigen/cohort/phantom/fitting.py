@@ -34,14 +34,6 @@ class Patches:
     y: Array
 
 
-def _kernel(radius: float) -> Array:
-    """Return disc minus ring, both of unit mass, on the grid [SIDE, SIDE], periodic with the centre at (0, 0)."""
-    axis = np.fft.fftfreq(SIDE, 1 / SIDE) * 2 / SIDE
-    distance = np.hypot(axis[None, :], axis[:, None])
-    inner, ring = distance < 0.92 * radius, (distance > 1.12 * radius) & (distance < 1.5 * radius)
-    return np.asarray(inner / inner.sum() - ring / ring.sum())
-
-
 def locate_discs(green: Array) -> tuple[Array, Array]:
     """Return row and column [n, 2] of the best match of a bright disc in a darker ring, and its contrast [n].
 
@@ -52,8 +44,12 @@ def locate_discs(green: Array) -> tuple[Array, Array]:
     axis = np.abs((np.arange(SIDE) + 0.5) * 2 / SIDE - 1)
     allowed = np.maximum(axis[None, :], axis[:, None]) < 0.62
     best = np.full(green.shape, -np.inf)
+    shifts = np.fft.fftfreq(SIDE, 1 / SIDE) * 2 / SIDE
+    distance = np.hypot(shifts[None, :], shifts[:, None])  # periodic, with the centre at (0, 0)
     for radius in (0.29, 0.33, 0.37):
-        match = np.fft.irfft2(spectrum * np.fft.rfft2(_kernel(radius)), s=(SIDE, SIDE))
+        inner, ring = distance < 0.92 * radius, (distance > 1.12 * radius) & (distance < 1.5 * radius)
+        kernel = inner / inner.sum() - ring / ring.sum()  # disc minus ring, both of unit mass
+        match = np.fft.irfft2(spectrum * np.fft.rfft2(kernel), s=(SIDE, SIDE))
         best = np.maximum(best, np.where(allowed, match, -np.inf))
     flat = best.reshape(len(green), -1)
     peak = flat.argmax(1)

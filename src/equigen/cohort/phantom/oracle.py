@@ -32,16 +32,6 @@ LEVEL = 0.35 / 0.44  # brings cup - rim of that mixture to fitting.STEP
 OFFSET, BY_RED, BY_GREEN = -0.071, 1.485, -0.707
 
 
-def _disc_mask(theta: Array, noise: Array, contrast: Array) -> NDArray[np.bool_]:
-    """Return [n] whether the fit is a disc with a cup: bright, with clear edges, of plausible size and steps."""
-    radius, aspect, ratio, rim_step = theta[:, 2], theta[:, 3], theta[:, 4], theta[:, 8] - theta[:, 7]
-    cup_step = theta[:, 9] - theta[:, 8]
-    shape = (radius > 0.24) & (radius < 0.44) & (aspect > 0.91) & (aspect < 1.25)
-    shape &= (ratio > 0.12) & (ratio < 0.93)
-    steps = (rim_step > 0.12) & (cup_step > 0.15) & (cup_step < 0.6)
-    return np.asarray(shape & steps & (contrast > 0.08) & (rim_step + cup_step > 2.5 * noise))
-
-
 def _masked_quantile(values: Array, mask: NDArray[np.bool_], share: float) -> Array:
     """Return the quantile ``share`` of the masked values: [n, p, c], [n, p] -> [n, c]; NaN for an empty mask."""
     masked = np.where(mask[..., None], values, np.nan)
@@ -66,13 +56,6 @@ def _tissue_mask(logs: Array, disc: Array, cup: Array) -> NDArray[np.bool_]:
     red, green, blue = step.T
     good = (red < 0.57) & (green > 0.2) & (green < 0.68) & (blue > 0.35) & (blue < 1)
     return np.asarray(good & (np.nan_to_num(middle - outer, nan=-9.0)[:, 1] > 0.18))
-
-
-def _disc_light(logs: Array, disc: Array, cup: Array) -> Array:
-    """Return the logarithm of the light on the disc in each channel [n, 3]: pixel value less tissue reflectance."""
-    tissue = np.where((cup > 0.5)[..., None], np.log(CUP), np.log(RIM))
-    pure = (disc > 0.95) & ((cup > 0.9) | (cup < 0.1))
-    return _masked_quantile(logs - tissue, pure, 0.6)
 
 
 def _absorption(grid: Array, light: Array, theta: Array, centres: Array) -> Array:
@@ -105,9 +88,17 @@ def _measure(images: NDArray[np.uint8]) -> tuple[Array, Array, NDArray[np.bool_]
     values = 1 + LEVEL * (mixture - np.median(mixture[:, core], axis=1, keepdims=True))
     theta, noise = fit_ellipses(Patches(values, inside, x, y))
     disc, cup = coverage(theta, x, y)
-    ok = _disc_mask(theta, noise, contrast) & _tissue_mask(np.log(pixels + DARK), disc, cup)
-    light = _disc_light(np.log(pixels + 1e-3), disc, cup)
-    return theta[:, 4], _absorption(grid, light, theta, centres), ok
+    # a disc with a cup is bright, with clear edges, of plausible size and steps
+    radius, aspect, ratio, rim_step = theta[:, 2], theta[:, 3], theta[:, 4], theta[:, 8] - theta[:, 7]
+    cup_step = theta[:, 9] - theta[:, 8]
+    ok = (radius > 0.24) & (radius < 0.44) & (aspect > 0.91) & (aspect < 1.25) & (ratio > 0.12) & (ratio < 0.93)
+    ok &= (rim_step > 0.12) & (cup_step > 0.15) & (cup_step < 0.6)
+    ok &= (contrast > 0.08) & (rim_step + cup_step > 2.5 * noise) & _tissue_mask(np.log(pixels + DARK), disc, cup)
+    # logarithm of the light on the disc in each channel [n, 3]: pixel value less tissue reflectance
+    tissue = np.where((cup > 0.5)[..., None], np.log(CUP), np.log(RIM))
+    pure = (disc > 0.95) & ((cup > 0.9) | (cup < 0.1))
+    light = _masked_quantile(np.log(pixels + 1e-3) - tissue, pure, 0.6)
+    return ratio, _absorption(grid, light, theta, centres), ok
 
 
 class Oracle:

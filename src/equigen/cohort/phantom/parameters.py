@@ -129,35 +129,19 @@ def _sample_level(shares: Iterable[tuple[str, Any]], rng: np.random.Generator) -
     return str(names[min(int(np.searchsorted(edges, rng.random(), side="right")), len(names) - 1)])
 
 
-def _patient_parameters(number: int, seed: int, settings: PhantomSettings) -> dict[str, Any]:
-    """Sample the parameters that both eyes of a patient share."""
-    rng = numpy_generator(seed, "phantom/patient", number)
-    race = _sample_level(settings.races.items(), rng)
-    sex = _sample_level(settings.sexes.items(), rng)
-    site = _sample_level(settings.sites.items(), rng)
-    appearance = settings.races[race]
-    return {
-        "patient": f"p{number:06d}",
-        "race": race,
-        "sex": sex,
-        "site": site,
-        "ill": rng.random() < appearance.prevalence,
-        "pigmentation": float(np.clip(rng.normal(appearance.pigmentation, appearance.pigmentation_sd), 0, 1)),
-        "first_eye": "left" if rng.random() < 0.5 else "right",
-    }
-
-
-def _eye_parameters(index: int, seed: int, settings: PhantomSettings, patient: Mapping[str, Any]) -> dict[str, Any]:
+def _eye_parameters(
+    index: int, seed: int, settings: PhantomSettings, race: str, sex: str, ill: bool
+) -> dict[str, Any]:
     """Sample the parameters of one eye: ratio and geometry of the disc, and the seeds of its textures."""
     rng = numpy_generator(seed, "phantom/eye", index)
-    appearance, sex = settings.races[patient["race"]], settings.sexes[patient["sex"]]
+    appearance, shift = settings.races[race], settings.sexes[sex].disc_shift
     mean, spread = (
         (settings.glaucoma_ratio, settings.glaucoma_ratio_sd)
-        if patient["ill"]
+        if ill
         else (settings.healthy_ratio, settings.healthy_ratio_sd)
     )
     ratio = float(np.clip(rng.normal(mean, spread), *RATIO_RANGE))
-    radius = rng.normal(appearance.disc_radius + sex.disc_shift, settings.disc_radius_sd)
+    radius = rng.normal(appearance.disc_radius + shift, settings.disc_radius_sd)
     return {
         "glaucoma": "glaucoma" if ratio > settings.threshold else "healthy",
         "cup_disc_ratio": ratio,
@@ -178,18 +162,25 @@ def _image_parameters(index: int, seed: int, settings: PhantomSettings) -> dict[
     # images 2j and 2j+1 are both eyes of patient 2j with probability ``both_eyes``, else of two patients
     same_patient = numpy_generator(seed, "phantom/pair", index // 2).random() < settings.both_eyes
     number = index - index % 2 if same_patient else index
-    patient = _patient_parameters(number, seed, settings)
-    camera = settings.sites[patient["site"]]
-    first, fellow = patient["first_eye"], {"left": "right", "right": "left"}[patient["first_eye"]]
-    noise = settings.races[patient["race"]].noise * settings.sexes[patient["sex"]].noise_factor
-    shared = {key: patient[key] for key in ("patient", "race", "sex", "site", "pigmentation")}
-    light = camera.model_dump(exclude={"share", "ood", "noise_factor"})
+    rng = numpy_generator(seed, "phantom/patient", number)
+    race = _sample_level(settings.races.items(), rng)
+    sex = _sample_level(settings.sexes.items(), rng)
+    site = _sample_level(settings.sites.items(), rng)
+    appearance, camera = settings.races[race], settings.sites[site]
+    ill = bool(rng.random() < appearance.prevalence)
+    pigmentation = float(np.clip(rng.normal(appearance.pigmentation, appearance.pigmentation_sd), 0, 1))
+    eyes = ("left", "right") if rng.random() < 0.5 else ("right", "left")
+    noise = appearance.noise * settings.sexes[sex].noise_factor
     return {
         "index": index,
-        "eye": first if index == number else fellow,
-        **shared,
-        **_eye_parameters(index, seed, settings, patient),
-        **light,
+        "eye": eyes[0] if index == number else eyes[1],
+        "patient": f"p{number:06d}",
+        "race": race,
+        "sex": sex,
+        "site": site,
+        "pigmentation": pigmentation,
+        **_eye_parameters(index, seed, settings, race, sex, ill),
+        **camera.model_dump(exclude={"share", "ood", "noise_factor"}),
         "noise": noise * camera.noise_factor,
     }
 

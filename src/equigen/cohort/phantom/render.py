@@ -46,13 +46,6 @@ def _smooth_noise(rng: np.random.Generator, size: int, cells: int) -> Floats:
     return np.asarray(cloud.resize((size, size), Image.Resampling.BICUBIC), np.float32)
 
 
-def _texture(seed: int, size: int) -> Floats:
-    """Return the texture of choroid and pigment epithelium: [size, size], about unit variance, streaky."""
-    rng = np.random.default_rng(seed)
-    broad, middle, fine = _smooth_noise(rng, size, 6), _smooth_noise(rng, size, 15), _smooth_noise(rng, size, 28)
-    return (0.5 * broad + 0.7 * (1.2 - 2 * np.abs(middle)) + 0.4 * fine).astype(np.float32)
-
-
 def _disc_coverage(params: pd.DataFrame, x: Floats, y: Floats, pixel: float) -> tuple[Floats, Floats]:
     """Return the coverage of the disc and of the cup, both [n, size, size].
 
@@ -74,21 +67,17 @@ def _background(params: pd.DataFrame, x: Floats, y: Floats, size: int) -> Floats
     """Return the reflectance of the fundus without disc and vessels, [n, size, size, 3]."""
     nose = np.where(params["eye"].to_numpy() == "right", 1, -1).astype(np.float32)[:, None, None]
     pigment = _as_images(params, "pigmentation")
-    texture = np.stack([_texture(int(seed), size) for seed in params["texture_seed"]])
+    textures = []  # of choroid and pigment epithelium: about unit variance, streaky
+    for seed in params["texture_seed"]:
+        rng = np.random.default_rng(int(seed))
+        broad, middle, fine = _smooth_noise(rng, size, 6), _smooth_noise(rng, size, 15), _smooth_noise(rng, size, 28)
+        textures.append((0.5 * broad + 0.7 * (1.2 - 2 * np.abs(middle)) + 0.4 * fine).astype(np.float32))
+    texture = np.stack(textures)
     macula = np.exp(-((x + 0.45 * nose) ** 2 + (y - 0.04 - _as_images(params, "disc_y")) ** 2) / 0.045)
     # the choroid shines through a fair epithelium; a dark one hides it
     tone = (1 + (0.085 - 0.045 * pigment) * texture) * (1 - 0.45 * macula)
     absorbed = np.exp(-MELANIN * pigment[..., None])
     return np.asarray(FUNDUS * absorbed * tone[..., None], np.float32)
-
-
-def _light(params: pd.DataFrame, x: Floats, y: Floats, pixel: float) -> Floats:
-    """Return the light that reaches the sensor, [n, size, size]: exposure, vignetting, edge of the round field."""
-    squared = x * x + y * y
-    edge = _as_images(params, "field")
-    lost = _as_images(params, "vignette") * (squared / (edge * edge)) ** 1.5
-    inside = _edge_coverage(np.sqrt(squared) - edge, 0.01 + pixel / 2)
-    return np.asarray(_as_images(params, "exposure") * np.clip(1 - lost, 0, 1) * inside, np.float32)
 
 
 def _apply_camera(scene: Floats, params: pd.DataFrame, size: int) -> NDArray[np.uint8]:
@@ -119,7 +108,12 @@ def _render_batch(params: pd.DataFrame, size: int) -> NDArray[np.uint8]:
     over_disc = 1 - 0.65 * disc  # the bright tissue below scatters light into the vessels
     scene *= 1 - over_disc * arteries[..., None] * (1 - ARTERY)
     scene *= 1 - over_disc * veins[..., None] * (1 - VEIN)
-    scene *= _light(params, x, y, pixel)[..., None]
+    # light that reaches the sensor, [n, size, size]: exposure, vignetting, edge of the round field
+    squared, edge = x * x + y * y, _as_images(params, "field")
+    lost = _as_images(params, "vignette") * (squared / (edge * edge)) ** 1.5
+    inside = _edge_coverage(np.sqrt(squared) - edge, 0.01 + pixel / 2)
+    light = np.asarray(_as_images(params, "exposure") * np.clip(1 - lost, 0, 1) * inside, np.float32)
+    scene *= light[..., None]
     return _apply_camera(scene, params, size)
 
 

@@ -104,7 +104,7 @@ def write_phantom(
     params = sample_parameters(images, seed, settings)
     names = [f"{row:06d}.png" for row in range(images)]
     missing = [row for row in range(images) if not is_complete_png(folder / "images" / names[row], settings.size)]
-    with progress_bar("phantom", images, done=images - len(missing), show=show) as bar:
+    with progress_bar("phantom", images, completed=images - len(missing), show=show) as bar:
         for start in range(0, len(missing), BATCH):
             rows = missing[start : start + BATCH]
             for row, image in zip(rows, render(params.iloc[rows], settings.size), strict=True):

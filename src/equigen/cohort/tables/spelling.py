@@ -1,4 +1,4 @@
-"""Spellings of one word that differ only in zeros, case, Unicode form or characters that cannot be seen."""
+"""Find spellings of one value that differ only in zeros, case, Unicode form or invisible characters."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decimal import Decimal
 from equigen.errors import Problem
 
 _NUMBER = re.compile(r"[+-]?\d{1,400}(\.\d{1,400})?")
-_PLAIN_NUMBER = re.compile(r"[1-9][0-9]{0,20}")  # what a number is folded to already
+_PLAIN_NUMBER = re.compile(r"[1-9][0-9]{0,20}")  # a number in its folded form
 _LEADING_ZEROS = re.compile(r"(?<![\d.,])0+(?=\d)")
 _ROUNDED = re.compile(r"[+-]?\d(?:[.,]\d+)?[eE]\+\d+")
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-")
@@ -19,7 +19,7 @@ SHOWN = 5
 
 
 def fold_spelling(text: str) -> str:
-    """A text without what tells its spellings apart.
+    """Return a text in the form that is the same for all of its spellings.
 
     Compatibility form of Unicode, case, blanks, dashes, invisible characters, leading zeros of whole numbers, and zeros
     behind a decimal point are made the same.
@@ -28,9 +28,9 @@ def fold_spelling(text: str) -> str:
     ['7', 'nf', '1.05']
     """
     plain = text
-    if not text.isascii():  # ASCII has one form alone, and nothing invisible of the kind Cf
+    if not text.isascii():  # ASCII has a single Unicode form and no invisible characters
         plain = unicodedata.normalize("NFKC", text).translate(_DASHES)
-        plain = "".join(sign for sign in plain if unicodedata.category(sign) != "Cf")
+        plain = "".join(character for character in plain if unicodedata.category(character) != "Cf")
     plain = " ".join(plain.casefold().split())
     plain = plain if plain.isascii() else unicodedata.normalize("NFC", plain)
     if plain[-1:].isdigit() and _NUMBER.fullmatch(plain):
@@ -42,7 +42,7 @@ def fold_spelling(text: str) -> str:
 
 
 def spelling_variants(values: Iterable[str]) -> list[dict[str, int]]:
-    """Groups of values that ``fold_spelling`` makes the same: each a mapping of spelling to its number of rows.
+    """Return groups of values with the same ``fold_spelling``, each a mapping of spelling to its number of rows.
 
     >>> spelling_variants(["7", "007", "8", "7"])
     [{'7': 2, '007': 1}]
@@ -54,34 +54,36 @@ def spelling_variants(values: Iterable[str]) -> list[dict[str, int]]:
 
 
 def spelling_warnings(
-    values: Iterable[str], what: str, column: str, same: Callable[[str], str] = str
+    values: Iterable[str], subject: str, column: str, canonical_form: Callable[[str], str] = str
 ) -> list[Problem]:
-    """Warnings about values of a column that differ only in their spelling; ``same`` gives what each is taken for."""
+    """Return warnings of values that differ only in spelling; ``canonical_form`` gives the level of a value."""
     groups = spelling_variants(values)
     warnings = []
     for group in groups[:SHOWN]:
-        spellings = ", ".join(f"{visible(value)} ({count} row{'s' * (count > 1)})" for value, count in group.items())
-        number = len({same(value) for value in group})
-        taken = "are taken for the same" if number == 1 else f"are taken for {number} different ones"
-        message = f"{what}: {spellings} differ only in zeros, case, blanks or invisible characters and {taken}"
+        counts = (f"{quote_visible(value)} ({count} row{'s' * (count > 1)})" for value, count in group.items())
+        spellings = ", ".join(counts)
+        number = len({canonical_form(value) for value in group})
+        consequence = "are taken for the same" if number == 1 else f"are taken for {number} different ones"
+        message = f"{subject}: {spellings} differ only in zeros, case, blanks or invisible characters and {consequence}"
         warnings.append(Problem(message, "write them the same where they are the same", column=column))
     if len(groups) > SHOWN:
-        message = f"{what}: {len(groups) - SHOWN} more values have several spellings"
+        message = f"{subject}: {len(groups) - SHOWN} more values have several spellings"
         warnings.append(Problem(message, "write them the same where they are the same", column=column))
     return warnings
 
 
-def visible(value: str) -> str:
-    r"""A value in quotes, with the code of each character that cannot be seen or is composed in another form.
+def quote_visible(value: str) -> str:
+    r"""Return a value in quotes, with invisible and combining characters as escape codes.
 
-    >>> visible("F\u200b")
+    >>> quote_visible("F\u200b")
     "'F\\u200b'"
     """
     hidden = {"Cf", "Cc", "Zs", "Mn", "Zl", "Zp"}
-    signs = (
-        f"\\u{ord(sign):04x}" if sign != " " and unicodedata.category(sign) in hidden else sign for sign in value
+    characters = (
+        f"\\u{ord(character):04x}" if character != " " and unicodedata.category(character) in hidden else character
+        for character in value
     )
-    return f"'{''.join(signs)}'"
+    return f"'{''.join(characters)}'"
 
 
 def is_rounded(value: str) -> bool:

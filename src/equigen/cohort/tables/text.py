@@ -1,4 +1,4 @@
-"""Text tables from bytes: compression, encoding, separator and shape are checked before any cell is taken."""
+"""Read text tables from bytes: compression, encoding, separator and shape are checked before cells are read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equigen.errors import InputError, Problem
 
 PARQUET = b"PAR1"
 SMALLEST_LIMIT, LARGEST_LIMIT, EXPANSION = 2**26, 2**30, 200  # bytes, bytes, times the compressed size
-PACKED = {".gz", ".bz2", ".xz", ".zip"}
+COMPRESSED_SUFFIXES = {".gz", ".bz2", ".xz", ".zip"}
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
 SAVE_UTF8 = "save it as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
 _ENCODINGS = (  # (first bytes, encoding); the longer ones first, since UTF-32 begins like UTF-16
@@ -32,20 +32,22 @@ _REFUSED = (  # (first bytes, what it is)
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd"),
     (b"\x1f\x8b", "is compressed twice"),
 )
-DAMAGE = (
+DECOMPRESSION_ERRORS = (
     OSError, ValueError, EOFError, KeyError, IndexError, RuntimeError, struct.error, zlib.error, lzma.LZMAError,
     zipfile.BadZipFile,
 )  # fmt: skip
 _SAVE_TEXT = "save it as .csv, or as .parquet"
 
 
-def refusal(file: str | None, message: str, mend: str, row: int | None = None, column: str | None = None) -> InputError:
-    """An ``InputError`` with one problem of a table."""
+def table_error(
+    file: str | None, message: str, mend: str, row: int | None = None, column: str | None = None
+) -> InputError:
+    """Return an ``InputError`` with one problem of a table."""
     return InputError("The table cannot be read.", [Problem(message, mend, row=row, column=column, file=file)])
 
 
-def file_bytes(file: Path) -> bytes:
-    """The bytes of a table's file, decompressed when its content is gzip, bzip2, xz or a zip.
+def read_bytes(file: Path) -> bytes:
+    """Return the bytes of a table's file, decompressed if they are gzip, bzip2, xz or a zip.
 
     Raises:
         InputError: it cannot be opened, is compressed under a name that does not say so, is damaged, or grows
@@ -56,62 +58,63 @@ def file_bytes(file: Path) -> bytes:
     try:
         data = file.read_bytes()
     except OSError as error:
-        message = f"cannot be opened ({error.strerror or error})"
-        raise refusal(str(file), message, "check the path and its rights") from error
+        reason = f"cannot be opened ({error.strerror or error})"
+        raise table_error(str(file), reason, "check the path and its rights") from error
     limit = min(max(SMALLEST_LIMIT, EXPANSION * len(data)), LARGEST_LIMIT)
     try:
-        plain = _decompressed(data, limit, str(file))
-    except DAMAGE as error:
-        raise refusal(str(file), f"is compressed and damaged ({error})", "compress the table again") from error
-    if plain is not data and file.suffix.lower() not in PACKED:
+        plain = _decompress(data, limit, str(file))
+    except DECOMPRESSION_ERRORS as error:
+        raise table_error(str(file), f"is compressed and damaged ({error})", "compress the table again") from error
+    if plain is not data and file.suffix.lower() not in COMPRESSED_SUFFIXES:
         mend = "decompress it, or let its name end in .gz, .bz2, .xz or .zip"
-        raise refusal(str(file), "is compressed, which its name does not say", mend)
+        raise table_error(str(file), "is compressed, which its name does not say", mend)
     if plain is not data and len(plain) > limit:
-        raise refusal(str(file), f"is larger than {limit} bytes when decompressed", "give it decompressed")
-    for start, what in _REFUSED:
+        raise table_error(str(file), f"is larger than {limit} bytes when decompressed", "give it decompressed")
+    for start, message in _REFUSED:
         if plain.startswith(start):
-            raise refusal(str(file), what, _SAVE_TEXT)
+            raise table_error(str(file), message, _SAVE_TEXT)
     return plain
 
 
-def _decompressed(data: bytes, limit: int, file: str) -> bytes:
-    """Data as they are, or decompressed up to one byte more than the limit."""
+def _decompress(data: bytes, limit: int, file: str) -> bytes:
+    """Return the data, decompressed up to one byte more than the limit if they are compressed."""
     if data.startswith(b"\x1f\x8b"):
-        return _joined(data, lambda: zlib.decompressobj(31), limit)
+        return _decompress_stream(data, lambda: zlib.decompressobj(31), limit)
     if data.startswith(b"BZh"):
-        return _joined(data, bz2.BZ2Decompressor, limit)
+        return _decompress_stream(data, bz2.BZ2Decompressor, limit)
     if data.startswith(b"\xfd7zXZ\x00"):
-        return _joined(data, lzma.LZMADecompressor, limit)
+        return _decompress_stream(data, lzma.LZMADecompressor, limit)
     if not data.startswith(b"PK\x03\x04"):
         return data
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/") and not name.startswith("__MACOSX/")]
         if "[Content_Types].xml" in names or "content.xml" in names:
-            raise refusal(file, "is a spreadsheet's own workbook", "save its sheet as .csv (UTF-8)")
+            raise table_error(file, "is a spreadsheet's own workbook", "save its sheet as .csv (UTF-8)")
         if len(names) != 1:
-            raise refusal(file, f"is a zip of {len(names)} files", "put one table into it, or give the table itself")
+            message = f"is a zip of {len(names)} files"
+            raise table_error(file, message, "put one table into it, or give the table itself")
         with archive.open(names[0]) as member:
             return member.read(limit + 1)
 
 
-def _joined(data: bytes, decompressor: Any, limit: int) -> bytes:
-    """The members of a compressed stream one after another, up to one byte more than the limit."""
-    parts, size = [], 0
+def _decompress_stream(data: bytes, decompressor: Any, limit: int) -> bytes:
+    """Return the concatenated members of a compressed stream, up to one byte more than the limit."""
+    blocks, size = [], 0
     while data and size <= limit:
         stream = decompressor()
-        part = stream.decompress(data, limit + 1 - size)
-        parts.append(part)
-        size += len(part)
+        block = stream.decompress(data, limit + 1 - size)
+        blocks.append(block)
+        size += len(block)
         if not stream.eof and size <= limit:
             raise EOFError("it ends early")
         data = stream.unused_data if stream.eof else b""
         if data and not data.strip(b"\0"):
             break  # padding of a block device
-    return b"".join(parts)
+    return b"".join(blocks)
 
 
 def decode_text(data: bytes, file: str) -> str:
-    """Text of a table: UTF-8 with or without a byte order mark.
+    """Decode the text of a table: UTF-8 with or without a byte order mark.
 
     Raises:
         InputError: any other encoding, with the row of the first byte that is no UTF-8; bytes that are no text.
@@ -119,78 +122,79 @@ def decode_text(data: bytes, file: str) -> str:
     """
     encoding = next((name for start, name in _ENCODINGS if data.startswith(start)), "utf-8")
     if not encoding.startswith("utf-8"):
-        raise refusal(file, f"is {encoding.upper()} text, not UTF-8", SAVE_UTF8)
+        raise table_error(file, f"is {encoding.upper()} text, not UTF-8", SAVE_UTF8)
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
         row = data.count(b"\n", 0, error.start) + 1
-        raise refusal(file, "is not UTF-8 text", SAVE_UTF8, row=row) from error
-    at = text.find("\0")
-    if at >= 0:
-        raise refusal(file, "holds the character NUL, so it is no text", SAVE_UTF8, row=text.count("\n", 0, at) + 1)
+        raise table_error(file, "is not UTF-8 text", SAVE_UTF8, row=row) from error
+    position = text.find("\0")
+    if position >= 0:
+        row = text.count("\n", 0, position) + 1
+        raise table_error(file, "holds the character NUL, so it is no text", SAVE_UTF8, row=row)
     return text.lstrip("\ufeff")
 
 
 def text_rows(text: str, separator: str, file: str) -> tuple[list[list[str]], str]:
-    """Rows of cells, the header first, and the separator that they are read with.
+    """Return rows of cells, the header first, and the separator of the text.
 
-    ``separator`` is the one that the file's name promises; another one of ``SEPARATORS`` is taken only when the
-    promised one does not fit and that one alone does.
+    ``separator`` is the one of the file's suffix; another one of ``SEPARATORS`` is used only if it is the only one that
+    fits every row.
 
     Raises:
         InputError: an empty file, an open quote, or no separator that fits every row.
 
     """
     if not text.strip():
-        raise refusal(file, "is empty", "put the columns' names into the first row")
+        raise table_error(file, "is empty", "put the columns' names into the first row")
     first = re.match(r'"?sep=(.?)"?\r?\n', text)
     if first is not None:
-        raise refusal(file, "begins with a line for one spreadsheet only", f"remove '{first[0].strip()}'", row=1)
-    rows, fault = _parsed(text, separator, file)
-    if fault is None and len(rows[0]) > 1 and _fits(rows):
+        raise table_error(file, "begins with a line for one spreadsheet only", f"remove '{first[0].strip()}'", row=1)
+    rows, fault = _parse_rows(text, separator, file)
+    if fault is None and len(rows[0]) > 1 and _is_rectangular(rows):
         return rows, separator
-    others = []
-    for other in (sign for sign in SEPARATORS if sign != separator and sign in text):
-        cells, wrong = _parsed(text, other, file)
-        if wrong is None and len(cells[0]) > 1 and _fits(cells):
-            others.append((cells, other))
-    if len(others) == 1 and (not rows or len(rows[0]) < len(others[0][0][0])):
-        return others[0]
+    matches = []
+    for candidate in (character for character in SEPARATORS if character != separator and character in text):
+        cells, candidate_fault = _parse_rows(text, candidate, file)
+        if candidate_fault is None and len(cells[0]) > 1 and _is_rectangular(cells):
+            matches.append((cells, candidate))
+    if len(matches) == 1 and (not rows or len(rows[0]) < len(matches[0][0][0])):
+        return matches[0]
     if fault is not None:
         raise fault
-    if len(others) > 1:
-        raise refusal(
+    if len(matches) > 1:
+        raise table_error(
             file, "can be read with several separators", "save it with commas, cells with commas quoted", row=1
         )
-    near = [sign for sign in (*SEPARATORS, "|") if sign != separator and sign in "".join(rows[0])]
-    if len(rows[0]) == 1 and near:
-        message = f"the columns seem to be separated by '{near[0]}', which does not fit every row"
-        raise refusal(file, message, f"save the table with {SEPARATORS[separator]}", row=1)
+    likely = [character for character in (*SEPARATORS, "|") if character != separator and character in "".join(rows[0])]
+    if len(rows[0]) == 1 and likely:
+        message = f"the columns seem to be separated by '{likely[0]}', which does not fit every row"
+        raise table_error(file, message, f"save the table with {SEPARATORS[separator]}", row=1)
     return rows, separator
 
 
-def _parsed(text: str, separator: str, file: str) -> tuple[list[list[str]], InputError | None]:
-    """Every row's cells, and why they end early where they do."""
+def _parse_rows(text: str, separator: str, file: str) -> tuple[list[list[str]], InputError | None]:
+    """Return every row's cells, and the error that ended the reading, if any."""
     rows: list[list[str]] = []
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True):
             rows.append(cells)
     except csv.Error as error:
         mend = "close the quote, or write a quote within a cell twice"
-        return rows, refusal(file, f"is no well-formed table ({error})", mend, row=len(rows) + 1)
+        return rows, table_error(file, f"is no well-formed table ({error})", mend, row=len(rows) + 1)
     return rows, None
 
 
-def _fits(rows: list[list[str]]) -> bool:
-    """Whether every row has as many cells as the header, all of them or the named ones; blank rows aside."""
-    named = named_cells(rows[0])
-    return all(len(cells) in (len(rows[0]), named) for cells in rows if any(cell.strip() for cell in cells))
+def _is_rectangular(rows: list[list[str]]) -> bool:
+    """Whether every row but blank ones has as many cells as the header, or as its columns with names."""
+    width = header_width(rows[0])
+    return all(len(cells) in (len(rows[0]), width) for cells in rows if any(cell.strip() for cell in cells))
 
 
-def named_cells(header: list[str]) -> int:
-    """Number of cells of a header up to its last name.
+def header_width(header: list[str]) -> int:
+    """Return the number of cells of a header up to its last name.
 
-    >>> named_cells(["a", "", "b", "", ""])
+    >>> header_width(["a", "", "b", "", ""])
     3
     """
-    return max((place for place, name in enumerate(header, start=1) if name.strip()), default=0)
+    return max((position for position, name in enumerate(header, start=1) if name.strip()), default=0)

@@ -1,4 +1,4 @@
-"""Columns of any pandas type as text cells."""
+"""Convert columns of any pandas type to text cells."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-EXACT = 2.0**53  # whole numbers of this size and more were rounded when they became floating point
+EXACT = 2.0**53  # integers of this size and more are rounded in floating point
 
 
 def text_cells(column: pd.Series) -> list[str] | None:
-    """A column's values as text, "" where there is none; None when they are lists, mappings, arrays or raw bytes.
+    """Return a column's values as text, "" if missing; None for lists, mappings, arrays or raw bytes.
 
     Whole floating-point numbers lose their ``.0`` (a missing cell makes a column of whole numbers one of floats), dates
     without a time of day are dates alone, and booleans are ``True`` and ``False``.
@@ -34,7 +34,7 @@ def text_cells(column: pd.Series) -> list[str] | None:
 
 
 def _number_text(value: Any) -> str:
-    """A floating-point number as text; a whole one as a whole number while it is exact."""
+    """Return a floating-point number as text; an integer without ``.0`` while it is exact."""
     if np.isnan(value):
         return ""
     if np.isfinite(value) and float(value).is_integer():
@@ -43,7 +43,7 @@ def _number_text(value: Any) -> str:
 
 
 def _value_text(value: Any) -> str | None:
-    """One value as text; None when it is no plain value."""
+    """Return one value as text; None for a value that is not scalar."""
     text: str | None
     if isinstance(value, bytes):
         try:

@@ -22,7 +22,7 @@ from equigen.diffusion.pretrained.sd3 import StableDiffusion3
 from equigen.diffusion.pretrained.sdxl import StableDiffusionXL
 from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.errors import InputError, Problem
-from equigen.model_files import CONVERT, folder_problems, weight_fault
+from equigen.model_files import CONVERT, folder_problems, nonfinite_weight
 from equigen.progress import silence_library
 
 _ALL: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, PixArt)
@@ -211,7 +211,7 @@ def _network(kind: Any, folder: Path, variant: str | None, **precision: Any) -> 
     lacking = sorted(str(name) for key in ("missing_keys", "mismatched_keys") for name in loading_info.get(key, ()))
     if lacking:
         raise _damage_error(f"{len(lacking)} weights are missing or of another shape, {lacking[0]} for one", folder)
-    fault = weight_fault(network.state_dict())
+    fault = nonfinite_weight(network.state_dict())
     if fault is not None:
         raise _damage_error(fault, folder)
     return network

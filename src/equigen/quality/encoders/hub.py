@@ -12,7 +12,7 @@ import torch
 from safetensors import SafetensorError
 
 from equigen.errors import InputError, Problem
-from equigen.model_files import folder_problems, weight_fault
+from equigen.model_files import folder_problems, nonfinite_weight
 from equigen.progress import silence_library
 from equigen.quality.encoders.base import Bicubic, NetworkEncoder
 from equigen.quality.encoders.weights import OFFLINE, state_hash, weights_error
@@ -167,7 +167,7 @@ def load_complete_model(
     if lacking:
         raise weights_error(encoder, f"{len(lacking)} weights are missing or of another shape, such as {lacking[0]}",
                        "copy the folder again", source)
-    fault = weight_fault(network.state_dict())
+    fault = nonfinite_weight(network.state_dict())
     if fault is not None:
         raise weights_error(encoder, fault, "copy the folder again", source)
     return network, state_hash(network.state_dict().items(), repr(network))

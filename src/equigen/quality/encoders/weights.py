@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from equigen.errors import InputError, Problem
-from equigen.model_files import weight_fault
+from equigen.model_files import nonfinite_weight
 
 OFFLINE = "efficientnet-lite0 needs no file and no network"
 LISTED = 5  # keys named in one message
@@ -92,7 +92,7 @@ def load_strict(
     if differences:
         raise weights_error(encoder, f"these are not its weights; keys {'; '.join(differences)}",
                        "give the whole state_dict of this network", path)
-    fault = weight_fault(state)
+    fault = nonfinite_weight(state)
     if fault is not None:
         raise weights_error(encoder, fault, "copy the file again", path)
     network.load_state_dict({key: state.get(name, expected[key]) for name, key in names.items()})
