@@ -71,16 +71,10 @@ class SmallResNet(nn.Module):
             )
             self.head = nn.Linear(widths[-1], outputs)
         self.to_empty(device="cpu")
-        self._initialise(torch_generator(seed, "diagnosis/weights"))
-
-    @torch.no_grad()
-    def _initialise(self, generator: torch.Generator) -> None:
-        """Initialise convolutions by He, normalisations to identity and the head near 0."""
+        generator = torch_generator(seed, "diagnosis/weights")
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(
-                    module.weight, mode="fan_out", nonlinearity="relu", generator=generator
-                )
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu", generator=generator)
             elif isinstance(module, nn.GroupNorm):
                 nn.init.ones_(module.weight)
                 nn.init.zeros_(module.bias)

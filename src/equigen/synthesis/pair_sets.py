@@ -74,7 +74,7 @@ def read_pairs(synthetic: SyntheticSet | str | PathLike[str], plan: pd.DataFrame
 
 
 def _complete_pairs(folder: Path, attribute: str, frame: pd.DataFrame) -> Pairs:
-    """The pairs that have every level once and no refused image."""
+    """The pairs that have every level once and no refused image, with warnings on other differences."""
     column = f"attr.{attribute}"
     levels = [str(level) for level in frame[column].dropna().drop_duplicates()]
     usable = frame[column].notna() & accepted_mask(frame)[0]
@@ -90,20 +90,15 @@ def _complete_pairs(folder: Path, attribute: str, frame: pd.DataFrame) -> Pairs:
     warnings = []
     if incomplete:
         warnings = [f"{incomplete} pairs are left out: a level is missing or was refused by screening."]
-    return Pairs(folder, attribute, levels, rows, warnings + _difference_warnings(rows, column))
-
-
-def _difference_warnings(frame: pd.DataFrame, column: str) -> list[str]:
-    """Sentences on other columns that differ within pairs, and on prompts that are the same for all levels."""
-    conditions = [str(name) for name in frame.columns
+    conditions = [str(name) for name in rows.columns
                   if str(name).startswith(("label.", "attr.")) and name != column]  # fmt: skip
     names = [*conditions, "seed", "guidance", "steps"]
-    varied = [(name, int((frame.groupby("pair")[name].nunique(dropna=False) > 1).sum())) for name in names]
-    warnings = [f"{name} differs within {count} pairs: more than the attribute is changed there."
-                for name, count in varied if count]
-    if frame["prompt"].notna().any():
-        same = int((frame.groupby("pair")["prompt"].nunique(dropna=False) == 1).sum())
+    varied = [(name, int((rows.groupby("pair")[name].nunique(dropna=False) > 1).sum())) for name in names]
+    warnings += [f"{name} differs within {count} pairs: more than the attribute is changed there."
+                 for name, count in varied if count]
+    if rows["prompt"].notna().any():
+        same = int((rows.groupby("pair")["prompt"].nunique(dropna=False) == 1).sum())
         if same:
             warnings.append(f"The prompt is the same for all levels of {same} pairs: a generator that reads prompts "
                             "alone cannot tell them apart.")  # fmt: skip
-    return warnings
+    return Pairs(folder, attribute, levels, rows, warnings)

@@ -184,7 +184,14 @@ def calibrate(
             out=folder / "confirm", batch=batch, show=show, autoencoder=autoencoder,
         )  # fmt: skip
         result = Calibration(folder, guidance, table, gain)
-        _save(result, inputs)
+        (folder / INPUTS_FILE).unlink(missing_ok=True)  # written last: it marks a complete calibration
+        write_parquet(folder / TABLE, table)
+        if gain is not None:
+            write_parquet(folder / GAIN, gain)
+        else:
+            (folder / GAIN).unlink(missing_ok=True)
+        guidance.save(folder)
+        write_json(folder / INPUTS_FILE, inputs)
     if home is not None:
         result.guidance.save(home)
     return result
@@ -221,15 +228,3 @@ def _read_finished(folder: Path, inputs: dict[str, Any]) -> Calibration | None:
         return None
     gain = read_parquet(folder / GAIN) if inputs["confirm"] is not None else None
     return Calibration(folder, load_calibration(folder), read_parquet(folder / TABLE), gain)
-
-
-def _save(result: Calibration, inputs: dict[str, Any]) -> None:
-    """Write the tables, then the inputs, whose file marks a complete calibration."""
-    (result.folder / INPUTS_FILE).unlink(missing_ok=True)
-    write_parquet(result.folder / TABLE, result.table)
-    if result.gain is not None:
-        write_parquet(result.folder / GAIN, result.gain)
-    else:
-        (result.folder / GAIN).unlink(missing_ok=True)
-    result.guidance.save(result.folder)
-    write_json(result.folder / INPUTS_FILE, inputs)

@@ -72,20 +72,18 @@ class Rounds:
         else:
             folder = self.screen_folder.relative_to(self.folder) / "images"
             names = [(folder / f"{row:07d}-{draw - 1}.png").as_posix() for row in rows]
-        verdicts = read_parquet(path) if path.is_file() else None
-        if verdicts is None or not self._is_intact(verdicts, rows, names):
+        verdicts = read_parquet(path) if path.is_file() else pd.DataFrame()
+        paths = [self.folder / name for name in names]
+        # Saved verdicts are used if they are on these rows, and the image files are those that were judged.
+        intact = "sha256" in verdicts and list(verdicts["row"]) == list(rows) and all(
+            is_complete_png(file, self.size) and hash_file(file) == recorded
+            for file, recorded in zip(paths, verdicts["sha256"], strict=True)
+        )  # fmt: skip
+        if not intact:
             verdicts = self._judge(draw, rows, names)
             write_parquet(path, verdicts)
         bar.advance(len(rows))
         return verdicts
-
-    def _is_intact(self, verdicts: pd.DataFrame, rows: NDArray[np.int64], names: list[str]) -> bool:
-        """Whether saved verdicts are on these rows, and the image files are those that were judged."""
-        if "sha256" not in verdicts or list(verdicts["row"]) != list(rows):
-            return False
-        paths = [self.folder / name for name in names]
-        return all(is_complete_png(path, self.size) and hash_file(path) == recorded
-                   for path, recorded in zip(paths, verdicts["sha256"], strict=True))  # fmt: skip
 
     def _judge(self, draw: int, rows: NDArray[np.int64], names: list[str]) -> pd.DataFrame:
         """Verdicts on some rows of one round; images of a later draw are generated, and judged as written to disk."""
