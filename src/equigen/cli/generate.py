@@ -125,8 +125,7 @@ def generate(
     On two GPUs: `torchrun --nproc-per-node 2 -m equigen generate ...`; in a job array: `... --shard 1/4`. However the
     work is shared, the images are the same.
     """
-    from equigen.cohort import carry_trained_on
-    from equigen.cohort.trained_on import read_trained_on
+    from equigen.cohort import carry_trained_on, read_trained_on
     from equigen.diffusion import EquigenPipeline, open_any_generator
     from equigen.synthesis import generate as make_images
     from equigen.synthesis import read_plan

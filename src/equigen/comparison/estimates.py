@@ -54,9 +54,9 @@ def sample_results(
         for attribute in dict.fromkeys(cell.attribute for cell in cells[0]):
             groups = _common_groups(by_sample, cells, attribute)
             for sample_cells, result, table in zip(cells, by_sample, quantities, strict=True):
-                own = [cell for cell in sample_cells if cell.attribute == attribute]
+                attribute_cells = [cell for cell in sample_cells if cell.attribute == attribute]
                 table |= {(metric, attribute, name): quantity
-                          for name, quantity in _quantities(result, own, groups).items()}
+                          for name, quantity in _quantities(result, attribute_cells, groups).items()}
     return [SampleResult(dict(head), n, table) for head, table in zip(heads, quantities, strict=True)]
 
 

@@ -175,13 +175,13 @@ def evaluate_comparison(
     settings.check()
     replace(settings, replicates=permutations).check()
     metric_names = select_metrics(metrics, train=False, labels=False)
-    _check_samples(samples)
+    check_samples(samples)
     images = {"real": load_image_set(real, "real")}
     images |= {sample.name: load_image_set(sample.source, sample.name) for sample in samples}
     generated = [images[sample.name] for sample in samples]
     shared = [name for name in images["real"].attributes if all(name in other.attributes for other in generated)]
     names = shared if groups is None else groups
-    levels, *_ = [attribute_levels(images["real"], other, names) for other in generated]
+    levels, *_ = [attribute_levels(images["real"], generated_set, names) for generated_set in generated]
     images = filter_by_labels(images, only or {})
     pairs = [(sample, images[sample.name]) for sample in samples]
     network, first = load_encoder(encoder), pairs[0][1]
@@ -253,7 +253,7 @@ class _Measurement:
         matched = [matched_n(sample_cells, self.settings) for sample_cells in cells]
         n = min((value for value in matched if value is not None), default=None)
         with ThreadPoolExecutor(self.workers) as pool:
-            results = list(pool.map(lambda pair, part: self._measure(pair[0], pair[1], part, n, bar), pairs, cells))
+            results = list(pool.map(lambda pair, rows: self._measure(pair[0], pair[1], rows, n, bar), pairs, cells))
         return sample_results(self.metrics, [sample.head() for sample, _ in pairs], cells, results, n)
 
     def _cells(self, images: GroupedImages) -> list[Cell]:
@@ -286,7 +286,7 @@ class _Measurement:
         return self.memory.compute_once("draws", [images.patients, *images.groups.values()], draw)
 
 
-def _check_samples(samples: Sequence[Sample]) -> None:
+def check_samples(samples: Sequence[Sample]) -> None:
     """Raise InputError without samples, for a repeated name and for a wrong guidance."""
     problems = [] if samples else [Problem("no sample", "give at least one")]
     names = [sample.name for sample in samples]

@@ -61,9 +61,9 @@ class JobBuilder:
                 after = [training.pretrained.path] if training.pretrained in self.runs else ["latents"]
                 steps = [self._train(training), self._sets(training, constant_sets(self.settings))]
                 jobs.append(self._job(training.path, "train and sample", steps, after, settings.images))
-        return [*jobs, *self._curve(), *self._calibrations()]
+        return [*jobs, *self.curve_jobs(), *self.calibration_jobs()]
 
-    def _calibrations(self) -> list[Job]:
+    def calibration_jobs(self) -> list[Job]:
         """Return the jobs that calibrate guidance and make the sets with it."""
         settings, jobs = self.settings.calibrate, []
         for training in self.runs:
@@ -82,7 +82,7 @@ class JobBuilder:
             jobs.append(self._job(name, "calibrate", steps, [training.path], settings.budget))
         return jobs
 
-    def _curve(self) -> list[Job]:
+    def curve_jobs(self) -> list[Job]:
         """Return the jobs that make the sets of the learning curve, of snapshots and of finished generators."""
         curve, name, jobs = self.settings.curve, self.settings.curve_plan, []
         for training in self.runs:

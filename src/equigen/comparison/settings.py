@@ -119,8 +119,8 @@ class ComparisonSettings(StrictModel):
         lists: dict[str, list[Any]] = {"seeds": self.seeds, "guidance": self.guidance}
         repeated = [f"{key} {values} names one twice"
                     for key, values in lists.items() if len(set(values)) < len(values)]
-        messages = [*self._misplaced_keys(), *self._wrong_names(), *self._missing_names(), *repeated,
-                    *self._split_pairs(), *base_problems(self.autoencoder, *trainings)]
+        messages = [*self._misplaced_keys(), *self._name_problems(), *repeated,
+                    *self.split_pair_problems(), *base_problems(self.autoencoder, *trainings)]
         if messages:
             raise ValueError(messages[0])
         return self
@@ -142,26 +142,23 @@ class ComparisonSettings(StrictModel):
                          for path, values in mappings.items() if "start" in values and not path.endswith("pretrain")]
         return messages
 
-    def _wrong_names(self) -> list[str]:
-        """Return messages on names that a folder or a row of a result table cannot have."""
+    def _name_problems(self) -> list[str]:
+        """Return messages on names that a folder or table row cannot have, and on references to nothing."""
         names = [*self.mechanisms, *self.plans, *self.settings]
-        wrong = [f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
-                 for name in names if not FOLDER_NAME.match(name)]
-        return wrong + [f"mechanisms.{name}: the name means something else here; write another, such as "
-                        f"my-{name}: {{mechanism: perturbation}}"
-                        for name in self.mechanisms if name in (*RESERVED_NAMES, PRETRAINED)]
-
-    def _missing_names(self) -> list[str]:
-        """Return messages on mechanisms and plans that other settings refer to and that do not exist."""
+        messages = [f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
+                    for name in names if not FOLDER_NAME.match(name)]
+        messages += [f"mechanisms.{name}: the name means something else here; write another, such as "
+                     f"my-{name}: {{mechanism: perturbation}}"
+                     for name in self.mechanisms if name in (*RESERVED_NAMES, PRETRAINED)]
         references = [("calibrate.mechanisms", name) for name in (self.calibrate.mechanisms if self.calibrate else [])]
         references += [("curve.mechanism", self.curve.mechanism)] if self.curve else []
-        messages = [f"{key} '{name}' is not among mechanisms ({', '.join(self.mechanisms)})"
-                    for key, name in references if name not in self.mechanisms]
+        messages += [f"{key} '{name}' is not among mechanisms ({', '.join(self.mechanisms)})"
+                     for key, name in references if name not in self.mechanisms]
         if self.curve is not None and self.curve.plan not in self.plans:
             messages.append(f"curve.plan '{self.curve.plan}' is not among plans ({', '.join(self.plans)})")
         return messages
 
-    def _split_pairs(self) -> list[str]:
+    def split_pair_problems(self) -> list[str]:
         """Return messages on plans whose counterfactual pairs would get different guidance by the calibration."""
         if self.calibrate is None:
             return []

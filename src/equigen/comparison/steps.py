@@ -74,7 +74,7 @@ def _is_sampled(context: JobContext, step: Step) -> bool:
     return True
 
 
-def _sample(context: JobContext, step: Step) -> None:
+def make_sets(context: JobContext, step: Step) -> None:
     """Make and encode the sets that do not exist; the generator is opened once."""
     generator = Path(step["generator"])
     pipeline = None
@@ -153,7 +153,7 @@ def _is_calibrated(context: JobContext, step: Step) -> bool:
     return exists and context.is_finished(step["stage"], _calibration_inputs(context, step), "calibration.parquet")
 
 
-def _calibrate(context: JobContext, step: Step) -> None:
+def calibrate_generator(context: JobContext, step: Step) -> None:
     """Calibrate guidance on in-distribution validation images; the comparison itself measures the gain."""
 
     def work(out: Path) -> None:
@@ -185,7 +185,7 @@ def run_step(context: JobContext, step: Step) -> None:
     kind = step["kind"]
     if kind == "snapshots":
         for inner in _snapshot_sets(context, step):
-            _sample(context, inner)
+            make_sets(context, inner)
         return
-    actions = {"encode": encode_images, "train": train_generator, "sets": _sample, "calibrate": _calibrate}
+    actions = {"encode": encode_images, "train": train_generator, "sets": make_sets, "calibrate": calibrate_generator}
     actions[kind](context, step)

@@ -73,7 +73,7 @@ def summary_table(results: Sequence[SampleResult], reference: str, note: str = "
             if key[2] == "gap":
                 means = _gap_of_means(seeds, None if is_reference else reference_seeds, key)
                 rows.append({**row, "figure": MEANS, **means})
-    _adjust(rows)
+    adjust_p_values(rows)
     frame = pd.DataFrame(rows, columns=SUMMARY_COLUMNS)
     types = dict.fromkeys([*_NUMBERS, *_DIFFERENCE], "float64") | {"seeds": "int64", "n": "Int64"}
     frame = frame.astype(types | dict.fromkeys(_text_columns(SUMMARY_COLUMNS), "str"))
@@ -96,8 +96,8 @@ def _mean_row(seeds: Seeds, key: Key) -> Row:
         return {"seeds": 0, "note": note}
     result, nulls = _mean(quantities), [quantity.null for quantity in quantities if np.isfinite(quantity.null)]
     lost = f"{result.lost} resamples of the patients are undefined" if result.lost else ""
-    few = "too few to give a patient interval" if result.patient is None else ""
-    note = join_notes(note, ONE_SEED if result.seeds == 1 else "", lost, few, BIASED if key[2] == "gap" else "")
+    scarce = "too few to give a patient interval" if result.patient is None else ""
+    note = join_notes(note, ONE_SEED if result.seeds == 1 else "", lost, scarce, BIASED if key[2] == "gap" else "")
     return {**_intervals(result), "null_gap": float(np.mean(nulls)) if nulls else None, "note": note}
 
 
@@ -144,8 +144,8 @@ def _difference_row(
     result = _mean([_subtract(quantities[seed], references[seed]) for seed in shared])
     missing = sorted((set(seeds) | set(reference)) - set(shared))
     text = f"difference without seed {', '.join(map(str, missing))}, which one of the two lacks" if missing else ""
-    one = "difference of one seed: nothing follows about the mechanism" if result.seeds == 1 < len(seeds) else ""
-    return {"reference": name, **_difference(result)}, join_notes(text, one)
+    single = "difference of one seed: nothing follows about the mechanism" if result.seeds == 1 < len(seeds) else ""
+    return {"reference": name, **_difference(result)}, join_notes(text, single)
 
 
 def _difference(result: SeedMean) -> Row:
@@ -203,7 +203,7 @@ def _subtract(first: Quantity, second: Quantity) -> Quantity:
     return Quantity(first.value - second.value, first.replicates - second.replicates, patients)
 
 
-def _adjust(rows: list[Row]) -> None:
+def adjust_p_values(rows: list[Row]) -> None:
     """Add Holm's adjusted p-values, over the mechanisms of one setting, plan, guidance and quantity."""
     families: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
