@@ -140,7 +140,7 @@ def evaluate_comparison(
 
     Distances and floors are those of ``evaluate_sets``, at one matched n for all samples of a plan, over the groups
     that have a number in all of them. Real patients are resampled with the same draws for all samples; generated images
-    are not, since their sampling is within the spread between seeds (``equigen.statistics.seeds_and_patients`` gives
+    are not, since their sampling is within the spread between seeds (``equigen.statistics.mean_over_seeds`` gives
     the intervals). Each mechanism is compared with ``reference`` seed by seed at the same setting, plan and guidance;
     a calibrated sample is compared with the reference at the common guidance. P-values are Holm-adjusted over the
     mechanisms of one setting, plan, guidance, metric and figure. A gap of noisy values is never 0: ``null_gap`` is what

@@ -9,17 +9,17 @@ from scipy.special import ndtri, stdtrit
 from equigen.errors import InputError, Problem
 
 
-def check_finite(values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
-    """Values as a flat float64 array; InputError when there is none or one is NaN or infinite.
+def check_finite(values: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    """Return the values as a flat float64 array; InputError, which names the statistic, for none, NaN or infinity.
 
-    A missing value has to be counted and reported by whoever made it; it may not vanish in a figure.
+    Undefined values have to be counted and left out by the caller, not silently by the statistic.
     """
     array = np.asarray(values, dtype=np.float64).reshape(-1)
     bad = int(np.sum(~np.isfinite(array)))
     if len(array) == 0 or bad:
         message = "no values" if len(array) == 0 else f"{bad} of {len(array)} values are not finite"
         problem = Problem(message, "drop and count what is undefined first")
-        raise InputError(f"Cannot compute {what}.", [problem])
+        raise InputError(f"Cannot compute {name}.", [problem])
     return array
 
 
@@ -47,7 +47,7 @@ def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tup
 
 
 def interval_error(values: NDArray[np.float64], level: float = 0.95) -> float:
-    """Monte-Carlo standard error of a percentile interval's worse end: what finitely many replicates leave open.
+    """Monte-Carlo standard error of the less certain end of a percentile interval, from finitely many replicates.
 
     The number of replicates below a quantile is binomial, so the quantile at q moves between those at
     q - s and q + s with s = sqrt(q (1 - q) / R); half of that distance is its standard error (Serfling,

@@ -1,4 +1,4 @@
-"""How well a score ranks one class above the other, for many weightings of the same rows at once."""
+"""Area under the ROC curve for many weightings of the same rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 
 Array = NDArray[np.float64]
-WEIGHTS_IN_MEMORY = 4_000_000  # weights held at once: more rows mean fewer replicates at a time, the same result
+WEIGHTS_IN_MEMORY = 4_000_000  # weights in memory at a time; more rows mean fewer replicates at a time
 
 
 def weighted_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]) -> Array:
@@ -49,18 +49,18 @@ def weighted_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]
     first, last = (np.searchsorted(ranked, ranked[positive], side=side) for side in ("left", "right"))
     step = max(1, WEIGHTS_IN_MEMORY // max(1, len(values)))
     blocks = [table[start : start + step] for start in range(0, len(table), step)]
-    parts = [_areas(block[:, order].astype(np.float64), positive, first, last) for block in blocks]
-    return np.concatenate([np.zeros(0), *parts])
+    areas = [_areas(block[:, order].astype(np.float64), positive, first, last) for block in blocks]
+    return np.concatenate([np.zeros(0), *areas])
 
 
 def _areas(
     weights: Array, positive: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]
 ) -> Array:
-    """AUC of rows in rising order of score; a positive's ties are the rows from ``first`` up to ``last``."""
+    """AUC of rows in ascending order of score; the ties of a positive are the rows from ``first`` to ``last``."""
     below = np.zeros((len(weights), len(positive) + 1))  # weight of the negatives among the first 0, 1, .. n rows
     np.cumsum(weights * ~positive, axis=1, out=below[:, 1:])
-    up = weights[:, positive]
-    pairs = np.einsum("rn,rn->r", up, below[:, first] + below[:, last]) / 2
-    total = up.sum(axis=1) * below[:, -1]
+    positives = weights[:, positive]
+    pairs = np.einsum("rn,rn->r", positives, below[:, first] + below[:, last]) / 2
+    total = positives.sum(axis=1) * below[:, -1]
     area: Array = np.divide(pairs, total, out=np.full(len(weights), np.nan), where=total > 0)
     return area

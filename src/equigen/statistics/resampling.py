@@ -1,4 +1,4 @@
-"""Resampling in which a patient's rows are never torn apart."""
+"""Bootstrap, permutation and splitting by patient: all rows of a patient stay together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Rows = NDArray[np.int64]
 def patient_codes(patients: NDArray[Any]) -> Rows:
     """Number the patients 0 .. P-1 in sorted order of their names, one code per row.
 
-    Raises InputError where a patient is missing: rows of nobody could land on both sides of a split.
+    Raises InputError where a patient is missing, since rows without one could be in both halves of a split.
     """
     names = np.asarray(patients)
     absent = np.asarray(pd.isna(names), dtype=bool)
@@ -31,17 +31,8 @@ def patient_codes(patients: NDArray[Any]) -> Rows:
     return codes
 
 
-def _rows_of(chosen: Rows, order: Rows, starts: Rows, counts: Rows) -> Rows:
-    """Rows of the chosen patients, in their order; a patient chosen twice gives its rows twice."""
-    lengths = counts[chosen]
-    ends = np.cumsum(lengths)
-    offsets = np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths, lengths)
-    rows: Rows = order[np.repeat(starts[chosen], lengths) + offsets]
-    return rows
-
-
 def patient_bootstrap(patients: NDArray[Any], replicates: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """Yield row indices of cluster-bootstrap replicates: patients drawn with replacement, all rows kept.
+    """Yield row indices of cluster-bootstrap replicates: patients are drawn with replacement, with all of their rows.
 
     A replicate draws as many patients as there are.
 
@@ -67,16 +58,20 @@ def patient_bootstrap(patients: NDArray[Any], replicates: int, rng: np.random.Ge
     counts = np.bincount(codes).astype(np.int64)
     starts = np.cumsum(counts) - counts
     for _ in range(replicates):
-        yield _rows_of(rng.integers(0, len(counts), len(counts)), order, starts, counts)
+        sample = rng.integers(0, len(counts), len(counts))
+        lengths = counts[sample]
+        ends = np.cumsum(lengths)
+        offsets = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
+        yield order[np.repeat(starts[sample], lengths) + offsets]
 
 
 def permute_groups(groups: Rows, patients: NDArray[Any], rng: np.random.Generator) -> Rows:
-    """Shuffle group labels under the hypothesis that they mean nothing, each patient's rows moved whole.
+    """Permute group labels between patients, under the hypothesis that they are exchangeable.
 
-    A patient whose known rows are all of one group hands that group to another such patient, which then holds
-    it in all of its known rows: the number of *patients* of each group stays, the number of rows may not.
-    A patient whose rows are of several groups (age that passes a bin's edge, a view) has its own labels
-    shuffled among its own known rows. Unknown (-1) stays unknown, in its own rows.
+    The groups of patients whose labelled rows are all of one group are permuted between these patients, for all of
+    their labelled rows: the number of *patients* of each group stays, the number of rows may not. For a patient with
+    rows of several groups (an age that crosses the edge of a bin, a view) the labels are permuted among the patient's
+    labelled rows. Unknown labels (-1) stay where they are.
 
     Args:
         groups: [N] index of the group, -1 unknown.
@@ -88,27 +83,24 @@ def permute_groups(groups: Rows, patients: NDArray[Any], rng: np.random.Generato
 
     """
     codes, result = patient_codes(patients), np.array(groups, dtype=np.int64)
-    known = np.flatnonzero(result >= 0)
-    if len(known) == 0:
+    labelled = np.flatnonzero(result >= 0)
+    if len(labelled) == 0:
         return result
     size = int(codes.max()) + 1
     low, high = np.full(size, np.iinfo(np.int64).max), np.full(size, -1, dtype=np.int64)
-    np.minimum.at(low, codes[known], result[known])
-    np.maximum.at(high, codes[known], result[known])
-    whole = np.flatnonzero(low == high)
-    handed = high.copy()
-    handed[whole] = high[rng.permutation(whole)]
-    mixed = known[low[codes[known]] != high[codes[known]]]
-    plain = known[low[codes[known]] == high[codes[known]]]
-    result[plain] = handed[codes[plain]]
-    result[mixed] = _shuffle_within(result[mixed], codes[mixed], rng)
-    return result
-
-
-def _shuffle_within(values: Rows, codes: Rows, rng: np.random.Generator) -> Rows:
-    """Shuffle values among the rows that share a code."""
-    result = np.empty_like(values)
-    result[np.argsort(codes, kind="stable")] = values[np.lexsort((rng.random(len(codes)), codes))]
+    np.minimum.at(low, codes[labelled], result[labelled])
+    np.maximum.at(high, codes[labelled], result[labelled])
+    pure = np.flatnonzero(low == high)
+    permuted = high.copy()
+    permuted[pure] = high[rng.permutation(pure)]
+    mixed_rows = labelled[low[codes[labelled]] != high[codes[labelled]]]
+    pure_rows = labelled[low[codes[labelled]] == high[codes[labelled]]]
+    result[pure_rows] = permuted[codes[pure_rows]]
+    patients_of_rows, values = codes[mixed_rows], result[mixed_rows]
+    shuffled = np.empty_like(values)  # within each patient
+    shuffled[np.argsort(patients_of_rows, kind="stable")] = values[
+        np.lexsort((rng.random(len(patients_of_rows)), patients_of_rows))]
+    result[mixed_rows] = shuffled
     return result
 
 
@@ -134,5 +126,5 @@ def split_halves(patients: NDArray[Any], rng: np.random.Generator) -> tuple[Rows
     count = int(codes.max()) + 1 if len(codes) else 0
     first = np.zeros(count, dtype=bool)
     first[rng.permutation(count)[: -(-count // 2)]] = True
-    inside = first[codes]
-    return np.flatnonzero(inside).astype(np.int64), np.flatnonzero(~inside).astype(np.int64)
+    mask = first[codes]
+    return np.flatnonzero(mask).astype(np.int64), np.flatnonzero(~mask).astype(np.int64)

@@ -21,7 +21,7 @@ WORK = 1e12  # floating-point operations for one attribute's null band; larger p
 SPLITS = 100  # random halvings of the real images that a floor averages over
 LEAST = 99  # fewest permutations of a large pool
 UNBIASED = "unbiased at any n"
-Once = Callable[[str, Sequence[NDArray[Any]], Callable[[], Array]], Array]  # ``Plan.once``
+Once = Callable[[str, Sequence[NDArray[Any]], Callable[[], Array]], Array]  # ``MeasurementPlan.compute_once``
 
 
 @dataclass(frozen=True)
