@@ -246,14 +246,14 @@ def influence_variance(patients: Rows, samples: list[tuple[Rows, Array]], overla
     """Mean influence of each patient over subsamples, and the components of its variance.
 
     ``patients`` [N] are codes of the rows; ``samples`` hold the rows of a subsample, one of each patient, with their
-    influences. The influence of a patient depends on the other patients of a subsample. In the Hoeffding decomposition
-    of a value on n patients let V1 be n times the variance of its linear part and V2 that of its pairs. An influence
-    by the jackknife has the variance V1 + 2 V2 (Efron and Stein, Ann. Stat. 9, 1981), its mean over subsamples
-    V1 + 2 f V2, and n times the mean of the value over subsamples V1 + f V2, where f (``subsample_overlap``;
-    ``expected_overlap`` for the few that are drawn) is the share of other images that two subsamples with an image in
-    common share: averaging removes most of the pairs' noise. V2 is estimated from the variance of one image's influence between subsamples,
-    2 (1 - f) V2. Where each image is in a single subsample the components cannot be separated, and the variance counts
-    as linear, which is conservative.
+    influences. The influence of a patient depends on the other patients of a subsample. In the Hoeffding
+    decomposition of a value on n patients let V1 be n times the variance of its linear part and V2 that of its pairs.
+    An influence by the jackknife has the variance V1 + 2 V2 (Efron and Stein, Ann. Stat. 9, 1981), its mean over
+    subsamples V1 + 2 f V2, and n times the mean of the value over subsamples V1 + f V2, where f
+    (``subsample_overlap``; ``expected_overlap`` for the few that are drawn) is the share of other images that two
+    subsamples with an image in common share: averaging removes most of the pairs' noise. V2 is estimated from the
+    variance of one image's influence between subsamples, 2 (1 - f) V2. Where each image is in a single subsample the
+    components cannot be separated, and the variance counts as linear, which is conservative.
     """
     samples = [sample for sample in samples if len(sample[1])]
     if not samples:
