@@ -58,7 +58,7 @@ def test_identifiers_carry_the_slug_and_bytes_repeat():
 
 
 def test_long_curves_are_averaged_not_picked():
-    x, y = average_points(np.arange(1000.0), np.arange(1000.0) % 2, most=100)
+    x, y = average_points(np.arange(1000.0), np.arange(1000.0) % 2, limit=100)
     assert len(x) == 100
     np.testing.assert_allclose(y, 0.5)
     np.testing.assert_allclose(x[:2], [4.5, 14.5])

@@ -50,7 +50,7 @@ def test_group_whose_interval_lies_above_the_floor_is_named():
         "0.010",
         "near copies by sex: worst f, gap 0.038, chance alone gives up to 0.020, p = 0.003: larger than chance "
         "explains (p corrected over attributes, Holm)",
-        "by these figures privacy is worse than another group's for sex f (near copies)",
+        "by these metrics privacy is worse than another group's for sex f (near copies)",
     ]]  # fmt: skip
 
 

@@ -115,7 +115,7 @@ def test_small_cells_are_named_and_get_no_number():
     }
     rows = quality_row("none", "*", "*", 0.3), quality_row("none", "sex", "other", 0, more=small)
     text = quality_said(*rows)
-    assert "Not judged, for want of images or patients: sex other." in text
+    assert "Not evaluated, too few images or patients: sex other." in text
     assert "nan" not in text.lower()
 
 

@@ -1,6 +1,6 @@
-"""The report: tables in, one self-contained HTML page, its JSON and two cards out; no metric of its own.
+"""Reports from tables: one self-contained HTML page, its JSON, a model card and a data set card.
 
-The room and its function share the name ``equigen.report``: once the room is imported, Python binds that name
+The package and its function share the name ``equigen.report``: once the package is imported, Python binds that name
 to this module, so the module itself can be called as ``report(quality, fairness, path=...)``.
 """
 
@@ -16,14 +16,14 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 
-class _Room(ModuleType):
+class _CallableModule(ModuleType):
     """A module that passes a call on to its function ``report``."""
 
-    def __call__(self, *args: Any, **rest: Any) -> Path:
+    def __call__(self, *args: Any, **options: Any) -> Path:
         """The same as ``equigen.report.report``."""
         from equigen.report.study.page import report
 
-        return report(*args, **rest)
+        return report(*args, **options)
 
 
-sys.modules[__name__].__class__ = _Room
+sys.modules[__name__].__class__ = _CallableModule

@@ -1,6 +1,6 @@
-"""The report: tables in, one self-contained HTML page, its JSON and two cards out; no metric of its own.
+"""Reports from tables: one self-contained HTML page, its JSON, a model card and a data set card.
 
-The room and its function share the name ``equigen.report``: once the room is imported, Python binds that name
+The package and its function share the name ``equigen.report``: once the package is imported, Python binds that name
 to this module, so the module itself can be called as ``report(quality, fairness, path=...)``.
 """
 

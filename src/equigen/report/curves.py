@@ -10,12 +10,12 @@ from equigen.report.figures import RULE, WIDTH, LineStyle, add_legend, legend_he
 MAX_POINTS = 200
 
 
-def average_points(x: np.ndarray, y: np.ndarray, most: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``most`` points: neighbours are averaged in equal runs, so no spike is picked or lost alone."""
-    if len(x) <= most:
+def average_points(x: np.ndarray, y: np.ndarray, limit: int = MAX_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """At most ``limit`` points: means of x and y over runs of neighbouring points of equal length."""
+    if len(x) <= limit:
         return x, y
-    parts = np.array_split(np.arange(len(x)), most)
-    return np.array([x[part].mean() for part in parts]), np.array([y[part].mean() for part in parts])
+    chunks = np.array_split(np.arange(len(x)), limit)
+    return np.array([x[chunk].mean() for chunk in chunks]), np.array([y[chunk].mean() for chunk in chunks])
 
 
 def curve_figure(
@@ -66,11 +66,11 @@ def curve_figure(
 
 def axis_limits(frames: list[pd.DataFrame], early: float = 0.0) -> tuple[float, float] | None:
     """Ends of an axis for the finite values after the first ``early`` share of training; None without any."""
-    late = [frame[frame["images_seen"] >= early * frame["images_seen"].max()] for frame in frames]
-    values = np.concatenate([frame["value"].to_numpy(float) for frame in late]) if late else np.array([])
+    frames = [frame[frame["images_seen"] >= early * frame["images_seen"].max()] for frame in frames]
+    values = np.concatenate([frame["value"].to_numpy(float) for frame in frames]) if frames else np.array([])
     values = values[np.isfinite(values)]
     if not values.size:
         return None
     low, high = float(values.min()), float(values.max())
-    room = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
-    return low - room, high + room
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    return low - margin, high + margin

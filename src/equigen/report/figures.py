@@ -21,8 +21,8 @@ from matplotlib.lines import Line2D
 
 WIDTH = 5.6  # inches; two figures stand beside each other on a wide screen
 INK, MUTED, RULE, BAND = "#1c2330", "#5b6472", "#dfe3e8", "#d5d9df"
-# Okabe and Ito's colours without yellow, which vanishes on white, and a violet; told apart in colour blindness. The
-# lengths of these lists share no factor, so that as many names as anyone draws have looks of their own.
+# Okabe and Ito's colours without yellow, which vanishes on white, and a violet: distinct in colour blindness. The
+# lengths of these lists share no factor, so that no two of the first 616 names get the same style.
 PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7A5195", "#000000"]
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "h"]
 DASHES = ["-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1))]
@@ -50,7 +50,7 @@ _STYLE = {
 
 @dataclass(frozen=True)
 class LineStyle:
-    """How one run, recipe or group is drawn: told apart by marker and dash as well as by colour."""
+    """Colour, marker and dash of one run, recipe or group; the marker is open where ``filled`` is False."""
 
     color: str
     marker: str
@@ -59,15 +59,15 @@ class LineStyle:
 
 
 def run_styles(names: list[str]) -> dict[str, LineStyle]:
-    """A look per name: references in grey with open markers, the others down the palette."""
-    result, place = {}, 0
+    """Name -> style: references in grey with open markers, all others in the order of the palette."""
+    result, index = {}, 0
     for name in names:
         if name in REFERENCES:
             result[name] = LineStyle("#4a4f57", "s" if name == "real" else "D", ":", filled=False)
         else:
-            result[name] = LineStyle(PALETTE[place % len(PALETTE)], MARKERS[place % len(MARKERS)],
-                                DASHES[place % len(DASHES)])  # fmt: skip
-            place += 1
+            result[name] = LineStyle(PALETTE[index % len(PALETTE)], MARKERS[index % len(MARKERS)],
+                                     DASHES[index % len(DASHES)])  # fmt: skip
+            index += 1
     return result
 
 
@@ -88,10 +88,10 @@ def wrap_text(text: str, width: int) -> str:
 
 @contextmanager
 def page_figure(height: float) -> Iterator[Figure]:
-    """A figure of the page's width, drawn in the page's style.
+    """A context with a figure of the page's width (``height`` in inches) in the page's style.
 
     Text stays text in the page's SVG, where the browser chooses a font that has the letters. Matplotlib only measures
-    it, and its warnings that its own font lacks a letter do not concern the reader.
+    it, so its warnings that its own font lacks a letter are filtered.
     """
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font", category=UserWarning)
@@ -102,7 +102,7 @@ def page_figure(height: float) -> Iterator[Figure]:
 
 
 def add_legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]], height: float) -> None:
-    """A legend across the top of the figure, in as many columns as the longest name allows."""
+    """Draw a legend across the top of the figure, in as many columns as the longest name allows."""
     labels = [wrap_text(label, 34) for label, _ in entries]
     handles = [Line2D([], [], **{"linestyle": "none", "markersize": 5, **style}) for _, style in entries]
     figure.legend(
@@ -120,13 +120,13 @@ def add_legend(figure: Figure, entries: list[tuple[str, dict[str, Any]]], height
 
 
 def legend_columns(labels: list[str]) -> int:
-    """How many legend entries fit beside each other."""
+    """The number of legend entries that fit on one line."""
     longest = max((max(map(display_width, label.split("\n"))) for label in labels), default=1)
     return max(1, min(4, int(WIDTH * 14.5) // (longest + 6)))
 
 
 def legend_height(names: list[str]) -> float:
-    """Inches that the legend of these names needs."""
+    """The height in inches of the legend of these names."""
     labels = [wrap_text(name, 34) for name in names]
     columns = np.array_split(np.array([label.count("\n") + 1 for label in labels]), legend_columns(labels))
     return 0.1 + 0.175 * max(int(lines.sum()) for lines in columns)

@@ -1,4 +1,4 @@
-"""What may be said about a table's rows in plain words, and never more than the rows say."""
+"""Readings of table rows that several sections share: verdicts on gaps, floors, worst groups, seeds and domains."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from equigen.report.metrics import Metric
 from equigen.report.rounding import is_finite, number, p_text
 
 LEVEL = 0.05
-_SEEDED = re.compile(r"^(?P<base>.+?)[\s._/@-]+(?:seed|s)[\s._=-]*(?P<seed>\d+)$")
+_SEED_NAME = re.compile(r"^(?P<base>.+?)[\s._/@-]+(?:seed|s)[\s._=-]*(?P<seed>\d+)$")
 DOMAINS = {
     "all": "all test images",
     "id": "in distribution (held-out patients of the training sites)",
@@ -23,7 +23,7 @@ DOMAINS = {
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a chance band says about one value: ``exceeds_chance`` is None where chance was not tested."""
+    """The comparison of one value with chance; ``exceeds_chance`` is None where chance was not tested."""
 
     exceeds_chance: bool | None
     text: str
@@ -41,26 +41,26 @@ def verdict(row: Any, metric: Metric) -> Verdict:
     if not has_band and not has_p:
         return Verdict(None, "whether chance explains it was not tested")
     outside = (not has_band or row["estimate"] > row["null_high"]) and (not has_p or row["p_value"] <= LEVEL)
-    words = "larger than chance explains" if outside else "not distinguishable from chance"
+    text = "larger than chance explains" if outside else "not distinguishable from chance"
     parts = [f"chance alone gives up to {number(row['null_high'], metric)}"] if has_band else []
     parts += [p_text(row["p_value"])] if has_p else []
-    return Verdict(bool(outside), f"{', '.join(parts)}: {words}")
+    return Verdict(bool(outside), f"{', '.join(parts)}: {text}")
 
 
 def gap_text(row: Any, metric: Metric) -> str:
     """``gap 0.12, chance alone gives up to 0.15: not distinguishable from chance``."""
     if not is_finite(row["estimate"]):
-        return f"gap not evaluated{_because(row['note'])}"
+        return "gap not evaluated" + (f" ({row['note']})" if row["note"] else "")
     return f"gap {number(row['estimate'], metric)}, {verdict(row, metric).text}"
 
 
 def correction_note(row: Any) -> str:
-    """Whether the row's note says that its p-value is corrected for the number of attributes."""
+    """A note that the row's p-value is corrected for the number of attributes; empty where it is not."""
     return " (p corrected over attributes, Holm)" if "Holm" in str(row["note"]) and is_finite(row["p_value"]) else ""
 
 
 def worse_than_real(row: Any, metric: Metric) -> bool | None:
-    """Whether a row is worse than what real images give, by its interval: None where one of them is unknown.
+    """Whether a row is worse than the floor that real images give; None where interval or floor is unknown.
 
     Worse means that ``p_floor``, which counts the floor's own sampling error, is at most 0.05; where a row has none,
     that the whole interval lies on the worse side of ``floor``.
@@ -72,14 +72,10 @@ def worse_than_real(row: Any, metric: Metric) -> bool | None:
     return bool(row["ci_low"] > row["floor"] if metric.better == "lower" else row["ci_high"] < row["floor"])
 
 
-def _because(note: str) -> str:
-    return f" ({note})" if note else ""
-
-
 def mechanism_and_seed(run: str) -> tuple[str, int | None]:
     """A run's mechanism and training seed: ``perturbation-s2`` and ``perturbation/seed 2`` are its seed 2."""
-    found = _SEEDED.match(run)
-    return (found["base"], int(found["seed"])) if found else (run, None)
+    match = _SEED_NAME.match(run)
+    return (match["base"], int(match["seed"])) if match else (run, None)
 
 
 def runs_by_mechanism(runs: list[str]) -> dict[str, list[str]]:
@@ -91,7 +87,7 @@ def runs_by_mechanism(runs: list[str]) -> dict[str, list[str]]:
 
 
 def domain_title(domain: str) -> str:
-    """A domain in words; a site keeps its name."""
+    """The title of a domain: in or out of distribution, or the name of a site."""
     return DOMAINS.get(domain, f"site {domain}")
 
 
@@ -102,26 +98,26 @@ def primary_tasks(tasks: list[str]) -> list[str]:
 
 
 def main_domains(domains: list[str]) -> list[str]:
-    """In and out of distribution where they are given, else all images together."""
+    """In and out of distribution where they are given, else all images together, else every site."""
     return (
         [domain for domain in ("id", "ood") if domain in domains]
-        or [d for d in domains if d == "all"]
+        or [domain for domain in domains if domain == "all"]
         or domains
     )
 
 
 def is_group(frame: pd.DataFrame) -> pd.Series:
-    """Rows of one real group: neither the whole set nor a derived value."""
+    """Mask of the rows of single groups: neither the whole set nor a derived value."""
     return ~frame["group"].isin(["*", *DERIVED])
 
 
 def is_intersection(frame: pd.DataFrame) -> pd.Series:
-    """Rows of an attribute made of several, such as ``sex & age``."""
+    """Mask of the rows of an attribute made of several, such as ``sex & age``."""
     return frame["attribute"].str.contains(" & ", regex=False).astype(bool)
 
 
 def without_intersections(frame: pd.DataFrame) -> pd.DataFrame:
-    """The rows of the whole set and of single attributes: without intersections."""
+    """The rows of the whole set and of single attributes."""
     return frame if frame.empty else frame[~is_intersection(frame)]
 
 
@@ -130,9 +126,9 @@ def attribute_names(frame: pd.DataFrame) -> list[str]:
     return [name for name in dict.fromkeys(map(str, frame["attribute"])) if name != "*"]
 
 
-def first_row(frame: pd.DataFrame, **wanted: str) -> Any | None:
-    """The first row with these values, or None."""
-    for column, value in wanted.items():
+def first_row(frame: pd.DataFrame, **values: str) -> Any | None:
+    """The first row with these values in these columns, or None."""
+    for column, value in values.items():
         frame = frame[frame[column] == value]
     return None if frame.empty else frame.iloc[0]
 

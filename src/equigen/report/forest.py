@@ -27,7 +27,7 @@ _LINE = 0.155  # inches for one run of one group
 
 @dataclass(frozen=True)
 class Mark:
-    """One estimate of one run; all numbers may be NaN, and ``remark`` stands in for a missing estimate."""
+    """One estimate of one run; all numbers may be NaN, and ``remark`` is shown in place of a missing estimate."""
 
     row: str
     series: str
@@ -58,19 +58,24 @@ def forest_plot(
 
     ``groups`` are drawn in the order of their first appearance, ``gaps`` in an axis of their own below with
     the chance band in grey; all values are multiplied by ``scale``. ``series`` gives the order of the runs
-    and ``styles`` their looks, so that a run keeps its colour over a whole page; ``floor`` is what the
-    floor's tick is called, and ``limits`` are the ends of the groups' axis, before scaling. ``zero`` is what
-    a line at 0 means; without it there is none.
+    and ``styles`` their styles, so that a run keeps its colour over a whole page; ``floor`` is the label of the
+    floor's tick, and ``limits`` are the ends of the groups' axis, before scaling. ``zero`` is the label of a line
+    at 0; without it there is none.
     """
-    names = series or list(dict.fromkeys(mark.series for mark in groups + gaps))
-    names = [name for name in names if any(mark.series == name for mark in groups + gaps)]
+    marks = groups + gaps
+    names = series or list(dict.fromkeys(mark.series for mark in marks))
+    names = [name for name in names if any(mark.series == name for mark in marks)]
     style = styles or run_styles(names)
     rows = list(dict.fromkeys(mark.row for mark in groups))
-    entries = _entries(names, style, groups, gaps, floor=floor)
+    entries = [(name, _marker_style(style[name])) for name in names]
+    if any(is_finite(mark.floor) for mark in groups):
+        entries.append((floor, {"marker": "|", "color": INK, "markersize": 8}))
+    if any(is_finite(mark.null_high) for mark in gaps):
+        entries.append(("chance band of the gap", {"marker": "s", "color": BAND, "markersize": 8}))
     entries += [(zero, {"marker": "|", "color": INK, "markersize": 11})] if zero else []
     sizes = _Sizes(
         len(rows),
-        _lines(rows),
+        max((wrap_text(row, 22).count("\n") + 1 for row in rows), default=1),
         len(names),
         len({g.series for g in gaps}),
         legend_height([label for label, _ in entries]),
@@ -78,7 +83,13 @@ def forest_plot(
     with page_figure(sizes.total) as figure:
         add_legend(figure, entries, sizes.total)
         upper = figure.add_axes(sizes.upper())
-        _groups(upper, groups, rows, names, style=style, scale=scale)
+        shift = {name: (i - (len(names) - 1) / 2) * 0.8 / max(len(names), 2) for i, name in enumerate(names)}
+        estimated = {mark.row for mark in groups if is_finite(mark.estimate)}
+        heights = [rows.index(mark.row) + (shift[mark.series] if mark.row in estimated else 0.0) for mark in groups]
+        _draw_points(upper, groups, heights, style=style, scale=scale)
+        upper.hlines([edge - 0.5 for edge in range(1, len(rows))], 0, 1, transform=upper.get_yaxis_transform(),
+                     color=RULE, linewidth=0.7, zorder=0)  # fmt: skip
+        _format_axes(upper, rows)
         upper.set_xlabel(axis)
         if zero:
             upper.axvline(0.0, color=INK, linewidth=1.0, zorder=1)
@@ -86,14 +97,14 @@ def forest_plot(
             upper.set_xlim(limits[0] * scale, limits[1] * scale)
         if gaps:
             lower = figure.add_axes(sizes.lower())
-            _gaps(lower, gaps, names, style, scale)
+            _draw_gaps(lower, gaps, names, style, scale)
             lower.set_xlabel(f"gap between groups: {axis.split(',', maxsplit=1)[0]}")
         return svg_text(figure, alt, slug)
 
 
 @dataclass(frozen=True)
 class _Sizes:
-    """Heights in inches and places in figure fractions."""
+    """Layout of a forest plot: heights in inches, boxes of the axes in figure fractions."""
 
     rows: int
     lines: int
@@ -121,82 +132,53 @@ class _Sizes:
         return _LABEL / WIDTH, 0.46 / self.total, 1 - (_LABEL + 0.12) / WIDTH, self.gap / self.total
 
 
-def _lines(rows: list[str]) -> int:
-    return max((wrap_text(row, 22).count("\n") + 1 for row in rows), default=1)
+def _marker_style(style: LineStyle) -> dict[str, Any]:
+    """Matplotlib's keywords for the marker of a style."""
+    face = style.color if style.filled else "white"
+    return {"marker": style.marker, "color": style.color, "markerfacecolor": face}
 
 
-def _entries(
-    names: list[str], style: dict[str, LineStyle], groups: list[Mark], gaps: list[Mark], *, floor: str
-) -> list[tuple[str, Any]]:
-    entries: list[tuple[str, Any]] = [(name, _dot(style[name])) for name in names]
-    if any(is_finite(mark.floor) for mark in groups):
-        entries.append((floor, {"marker": "|", "color": INK, "markersize": 8}))
-    if any(is_finite(mark.null_high) for mark in gaps):
-        entries.append(("chance band of the gap", {"marker": "s", "color": BAND, "markersize": 8}))
-    return entries
-
-
-def _dot(look: LineStyle) -> dict[str, Any]:
-    return {
-        "marker": look.marker,
-        "color": look.color,
-        "markerfacecolor": look.color if look.filled else "white",
-    }
-
-
-def _groups(
-    axes: Any, marks: list[Mark], rows: list[str], names: list[str], *, style: dict[str, LineStyle], scale: float
+def _draw_points(
+    axes: Any, marks: list[Mark], heights: list[float], *, style: dict[str, LineStyle], scale: float
 ) -> None:
-    middles = {row: float(place) for place, row in enumerate(rows)}
-    shift = {name: (i - (len(names) - 1) / 2) * 0.8 / max(len(names), 2) for i, name in enumerate(names)}
-    drawn = {mark.row for mark in marks if is_finite(mark.estimate)}
-    places = [middles[mark.row] + (shift[mark.series] if mark.row in drawn else 0.0) for mark in marks]
-    _points(axes, marks, places, style=style, scale=scale)
-    axes.hlines([edge - 0.5 for edge in range(1, len(rows))], 0, 1, transform=axes.get_yaxis_transform(),
-                color=RULE, linewidth=0.7, zorder=0)  # fmt: skip
-    axes.set_yticks(range(len(rows)), [wrap_text(row, 22) for row in rows], multialignment="right")
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    _tidy(axes)
-
-
-def _points(
-    axes: Any, marks: list[Mark], places: list[float], *, style: dict[str, LineStyle], scale: float
-) -> None:
-    """Estimates and intervals run by run, floors, and once a place the remark where there is no estimate."""
-    pairs = [(mark, y) for mark, y in zip(marks, places, strict=True) if is_finite(mark.estimate)]
-    for name in dict.fromkeys(mark.series for mark, _ in pairs):
-        own = [(mark, y) for mark, y in pairs if mark.series == name]
-        bars = [(m, y) for m, y in own if is_finite(m.low) and is_finite(m.high)]
-        axes.hlines([y for _, y in bars], [m.low * scale for m, _ in bars], [m.high * scale for m, _ in bars],
-                    color=style[name].color, linewidth=1.6, zorder=3)  # fmt: skip
-        axes.plot([m.estimate * scale for m, _ in own], [y for _, y in own], linestyle="none", markersize=5,
-                  zorder=4, **_dot(style[name]))  # fmt: skip
-    floors = [(mark.floor * scale, y) for mark, y in pairs if is_finite(mark.floor)]
+    """Draw estimates and intervals run by run, floors, and one remark at each height without an estimate."""
+    points = [(mark, y) for mark, y in zip(marks, heights, strict=True) if is_finite(mark.estimate)]
+    for name in dict.fromkeys(mark.series for mark, _ in points):
+        series = [(mark, y) for mark, y in points if mark.series == name]
+        bars = [(mark, y) for mark, y in series if is_finite(mark.low) and is_finite(mark.high)]
+        lows, highs = [mark.low * scale for mark, _ in bars], [mark.high * scale for mark, _ in bars]
+        axes.hlines([y for _, y in bars], lows, highs, color=style[name].color, linewidth=1.6, zorder=3)
+        axes.plot([mark.estimate * scale for mark, _ in series], [y for _, y in series], linestyle="none",
+                  markersize=5, zorder=4, **_marker_style(style[name]))  # fmt: skip
+    floors = [(mark.floor * scale, y) for mark, y in points if is_finite(mark.floor)]
     axes.plot([x for x, _ in floors], [y for _, y in floors], "|", color=INK, markersize=8,
               markeredgewidth=1.3, zorder=2)  # fmt: skip
-    remarks = {y: mark.remark for mark, y in zip(marks, places, strict=True) if not is_finite(mark.estimate)}
+    remarks = {y: mark.remark for mark, y in zip(marks, heights, strict=True) if not is_finite(mark.estimate)}
     for y, remark in remarks.items():
         axes.text(0.01, y, remark, transform=axes.get_yaxis_transform(), color=MUTED, fontsize=7.5,
                   style="italic", verticalalignment="center")  # fmt: skip
 
 
-def _gaps(axes: Any, marks: list[Mark], names: list[str], style: dict[str, LineStyle], scale: float) -> None:
+def _draw_gaps(axes: Any, marks: list[Mark], names: list[str], style: dict[str, LineStyle], scale: float) -> None:
+    """Draw the gap of each run over its null band."""
     present = [name for name in names if any(mark.series == name for mark in marks)]
-    places = [float(present.index(mark.series)) for mark in marks]
-    bands = [(mark, y) for mark, y in zip(marks, places, strict=True) if is_finite(mark.null_high)]
+    heights = [float(present.index(mark.series)) for mark in marks]
+    bands = [(mark, y) for mark, y in zip(marks, heights, strict=True) if is_finite(mark.null_high)]
     lows = [mark.null_low if is_finite(mark.null_low) else 0.0 for mark, _ in bands]
     widths = [(mark.null_high - low) * scale for (mark, _), low in zip(bands, lows, strict=True)]
     axes.barh(
         [y for _, y in bands], widths, left=[low * scale for low in lows], height=0.8, color=BAND, zorder=1
     )
-    _points(axes, marks, places, style=style, scale=scale)
-    axes.set_yticks(range(len(present)), [wrap_text(name, 22).split("\n")[0] for name in present])
-    axes.set_ylim(len(present) - 0.5, -0.5)
+    _draw_points(axes, marks, heights, style=style, scale=scale)
     axes.set_xlim(left=0)
-    _tidy(axes)
+    _format_axes(axes, present, lines=1)
 
 
-def _tidy(axes: Any) -> None:
+def _format_axes(axes: Any, labels: list[str], lines: int | None = None) -> None:
+    """Label the rows from top to bottom (with at most ``lines`` lines each) and draw the vertical grid."""
+    texts = ["\n".join(wrap_text(label, 22).split("\n")[:lines]) for label in labels]
+    axes.set_yticks(range(len(labels)), texts, multialignment="right")
+    axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.tick_params(axis="x", labelsize=8)

@@ -18,23 +18,23 @@ from equigen.report.tables import WHOLE_SET
 
 
 def attribute_phrase(attribute: str) -> str:
-    """``by sex``."""
+    """``by sex``, or ``of the whole set`` for ``*``."""
     return "of the whole set" if attribute == "*" else f"by {attribute}"
 
 
-def direction_text(words: Metric) -> str:
-    """Which way is better, and how the values are shown."""
-    way = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}[words.better]
-    return f"{way} Values are shown x 1000.".strip() if words.scale == 1000 else way
+def direction_text(metric: Metric) -> str:
+    """Sentences on which direction of a metric is better and on the scale of the numbers shown."""
+    way = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}[metric.better]
+    return f"{way} Values are shown x 1000.".strip() if metric.scale == 1000 else way
 
 
-def axis_name(words: Metric) -> str:
+def axis_name(metric: Metric) -> str:
     """The metric's short name as an axis shows it."""
-    return f"{words.short} x 1000" if words.scale == 1000 else words.short
+    return f"{metric.short} x 1000" if metric.scale == 1000 else metric.short
 
 
 def plot_attributes(rows: pd.DataFrame) -> list[str]:
-    """The attributes to draw: all but the whole set, which stands alone only where there is no other."""
+    """The attributes to draw: all but ``*``, which is drawn alone only where there is no other."""
     return attribute_names(rows) or ["*"]
 
 
@@ -43,71 +43,57 @@ def group_picture(
     column: str,
     attribute: str,
     *,
-    words: Metric,
+    metric: Metric,
     slug: str,
     caption: str,
     limits: tuple[float, float] | None = None,
 ) -> Picture:
     """A forest plot of one attribute: the whole set, its groups, and its gap; a mark per run in ``column``."""
-    whole = rows[(rows["attribute"] == "*") & (rows["group"] == "*")]
-    own = rows[rows["attribute"] == attribute]
-    shown = [_mark(row, column, WHOLE_SET) for row in whole.to_dict("records")]
-    shown += [_mark(row, column, str(row["group"])) for row in own[is_group(own)].to_dict("records")]
-    gaps = [_mark(row, column, "gap") for row in own[own["group"] == "gap"].to_dict("records")]
-    gaps = [mark for mark in gaps if is_finite(mark.estimate)]
+    overall = rows[(rows["attribute"] == "*") & (rows["group"] == "*")]
+    groups = rows[rows["attribute"] == attribute]
+    marks = [_mark(row, column, WHOLE_SET) for row in overall.to_dict("records")]
+    marks += [_mark(row, column, str(row["group"])) for row in groups[is_group(groups)].to_dict("records")]
+    gaps = [_mark(row, column, "gap") for row in groups[groups["group"] == "gap"].to_dict("records")]
     names = unique_values(rows[column])
-    way = {"lower": ", lower is better", "higher": ", higher is better", "": ""}[words.better]
+    way = {"lower": ", lower is better", "higher": ", higher is better", "": ""}[metric.better]
     svg = forest_plot(
-        shown,
-        gaps,
-        axis=axis_name(words) + way,
-        scale=words.scale,
-        alt=alt_text(shown, words, caption),
+        marks,
+        [mark for mark in gaps if is_finite(mark.estimate)],
+        axis=axis_name(metric) + way,
+        scale=metric.scale,
+        alt=alt_text(marks, metric, caption),
         slug=slug,
         series=names,
         styles=run_styles(names),
         limits=limits,
-        floor=floor_name(words),
+        floor=floor_name(metric),
     )
-    return Picture(svg, f"{words.short} {caption}")
+    return Picture(svg, f"{metric.short} {caption}")
 
 
-def group_pictures(rows: pd.DataFrame, words: Metric, slug: str) -> list[Picture]:
+def group_pictures(rows: pd.DataFrame, metric: Metric, slug: str) -> list[Picture]:
     """One forest plot for each attribute of a quality table's rows."""
     return [
-        group_picture(rows, "run", attribute, words=words, slug=f"{slug}-{place}", caption=attribute_phrase(attribute))
-        for place, attribute in enumerate(plot_attributes(rows))
+        group_picture(
+            rows, "run", attribute, metric=metric, slug=f"{slug}-{index}", caption=attribute_phrase(attribute)
+        )
+        for index, attribute in enumerate(plot_attributes(rows))
     ]
 
 
 def _mark(row: Mapping[Hashable, Any], column: str, label: str) -> Mark:
-    def value(name: str) -> float:
-        return float(row.get(name, float("nan")))
-
-    note = str(row["note"])
-    remark = "too small" if "small" in note else "not evaluated"
-    return Mark(
-        label,
-        str(row[column]),
-        value("estimate"),
-        value("ci_low"),
-        value("ci_high"),
-        value("floor"),
-        value("null_low"),
-        value("null_high"),
-        remark,
-    )
+    """A row of a quality or fairness table as a mark; columns that it lacks become NaN."""
+    columns = ("estimate", "ci_low", "ci_high", "floor", "null_low", "null_high")
+    estimate, low, high, floor, null_low, null_high = (float(row.get(name, float("nan"))) for name in columns)
+    remark = "too small" if "small" in str(row["note"]) else "not evaluated"
+    return Mark(label, str(row[column]), estimate, low, high, floor, null_low, null_high, remark)
 
 
-def alt_text(marks: list[Mark], words: Metric, caption: str) -> str:
-    """The figure in words: every estimate with its interval."""
-    said = [
-        f"{m.series}, {m.row}: {estimate_text(m.estimate, m.low, m.high, words)}"
-        for m in marks
-        if is_finite(m.estimate)
+def alt_text(marks: list[Mark], metric: Metric, caption: str) -> str:
+    """The text alternative of a figure: every estimate with its interval."""
+    texts = [
+        f"{mark.series}, {mark.row}: {estimate_text(mark.estimate, mark.low, mark.high, metric)}"
+        for mark in marks
+        if is_finite(mark.estimate)
     ]
-    return (
-        f"Forest plot of {words.title} {caption}. "
-        + "; ".join(said)
-        + ". The table below holds the same numbers."
-    )
+    return f"Forest plot of {metric.title} {caption}. {'; '.join(texts)}. The table below holds the same numbers."

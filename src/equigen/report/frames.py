@@ -1,4 +1,4 @@
-"""The tables that the report reads: checked, completed with the optional columns, and turned into JSON."""
+"""The report's input tables: checks of their columns, completion with optional ones, conversion to JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 from equigen.errors import InputError, Problem
 from equigen.report.metrics import lookup_metric
 
-DERIVED = ["gap", "es", "worst"]  # groups that are no group of patients
+DERIVED = ["gap", "es", "worst"]  # values of the column "group" that are computed from several groups
 _ESTIMATE = ["estimate", "ci_low", "ci_high", "null_low", "null_high", "p_value"]
 QUALITY_TEXT = ["run", "encoder", "metric", "attribute", "group", "note"]
 ERRORS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
@@ -36,6 +36,12 @@ _OPTIONAL = {
 def _complete_table(
     frame: pd.DataFrame, name: str, text: list[str], numbers: list[str], needed: list[str]
 ) -> pd.DataFrame:
+    """The columns ``text`` as strings and ``numbers`` as floats; absent optional ones are empty or NaN.
+
+    Raises:
+        InputError: when a text column that is not optional, or one of ``needed``, is missing.
+
+    """
     required = [column for column in text if column not in _OPTIONAL] + needed
     missing = [column for column in required if column not in frame.columns]
     if missing:
@@ -53,17 +59,17 @@ def _complete_table(
 
 
 def quality_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
-    """The quality table with every column of the contract; a missing excess is estimate minus floor."""
+    """The quality table with all of its columns; a missing excess is estimate minus floor."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*QUALITY_TEXT, *QUALITY_NUMBERS])
     full = _complete_table(frame, "quality", QUALITY_TEXT, QUALITY_NUMBERS, ["estimate"])
     distance = full["metric"].map(lambda name: lookup_metric(name).better == "lower") & ~full["group"].isin(DERIVED)
-    over = (full["estimate"] - full["floor"]).where(distance)
-    return full.assign(excess=full["excess"].fillna(over))
+    excess = (full["estimate"] - full["floor"]).where(distance)
+    return full.assign(excess=full["excess"].fillna(excess))
 
 
 def fairness_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
-    """The fairness table with every column of the contract."""
+    """The fairness table with all of its columns."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*FAIRNESS_TEXT, *FAIRNESS_NUMBERS])
     full = _complete_table(frame, "fairness", FAIRNESS_TEXT, FAIRNESS_NUMBERS, ["estimate"])
@@ -71,7 +77,7 @@ def fairness_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def differences_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
-    """The comparison of sets of generated images with every column of the contract."""
+    """The table of paired differences between sets of generated images with all of its columns."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*DIFFERENCES_TEXT, *DIFFERENCES_NUMBERS])
     return _complete_table(frame, "comparison", DIFFERENCES_TEXT, DIFFERENCES_NUMBERS, ["difference"])
@@ -88,7 +94,7 @@ def copies_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def power_frame(frame: pd.DataFrame | None) -> pd.DataFrame:
-    """The power of the copy check (copy_power.parquet) with every column of the contract."""
+    """The power of the copy check (copy_power.parquet) with all of its columns."""
     if frame is None or frame.empty:
         return pd.DataFrame(columns=[*POWER_TEXT, *POWER_NUMBERS])
     return _complete_table(frame, "copy_power", POWER_TEXT, POWER_NUMBERS, ["share", "false_alarm"])
@@ -119,21 +125,16 @@ def unique_values(values: pd.Series) -> list[str]:
 
 
 def json_value(value: Any) -> Any:
-    """A JSON-like copy: NaN and infinity become None, NumPy scalars become Python's, the rest text."""
+    """A JSON-like copy: NaN and infinity become None, NumPy scalars become Python's, everything else text."""
     if isinstance(value, Mapping):
         return {str(key): json_value(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple, set, frozenset, np.ndarray)):
         ordered = sorted(value, key=str) if isinstance(value, (set, frozenset)) else value
         return [json_value(entry) for entry in ordered]
-    return _json_scalar(value.item() if isinstance(value, np.generic) else value)
-
-
-def _json_scalar(value: Any) -> Any:
-    if value is None or value is pd.NA or value is pd.NaT:
+    value = value.item() if isinstance(value, np.generic) else value
+    if value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and not math.isfinite(value)):
         return None
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, (bool, str, int)):
+    if isinstance(value, (bool, str, int, float)):
         return value
     return value.as_posix() if isinstance(value, PurePath) else str(value)
 

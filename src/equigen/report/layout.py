@@ -1,4 +1,4 @@
-"""What a page is made of: sections of blocks, blocks of sentences, figures and tables. No HTML here."""
+"""The parts of a page as data: sections of blocks; blocks of sentences, figures and tables. No HTML."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Cell:
-    """One table cell: main text, a smaller second line, and a mark that the style sheet knows.
+    """One table cell: main text, a smaller second line (``detail``), and the name of a CSS class (``mark``).
 
     ``mark`` is one of "" (plain), "small" (too few patients), "missing", "beyond" (outside the chance band).
     """
@@ -45,7 +45,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Strip:
-    """Images of one group from one source, beside each other in one PNG (base64), and words below them."""
+    """Images of one group from one source, joined into one PNG (base64), with a caption."""
 
     png: str
     alt: str
@@ -55,7 +55,7 @@ class Strip:
 
 @dataclass(frozen=True)
 class ImageTable:
-    """A grid of images: a row per group (or whatever ``head`` says), a column per source."""
+    """A grid of images: a row per group, a column per source; ``head`` is the heading of the row labels."""
 
     title: str
     caption: str
@@ -66,7 +66,7 @@ class ImageTable:
 
 @dataclass(frozen=True)
 class Pair:
-    """A generated image and its closest training image in one PNG (base64), and what is known about them."""
+    """A generated image and its closest training image in one PNG (base64), with a caption."""
 
     png: str
     alt: str
@@ -85,7 +85,7 @@ class PairStrip:
 
 @dataclass(frozen=True)
 class Block:
-    """A headed part of a section; ``folded`` parts are closed until the reader opens them."""
+    """One part of a section under a heading; ``folded`` ones are closed until the reader opens them."""
 
     title: str
     text: list[str] = field(default_factory=list)
@@ -94,14 +94,14 @@ class Block:
     images: list[ImageTable] = field(default_factory=list)
     pairs: list[PairStrip] = field(default_factory=list)
     terms: list[tuple[str, str, str]] = field(default_factory=list)
-    links: list[tuple[str, str]] = field(default_factory=list)  # words and address of other pages
+    links: list[tuple[str, str]] = field(default_factory=list)  # text and address of other pages
     code: str = ""
     folded: bool = False
 
 
 @dataclass(frozen=True)
 class Section:
-    """A section with its anchor; ``empty_text`` is what the page says when there is no block."""
+    """A section with its anchor; ``empty_text`` replaces the blocks where there are none."""
 
     anchor: str
     title: str
@@ -112,7 +112,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Sentence:
-    """One finding in plain words, with its ``parts`` as a list below it.
+    """One finding as a sentence, with its ``parts`` as a list below it.
 
     ``tone`` is "finding", "chance" (not established), "caution", "missing" or "note" (how to read them).
     """

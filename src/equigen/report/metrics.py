@@ -1,4 +1,4 @@
-"""What each metric is called, which way is better, how it is shown, and where its formula comes from."""
+"""The catalogue of metrics: names, direction, scale, meaning and source of each."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """Words about one metric.
+    """Name, direction, scale and description of one metric.
 
     ``scale`` multiplies shown numbers (KD is shown x 1000); ``decimals`` None means about three significant
-    digits; ``better`` is "lower", "higher" or "" (neither). ``family`` is the part of the page that shows it:
+    digits; ``better`` is "lower", "higher" or "" (neither). ``family`` is the section of the page that holds it:
     "distance", "variety", "manifold", "memorisation", "semantic" or "" (diagnosis and unknown ones);
-    ``floor`` names what real images give in the column ``floor``.
+    ``floor`` is the heading of the column ``floor``, the value that real images reach.
     """
 
     name: str
@@ -30,20 +30,15 @@ class Metric:
     floor: str = ""
 
 
-def _catalogue() -> dict[str, Any]:
-    read: dict[str, Any] = json.loads(files("equigen.report").joinpath("catalogue.json").read_text("utf-8"))
-    return read
-
-
-_READ = _catalogue()
-METRICS: dict[str, Metric] = {entry["name"]: Metric(**entry) for entry in _READ["metrics"]}
-TERMS: list[tuple[str, str, str]] = [(t["term"], t["meaning"], t["source"]) for t in _READ["terms"]]
-LIMITS: list[str] = _READ["limits"]
-QUOTE: list[str] = _READ["quote"]
+_CATALOGUE: dict[str, Any] = json.loads(files("equigen.report").joinpath("catalogue.json").read_text("utf-8"))
+METRICS: dict[str, Metric] = {entry["name"]: Metric(**entry) for entry in _CATALOGUE["metrics"]}
+TERMS: list[tuple[str, str, str]] = [(t["term"], t["meaning"], t["source"]) for t in _CATALOGUE["terms"]]
+LIMITS: list[str] = _CATALOGUE["limits"]
+QUOTE: list[str] = _CATALOGUE["quote"]
 
 
 def lookup_metric(name: str) -> Metric:
-    """The words about a metric; an unknown one keeps its name and says that it has no definition here."""
+    """The catalogue's entry for a metric; an unknown one keeps its name and has no definition."""
     entry = METRICS.get(name)
     if entry is not None:
         return entry
@@ -53,12 +48,12 @@ def lookup_metric(name: str) -> Metric:
     return Metric(name, title, title, better, "No definition in this report.", "", family=family)
 
 
-def floor_name(words: Metric) -> str:
-    """What real images give: the floor of a distance, the value to reach of a score, the ceiling."""
-    return words.floor or ("between real images" if words.better == "lower" else "real images score")
+def floor_name(metric: Metric) -> str:
+    """The heading of the column ``floor``, such as ``between real images`` or ``ceiling (real images)``."""
+    return metric.floor or ("between real images" if metric.better == "lower" else "real images score")
 
 
 def sort_metrics(names: list[str]) -> list[str]:
-    """Names of metrics in the catalogue's order, those it does not know at the end."""
-    places = {name: place for place, name in enumerate(METRICS)}
-    return sorted(names, key=lambda name: places.get(name, len(places)))
+    """Names of metrics in the catalogue's order, unknown ones at the end."""
+    ranks = {name: rank for rank, name in enumerate(METRICS)}
+    return sorted(names, key=lambda name: ranks.get(name, len(ranks)))

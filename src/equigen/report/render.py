@@ -1,4 +1,4 @@
-"""From sections to one self-contained page, in the layout that all reports share."""
+"""Rendering of sections as one self-contained HTML page, in the layout of all reports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from equigen.report.study.content import PHANTOM, provenance_data, summary_data
 
 @dataclass(frozen=True)
 class Page:
-    """One page: findings in words first, then its sections; ``phantom`` marks it as being about no patients."""
+    """One page: findings as sentences, then sections; ``phantom`` adds the note that no patients are concerned."""
 
     title: str
     facts: Mapping[str, str]
@@ -31,7 +31,7 @@ class Page:
 
     @property
     def software(self) -> str:
-        """Name and version of what made the page."""
+        """Name and version of the software that made the page."""
         return software(self.versions)
 
     def topics(self) -> dict[str, list[Sentence]]:
@@ -42,7 +42,7 @@ class Page:
         return topics
 
     def html(self) -> str:
-        """The page; everything but drawings is escaped, and nothing is fetched from elsewhere."""
+        """The page as HTML: everything but SVG is escaped, and no external resources are loaded."""
         environment = Environment(
             loader=PackageLoader("equigen.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
             lstrip_blocks=True, keep_trailing_newline=True,
@@ -54,12 +54,12 @@ class Page:
         )  # fmt: skip
 
     def data(self) -> dict[str, Any]:
-        """What the page says of itself as JSON-like data, without its tables."""
+        """Summary and provenance of the page as JSON-like data, without its tables."""
         return {**summary_data(self), **provenance_data(self)}
 
 
 def software(versions: Mapping[str, str]) -> str:
-    """Name and version of what makes a page: as its versions say, else as it is installed."""
+    """Name and version of this package: from ``versions``, else of the installed package."""
     if "equigen" in versions:
         return f"equigen {versions['equigen']}"
     try:

@@ -17,7 +17,7 @@ from equigen.report.comparison.view import (
 )
 from equigen.report.layout import Sentence
 from equigen.report.rounding import is_finite, listing, number
-from equigen.report.study.differences import DIRECTIONS, SEEDS
+from equigen.report.study.differences import DIRECTIONS, MIN_SEEDS
 
 VERDICT = "Verdict"
 HALF = 0.5  # target of a comparison: a gap of at most this share of the reference's
@@ -32,13 +32,13 @@ def comparison_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence
     least, most = int(counts.min()), int(counts.max())
     seeds = f"{most} training seed{'' if most == 1 else 's'}" if least == most else f"{least} to {most} training seeds"
     text = f"Each mechanism was trained with {seeds}. "
-    if least >= SEEDS:
+    if least >= MIN_SEEDS:
         text += ("Intervals (95 %) hold other trainings and other patients; a difference is established where its "
                  "interval leaves out 0 and p, corrected for the number of mechanisms (Holm), is at most 0.05. No "
                  "evidence does not mean no effect.")
     else:
-        text += f"Fewer than {SEEDS} are no evidence about a mechanism: read what follows as a rehearsal."
-    sentences = [Sentence(text, "note" if least >= SEEDS else "caution", VERDICT)]
+        text += f"Fewer than {MIN_SEEDS} are no evidence about a mechanism: read what follows as a rehearsal."
+    sentences = [Sentence(text, "note" if least >= MIN_SEEDS else "caution", VERDICT)]
     for view in views:
         if view.metric.name != views[0].metric.name:
             continue

@@ -1,4 +1,4 @@
-"""All that a report holds, checked once: the page, the JSON and the cards are three views of it."""
+"""The content of a report: page, JSON and cards are made from it."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _JSON_NAMES = {"differences": "comparison"}  # a table is named in the JSON as i
 
 @dataclass(frozen=True)
 class Content:
-    """What is reported; tables are completed ones.
+    """Everything that a report holds; tables have all of their columns.
 
-    ``inputs`` holds the tables as they came (None for one that was not given), for the JSON.
+    ``inputs`` holds the tables as they were passed (None for one that was not), for the JSON.
     """
 
     title: str
@@ -49,21 +49,27 @@ class Content:
     pages: dict[str, str] = field(default_factory=dict)
 
     def data(self) -> dict[str, Any]:
-        """The report as JSON-like data: tables as they came, unknown values as None."""
+        """The report as JSON-like data: tables as they were passed, unknown values as None; images without pixels."""
         return {
             **summary_data(self),
             **{_JSON_NAMES.get(name, name): json_table(frame) for name, frame in self.inputs.items()},
             "screening": {name: json_table(frame) for name, frame in self.screening.items()},
             "history": {name: json_table(frame) for name, frame in self.history.items()},
-            "grids": [_grid(grid) for grid in self.grids],
-            "pairs": [_pairs(pairs) for pairs in self.pairs],
+            "grids": [
+                {"title": grid.title, "caption": grid.caption, "rows": list(grid.rows), "sources": list(grid.sources()),
+                 "shape": list(next(iter(grid.sources().values())).shape)} for grid in self.grids
+            ],
+            "pairs": [
+                {"run": pairs.run, "captions": list(pairs.captions), "threshold": json_value(pairs.threshold),
+                 "shape": list(pairs.generated.shape)} for pairs in self.pairs
+            ],
             "pages": self.pages,
             **provenance_data(self),
-        }
+        }  # fmt: skip
 
 
 def summary_data(page: Any) -> dict[str, Any]:
-    """What the JSON of a page (``Content``, ``Page``) begins with: what it is, and what it found in words."""
+    """The head of the JSON of a page (``Content`` or ``Page``): title, facts, sentences and warnings."""
     return {
         "format": FORMAT,
         "software": page.software,
@@ -79,16 +85,3 @@ def summary_data(page: Any) -> dict[str, Any]:
 def provenance_data(page: Any) -> dict[str, Any]:
     """The end of a page's JSON: settings, stage times in seconds and software versions."""
     return {name: json_value(getattr(page, name)) for name in ("settings", "timings", "versions")}
-
-
-def _grid(grid: Grid) -> dict[str, Any]:
-    """A grid without its pixels, which are in the page."""
-    shape = list(next(iter(grid.sources().values())).shape)
-    words = {"title": grid.title, "caption": grid.caption, "rows": list(grid.rows)}
-    return words | {"sources": list(grid.sources()), "shape": shape}
-
-
-def _pairs(pairs: ClosePairs) -> dict[str, Any]:
-    """Closest pairs without their pixels."""
-    words = {"run": pairs.run, "captions": list(pairs.captions), "threshold": json_value(pairs.threshold)}
-    return words | {"shape": list(pairs.generated.shape)}

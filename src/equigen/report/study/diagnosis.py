@@ -1,4 +1,4 @@
-"""The section on diagnosis and fairness: forest plots and tables by recipe and domain."""
+"""Diagnosis and fairness: the section by recipe and domain, and the sentences on differences and gaps."""
 
 from __future__ import annotations
 
@@ -20,29 +20,21 @@ from equigen.report.forest_figures import attribute_phrase, group_picture, plot_
 from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Picture, Section, Sentence
 from equigen.report.metrics import Metric, lookup_metric
-from equigen.report.rounding import estimate_text, interval, is_finite, listing, number, p_text, signed_number
+from equigen.report.rounding import difference_text, estimate_text, interval, is_finite, listing, number, p_text
 from equigen.report.tables import gap_table, value_table
 
 TOPIC = "Diagnosis and fairness"
-HEADLINES = ["auc", "high_risk_sensitivity"]
-
+MAIN_METRICS = ["auc", "high_risk_sensitivity"]
 
 
 def diagnosis_section(fairness: pd.DataFrame) -> Section:
     """AUC per group by recipe in and out of distribution, gaps, paired differences; other tasks folded."""
     tasks = unique_values(fairness["task"])
-    first = primary_tasks(tasks)
-    blocks = [
-        block
-        for task in first
-        for block in _task_blocks(fairness[fairness["task"] == task], task, tasks.index(task), False)
-    ]
-    blocks += [
-        block
-        for task in tasks
-        if task not in first
-        for block in _task_blocks(fairness[fairness["task"] == task], task, tasks.index(task), True)
-    ]
+    primary = primary_tasks(tasks)
+    blocks: list[Block] = []
+    for task in [*primary, *(task for task in tasks if task not in primary)]:
+        rows = fairness[fairness["task"] == task]
+        blocks += _task_blocks(rows, task, tasks.index(task), task not in primary)
     intro = (
         "A diagnostic model for each recipe, tested on real images only. Differences are paired: the same "
         "test patients under both recipes."
@@ -50,228 +42,178 @@ def diagnosis_section(fairness: pd.DataFrame) -> Section:
     return Section("diagnosis", "Diagnosis and fairness", intro, blocks, "No diagnostic model was evaluated.")
 
 
-def _task_blocks(rows: pd.DataFrame, task: str, place: int, folded: bool) -> list[Block]:
-    """The main metrics of a task, then the rest of its metrics and its sites folded away."""
-    domains = main_domains(unique_values(rows["domain"]))
-    main = [name for name in ("auc", "high_risk_sensitivity") if (rows["metric"] == name).any()]
-    pictures, tables = [], []
+def _task_blocks(rows: pd.DataFrame, task: str, index: int, folded: bool) -> list[Block]:
+    """The main metrics of a task with figures and gaps; then, folded, every metric in every domain and site.
+
+    Pictures are sorted by metric and attribute, so that in and out of distribution stand beside each other.
+    """
+    names, domains = unique_values(rows["metric"]), main_domains(unique_values(rows["domain"]))
+    main = [name for name in MAIN_METRICS if name in names]
+    pictures: dict[str, list[Picture]] = {}
     for name in main:
-        for domain in domains:
-            part = rows[(rows["metric"] == name) & rows["domain"].isin(domains)]
-            pictures += _pictures(part, lookup_metric(name), domain, f"f{place}-{name}-{domains.index(domain)}")
-    pictures = _by_attribute(pictures)
-    for domain in domains:
-        part = rows[rows["domain"] == domain]
-        gaps = gap_table(part, main, f"Recipes and gaps, {domain_title(domain)}")
-        tables += [gaps] if gaps.rows else []
+        main_rows = rows[(rows["metric"] == name) & rows["domain"].isin(domains)]
+        for panel, domain in enumerate(domains):
+            panels = _domain_pictures(main_rows, lookup_metric(name), domain, f"f{index}-{name}-{panel}")
+            for attribute, picture in panels:
+                pictures.setdefault(f"{name} {attribute}", []).append(picture)
+    tables = [gap_table(rows[rows["domain"] == domain], main, f"Recipes and gaps, {domain_title(domain)}")
+              for domain in domains]  # fmt: skip
     title = task or "Diagnosis"
-    shown = [Block(title, [], [p for _, p in pictures], tables, folded=folded)]
-    return [*shown, _details(rows, title, main)]
-
-
-def _pictures(rows: pd.DataFrame, words: Metric, domain: str, slug: str) -> list[tuple[str, Picture]]:
-    """One domain's forest plots by attribute; the axis is the same in all domains of ``rows``."""
-    where = domain_title(domain).split(" (")[0]
-    here = rows[rows["domain"] == domain]
-    result = []
-    for place, attribute in enumerate(plot_attributes(here) if not here.empty else []):
-        picture = group_picture(
-            here, "recipe", attribute, words=words, slug=f"{slug}-{place}",
-            caption=f"{attribute_phrase(attribute)}, {where}", limits=_limits(rows, attribute),
-        )  # fmt: skip
-        result.append((f"{words.name} {attribute}", picture))
-    return result
-
-
-def _limits(rows: pd.DataFrame, attribute: str) -> tuple[float, float] | None:
-    """Ends of the axis that holds the whole set and an attribute's groups with their intervals."""
-    shown = rows[(rows["group"] == "*") | (is_group(rows) & (rows["attribute"] == attribute))]
-    low, high = shown[["estimate", "ci_low"]].min().min(), shown[["estimate", "ci_high"]].max().max()
-    room = 0.04 * (high - low) or 0.01
-    return (float(low - room), float(high + room)) if is_finite(low) and is_finite(high) else None
-
-
-def _by_attribute(pictures: list[tuple[str, Picture]]) -> list[tuple[str, Picture]]:
-    """Sorted by metric and attribute, so that in and out of distribution face each other."""
-    order = list(dict.fromkeys(key for key, _ in pictures))
-    return sorted(pictures, key=lambda pair: order.index(pair[0]))
-
-
-def _details(rows: pd.DataFrame, title: str, main: list[str]) -> Block:
-    """Every metric of a task in every domain, site by site."""
-    tables = [
-        value_table(
-            part, "recipe", lookup_metric(name), f"{lookup_metric(name).title}, {domain_title(domain)}", "n_patients"
-        )
-        for name in [*main, *(n for n in unique_values(rows["metric"]) if n not in main)]
+    ordered = [picture for panels in pictures.values() for picture in panels]
+    block = Block(title, [], ordered, [table for table in tables if table.rows], folded=folded)
+    details = [
+        value_table(table, "recipe", metric, f"{metric.title}, {domain_title(domain)}", "n_patients")
+        for metric in map(lookup_metric, [*main, *(name for name in names if name not in main)])
         for domain in unique_values(rows["domain"])
-        if not (part := rows[(rows["metric"] == name) & (rows["domain"] == domain)]).empty
+        if not (table := rows[(rows["metric"] == metric.name) & (rows["domain"] == domain)]).empty
     ]
-    lead = f"{len(tables)} tables: {listing([lookup_metric(n).short for n in unique_values(rows['metric'])])}."
-    return Block(f"{title}: all numbers, group by group", [lead], tables=tables, folded=True)
+    lead = f"{len(details)} tables: {listing([lookup_metric(name).short for name in names])}."
+    return [block, Block(f"{title}: all numbers, group by group", [lead], tables=details, folded=True)]
+
+
+def _domain_pictures(rows: pd.DataFrame, metric: Metric, domain: str, slug: str) -> list[tuple[str, Picture]]:
+    """Attribute and forest plot for each attribute of one domain; the axis is the same in all domains of ``rows``."""
+    title = domain_title(domain).split(" (")[0]
+    domain_rows = rows[rows["domain"] == domain]
+    result = []
+    for index, attribute in enumerate(plot_attributes(domain_rows) if not domain_rows.empty else []):
+        members = rows[(rows["group"] == "*") | (is_group(rows) & (rows["attribute"] == attribute))]
+        low, high = members[["estimate", "ci_low"]].min().min(), members[["estimate", "ci_high"]].max().max()
+        margin = 0.04 * (high - low) or 0.01
+        limits = (float(low - margin), float(high + margin)) if is_finite(low) and is_finite(high) else None
+        picture = group_picture(
+            domain_rows, "recipe", attribute, metric=metric, slug=f"{slug}-{index}",
+            caption=f"{attribute_phrase(attribute)}, {title}", limits=limits,
+        )  # fmt: skip
+        result.append((attribute, picture))
+    return result
 
 
 def fairness_sentences(fairness: pd.DataFrame) -> list[Sentence]:
-    """Findings of the fairness table on its main tasks; caution where nothing is established."""
+    """Findings of the fairness table on its primary tasks: values, paired differences and gaps domain by domain.
+
+    The baseline is the recipe that ``difference_to`` names, else ``real``, else the first.
+    """
     if fairness.empty:
         return [Sentence("No diagnostic model was evaluated.", "missing", TOPIC)]
     tasks = primary_tasks(unique_values(fairness["task"]))
-    base = baseline(fairness)
+    recipes = unique_values(fairness["recipe"])
+    references = [name for name in unique_values(fairness["difference_to"]) if name]
+    base = references[0] if references else "real" if "real" in recipes else recipes[0]
     result: list[Sentence] = []
     for task in tasks:
-        for name in HEADLINES:
-            rows = fairness[(fairness["task"] == task) & (fairness["metric"] == name)]
+        for metric in map(lookup_metric, MAIN_METRICS):
+            rows = fairness[(fairness["task"] == task) & (fairness["metric"] == metric.name)]
             for domain in main_domains(unique_values(rows["domain"])):
-                result += _domain(rows[rows["domain"] == domain], task, domain, base, lookup_metric(name))
-    if not result:
-        result = [Sentence("AUC was not evaluated.", "missing", TOPIC)]
-    return [_reading(), *result, *_untested(fairness, tasks)]
-
-
-def _reading() -> Sentence:
-    text = (
-        "Tested on real images only. In brackets 95 % intervals over test patients; they do not hold "
-        "the spread between "
-        "training runs."
+                domain_rows = rows[rows["domain"] == domain]
+                lead = f"{task or 'diagnosis'}, {domain_title(domain)}"
+                overall = domain_rows[(domain_rows["attribute"] == "*") & (domain_rows["group"] == "*")]
+                result += [_recipe_sentence(overall, lead, base, metric)] if not overall.empty else []
+                result += _gap_sentences(domain_rows, lead, metric)
+    result = result or [Sentence("AUC was not evaluated.", "missing", TOPIC)]
+    note = (
+        "Tested on real images only. In brackets 95 % intervals over test patients; they do not cover the spread "
+        "between training runs."
     )
-    return Sentence(text, "note", TOPIC)
+    return [Sentence(note, "note", TOPIC), *result, *_untested_sentences(fairness, tasks)]
 
 
-def baseline(fairness: pd.DataFrame) -> str:
-    """The recipe others are compared with: what ``difference_to`` names, else ``real``, else the first."""
-    named = [name for name in unique_values(fairness["difference_to"]) if name]
-    recipes = unique_values(fairness["recipe"])
-    return named[0] if named else "real" if "real" in recipes else recipes[0]
+def _recipe_sentence(overall: pd.DataFrame, lead: str, base: str, metric: Metric) -> Sentence:
+    """The value of each recipe over all groups and its paired difference to the baseline."""
+    reference, parts, established = first_row(overall, recipe=base), [], False
+    text = f"{lead}: {metric.short}; {base} was not evaluated."
+    if reference is not None:
+        text = f"{lead}: {metric.short} {_value_text(reference, metric)} with {base}."
+    for _, row in overall[overall["recipe"] != base].iterrows():
+        low, high = row["difference_low"], row["difference_high"]
+        clause = f"paired difference {difference_text(row['difference'], low, high, metric)}"
+        if not is_finite(row["difference"]):
+            clause = f"no paired difference to {base} was computed"
+        elif not interval(low, high, metric):
+            clause += " without interval: nothing is established"
+        elif low > 0 or high < 0:
+            better = (row["difference"] > 0) == (metric.better == "higher")
+            clause += f": {'better' if better else 'worse'}, zero is outside the interval"
+            established = True
+        else:
+            clause += ": no difference established"
+        parts.append(f"{row['recipe']}: {_value_text(row, metric)}; {clause}")
+    return Sentence(text, "finding" if established else "chance", TOPIC, tuple(parts))
 
 
-def _domain(rows: pd.DataFrame, task: str, domain: str, base: str, words: Metric) -> list[Sentence]:
-    lead = f"{task or 'diagnosis'}, {domain_title(domain)}"
-    whole = rows[(rows["attribute"] == "*") & (rows["group"] == "*")]
-    result = [_levels(whole, lead, base, words)] if not whole.empty else []
+def _value_text(row: Any, metric: Metric) -> str:
+    """The row's estimate with its interval, or that it was not evaluated."""
+    if not is_finite(row["estimate"]):
+        return "not evaluated"
+    return estimate_text(row["estimate"], row["ci_low"], row["ci_high"], metric)
+
+
+def _gap_sentences(rows: pd.DataFrame, lead: str, metric: Metric) -> list[Sentence]:
+    """How many gaps of one domain are larger than chance, then attribute by attribute; empty without gaps.
+
+    Where no gap of an attribute exceeds chance under any recipe, this is stated once for all recipes.
+    """
     gaps = rows[(rows["group"] == "gap") & (rows["attribute"] != "*")]
-    return result + ([_gaps(rows, gaps, lead, words)] if not gaps.empty else [])
+    if gaps.empty:
+        return []
+    verdicts = [verdict(row, metric).exceeds_chance for _, row in gaps.iterrows()]
+    tested, larger = sum(larger is not None for larger in verdicts), verdicts.count(True)
+    counts = f"{larger or 'none'} of {tested} gaps {'is' if larger == 1 else 'are'} larger than chance explains"
+    summary = f"{lead}, gap in {metric.short} between groups: {counts if tested else 'not tested against chance'}."
+    parts = []
+    for attribute in unique_values(gaps["attribute"]):
+        attribute_rows = rows[rows["attribute"] == attribute]
+        records = attribute_rows[attribute_rows["group"] == "gap"].to_dict("records")
+        if all(verdict(row, metric).exceeds_chance is False for row in records):
+            clauses = []
+            for row in records:
+                chance = [p_text(row["p_value"])]
+                if is_finite(row["null_high"]):
+                    chance.insert(0, f"chance alone up to {number(row['null_high'], metric)}")
+                text = ", ".join(filter(None, chance))
+                clauses.append(f"{row['recipe']} {number(row['estimate'], metric)} ({text})")
+            parts.append(f"by {attribute}: {', '.join(clauses)}: not distinguishable from chance")
+            continue
+        clauses = []
+        for row in records:
+            groups = attribute_rows[is_group(attribute_rows) & (attribute_rows["recipe"] == row["recipe"])]
+            worst = worst_group(groups, metric)
+            suffix = f" (worst group {worst['group']}, {_value_text(worst, metric)})" if worst is not None else ""
+            clauses.append(f"{row['recipe']} {gap_text(row, metric)}{suffix}")
+        parts.append(f"by {attribute}: {'; '.join(clauses)}")
+    return [Sentence(summary, "finding" if larger else "chance", TOPIC, (*parts, *_gap_changes(gaps, metric)))]
 
 
-def _levels(whole: pd.DataFrame, lead: str, base: str, words: Metric) -> Sentence:
-    """Each recipe's value and its difference to the baseline."""
-    start, parts, firm = first_row(whole, recipe=base), [], False
-    text = f"{lead}: {words.short}"
-    text += f" {_value(start, words)} with {base}." if start is not None else f"; {base} was not evaluated."
-    for _, row in whole[whole["recipe"] != base].iterrows():
-        said, established = _difference(row, base, words)
-        parts.append(f"{row['recipe']}: {_value(row, words)}; {said}")
-        firm = firm or established
-    return Sentence(text, "finding" if firm else "chance", TOPIC, tuple(parts))
-
-
-def _value(row: Any, words: Metric) -> str:
-    return (
-        estimate_text(row["estimate"], row["ci_low"], row["ci_high"], words)
-        if is_finite(row["estimate"])
-        else "not evaluated"
-    )
-
-
-def _difference(row: Any, base: str, words: Metric) -> tuple[str, bool]:
-    """The paired difference in words, and whether it is established (its interval leaves zero out)."""
-    if not is_finite(row["difference"]):
-        return f"no paired difference to {base} was computed", False
-    span = interval(row["difference_low"], row["difference_high"], words)
-    if not span:
-        return (
-            f"paired difference {signed_number(row['difference'], words)} without interval: nothing is established",
-            False,
-        )
-    established = bool(row["difference_low"] > 0 or row["difference_high"] < 0)
-    better = (row["difference"] > 0) == (words.better == "higher")
-    end = (
-        ("better" if better else "worse") + ", zero is outside the interval"
-        if established
-        else "no difference established"
-    )
-    return f"paired difference {signed_number(row['difference'], words)} ({span}): {end}", established
-
-
-def _gaps(rows: pd.DataFrame, gaps: pd.DataFrame, lead: str, words: Metric) -> Sentence:
-    """How many gaps are larger than chance, then attribute by attribute."""
-    seen = [verdict(row, words).exceeds_chance for _, row in gaps.iterrows()]
-    tested = sum(known_verdict is not None for known_verdict in seen)
-    beyond = sum(known_verdict is True for known_verdict in seen)
-    counted = (
-        f"{beyond or 'none'} of {tested} gaps {'is' if beyond == 1 else 'are'} larger than chance explains"
-    )
-    text = (
-        f"{lead}, gap in {words.short} between groups: {counted if tested else 'not tested against chance'}."
-    )
-    parts = [
-        _attribute_gaps(rows[rows["attribute"] == attribute], attribute, words)
-        for attribute in unique_values(gaps["attribute"])
-    ]
-    return Sentence(text, "finding" if beyond else "chance", TOPIC, (*parts, *_gap_changes(gaps, words)))
-
-
-def _attribute_gaps(rows: pd.DataFrame, attribute: str, words: Metric) -> str:
-    """The gaps of one attribute under each recipe; the chance band is said once where all say the same."""
-    gaps = rows[rows["group"] == "gap"]
-    verdicts = {verdict(row, words).exceeds_chance for _, row in gaps.iterrows()}
-    if verdicts == {False}:
-        said = [
-            f"{row['recipe']} {number(row['estimate'], words)} ({_band(row, words)})"
-            for _, row in gaps.iterrows()
-        ]
-        return f"by {attribute}: {', '.join(said)}: not distinguishable from chance"
-    said = [
-        f"{row['recipe']} {gap_text(row, words)}{_worst(rows, row['recipe'], words)}"
-        for _, row in gaps.iterrows()
-    ]
-    return f"by {attribute}: {'; '.join(said)}"
-
-
-def _band(row: Any, words: Metric) -> str:
-    chance = f"chance alone up to {number(row['null_high'], words)}" if is_finite(row["null_high"]) else ""
-    return ", ".join(text for text in (chance, p_text(row["p_value"])) if text)
-
-
-def _worst(rows: pd.DataFrame, recipe: str, words: Metric) -> str:
-    own = rows[rows["recipe"] == recipe]
-    worst = worst_group(own[is_group(own)], words)
-    return f" (worst group {worst['group']}, {_value(worst, words)})" if worst is not None else ""
-
-
-def _gap_changes(gaps: pd.DataFrame, words: Metric) -> list[str]:
-    """Changes of gaps against the baseline: each established one, and once that the others are not."""
-    known_changes = gaps[gaps[["difference", "difference_low", "difference_high"]].notna().all(axis=1)]
-    firm = known_changes[(known_changes["difference_low"] > 0) | (known_changes["difference_high"] < 0)]
+def _gap_changes(gaps: pd.DataFrame, metric: Metric) -> list[str]:
+    """Changes of gaps against the baseline: each established one, and one sentence for all others."""
+    changes = gaps[gaps[["difference", "difference_low", "difference_high"]].notna().all(axis=1)]
+    established = changes[(changes["difference_low"] > 0) | (changes["difference_high"] < 0)]
     result = [
         f"gap by {row['attribute']} of {row['recipe']} against {row['difference_to'] or 'the baseline'}: "
-        f"{signed_number(row['difference'], words)} "
-        f"({interval(row['difference_low'], row['difference_high'], words)}), "
+        f"{difference_text(row['difference'], row['difference_low'], row['difference_high'], metric)}, "
         f"{'narrower' if row['difference'] < 0 else 'wider'}, zero is outside the interval"
-        for _, row in firm.iterrows()
+        for _, row in established.iterrows()
     ]
-    rest = len(known_changes) - len(firm)
-    if rest:
-        recipes = listing(list(dict.fromkeys(known_changes.drop(firm.index)["recipe"])))
-        other = "other " if len(firm) else ""
-        result.append(f"no {other}change of a gap against the baseline is established ({recipes})")
+    rest = changes.drop(established.index)
+    if len(rest):
+        prefix = "other " if len(established) else ""
+        recipes = listing(unique_values(rest["recipe"]))
+        result.append(f"no {prefix}change of a gap against the baseline is established ({recipes})")
     return result
 
 
-def _untested(fairness: pd.DataFrame, tasks: list[str]) -> list[Sentence]:
-    """Groups of the main tasks without a number, and the tasks whose numbers are further down."""
-    rows = fairness[fairness["task"].isin(tasks) & fairness["metric"].isin(HEADLINES) & is_group(fairness)]
+def _untested_sentences(fairness: pd.DataFrame, tasks: list[str]) -> list[Sentence]:
+    """Groups of the primary tasks without a number, and the tasks that only the section on diagnosis shows."""
+    rows = fairness[fairness["task"].isin(tasks) & fairness["metric"].isin(MAIN_METRICS) & is_group(fairness)]
     empty = rows[rows["estimate"].isna() & rows["domain"].isin(main_domains(unique_values(rows["domain"])))]
-    names = list(
-        dict.fromkeys(
-            f"{a} {g} ({domain_title(d).split(' (')[0]})"
-            for a, g, d in zip(empty["attribute"], empty["group"], empty["domain"], strict=True)
-        )
+    names = dict.fromkeys(
+        f"{attribute} {group} ({domain_title(domain).split(' (')[0]})"
+        for attribute, group, domain in zip(empty["attribute"], empty["group"], empty["domain"], strict=True)
     )
-    result = (
-        [Sentence(f"Not judged, for want of patients or of one class: {listing(names)}.", "caution", TOPIC)]
-        if names
-        else []
-    )
+    result = []
+    if names:
+        text = f"Not evaluated, too few patients or only one class present: {listing(list(names))}."
+        result.append(Sentence(text, "caution", TOPIC))
     rest = [task for task in unique_values(fairness["task"]) if task not in tasks]
     if rest:
         text = f"{len(rest)} further tasks ({listing(rest)}) are in the section on diagnosis."

@@ -1,4 +1,4 @@
-"""The section that compares sets of generated images: paired differences against the reference."""
+"""Sets of generated images compared: paired differences against a reference, as section and as sentences."""
 
 from __future__ import annotations
 
@@ -19,96 +19,90 @@ from equigen.report.rounding import ABSENT, difference_text, interval, is_finite
 from equigen.statistics import holm
 
 TOPIC = "Generators compared"
-SEEDS = 3
+MIN_SEEDS = 3
 NORMAL_QUANTILE = NormalDist().inv_cdf(0.975)
 MAX_SCORE = 30.0  # standard errors, beyond which a p-value is 0 for any purpose
 MAIN_METRICS = ["kd", "near_copies", "semantic_auc"]
 DIRECTIONS = ["better", "worse", "higher", "lower"]
 NO_DIFFERENCE = "no difference established"
 _INTRO = (
-    "Every set of generated images against the reference, on the same real images and in the same resamples, so "
-    "that what they share cancels. The axis says on which side of 0 is better; of a gap, smaller is better. An "
-    "interval that holds 0 establishes nothing, nor does one whose p-value, where given, is above 0.05. "
-    "P-values and intervals are those of one row alone; verdicts are corrected over rows. "
+    "Every set of generated images against its reference, on the same real images and in the same resamples, so that "
+    "the sampling error that they share cancels. The axis says on which side of 0 is better; of a gap, smaller is "
+    "better. A difference is not established where its interval includes 0, nor where its p-value, if given, is above "
+    "0.05. P-values and intervals are those of one row alone; verdicts are corrected over rows. "
 )
 
 
 def differences_section(differences: pd.DataFrame) -> Section | None:
-    """Differences of the headline metrics in full, the other metrics folded; None where nothing is compared."""
+    """Differences of the main metrics in full, the other metrics folded; None for an empty table."""
     if differences.empty:
         return None
     differences = add_holm(differences)
     rows = without_intersections(differences)
-    pairs = [(name, encoder) for name in sort_metrics(unique_values(rows["metric"]))
-             for encoder in unique_values(rows.loc[rows["metric"] == name, "encoder"])]  # fmt: skip
-    shown = [pair for pair in pairs if pair[0] in MAIN_METRICS] or pairs[:1]
+    metrics = [(name, encoder) for name in sort_metrics(unique_values(rows["metric"]))
+               for encoder in unique_values(rows.loc[rows["metric"] == name, "encoder"])]  # fmt: skip
+    first = [key for key in metrics if key[0] in MAIN_METRICS] or metrics[:1]
+    rest = [key for key in metrics if key not in first]
     several = rows["encoder"].nunique() > 1
-    blocks = [_block(rows, pair, several, place) for place, pair in enumerate(shown)]
-    rest = [pair for pair in pairs if pair not in shown]
+    blocks = [_metric_block(rows, key, several, index) for index, key in enumerate(first)]
     if rest:
-        inner = [_block(rows, pair, several, len(shown) + place) for place, pair in enumerate(rest)]
+        inner = [_metric_block(rows, key, several, index) for index, key in enumerate(rest, start=len(first))]
         title = f"Other metrics: {listing(list(dict.fromkeys(lookup_metric(name).short for name, _ in rest)))}"
-        pictures, tables = [p for b in inner for p in b.pictures], [t for b in inner for t in b.tables]
+        pictures = [picture for block in inner for picture in block.pictures]
+        tables = [table for block in inner for table in block.tables]
         blocks.append(Block(title, [], pictures, tables, folded=True))
     crossed = differences[is_intersection(differences)]
     if not crossed.empty:
         names = sort_metrics(unique_values(crossed["metric"]))
-        tables = [_table(crossed[crossed["metric"] == name], lookup_metric(name), "") for name in names]
+        tables = [_differences_table(crossed[crossed["metric"] == name], lookup_metric(name), "") for name in names]
         blocks.append(Block("Generators compared on intersections", tables=tables, folded=True))
     return Section("compared", "Generators compared", _INTRO + seed_text(differences), blocks, "")
 
 
-def _block(rows: pd.DataFrame, pair: tuple[str, str], several: bool, place: int) -> Block:
-    """One metric by one encoder: a forest for each reference, and the table."""
-    name, encoder = pair
-    words, by = lookup_metric(name), f", encoder {pair[1]}" if several and pair[1] else ""
-    own = rows[(rows["metric"] == name) & (rows["encoder"] == encoder)]
-    pictures = [
-        _picture(own[own["difference_to"] == base], words, base, f"d{place}-{index}")
-        for index, base in enumerate(unique_values(own["difference_to"]))
-    ]
-    return Block(f"{words.title}{by}", [], pictures, [_table(own, words, by)])
+def _metric_block(rows: pd.DataFrame, key: tuple[str, str], several: bool, index: int) -> Block:
+    """One metric by one encoder: a forest plot of differences for each reference, and the table.
+
+    A plot shows the whole set, groups and gaps, a mark for each run, and the line at 0.
+    """
+    name, encoder = key
+    metric, suffix = lookup_metric(name), f", encoder {encoder}" if several and encoder else ""
+    rows = rows[(rows["metric"] == name) & (rows["encoder"] == encoder)]
+    way = {"lower": ", below 0 is better", "higher": ", above 0 is better (of a gap: below)", "": ""}[metric.better]
+    pictures = []
+    for panel, base in enumerate(unique_values(rows["difference_to"])):
+        base_rows = rows[rows["difference_to"] == base]
+        marks = [
+            Mark(row_name(row), str(row["run"]), row["difference"], row["ci_low"], row["ci_high"],
+                 remark="not evaluated") for row in base_rows.to_dict("records")
+        ]  # fmt: skip
+        caption, runs = f"difference to {base or 'the reference'}", unique_values(base_rows["run"])
+        svg = forest_plot(
+            marks, [], axis=f"difference in {axis_name(metric)}{way}", scale=metric.scale, slug=f"d{index}-{panel}",
+            series=runs, alt=alt_text(marks, metric, caption), styles=run_styles(runs), zero="0: no difference",
+        )  # fmt: skip
+        pictures.append(Picture(svg, f"{metric.short}, {caption}"))
+    return Block(f"{metric.title}{suffix}", [], pictures, [_differences_table(rows, metric, suffix)])
 
 
-def _picture(rows: pd.DataFrame, words: Metric, base: str, slug: str) -> Picture:
-    """A forest of differences: the whole set, groups and gaps, a mark per run, and the line at 0."""
-    marks = [
-        Mark(row_name(row), str(row["run"]), row["difference"], row["ci_low"], row["ci_high"], remark="not evaluated")
-        for row in rows.to_dict("records")
-    ]
-    caption = f"difference to {base or 'the reference'}"
-    way = {"lower": ", below 0 is better", "higher": ", above 0 is better (of a gap: below)", "": ""}[words.better]
-    names = unique_values(rows["run"])
-    svg = forest_plot(
-        marks, [], axis=f"difference in {axis_name(words)}{way}", scale=words.scale, slug=slug, series=names,
-        alt=alt_text(marks, words, caption), styles=run_styles(names), zero="0: no difference",
-    )  # fmt: skip
-    return Picture(svg, f"{words.short}, {caption}")
-
-
-def _table(rows: pd.DataFrame, words: Metric, by: str) -> Table:
+def _differences_table(rows: pd.DataFrame, metric: Metric, suffix: str) -> Table:
     """Value, reference, difference and verdict of every row, run by run."""
     result: list[Row] = []
     for run, base in dict.fromkeys(zip(rows["run"], rows["difference_to"], strict=True)):
-        own = rows[(rows["run"] == run) & (rows["difference_to"] == base)]
         result.append(Row(f"{run} against {base or 'the reference'}", kind="attribute"))
-        result += [_row(row, words) for row in own.to_dict("records")]
+        for row in rows[(rows["run"] == run) & (rows["difference_to"] == base)].to_dict("records"):
+            text = difference_verdict(row)
+            mark = "beyond" if text in DIRECTIONS else "" if is_finite(row["difference"]) else "missing"
+            cells = [
+                Cell(number(row["estimate"], metric)),
+                Cell(number(row["reference"], metric)),
+                Cell(signed_number(row["difference"], metric)),
+                Cell(interval(row["ci_low"], row["ci_high"], metric) or ABSENT),
+                Cell(p_text(row["p_value"]).removeprefix("p ").removeprefix("= ") or ABSENT),
+                Cell(text, mark=mark),
+            ]
+            result.append(Row(row_name(row), cells, "derived" if row["group"] in {"gap", "es", "worst"} else ""))
     head = ["group", "value", "reference", "difference", "95 % interval", "p", "verdict"]
-    return Table(f"{words.title}{by}: paired differences", head, result)
-
-
-def _row(row: Any, words: Metric) -> Row:
-    said = difference_verdict(row)
-    firm = said in DIRECTIONS
-    cells = [
-        Cell(number(row["estimate"], words)),
-        Cell(number(row["reference"], words)),
-        Cell(signed_number(row["difference"], words)),
-        Cell(interval(row["ci_low"], row["ci_high"], words) or ABSENT),
-        Cell(p_text(row["p_value"]).removeprefix("p ").removeprefix("= ") or ABSENT),
-        Cell(said, mark="beyond" if firm else "" if is_finite(row["difference"]) else "missing"),
-    ]
-    return Row(row_name(row), cells, "derived" if row["group"] in {"gap", "es", "worst"} else "")
+    return Table(f"{metric.title}{suffix}: paired differences", head, result)
 
 
 def difference_verdict(row: Any) -> str:
@@ -124,121 +118,105 @@ def difference_verdict(row: Any) -> str:
     low, high = row["ci_low"], row["ci_high"]
     if not is_finite(low) or not is_finite(high):
         return "no interval: nothing is established"
-    if low <= 0 <= high or (is_finite(row["p_value"]) and row["p_value"] > LEVEL):
-        return NO_DIFFERENCE
-    if is_finite(row.get("p_holm")) and row["p_holm"] > LEVEL:
+    if low <= 0 <= high or any(is_finite(p) and p > LEVEL for p in (row["p_value"], row.get("p_holm"))):
         return NO_DIFFERENCE
     rises = low > 0
-    wanted = "lower" if row["group"] == "gap" else lookup_metric(row["metric"]).better
-    if not wanted:
+    better = "lower" if row["group"] == "gap" else lookup_metric(row["metric"]).better
+    if not better:
         return "higher" if rises else "lower"
-    return "better" if rises == (wanted == "higher") else "worse"
+    return "better" if rises == (better == "higher") else "worse"
 
 
 def difference_sentences(differences: pd.DataFrame) -> list[Sentence]:
-    """For the headline metrics: each run against its reference overall, then groups and gaps that differ."""
+    """A note on seeds, then each run against its reference: overall, and the groups and gaps that differ.
+
+    Each main metric (the first metric where there is none) is read by the first encoder that has it.
+    """
     if differences.empty:
         return []
     names = [name for name in MAIN_METRICS if (differences["metric"] == name).any()]
-    chosen = names or unique_values(differences["metric"])[:1]
-    rows = without_intersections(_first_encoder(add_holm(differences)))
-    rows = rows[rows["metric"].isin(chosen)]
-    pairs = rows[["run", "difference_to"]].drop_duplicates().to_dict("records")
-    said = [
-        _pair(part, pair, chosen)
-        for pair in pairs
-        if not (part := rows[(rows["run"] == pair["run"]) & (rows["difference_to"] == pair["difference_to"])]).empty
-    ]
-    return [_seeds(differences), *said]
+    names = names or unique_values(differences["metric"])[:1]
+    rows = add_holm(differences)
+    rows = rows[rows["encoder"] == rows.groupby("metric")["encoder"].transform("first")]
+    rows = without_intersections(rows)
+    rows = rows[rows["metric"].isin(names)]
+    result = [Sentence(seed_text(differences), "caution" if _too_few_seeds(differences) else "note", TOPIC)]
+    for run, base in dict.fromkeys(zip(rows["run"], rows["difference_to"], strict=True)):
+        run_rows = rows[(rows["run"] == run) & (rows["difference_to"] == base)]
+        parts = [_metric_text(run_rows[run_rows["metric"] == name], lookup_metric(name)) for name in names]
+        established = any(difference_verdict(row) in DIRECTIONS for row in run_rows.to_dict("records"))
+        text = f"{run} against {base or 'its reference'}, on the same real images:"
+        result.append(Sentence(text, "finding" if established else "chance", TOPIC, tuple(filter(None, parts))))
+    return result
 
 
 def add_holm(differences: pd.DataFrame) -> pd.DataFrame:
-    """The rows with ``p_holm``: p adjusted by Holm over what is said of one set against another; es is not in it.
+    """The rows with ``p_holm``: p adjusted by Holm over all rows of a family; NaN for equity-scaled values.
 
-    A family is the headline metrics of one pair of sets and one encoder, whole set, groups and gaps; each other metric
-    is a family of its own, and so are the intersections. The table's p-values cannot be below 2 / (1 + replicates),
-    which no family of many rows survives, so p is taken from difference and interval as those of a normal variable, and
-    no smaller p counts where the table's is above 0.05 already.
+    A family is the main metrics of one run against one reference by one encoder: whole set, groups and gaps. Each
+    other metric is a family of its own, and so are the intersections. The table's p-values cannot be below
+    2 / (1 + replicates), so that none would survive the correction in a family of many rows; p is therefore computed
+    from difference and interval as that of a normal variable. A row whose p in the table is above 0.05 stays
+    undecided whatever its ``p_holm`` (``difference_verdict``).
     """
     rows = differences.reset_index(drop=True).assign(p_holm=np.nan)
-    named = [name for name in MAIN_METRICS if (rows["metric"] == name).any()]
-    family = rows["metric"].where(~rows["metric"].isin(named), "headlines")
+    main = [name for name in MAIN_METRICS if (rows["metric"] == name).any()]
+    family = rows["metric"].where(~rows["metric"].isin(main), "headlines")
     keys = [rows["run"], rows["difference_to"], rows["encoder"], family, is_intersection(rows)]
-    wide = rows["ci_high"] - rows["ci_low"]
-    tested = rows["difference"].notna() & wide.notna() & (rows["group"] != "es")
-    for _, part in rows[tested].groupby(keys, sort=False, dropna=False):
-        error = (part["ci_high"] - part["ci_low"]).to_numpy(float) / (2 * NORMAL_QUANTILE)
-        size = np.abs(part["difference"].to_numpy(float))
+    width = rows["ci_high"] - rows["ci_low"]
+    tested = rows["difference"].notna() & width.notna() & (rows["group"] != "es")
+    for _, members in rows[tested].groupby(keys, sort=False, dropna=False):
+        error = (members["ci_high"] - members["ci_low"]).to_numpy(float) / (2 * NORMAL_QUANTILE)
+        size = np.abs(members["difference"].to_numpy(float))
         score = np.divide(size, error, out=np.where(size > 0, np.inf, 0.0), where=error > 0)
         p = np.array([2 * NormalDist().cdf(-min(float(value), MAX_SCORE)) for value in score])
-        rows.loc[part.index, "p_holm"] = holm(p)
+        rows.loc[members.index, "p_holm"] = holm(p)
     return rows
 
 
-def _first_encoder(rows: pd.DataFrame) -> pd.DataFrame:
-    """Each metric by the first encoder that measured it."""
-    first = rows.groupby("metric")["encoder"].transform("first")
-    return rows[rows["encoder"] == first]
-
-
-def _pair(rows: pd.DataFrame, pair: Any, names: list[str]) -> Sentence:
-    parts = [_metric(rows[rows["metric"] == name], lookup_metric(name)) for name in names]
-    verdicts = {difference_verdict(row) for row in rows.to_dict("records")}
-    firm = bool(verdicts & set(DIRECTIONS))
-    text = f"{pair['run']} against {pair['difference_to'] or 'its reference'}, on the same real images:"
-    return Sentence(text, "finding" if firm else "chance", TOPIC, tuple(filter(None, parts)))
-
-
-def _metric(rows: pd.DataFrame, words: Metric) -> str:
-    """Overall difference, then the groups and gaps by verdict; those undecided are counted."""
+def _metric_text(rows: pd.DataFrame, metric: Metric) -> str:
+    """The overall difference in one metric, then the groups and gaps by verdict; undecided ones are counted."""
     if rows.empty:
         return ""
-    said = [f"{_said(row, words)}: {difference_verdict(row)}" for row in rows[rows["group"] == "*"].to_dict("records")]
-    others = rows[~rows["group"].isin(["*", "es"])].to_dict("records")
-    for verdict in DIRECTIONS:
-        own = [_said(row, words) for row in others if difference_verdict(row) == verdict]
-        said += [f"{verdict} for {', '.join(own)}"] if own else []
-    rest = sum(difference_verdict(row) not in DIRECTIONS for row in others)
-    said += [f"{NO_DIFFERENCE} for {rest} of {len(others)} groups and gaps"] if rest else []
-    scale = " x 1000" if words.scale == 1000 else ""
-    return f"{words.short}{scale}: {'; '.join(said)}"
-
-
-def _said(row: Any, words: Metric) -> str:
-    value = difference_text(row["difference"], row["ci_low"], row["ci_high"], words)
-    return f"{row_name(row)} {value}"
+    texts: dict[str, list[str]] = {}
+    clauses = []
+    for row in rows[rows["group"] != "es"].to_dict("records"):
+        value = difference_text(row["difference"], row["ci_low"], row["ci_high"], metric)
+        if row["group"] == "*":
+            clauses.append(f"{row_name(row)} {value}: {difference_verdict(row)}")
+        else:
+            texts.setdefault(difference_verdict(row), []).append(f"{row_name(row)} {value}")
+    clauses += [f"{verdict} for {', '.join(texts[verdict])}" for verdict in DIRECTIONS if verdict in texts]
+    total = sum(map(len, texts.values()))
+    undecided = total - sum(len(texts.get(verdict, [])) for verdict in DIRECTIONS)
+    clauses += [f"{NO_DIFFERENCE} for {undecided} of {total} groups and gaps"] if undecided else []
+    scale = " x 1000" if metric.scale == 1000 else ""
+    return f"{metric.short}{scale}: {'; '.join(clauses)}"
 
 
 def row_name(row: Any) -> str:
-    """``whole set``, ``sex female``, ``gap by sex``, ``equity-scaled by sex``."""
+    """The group of a row: ``whole set``, ``sex female``, ``gap by sex`` or ``equity-scaled by sex``."""
     if row["attribute"] == "*":
         return "whole set"
     derived = {"gap": "gap by", "es": "equity-scaled by", "worst": "worst group by"}.get(row["group"])
     return f"{derived} {row['attribute']}" if derived else f"{row['attribute']} {row['group']}"
 
 
-def _seeds(differences: pd.DataFrame) -> Sentence:
-    return Sentence(seed_text(differences), "caution" if few_seeds(differences) else "note", TOPIC)
-
-
-def few_seeds(differences: pd.DataFrame) -> bool:
-    """Whether some generator was trained fewer than three times."""
-    return min(map(len, _families(differences).values()), default=0) < SEEDS
-
-
 def seed_text(differences: pd.DataFrame) -> str:
-    """What a difference between sets of images says, and does not say, about the ways of training."""
-    few = [name for name, runs in _families(differences).items() if len(runs) < SEEDS]
-    text = ("The intervals hold which patients and images were drawn, not another training run. Better and worse are "
-            "said where they stand after Holm's correction over the groups, gaps and metrics of a comparison.")
-    if not few:
-        return f"{text} Each generator was trained with at least {SEEDS} seeds: read the differences seed by seed."
+    """Sentences on what the intervals cover and on how many seeds each generator was trained with."""
+    mechanisms = _too_few_seeds(differences)
+    text = ("The intervals cover the sampling of patients and images, not another training run. Better and worse are "
+            "stated where they hold after Holm's correction over the groups, gaps and metrics of a pair of sets.")
+    if not mechanisms:
+        return f"{text} Each generator was trained with at least {MIN_SEEDS} seeds: read the differences seed by seed."
     return (
-        f"{text} With fewer than {SEEDS} training seeds ({listing(few)}) a difference is one between these sets "
-        "of images: not evidence about the way they were trained."
+        f"{text} With fewer than {MIN_SEEDS} training seeds ({listing(mechanisms)}) a difference is one between these "
+        "sets of images: not evidence about the way they were trained."
     )
 
 
-def _families(differences: pd.DataFrame) -> dict[str, list[str]]:
+def _too_few_seeds(differences: pd.DataFrame) -> list[str]:
+    """The mechanisms that were trained with fewer than three seeds."""
     names = dict.fromkeys([*unique_values(differences["difference_to"]), *unique_values(differences["run"])])
-    return runs_by_mechanism([name for name in names if name and name not in REFERENCES])
+    families = runs_by_mechanism([name for name in names if name and name not in REFERENCES])
+    return [name for name, runs in families.items() if len(runs) < MIN_SEEDS]

@@ -1,8 +1,7 @@
-"""The section on memorisation: near copies, distances and authenticity per group, and the closest pairs."""
+"""Memorisation: near copies, distances and authenticity per group, and the closest pairs."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,19 +34,22 @@ PHRASES = {
     "noise sd 5": "with noise of 5 grey levels (SD)", "mirror image": "mirrored", "90 % crop": "cropped to 90 %",
     "half size and back": "halved in size and enlarged again", "autoencoder": "passed through the autoencoder",
 }
-JUDGED = ["near_copies", "nn_ratio", "authenticity"]
-HINT = (
+MAIN_METRICS = ["near_copies", "nn_ratio", "authenticity"]
+CLOSENESS_NOTE = (
     "Closeness to a training image is a hint of copying, not a proof of it: look at the closest pairs. In "
     "brackets 95 % intervals; "
 )
-FIXED = "what held-out images give is taken as known, so a small group can seem closer by chance."
-TESTED = ("whether images are closer than held-out ones is tested with the error of both, and corrected over all that "
-          "is compared for a set (Holm).")
+FIXED_FLOOR_NOTE = "the value of held-out images is taken as known, so a small group can seem closer by chance."
+TESTED_FLOOR_NOTE = (
+    "whether images are closer than held-out ones is tested with the error of both, and corrected over all groups and "
+    "metrics of a set (Holm)."
+)
 _INTRO = (
     "Does a generator repeat its training images, and some groups' more than others'? Each generated image is "
     "compared with the training images in an encoder's features and, for near copies, as aligned thumbnails; real "
-    "images that the generator never saw (the black tick) show how close new images come without any copying. "
-    "Closeness is a hint, to be looked at: it is no proof of copying, and its absence is no proof of privacy."
+    "images that the generator was not trained on (the black tick) show how close new images come without any copying. "
+    "Closeness is a hint, to be checked on the images: it is no proof of copying, and its absence is no proof of "
+    "privacy."
 )
 
 
@@ -58,46 +60,55 @@ def memorisation_section(
 
     ``power``: the copy check's power, as ``power_frame`` completes it.
     """
-    rows = family_rows(quality, ["memorisation"])
     if quality.empty and not copies and table.empty:
         return None
-    blocks = [
-        block
-        for place, encoder in enumerate(unique_values(rows["encoder"]))
-        for block in _encoder_blocks(rows[rows["encoder"] == encoder], encoder, place)
-    ]
-    blocks += _power_block(power) + _pair_blocks(copies) + _copies_tables(table)
-    absent = "Memorisation was not evaluated: nothing here says whether training images are repeated."
-    return Section("memorisation", "Memorisation", _INTRO, blocks, absent)
+    rows = family_rows(quality, ["memorisation"])
+    blocks: list[Block] = []
+    for index, encoder in enumerate(unique_values(rows["encoder"])):
+        encoder_rows, suffix = rows[rows["encoder"] == encoder], f", encoder {encoder}" if encoder else ""
+        single, names = without_intersections(encoder_rows), sort_metrics(unique_values(encoder_rows["metric"]))
+        blocks += [
+            plot_block(metric_rows, metric, f"{metric.title}{suffix}", f"m{index}-{metric.name}")
+            for metric in map(lookup_metric, MAIN_METRICS)
+            if not (metric_rows := single[single["metric"] == metric.name]).empty
+        ]
+        if not single.empty:
+            shorts = listing([lookup_metric(name).short for name in names])
+            blocks.append(family_block(single, f"All numbers on memorisation: {shorts}{suffix}", []))
+        blocks += intersection_block(encoder_rows, names, f", memorisation{suffix}")
+    blocks += [_power_block(power)] if power is not None and not power.empty else []
+    if copies:
+        lead = (
+            "The pairs most like copies, near copies first: generated on the left, its nearest training image, which "
+            "is a real patient's, on the right. Check whether they show the same image or two similar ones."
+        )
+        blocks.append(Block("The closest pairs", [lead], pairs=[pair_strip(pairs) for pairs in copies]))
+    if not table.empty:
+        tables = [_pairs_table(table[table["run"] == run], run) for run in unique_values(table["run"])]
+        blocks.append(Block("The closest pairs, as a table", tables=tables, folded=True))
+    empty_text = "Memorisation was not evaluated: nothing here says whether training images are repeated."
+    return Section("memorisation", "Memorisation", _INTRO, blocks, empty_text)
 
 
-def _encoder_blocks(rows: pd.DataFrame, encoder: str, place: int) -> list[Block]:
-    by, single = f", encoder {encoder}" if encoder else "", without_intersections(rows)
-    names = sort_metrics(unique_values(rows["metric"]))
-    blocks = [
-        plot_block(part, lookup_metric(name), f"{lookup_metric(name).title}{by}", f"m{place}-{name}")
-        for name in JUDGED
-        if not (part := single[single["metric"] == name]).empty
-    ]
-    shorts = listing([lookup_metric(name).short for name in names])
-    if not single.empty:
-        blocks.append(family_block(single, f"All numbers on memorisation: {shorts}{by}", []))
-    return blocks + intersection_block(rows, names, f", memorisation{by}")
-
-
-def _power_block(power: pd.DataFrame | None) -> list[Block]:
+def _power_block(power: pd.DataFrame) -> Block:
     """The share of planted copies found, a row for each kind of change and a column for each group."""
-    if power is None or power.empty:
-        return []
     groups = list(dict.fromkeys(zip(power["attribute"], power["group"], strict=True)))
     head = ["change", *("all" if attribute == "*" else f"{attribute} {group}" for attribute, group in groups)]
     rows = []
     for change in unique_values(power["change"]):
-        own = {(row["attribute"], row["group"]): row for row in power[power["change"] == change].to_dict("records")}
-        rows.append(Row(change, [_power_cell(own.get(group)) for group in groups]))
-    alarms = [Cell(share(own["false_alarm"])) for group in groups
-              for own in [power[(power["attribute"] == group[0]) & (power["group"] == group[1])].iloc[0]]]
-    rows.append(Row("held-out images, not changed (false alarms)", alarms, "derived"))
+        records = {(row["attribute"], row["group"]): row for row in power[power["change"] == change].to_dict("records")}
+        cells = []
+        for group in groups:
+            row = records.get(group)
+            if row is None or not is_finite(row["share"]):
+                cells.append(Cell(ABSENT, mark="missing"))
+                continue
+            span = f"{share_text(row['ci_low'])} to {share_text(row['ci_high'])}"
+            cells.append(Cell(share_text(row["share"]), f"{span}, n {count(row['n'])}"))
+        rows.append(Row(change, cells))
+    alarms = power.drop_duplicates(["attribute", "group"])["false_alarm"]
+    rows.append(Row("held-out images, not changed (false alarms)", [Cell(share_text(alarm)) for alarm in alarms],
+                    "derived"))  # fmt: skip
     lead = (
         "To test the copy check, held-out images were put among the training images, and changed copies of them were "
         "searched for. The table gives the share of copies that the comparison of thumbnails found, with 95 % "
@@ -106,182 +117,150 @@ def _power_block(power: pd.DataFrame | None) -> list[Block]:
         "copies, by features or thumbnails."
     )
     notes = [f"{row['change']}: {row['note']}." for row in power.to_dict("records")
-             if row["note"] and row["attribute"] == "*"]
-    return [Block("What the copy check would have found", [lead, *notes],
-                  tables=[Table("Share of planted copies found", head, rows)])]
+             if row["note"] and row["attribute"] == "*"]  # fmt: skip
+    table = Table("Share of planted copies found", head, rows)
+    return Block("Sensitivity of the copy check", [lead, *notes], tables=[table])
 
 
-def _power_cell(row: Mapping[Hashable, Any] | None) -> Cell:
-    if row is None or not is_finite(row["share"]):
-        return Cell(ABSENT, mark="missing")
-    return Cell(share(row["share"]), f"{share(row['ci_low'])} to {share(row['ci_high'])}, n {count(row['n'])}")
-
-
-def _pair_blocks(copies: list[ClosePairs]) -> list[Block]:
-    lead = (
-        "The pairs most like copies, near copies first: generated on the left, its nearest training image, which is a "
-        "real patient's, on the right. Look whether they show the same image or merely two of one kind."
-    )
-    strips = [pair_strip(pairs) for pairs in copies]
-    return [Block("The closest pairs", [lead], pairs=strips)] if strips else []
-
-
-def _copies_tables(table: pd.DataFrame) -> list[Block]:
-    """The closest pairs as a folded table for each run."""
-    if table.empty:
-        return []
-    attributes = [str(name) for name in table.columns if str(name).startswith("attr.")]
+def _pairs_table(rows: pd.DataFrame, run: str) -> Table:
+    """The closest pairs of one run: files, distance, ratio, near copy, view and attributes."""
+    attributes = [str(name) for name in rows.columns if str(name).startswith("attr.")]
     head = ["rank", "generated", "training", "distance", "ratio", "near copy", "view"]
     head += [name.removeprefix("attr.") for name in attributes]
-    tables = [
-        Table(f"Closest pairs of {run}", head, [_pair_row(row, attributes) for row in own.to_dict("records")])
-        for run in unique_values(table["run"])
-        for own in [table[table["run"] == run]]
-    ]
-    return [Block("The closest pairs, as a table", tables=tables, folded=True)]
-
-
-def _pair_row(row: Mapping[Hashable, Any], attributes: list[str]) -> Row:
-    texts = [str(row["generated"]), str(row["training"])]
-    texts += [number(row["distance"], lookup_metric("distance")), number(row["ratio"], lookup_metric("nn_ratio"))]
-    texts += [str(row[name]) or ABSENT for name in ("near_copy", "view", *attributes)]
-    marks = ["", "", "", "", "beyond" if row["near_copy"] == "yes" else "", "", *("" for _ in attributes)]
-    return Row(count(row["rank"]), [Cell(text, mark=mark) for text, mark in zip(texts, marks, strict=True)])
+    result = []
+    for row in rows.to_dict("records"):
+        cells = [
+            Cell(str(row["generated"])),
+            Cell(str(row["training"])),
+            Cell(number(row["distance"], lookup_metric("distance"))),
+            Cell(number(row["ratio"], lookup_metric("nn_ratio"))),
+            Cell(str(row["near_copy"]) or ABSENT, mark="beyond" if row["near_copy"] == "yes" else ""),
+            *(Cell(str(row[name]) or ABSENT) for name in ("view", *attributes)),
+        ]
+        result.append(Row(count(row["rank"]), cells))
+    return Table(f"Closest pairs of {run}", head, result)
 
 
 def memorisation_sentences(quality: pd.DataFrame) -> list[Sentence]:
     """Each run's closeness to the training images, against held-out images and between groups."""
-    rows = quality[quality["metric"].isin(JUDGED) & ~quality["run"].isin(REFERENCES)] if len(quality) else quality
+    rows = quality[quality["metric"].isin(MAIN_METRICS) & ~quality["run"].isin(REFERENCES)] if len(quality) else quality
     if rows.empty:
         return []
     rows = without_intersections(rows[rows["encoder"] == unique_values(rows["encoder"])[0]])
-    runs = [_run(rows[rows["run"] == run], run) for run in unique_values(rows["run"])]
     tested = "p_floor" in rows and rows["p_floor"].notna().any()
-    return [Sentence(HINT + (TESTED if tested else FIXED), "note", TOPIC), *runs]
+    note = CLOSENESS_NOTE + (TESTED_FLOOR_NOTE if tested else FIXED_FLOOR_NOTE)
+    runs = [_run_sentence(rows[rows["run"] == run], run) for run in unique_values(rows["run"])]
+    return [Sentence(note, "note", TOPIC), *runs]
 
 
 def power_sentences(power: pd.DataFrame) -> list[Sentence]:
     """How many planted copies the check finds over all groups, a sentence for each kind of change."""
-    tried = power[(power["attribute"] == "*") & power["share"].notna()] if len(power) else power
-    if tried.empty:
+    rows = power[(power["attribute"] == "*") & power["share"].notna()] if len(power) else power
+    if rows.empty:
         return []
     parts = [
         f"Of copies {PHRASES.get(str(row['change']), 'changed by ' + str(row['change']))}, "
-        f"{share(row['share'])} would have been found."
-        for row in tried.to_dict("records")
+        f"{share_text(row['share'])} would have been found."
+        for row in rows.to_dict("records")
     ]
-    alarm = tried["false_alarm"].iloc[0]
+    alarm = rows["false_alarm"].iloc[0]
     if is_finite(alarm):
-        parts.append(f"Of held-out images, which are no copies, {share(alarm)} are called near copies.")
+        parts.append(f"Of held-out images, which are no copies, {share_text(alarm)} are called near copies.")
     lead = "To test the copy check, changed copies of held-out images were searched for."
     return [Sentence(lead, "note", TOPIC, tuple(parts))]
 
 
-def share(value: float) -> str:
-    """``98 %``; one decimal below 10 % and where rounding would say 100 % of a smaller share."""
+def share_text(value: float) -> str:
+    """``98 %``; one decimal below 10 % and where rounding would give 100 % for a smaller share."""
     percent = 100 * value
     rough = percent < 10 or (round(percent) == 100 and percent < 100)
     return f"{np.floor(10 * percent + 1e-9) / 10 if rough and percent > 10 else percent:.{1 if rough else 0}f} %"
 
 
-def _run(rows: pd.DataFrame, run: str) -> Sentence:
-    """One run: the whole set first, then groups closer than held-out images, then gaps."""
-    names = [name for name in JUDGED if (rows["metric"] == name).any()]
-    rows = _corrected_floors(rows)
-    overall = [text for name in names if (text := _whole(rows[rows["metric"] == name], lookup_metric(name)))]
-    closer = [text for name in names if (text := _closer(rows[rows["metric"] == name], lookup_metric(name)))]
-    gaps, unequal = _gaps(rows, names)
-    lead = f"{run}: {'; '.join(overall) or 'the whole set was not evaluated'}."
-    held = closer or [_none_closer(rows)]
-    tone = "caution" if closer or unequal else "chance"
-    return Sentence(lead, tone, TOPIC, tuple(filter(None, [*held, *gaps, _answer(gaps, unequal)])))
+def _run_sentence(rows: pd.DataFrame, run: str) -> Sentence:
+    """One run: the whole set, groups closer than held-out images, gaps, and whether groups differ in privacy.
 
-
-def _corrected_floors(rows: pd.DataFrame) -> pd.DataFrame:
-    """The rows of one run with ``p_floor`` adjusted by Holm over all of its figures and groups."""
-    if "p_floor" not in rows:
-        return rows
-    tested = rows["p_floor"].notna()
-    adjusted = rows["p_floor"].copy()
-    adjusted[tested] = holm(rows.loc[tested, "p_floor"].to_numpy(float))
-    return rows.assign(p_floor=adjusted)
-
-
-def _whole(rows: pd.DataFrame, words: Metric) -> str:
-    whole = first_row(rows, attribute="*", group="*")
-    if whole is None or not is_finite(whole["estimate"]):
-        return ""
-    value = estimate_text(whole["estimate"], whole["ci_low"], whole["ci_high"], words)
-    beside = f", real held-out images {number(whole['floor'], words)}" if is_finite(whole["floor"]) else ""
-    said = {True: ": closer to the training images than new real ones", False: "", None: ": not compared"}
-    return f"{words.short} {value}{beside}{said[worse_than_real(whole, words)]}"
-
-
-def _closer(rows: pd.DataFrame, words: Metric) -> str:
-    """The groups whose whole interval lies on the worse side of held-out images; where all do, the worst."""
-    groups = rows[is_group(rows)]
-    judged = groups[[worse_than_real(row, words) is not None for row in groups.to_dict("records")]]
-    worse = judged[[bool(worse_than_real(row, words)) for row in judged.to_dict("records")]]
-    if worse.empty:
-        return ""
-    lead = f"closer to the training images than real held-out ones, by {words.short}: "
-    last = worst_group(worse, words)
-    if last is not None and len(worse) == len(judged):
-        return f"{lead}all {len(worse)} groups that were judged, most of all {_against(last, words)}"
-    return lead + "; ".join(_against(row, words) for row in worse.to_dict("records"))
-
-
-def _against(row: Any, words: Metric) -> str:
-    value = estimate_text(row["estimate"], row["ci_low"], row["ci_high"], words)
-    return f"{row['attribute']} {row['group']} {value} against {number(row['floor'], words)}"
-
-
-def _none_closer(rows: pd.DataFrame) -> str:
-    """No group is shown to be closer than held-out images, or that could not be asked."""
+    ``p_floor`` is adjusted by Holm over all metrics and groups of the run.
+    """
+    if "p_floor" in rows:
+        tested, adjusted = rows["p_floor"].notna(), rows["p_floor"].copy()
+        adjusted[tested] = holm(rows.loc[tested, "p_floor"].to_numpy(float))
+        rows = rows.assign(p_floor=adjusted)
+    readings = {True: ": closer to the training images than new real ones", False: "", None: ": not compared"}
+    overall, closer = list[str](), list[str]()
+    for metric in map(lookup_metric, MAIN_METRICS):
+        metric_rows = rows[rows["metric"] == metric.name]
+        row = first_row(metric_rows, attribute="*", group="*")
+        if row is not None and is_finite(row["estimate"]):
+            value = estimate_text(row["estimate"], row["ci_low"], row["ci_high"], metric)
+            floor = f", real held-out images {number(row['floor'], metric)}" if is_finite(row["floor"]) else ""
+            overall.append(f"{metric.short} {value}{floor}{readings[worse_than_real(row, metric)]}")
+        closer += filter(None, [_closer_text(metric_rows[is_group(metric_rows)], metric)])
     groups = rows[is_group(rows)].to_dict("records")
-    if not any(worse_than_real(row, lookup_metric(row["metric"])) is not None for row in groups):
-        return "no group was compared with real held-out images" if groups else ""
-    return "no group is shown to be closer to the training images than real held-out images are"
+    if not closer and any(worse_than_real(row, lookup_metric(row["metric"])) is not None for row in groups):
+        closer_parts = ["no group is shown to be closer to the training images than real held-out images are"]
+    else:
+        closer_parts = closer or (["no group was compared with real held-out images"] if groups else [])
+    gaps, unequal = _gap_texts(rows)
+    if not gaps:
+        answer = "whether one group's privacy is worse than another's was not evaluated"
+    elif unequal:
+        answer = f"by these metrics privacy is worse than another group's for {listing(unequal)}"
+    else:
+        answer = "no group's privacy is shown to be worse than another's; that does not show them to be equal"
+    lead = f"{run}: {'; '.join(overall) or 'the whole set was not evaluated'}."
+    tone = "caution" if closer or unequal else "chance"
+    return Sentence(lead, tone, TOPIC, (*closer_parts, *gaps, answer))
 
 
-def _gaps(rows: pd.DataFrame, names: list[str]) -> tuple[list[str], list[str]]:
-    """What is said of the gaps that were computed, and the groups whose privacy is worse than another's.
+def _closer_text(groups: pd.DataFrame, metric: Metric) -> str:
+    """The groups that are closer to the training images than held-out images; where all are, the worst."""
+    compared = groups[[worse_than_real(row, metric) is not None for row in groups.to_dict("records")]]
+    closer = compared[[bool(worse_than_real(row, metric)) for row in compared.to_dict("records")]]
+    if closer.empty:
+        return ""
+    texts = [
+        f"{row['attribute']} {row['group']} {estimate_text(row['estimate'], row['ci_low'], row['ci_high'], metric)} "
+        f"against {number(row['floor'], metric)}"
+        for row in closer.to_dict("records")
+    ]
+    lead = f"closer to the training images than real held-out ones, by {metric.short}: "
+    worst = worst_group(closer.reset_index(drop=True), metric)
+    if worst is not None and len(closer) == len(compared):
+        return f"{lead}all {len(closer)} groups that were judged, most of all {texts[int(worst.name)]}"
+    return lead + "; ".join(texts)
+
+
+def _gap_texts(rows: pd.DataFrame) -> tuple[list[str], list[str]]:
+    """A text for each gap that was computed, and the groups whose privacy is worse than another's.
 
     A group that differs from the others but is no closer to the training images than real held-out ones is not
-    worse off by that.
+    counted as worse.
     """
-    said, chance, unequal = list[str](), list[str](), list[str]()
-    harmless: list[str] = []
+    texts, chance, harmless, unequal = list[str](), list[str](), list[str](), list[str]()
     for attribute in attribute_names(rows):
-        for name in names:
-            part, words = rows[(rows["attribute"] == attribute) & (rows["metric"] == name)], lookup_metric(name)
-            gap = first_row(part, group="gap")
+        for metric in map(lookup_metric, MAIN_METRICS):
+            metric_rows = rows[(rows["attribute"] == attribute) & (rows["metric"] == metric.name)]
+            gap = first_row(metric_rows, group="gap")
             if gap is None or not is_finite(gap["estimate"]):
                 continue
-            worst, beyond = worst_group(part[is_group(part)], words), verdict(gap, words).exceeds_chance
-            if beyond is False:
+            exceeds = verdict(gap, metric).exceeds_chance
+            if exceeds is False:
                 p = f" ({p_text(gap['p_value'])})" if is_finite(gap["p_value"]) else ""
-                chance.append(f"{words.short} by {attribute} {number(gap['estimate'], words)}{p}")
+                chance.append(f"{metric.short} by {attribute} {number(gap['estimate'], metric)}{p}")
                 continue
-            who = f"worst {worst['group']}, " if worst is not None else ""
-            said.append(f"{words.short} by {attribute}: {who}{gap_text(gap, words)}{correction_note(gap)}")
-            if beyond and worst is not None:
-                place = f"{attribute} {worst['group']} ({words.short})"
-                (harmless if worse_than_real(worst, words) is False else unequal).append(place)
-    holm = correction_note(rows[rows["group"] == "gap"].iloc[0]) if chance and (rows["group"] == "gap").any() else ""
-    inside = [f"gaps not distinguishable from chance: {'; '.join(chance)}{holm}"] if chance else []
+            worst = worst_group(metric_rows[is_group(metric_rows)], metric)
+            name = f"worst {worst['group']}, " if worst is not None else ""
+            texts.append(f"{metric.short} by {attribute}: {name}{gap_text(gap, metric)}{correction_note(gap)}")
+            if exceeds and worst is not None:
+                group = f"{attribute} {worst['group']} ({metric.short})"
+                (harmless if worse_than_real(worst, metric) is False else unequal).append(group)
     if harmless:
-        said.append(f"groups differ, but even {listing(harmless)} is not closer than real held-out images are")
-    return said + inside, unequal
-
-
-def _answer(gaps: list[str], unequal: list[str]) -> str:
-    """Whether any group's privacy is worse than another's."""
-    if not gaps:
-        return "whether one group's privacy is worse than another's was not evaluated"
-    if not unequal:
-        return "no group's privacy is shown to be worse than another's; that does not show them to be equal"
-    return f"by these figures privacy is worse than another group's for {listing(unequal)}"
+        texts.append(f"groups differ, but even {listing(harmless)} is not closer than real held-out images are")
+    if chance:
+        note = correction_note(rows[rows["group"] == "gap"].iloc[0])
+        texts.append(f"gaps not distinguishable from chance: {'; '.join(chance)}{note}")
+    return texts, unequal
 
 
 def pair_caption(row: Any) -> str:
@@ -292,5 +271,5 @@ def pair_caption(row: Any) -> str:
         if name in row and is_finite(row[name])
     ]
     flag = row.get("near_copy")
-    judged = "" if flag is None or pd.isna(flag) else ": near copy" if flag else ": not a near copy"
-    return (", ".join(parts) or "distance not known") + judged
+    suffix = "" if flag is None or pd.isna(flag) else ": near copy" if flag else ": not a near copy"
+    return (", ".join(parts) or "distance not known") + suffix

@@ -1,4 +1,4 @@
-"""One self-contained HTML page, the same content as JSON, and the two cards."""
+"""The report of a study: one self-contained HTML page, the same content as JSON, and the two cards."""
 
 from __future__ import annotations
 
@@ -19,14 +19,13 @@ from equigen.report.frames import (
     quality_frame,
 )
 from equigen.report.images import ClosePairs, Grid
-from equigen.report.layout import Section, Sentence
 from equigen.report.render import Page, software
 from equigen.report.study.cards import dataset_card, model_card
 from equigen.report.study.content import Content
 from equigen.report.study.diagnosis import diagnosis_section, fairness_sentences
 from equigen.report.study.differences import difference_sentences, differences_section
 from equigen.report.study.memorisation import memorisation_section, memorisation_sentences, power_sentences
-from equigen.report.study.privacy import notices, without_names, without_real_images
+from equigen.report.study.privacy import hide_names, privacy_notices, remove_real_images
 from equigen.report.study.quality import quality_section, quality_sentences
 from equigen.report.study.screening import check_screening, screening_section, screening_sentences
 from equigen.report.study.sections import (
@@ -66,19 +65,23 @@ def write_report(
 ) -> Path:
     """Write ``index.html``, ``report.json``, ``model_card.md`` and ``dataset_card.md`` into ``folder``.
 
-    Tables are those of the contract (optional columns may be missing; None or empty means: not evaluated):
-    ``counts`` (label, level, attribute, group, split, images, patients, small), ``quality``, ``fairness`` and
-    one ``history`` per generator (images_seen, kind, attribute, group, value); ``comparison`` (run,
-    difference_to, encoder, metric, attribute, group, estimate, reference, difference, ci_low, ci_high, p_value,
-    note) holds paired differences between sets of generated images, and ``copies_table`` (run, rank, generated,
-    training, distance, ratio, near_copy, view, attr.*) the pairs whose images ``copies`` shows; ``copy_power``
-    (change, attribute, group, n, share, ci_low, ci_high, false_alarm, note) is the share of planted copies that the
-    copy check finds; ``screening`` has the screening.parquet of each set that was screened, by its name; ``pages``
-    the address of each page that
-    belongs to the report, relative to it, by the words of its link. ``summary_facts`` stand under the title,
-    ``timings`` are in seconds. ``blind`` leaves out real images and file names; ``names`` shows file names (True),
-    leaves them out (False), or leaves them out where they could be names of persons (None). ``phantom`` marks every
-    output. The same arguments give the same bytes.
+    Tables may lack optional columns; None or an empty table means: not evaluated.
+
+    * ``counts``: label, level, attribute, group, split, images, patients, small
+    * ``quality`` and ``fairness``: as their Parquet files
+    * ``history``, one for each generator: images_seen, kind, attribute, group, value
+    * ``differences``, paired differences between sets of generated images: run, difference_to, encoder, metric,
+      attribute, group, estimate, reference, difference, ci_low, ci_high, p_value, note
+    * ``copies_table``, the pairs whose images ``copies`` holds: run, rank, generated, training, distance, ratio,
+      near_copy, view, attr.*
+    * ``copy_power``, the share of planted copies that the copy check finds: change, attribute, group, n, share,
+      ci_low, ci_high, false_alarm, note
+    * ``screening``: the screening.parquet of each set that was screened, by its name
+
+    ``pages`` maps the text of a link to the address of another page of the report, relative to it. ``summary_facts``
+    stand under the title, ``timings`` are in seconds. ``blind`` leaves out real images and file names; ``names`` shows
+    file names (True), leaves them out (False), or leaves them out where they could be names of persons (None).
+    ``phantom`` marks every output. The same arguments give the same bytes.
 
     Returns:
         The path of ``index.html``.
@@ -87,28 +90,50 @@ def write_report(
         InputError: when a table lacks a column that it must have; nothing is written then.
 
     """
-    copies_table, hidden = without_names(copies_table, blind, names)
+    copies_table, hidden = hide_names(copies_table, blind, names)
     if blind:
-        grids, copies = without_real_images(grids, copies)
-    named = copies_table is not None and not copies_table.empty and not hidden
-    warnings = [*warnings, *notices(grids, copies, named, blind=blind, phantom=phantom, hidden=hidden)]
-    given = {
+        grids, copies = remove_real_images(grids, copies)
+    has_names = copies_table is not None and not copies_table.empty and not hidden
+    notices = privacy_notices(grids, copies, has_names, blind=blind, phantom=phantom, hidden=hidden)
+    inputs = {
         "counts": counts, "quality": quality, "fairness": fairness, "differences": differences, "copies": copies_table,
         "copy_power": copy_power,
     }  # fmt: skip
-    tables = {name: _FRAMES[name](frame) for name, frame in given.items()}
-    screened = dict(screening or {})
-    check_screening(screened)
+    tables = {name: _FRAMES[name](frame) for name, frame in inputs.items()}
+    screening = dict(screening or {})
+    check_screening(screening)
+    sentences = [
+        *screening_sentences(screening),
+        *quality_sentences(tables["quality"]),
+        *memorisation_sentences(tables["quality"]),
+        *power_sentences(tables["copy_power"]),
+        *semantic_sentences(tables["quality"]),
+        *difference_sentences(tables["differences"]),
+        *fairness_sentences(tables["fairness"]),
+    ]
     content = Content(
         title=title, phantom=phantom, software=software(versions or {}), facts=dict(summary_facts),
-        warnings=list(warnings), settings=settings or {}, timings=timings or {}, versions=versions or {},
-        **tables, history={name: history_frame(frame) for name, frame in (history or {}).items()},
-        grids=list(grids), pairs=list(copies), inputs=given, screening=screened, pages=dict(pages or {}),
-        sentences=_sentences(tables, screened),
+        warnings=[*warnings, *notices], settings=settings or {}, timings=timings or {}, versions=versions or {},
+        **tables, history={name: history_frame(frame) for name, frame in (history or {}).items()}, grids=list(grids),
+        pairs=list(copies), inputs=inputs, screening=screening, pages=dict(pages or {}), sentences=sentences,
     )  # fmt: skip
+    sections = [
+        counts_section(content.counts),
+        images_section(content.grids),
+        training_section(content.history),
+        screening_section(content.screening),
+        quality_section(content.quality),
+        memorisation_section(content.quality, content.pairs, content.copies, content.copy_power),
+        semantic_section(content.quality),
+        differences_section(content.differences),
+        diagnosis_section(content.fairness),
+        pages_section(content.pages),
+        reading_section(content.quality, content.fairness, content.differences),
+        settings_section(content.settings, content.versions, content.timings),
+    ]
     page = Page(
-        content.title, content.facts, content.sentences, _sections(content), versions=content.versions,
-        warnings=content.warnings, phantom=phantom,
+        content.title, content.facts, content.sentences, [section for section in sections if section is not None],
+        versions=content.versions, warnings=content.warnings, phantom=phantom,
     )  # fmt: skip
     html, data, cards = page.html(), content.data(), (model_card(content), dataset_card(content))
     out = Path(folder)
@@ -128,13 +153,13 @@ def report(
     summary_facts: Mapping[str, str] | None = None,
     counts: pd.DataFrame | None = None,
     differences: pd.DataFrame | None = None,
-    **rest: Any,
+    **options: Any,
 ) -> Path:
     """Write a report on a quality and a fairness table into ``path``; see ``write_report`` for the rest."""
     facts = summary_facts or {}
     return write_report(
         path, title=title, summary_facts=facts, counts=counts, quality=quality, fairness=fairness,
-        differences=differences, **rest,
+        differences=differences, **options,
     )  # fmt: skip
 
 
@@ -146,36 +171,3 @@ _FRAMES: dict[str, Callable[[pd.DataFrame | None], pd.DataFrame]] = {
     "copies": copies_frame,
     "copy_power": power_frame,
 }
-
-
-def _sentences(tables: Mapping[str, pd.DataFrame], screened: Mapping[str, pd.DataFrame]) -> list[Sentence]:
-    """What the tables say, topic by topic."""
-    quality = tables["quality"]
-    return [
-        *screening_sentences(screened),
-        *quality_sentences(quality),
-        *memorisation_sentences(quality),
-        *power_sentences(tables["copy_power"]),
-        *semantic_sentences(quality),
-        *difference_sentences(tables["differences"]),
-        *fairness_sentences(tables["fairness"]),
-    ]
-
-
-def _sections(content: Content) -> list[Section]:
-    """The page from top to bottom."""
-    sections = [
-        counts_section(content.counts),
-        images_section(content.grids),
-        training_section(content.history),
-        screening_section(content.screening),
-        quality_section(content.quality),
-        memorisation_section(content.quality, content.pairs, content.copies, content.copy_power),
-        semantic_section(content.quality),
-        differences_section(content.differences),
-        diagnosis_section(content.fairness),
-        pages_section(content.pages),
-        reading_section(content.quality, content.fairness, content.differences),
-        settings_section(content.settings, content.versions, content.timings),
-    ]
-    return [section for section in sections if section is not None]

@@ -1,4 +1,4 @@
-"""What a page shows of real people: which real images, and whether file names could be names of persons."""
+"""Real images and file names on a page: whether names could be those of persons, and notices to the reader."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pandas as pd
 
 from equigen.report.images import ClosePairs, Grid
 
-SHORTEST_NAME = 3  # letters; shorter words are initials, sides or views
-_WORD = re.compile(rf"[^\W\d_]{{{SHORTEST_NAME},}}")
+MIN_LETTERS = 3  # shorter words are initials, sides or views
+_WORD = re.compile(rf"[^\W\d_]{{{MIN_LETTERS},}}")
 _ROW = re.compile(r"row \d+")  # an image in memory, which has no file
 _DIGEST = re.compile(r"\b[0-9a-f]{8,}\b", re.IGNORECASE)
 _COLUMNS = ("generated", "training")
@@ -31,19 +31,18 @@ def could_name_people(names: Iterable[str]) -> bool:
     >>> could_name_people(["scan_mueller.png", "scan_okafor.png", "scan_ivanova.png"])
     True
     """
-    words = [_words(name) for name in dict.fromkeys(names) if not _ROW.fullmatch(name)]
-    counts = Counter(word for some in words for word in some)
-    shared = {word for word, count in counts.items() if len(words) > 2 and 2 * count > len(words)}
-    return any(some - shared for some in words)
+    word_sets = []
+    for name in dict.fromkeys(names):
+        if not _ROW.fullmatch(name):
+            path = PurePosixPath(name.replace("\\", "/"))
+            text = _DIGEST.sub(" ", " ".join([*path.parts[:-1], path.stem]))
+            word_sets.append({word.casefold() for word in _WORD.findall(text)})
+    counts = Counter(word for name_words in word_sets for word in name_words)
+    shared = {word for word, count in counts.items() if len(word_sets) > 2 and 2 * count > len(word_sets)}
+    return any(name_words - shared for name_words in word_sets)
 
 
-def _words(name: str) -> set[str]:
-    path = PurePosixPath(name.replace("\\", "/"))
-    text = _DIGEST.sub(" ", " ".join([*path.parts[:-1], path.stem]))
-    return {word.casefold() for word in _WORD.findall(text)}
-
-
-def without_names(copies: pd.DataFrame | None, blind: bool, names: bool | None) -> tuple[pd.DataFrame | None, bool]:
+def hide_names(copies: pd.DataFrame | None, blind: bool, names: bool | None) -> tuple[pd.DataFrame | None, bool]:
     """The table of closest pairs with file names where they may be shown, and whether any were left out.
 
     ``names``: True shows them, False leaves them out, None leaves out a column whose names could be people's. Instead
@@ -61,15 +60,15 @@ def without_names(copies: pd.DataFrame | None, blind: bool, names: bool | None) 
     return table, bool(hidden)
 
 
-def without_real_images(grids: Sequence[Grid], copies: Sequence[ClosePairs]) -> tuple[list[Grid], list[ClosePairs]]:
+def remove_real_images(grids: Sequence[Grid], copies: Sequence[ClosePairs]) -> tuple[list[Grid], list[ClosePairs]]:
     """Grids of generated images alone, and no pairs, since each shows a training image."""
     return [replace(grid, real=None) for grid in grids if grid.generated], []
 
 
-def notices(
+def privacy_notices(
     grids: Sequence[Grid], copies: Sequence[ClosePairs], names: bool, *, blind: bool, phantom: bool, hidden: bool
 ) -> list[str]:
-    """What a reader must know before the page is passed on; empty where it shows nothing of a real person.
+    """Notices on real images and file names; empty where the page shows none.
 
     ``names``: whether file names stand on the page; ``hidden``: whether some were left out.
     """
@@ -79,13 +78,13 @@ def notices(
         return ["Real images and file names are left out of this page (--blind)."]
     tiles = sum(grid.real.shape[0] * grid.real.shape[1] for grid in grids if grid.real is not None)
     training = sum(len(pairs.training) for pairs in copies)
-    shown = [f"{tiles} held-out images"] * bool(tiles) + [f"{training} training images"] * bool(training)
+    images = [f"{tiles} held-out images"] * bool(tiles) + [f"{training} training images"] * bool(training)
     lines = []
-    if shown:
-        named = ", with their file names" if names else ""
+    if images:
+        suffix = ", with their file names" if names else ""
         lines.append(
-            f"This page shows real images of patients: {' and '.join(shown)}{named}. Make sure that everybody who gets "
-            "it may see them; --blind leaves them out."
+            f"This page shows real images of patients: {' and '.join(images)}{suffix}. Make sure that everybody who "
+            "gets it may see them; --blind leaves them out."
         )
     if hidden:
         lines.append("File names are left out, since they could be names of persons; --names shows them.")

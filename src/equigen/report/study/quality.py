@@ -1,4 +1,4 @@
-"""The section on image quality: one distance in full, everything else folded away below it."""
+"""Image quality: the section of the page and the sentences on groups, gaps and mechanisms."""
 
 from __future__ import annotations
 
@@ -30,293 +30,271 @@ from equigen.report.study.details import family_block, has_errors, metrics_table
 from equigen.report.tables import value_table
 
 TOPIC = "Image quality per group"
-SEEDS = 3
+MIN_SEEDS = 3
+SEPARATE_FAMILIES = ["memorisation", "semantic"]  # families with a section of their own
 _CHANGES = {
     "better": "closer to the real images",
     "worse": "further from the real images",
     "unclear": "no difference beyond chance established",
     "unknown": "not comparable, a value or its interval is missing",
 }
-_GAPS = {
+_GAP_CHANGES = {
     "better": "narrower",
     "worse": "wider",
     "unclear": "no change beyond chance established",
     "unknown": "change not judged, an interval is missing",
 }
-SEPARATE_FAMILIES = ["memorisation", "semantic"]  # families with a section of their own
 _FAMILIES = {
     "distance": "Other distances",
     "variety": "Variety",
     "manifold": "Realism and variety apart",
-    "": "Other measures",
+    "": "Other metrics",
 }
-_FAMILY_LEADS = {
-    "distance": "They say much the same as KD where n is large. They are biased at small n: read them beside what "
-    "real images have between themselves, and quote KD.",
-    "variety": "A score of the generated images alone: it knows no real image, so it cannot see that they are wrong.",
+_FAMILY_NOTES = {
+    "distance": "They agree with KD where n is large. They are biased at small n: read them beside the floor, which is "
+    "the distance between real images, and quote KD.",
+    "variety": "A score of the generated images alone: it uses no real images, so it cannot show that they are wrong.",
     "manifold": "Precision and density ask whether generated images look real, recall and coverage whether all of "
     "the real variety is there. They depend on n and k: compare them with what real held-out images score.",
     "": "",
 }
 
 
-def family_rows(quality: pd.DataFrame, names: list[str], *, others: bool = False) -> pd.DataFrame:
-    """The rows of a quality table whose metric belongs to one of these families (or to none of them)."""
+def family_rows(quality: pd.DataFrame, families: list[str], *, exclude: bool = False) -> pd.DataFrame:
+    """The rows of a quality table whose metric belongs to one of these families; with ``exclude``, to none of them."""
     family = quality["metric"].map(lambda name: lookup_metric(str(name)).family)
-    return quality[family.isin(names) != others]
+    return quality[family.isin(families) != exclude]
 
 
 def quality_section(quality: pd.DataFrame) -> Section:
-    """The distance that is quoted per group and encoder in full; the rest in folded tables."""
-    rows = family_rows(quality, SEPARATE_FAMILIES, others=True)
+    """The section on image quality.
+
+    For each encoder the first metric per group with figures and a table; its Monte-Carlo errors, the intersections of
+    attributes and all other metrics in folded tables.
+    """
+    rows = family_rows(quality, SEPARATE_FAMILIES, exclude=True)
     intro = (
-        "Generated against real images of the same group, all groups at one number of images. The black tick "
-        "is what real images give; reconstruction is what latent coding alone costs. Bars are 95 % intervals."
+        "The generated images of each group are compared with real images of the same group, with the same number of "
+        "images in every group. The black tick is the value that real images reach; reconstruction is the loss through "
+        "the autoencoder alone. Bars are 95 % intervals."
     )
-    blocks = [
-        block
-        for place, encoder in enumerate(unique_values(rows["encoder"]))
-        for block in _encoder_blocks(rows[rows["encoder"] == encoder], encoder, place)
-    ]
+    blocks = []
+    for index, encoder in enumerate(unique_values(rows["encoder"])):
+        encoder_rows = rows[rows["encoder"] == encoder]
+        names = sort_metrics(unique_values(encoder_rows["metric"]))
+        first, suffix = lookup_metric(names[0]), f", encoder {encoder}" if encoder else ""
+        single = without_intersections(encoder_rows)
+        first_rows = single[single["metric"] == first.name]
+        if not first_rows.empty:
+            title, excess = f"{first.title}{suffix}", first_rows["excess"].notna().any()
+            caption = f"{title}: value, interval{', excess over the floor' if excess else ''}"
+            table = value_table(first_rows, "run", first, caption, _size_column(first_rows, first))
+            blocks.append(replace(plot_block(first_rows, first, title, f"q{index}-{first.name}"), tables=[table]))
+        if has_errors(first_rows):
+            title = f"{first.short}{suffix}: all numbers, with standard and Monte-Carlo errors"
+            tables = [numbers_table(first_rows, first)]
+            blocks.append(Block(title, monte_carlo_text(first_rows), tables=tables, folded=True))
+        blocks += intersection_block(encoder_rows, names, suffix)
+        for family, title in _FAMILIES.items():
+            metric_rows = family_rows(single[single["metric"] != first.name], [family])
+            if not metric_rows.empty:
+                names = sort_metrics(unique_values(metric_rows["metric"]))
+                heading = f"{title}: {listing([lookup_metric(name).short for name in names])}{suffix}"
+                blocks.append(family_block(metric_rows, heading, list(filter(None, [_FAMILY_NOTES[family]]))))
     return Section("quality", "Image quality per group", intro, blocks, "Image quality was not evaluated.")
 
 
-def _encoder_blocks(rows: pd.DataFrame, encoder: str, place: int) -> list[Block]:
-    """The first metric in full; then its errors, intersections and the other metrics, each folded."""
-    names = sort_metrics(unique_values(rows["metric"]))
-    first, by = lookup_metric(names[0]), f", encoder {encoder}" if encoder else ""
-    single = without_intersections(rows)
-    own = single[single["metric"] == first.name]
-    blocks = [] if own.empty else [main_block(own, first, f"{first.title}{by}", f"q{place}-{first.name}")]
-    if has_errors(own):
-        title = f"{first.short}{by}: all numbers, with standard and Monte-Carlo errors"
-        blocks.append(Block(title, monte_carlo_text(own), tables=[numbers_table(own, first)], folded=True))
-    blocks += intersection_block(rows, names, by)
-    rest = single[single["metric"] != first.name]
-    for family, title in _FAMILIES.items():
-        part = family_rows(rest, [family])
-        if not part.empty:
-            shorts = listing([lookup_metric(name).short for name in sort_metrics(unique_values(part["metric"]))])
-            lead = [_FAMILY_LEADS[family]] if _FAMILY_LEADS[family] else []
-            blocks.append(family_block(part, f"{title}: {shorts}{by}", lead))
-    return blocks
-
-
-def plot_block(rows: pd.DataFrame, words: Metric, title: str, slug: str) -> Block:
+def plot_block(rows: pd.DataFrame, metric: Metric, title: str, slug: str) -> Block:
     """A metric with a forest plot for each attribute; its numbers stand in a table further down."""
-    return Block(title, [direction_text(words)], group_pictures(rows, words, slug))
+    return Block(title, [direction_text(metric)], group_pictures(rows, metric, slug))
 
 
-def main_block(rows: pd.DataFrame, words: Metric, title: str, slug: str) -> Block:
-    """A metric with a forest plot for each attribute and its table; runs are columns."""
-    size = _size(rows, words)
-    excess = ", excess over the floor" if rows["excess"].notna().any() else ""
-    table = value_table(rows, "run", words, f"{title}: value, interval{excess}", size)
-    return replace(plot_block(rows, words, title, slug), tables=[table])
-
-
-def _size(rows: pd.DataFrame, words: Metric) -> str:
-    """The column that says on how many images a metric stands: all of a group's, but for distances matched n."""
-    matched = words.family not in SEPARATE_FAMILIES and rows["matched_n"].notna().any()
+def _size_column(rows: pd.DataFrame, metric: Metric) -> str:
+    """The column with the number of images behind a value: ``matched_n`` for distances, else ``n_generated``."""
+    matched = metric.family not in SEPARATE_FAMILIES and rows["matched_n"].notna().any()
     return "matched_n" if matched else "n_generated"
 
 
-def intersection_block(rows: pd.DataFrame, names: list[str], by: str) -> list[Block]:
+def intersection_block(rows: pd.DataFrame, names: list[str], suffix: str) -> list[Block]:
     """Groups of two attributes at once, folded: the first metric run by run, then all metrics side by side."""
-    own = rows[is_intersection(rows)]
-    if own.empty:
+    rows = rows[is_intersection(rows)]
+    if rows.empty:
         return []
-    present = [name for name in names if (own["metric"] == name).any()]
+    present = [name for name in names if (rows["metric"] == name).any()]
     first = lookup_metric(present[0])
-    part = own[own["metric"] == first.name]
-    tables = [value_table(part, "run", first, f"{first.title}, intersections", _size(part, first))]
+    first_rows = rows[rows["metric"] == first.name]
+    size = _size_column(first_rows, first)
+    tables = [value_table(first_rows, "run", first, f"{first.title}, intersections", size)]
     if len(present) > 1:
-        tables += [metrics_table(own[own["run"] == run], present[1:], run) for run in unique_values(own["run"])]
+        tables += [metrics_table(rows[rows["run"] == run], present[1:], run) for run in unique_values(rows["run"])]
     lead = "Patients who share the groups of two attributes; small cells get no number."
-    text = [lead, *worst_intersection(part, first)]
-    return [Block(f"Intersections of attributes{by}", text, tables=tables, folded=True)]
+    text = [lead, *worst_intersection(first_rows, first)]
+    return [Block(f"Intersections of attributes{suffix}", text, tables=tables, folded=True)]
 
 
 def quality_sentences(quality: pd.DataFrame) -> list[Sentence]:
-    """Findings of the quality table, on excess KD (else FD) of its first encoder; caution where due."""
+    """Findings of the quality table, on excess KD (else FD) of its first encoder.
+
+    In order: unit, the run closest to the real images, each run with its worst groups and gaps, the autoencoder, each
+    mechanism against ``none``, the worst intersection, and the groups that are too small.
+    """
     if quality.empty:
         return [Sentence("Image quality was not evaluated.", "missing", TOPIC)]
-    name = next((m for m in ("kd", "fd", "fd_inf") if (quality["metric"] == m).any()), None)
+    name = next((name for name in ("kd", "fd", "fd_inf") if (quality["metric"] == name).any()), None)
     if name is None:
-        none = Sentence("No distance to the real images (KD or FD) was evaluated.", "missing", TOPIC)
-        return [none]
-    words, rows = lookup_metric(name), quality[quality["metric"] == name]
+        return [Sentence("No distance to the real images (KD or FD) was evaluated.", "missing", TOPIC)]
+    metric, rows = lookup_metric(name), quality[quality["metric"] == name]
     encoder = unique_values(rows["encoder"])[0]
     rows = rows[rows["encoder"] == encoder]
     crossed, rows = rows[is_intersection(rows)], without_intersections(rows)
     runs = [run for run in unique_values(rows["run"]) if run not in REFERENCES]
-    result = [_unit(rows, encoder, words), *_best(rows, runs, words)]
-    result += [_state(rows[rows["run"] == run], run, words) for run in runs]
-    result += _reconstruction(rows[rows["run"] == "reconstruction"], words)
-    result += _mechanisms(rows, runs, words)
-    result += [Sentence(text, "finding", TOPIC) for text in worst_intersection(crossed, words)]
-    return result + _too_small(rows)
+    unit = f"{metric.short} x 1000" if metric.scale == 1000 else metric.short
+    if rows["excess"].notna().any():
+        unit = f"excess {unit} (distance to real images, less what real images have between themselves)"
+    encoder_note = f" by the encoder {encoder}" if encoder else ""
+    note = f"Numbers are {unit}{encoder_note}; lower is better; in brackets 95 % intervals."
+    result = [Sentence(note, "note", TOPIC), *_best_run_sentence(rows, runs, metric)]
+    result += [_run_sentence(rows[rows["run"] == run], run, metric) for run in runs]
+    reconstructed = rows[rows["run"] == "reconstruction"]
+    overall = first_row(reconstructed, attribute="*", group="*")
+    if overall is not None and is_finite(overall["estimate"]):
+        excess = reconstructed.loc[is_group(reconstructed) & reconstructed["excess"].notna(), "excess"]
+        text = f"The autoencoder alone (reconstruction) costs {_distance_text(overall, metric)} over the whole set"
+        text += f", {interval(excess.min(), excess.max(), metric)} between groups" if len(excess) > 1 else ""
+        result.append(Sentence(text + ", before any generator is involved.", "finding", TOPIC))
+    result += _mechanism_sentences(rows, runs, metric)
+    result += [Sentence(text, "finding", TOPIC) for text in worst_intersection(crossed, metric)]
+    empty = rows[is_group(rows) & rows["estimate"].isna()]
+    small = [f"{attribute} {group}" for attribute, group in zip(empty["attribute"], empty["group"], strict=True)]
+    if small:
+        text = f"Not evaluated, too few images or patients: {listing(list(dict.fromkeys(small)))}."
+        result.append(Sentence(text, "caution", TOPIC))
+    return result
 
 
-def _unit(rows: pd.DataFrame, encoder: str, words: Metric) -> Sentence:
-    """What the numbers below are."""
-    name = f"{words.short} x 1000" if words.scale == 1000 else words.short
-    excess = rows["excess"].notna().any()
-    unit = (
-        f"excess {name} (distance to real images, less what real images have between themselves)"
-        if excess
-        else name
-    )
-    by = f" by the encoder {encoder}" if encoder else ""
-    return Sentence(f"Numbers are {unit}{by}; lower is better; in brackets 95 % intervals.", "note", TOPIC)
-
-
-def _distance(row: Any, words: Metric) -> str:
-    """The excess with its interval, or the distance itself where no floor is known."""
+def _distance_text(row: Any, metric: Metric) -> str:
+    """The excess with the distance's interval shifted by the floor, or the distance itself where it has no floor."""
     if not is_finite(row["excess"]):
-        return f"{estimate_text(row['estimate'], row['ci_low'], row['ci_high'], words)}, no floor measured"
-    return estimate_text(row["excess"], *_excess_interval(row), words)
+        return f"{estimate_text(row['estimate'], row['ci_low'], row['ci_high'], metric)}, no floor measured"
+    floor = row["estimate"] - row["excess"]
+    return estimate_text(row["excess"], row["ci_low"] - floor, row["ci_high"] - floor, metric)
 
 
-def _excess_interval(row: Any) -> tuple[float, float]:
-    """The distance's interval shifted by the floor, which is taken as known."""
-    shift = row["estimate"] - row["excess"]
-    return row["ci_low"] - shift, row["ci_high"] - shift
-
-
-def _best(rows: pd.DataFrame, runs: list[str], words: Metric) -> list[Sentence]:
-    """The run closest to the real images over the whole set, if there are several."""
-    whole = rows[
-        (rows["attribute"] == "*")
-        & (rows["group"] == "*")
-        & rows["run"].isin(runs)
-        & rows["estimate"].notna()
-    ]
-    if len(whole) < 2:
+def _best_run_sentence(rows: pd.DataFrame, runs: list[str], metric: Metric) -> list[Sentence]:
+    """The run closest to the real images over the whole set; empty for fewer than two runs."""
+    overall = (rows["attribute"] == "*") & (rows["group"] == "*")
+    ranking = rows[overall & rows["run"].isin(runs) & rows["estimate"].notna()].sort_values("estimate", kind="stable")
+    if len(ranking) < 2:
         return []
-    ordered = whole.sort_values("estimate", kind="stable")
-    first, second = ordered.iloc[0], ordered.iloc[1]
+    first, second = ranking.iloc[0], ranking.iloc[1]
     text = "Of these sets of images, the closest to the real ones overall: "
-    text += f"{first['run']}, {_distance(first, words)}"
+    text += f"{first['run']}, {_distance_text(first, metric)}"
+    runner_up = f"{second['run']}, {_distance_text(second, metric)}"
     if is_finite(first["ci_high"]) and first["ci_high"] < second["ci_low"]:
-        return [Sentence(f"{text}; next {second['run']}, {_distance(second, words)}.", "finding", TOPIC)]
-    text += (
-        f"; {second['run']}, {_distance(second, words)}, is next and the order of the two is not established."
-    )
-    return [Sentence(text, "chance", TOPIC)]
+        return [Sentence(f"{text}; next {runner_up}.", "finding", TOPIC)]
+    return [Sentence(f"{text}; {runner_up}, is next and the order of the two is not established.", "chance", TOPIC)]
 
 
-def _state(rows: pd.DataFrame, run: str, words: Metric) -> Sentence:
-    """Overall distance, and by attribute the worst group and the gap of one run."""
-    whole = first_row(rows, attribute="*", group="*")
+def _run_sentence(rows: pd.DataFrame, run: str, metric: Metric) -> Sentence:
+    """The distance of one run over the whole set; by attribute the worst group and the gap."""
+    overall = first_row(rows, attribute="*", group="*")
     text = f"{run}: the whole set was not evaluated."
-    if whole is not None and is_finite(whole["estimate"]):
-        text = f"{run}: {_distance(whole, words)} over the whole set."
+    if overall is not None and is_finite(overall["estimate"]):
+        text = f"{run}: {_distance_text(overall, metric)} over the whole set."
     parts = []
     for attribute in attribute_names(rows):
-        part = rows[rows["attribute"] == attribute]
-        gap = first_row(part, group="gap")
-        worst = worst_group(
-            part[is_group(part)], words, "excess" if part["excess"].notna().any() else "estimate"
-        )
-        said = [f"worst group {worst['group']}, {_distance(worst, words)}"] if worst is not None else []
-        said.append(gap_text(gap, words) if gap is not None else "gap not evaluated")
-        parts.append(f"by {attribute}: {'; '.join(said)}")
+        attribute_rows = rows[rows["attribute"] == attribute]
+        gap = first_row(attribute_rows, group="gap")
+        column = "excess" if attribute_rows["excess"].notna().any() else "estimate"
+        worst = worst_group(attribute_rows[is_group(attribute_rows)], metric, column)
+        clauses = [f"worst group {worst['group']}, {_distance_text(worst, metric)}"] if worst is not None else []
+        clauses.append(gap_text(gap, metric) if gap is not None else "gap not evaluated")
+        parts.append(f"by {attribute}: {'; '.join(clauses)}")
     return Sentence(text, "finding", TOPIC, tuple(parts))
 
 
-def worst_intersection(rows: pd.DataFrame, words: Metric) -> list[str]:
-    """One sentence on the worst intersection of all runs, with its chance band and what could not be judged."""
+def worst_intersection(rows: pd.DataFrame, metric: Metric) -> list[str]:
+    """One sentence on the worst intersection of all runs: its value, its gap and how many are too small."""
     groups = rows[is_group(rows) & ~rows["run"].isin(REFERENCES)]
     if groups.empty:
         return []
     cells = groups[["attribute", "group"]].drop_duplicates()
     judged = groups[groups["estimate"].notna()][["attribute", "group"]].drop_duplicates()
-    left = f"{len(cells) - len(judged)} of {len(cells)} intersections are too small to be judged."
-    worst = worst_group(groups, words, "excess" if groups["excess"].notna().any() else "estimate")
+    small = f"{len(cells) - len(judged)} of {len(cells)} intersections are too small to be judged."
+    worst = worst_group(groups, metric, "excess" if groups["excess"].notna().any() else "estimate")
     if worst is None:
-        return [f"No intersection can be called the worst: fewer than two have a number. {left}"]
-    text = f"Worst intersection: {worst['group']}, {worst['run']}, {_distance(worst, words)}"
+        return [f"No intersection can be called the worst: fewer than two have a number. {small}"]
+    text = f"Worst intersection: {worst['group']}, {worst['run']}, {_distance_text(worst, metric)}"
     gap = first_row(rows, run=worst["run"], attribute=worst["attribute"], group="gap")
-    said = f"; {gap_text(gap, words)}{correction_note(gap)}" if gap is not None else ""
-    return [f"{text}{said}.{f' {left}' if len(judged) < len(cells) else ''}"]
+    gap_clause = f"; {gap_text(gap, metric)}{correction_note(gap)}" if gap is not None else ""
+    return [f"{text}{gap_clause}.{f' {small}' if len(judged) < len(cells) else ''}"]
 
 
-def _reconstruction(rows: pd.DataFrame, words: Metric) -> list[Sentence]:
-    whole = first_row(rows, attribute="*", group="*")
-    if whole is None or not is_finite(whole["estimate"]):
-        return []
-    groups = rows[is_group(rows) & rows["excess"].notna()]
-    span = interval(groups["excess"].min(), groups["excess"].max(), words) if len(groups) > 1 else ""
-    text = f"The autoencoder alone (reconstruction) costs {_distance(whole, words)} over the whole set"
-    text += f", {span} between groups" if span else ""
-    return [Sentence(text + ", before any generator is involved.", "finding", TOPIC)]
-
-
-def _mechanisms(rows: pd.DataFrame, runs: list[str], words: Metric) -> list[Sentence]:
-    """Every mechanism against ``none``."""
+def _mechanism_sentences(rows: pd.DataFrame, runs: list[str], metric: Metric) -> list[Sentence]:
+    """Each mechanism against ``none``: groups by kind of change, changes of gaps, number of training seeds."""
     families = runs_by_mechanism(runs)
-    others = [name for name in families if name != "none"]
+    mechanisms = [name for name in families if name != "none"]
     if "none" not in families:
-        return [
-            Sentence(
-                "No run is called 'none', so no mechanism is compared with plain training.", "missing", TOPIC
-            )
-        ]
-    if not others:
-        return [
-            Sentence(
-                "Only plain training ('none') was evaluated; no mechanism is compared.", "missing", TOPIC
-            )
-        ]
-    return [_compared(rows, families["none"], families[name], name, words) for name in others]
-
-
-def _compared(rows: pd.DataFrame, base: list[str], runs: list[str], name: str, words: Metric) -> Sentence:
-    changes = [_change(rows, base, runs, cell=key, words=words) for key in _cells(rows, base + runs)]
-    parts = [_named(changes, kind) for kind in _CHANGES]
-    parts += [_gap_change(rows, base, runs, attribute, words) for attribute in attribute_names(rows)]
-    seeds = min(len(base), len(runs))
-    text = f"{name} against none (none → {name}). {_seed_note(seeds, len(base), len(runs))}"
-    said = tuple(part for part in parts if part) or ("no group could be compared",)
-    return Sentence(text, "caution" if seeds < SEEDS else "finding", TOPIC, said)
-
-
-def _cells(rows: pd.DataFrame, runs: list[str]) -> list[tuple[str, str]]:
-    part = rows[rows["run"].isin(runs) & ((rows["group"] == "*") | is_group(rows))]
-    return list(dict.fromkeys(zip(part["attribute"], part["group"], strict=True)))
+        text = "No run is called 'none', so no mechanism is compared with plain training."
+        return [Sentence(text, "missing", TOPIC)]
+    if not mechanisms:
+        text = "Only plain training ('none') was evaluated; no mechanism is compared."
+        return [Sentence(text, "missing", TOPIC)]
+    result, base = [], families["none"]
+    for name in mechanisms:
+        group_rows = rows[rows["run"].isin(base + families[name]) & ((rows["group"] == "*") | is_group(rows))]
+        cells = dict.fromkeys(zip(group_rows["attribute"], group_rows["group"], strict=True))
+        changes = [_compare_cell(rows, base, families[name], cell=cell, metric=metric) for cell in cells]
+        parts = []
+        for kind, phrase in _CHANGES.items():
+            with_values = kind in {"better", "worse"}
+            groups = [f"{change.group} {change.values}" if with_values else change.group
+                      for change in changes if change.kind == kind]  # fmt: skip
+            parts += [f"{phrase}: {'; '.join(groups)}"] if groups else []
+        for attribute in attribute_names(rows):
+            is_gap = (rows["attribute"] == attribute) & (rows["group"] == "gap")
+            gaps = rows[is_gap & rows["run"].isin(base + families[name])].to_dict("records")
+            if gaps:
+                change = _compare_cell(rows, base, families[name], cell=(attribute, "gap"), metric=metric)
+                by_chance = all(verdict(row, metric).exceeds_chance is False for row in gaps)
+                reading = "none of them distinguishable from chance" if by_chance else _GAP_CHANGES[change.kind]
+                parts.append(f"gap by {attribute} {change.values}: {reading}")
+        text = f"{name} against none (none → {name}). {_seed_note(len(base), len(families[name]))}"
+        tone = "caution" if min(len(base), len(families[name])) < MIN_SEEDS else "finding"
+        result.append(Sentence(text, tone, TOPIC, tuple(parts) or ("no group could be compared",)))
+    return result
 
 
 @dataclass(frozen=True)
-class _Change:
-    """One group's values under plain training and under a mechanism, and what may be said about them."""
+class _CellChange:
+    """Values of one group under plain training and under a mechanism; ``kind`` is a key of ``_CHANGES``."""
 
     group: str
     kind: str
     values: str
 
 
-def _change(
-    rows: pd.DataFrame, base: list[str], runs: list[str], *, cell: tuple[str, str], words: Metric
-) -> _Change:
-    """Compare one group by the intervals of its excess; over several seeds by the widest range of them.
+def _compare_cell(
+    rows: pd.DataFrame, base: list[str], runs: list[str], *, cell: tuple[str, str], metric: Metric
+) -> _CellChange:
+    """Compare one group (attribute, group) by the intervals of its excess; over several seeds by their widest range.
 
-    A gap is compared as it is, since its chance band is one of distances too.
-    Only ranges that do not overlap count as a difference, which is stricter than a test at 0.05.
+    Gaps are compared without subtracting a floor, since their chance band is one of distances too. Only ranges that
+    do not overlap count as a difference, which is stricter than a test at 0.05.
     """
     attribute, group = cell
     label = "the whole set" if group == "*" else f"{attribute} {group}"
-    part = rows[(rows["attribute"] == attribute) & (rows["group"] == group)]
-    before, after = (_Spread.of(part[part["run"].isin(own)], len(own)) for own in (base, runs))
-    values = f"{before.text(words)} → {after.text(words)}"
-    if not all(is_finite(value) for value in (before.low, before.high, after.low, after.high)):
-        return _Change(label, "unknown", values)
+    rows = rows[(rows["attribute"] == attribute) & (rows["group"] == group)]
+    before, after = (_SeedRange.from_rows(rows[rows["run"].isin(names)], len(names)) for names in (base, runs))
+    values = " → ".join(estimate_text(spread.mean, spread.low, spread.high, metric) for spread in (before, after))
+    if not all(is_finite(end) for end in (before.low, before.high, after.low, after.high)):
+        return _CellChange(label, "unknown", values)
     kind = "better" if after.high < before.low else "worse" if after.low > before.high else "unclear"
-    return _Change(label, kind, values)
+    return _CellChange(label, kind, values)
 
 
 @dataclass(frozen=True)
-class _Spread:
+class _SeedRange:
     """Mean excess over the seeds of one mechanism, and the lowest and highest end of their intervals."""
 
     mean: float
@@ -324,56 +302,25 @@ class _Spread:
     high: float
 
     @classmethod
-    def of(cls, rows: pd.DataFrame, wanted: int) -> _Spread:
-        """Of ``wanted`` seeds; the ends are NaN when one of them lacks its interval."""
-        shift = (rows["estimate"] - rows["excess"]).where(rows["group"] != "gap").fillna(0.0)
-        mean = float((rows["estimate"] - shift).mean())
-        ends = pd.DataFrame({"low": rows["ci_low"] - shift, "high": rows["ci_high"] - shift})
-        if len(ends) != wanted or ends.isna().any(axis=None):
+    def from_rows(cls, rows: pd.DataFrame, seeds: int) -> _SeedRange:
+        """Mean and range of ``rows``, one row a seed; the ends are NaN unless all ``seeds`` have their interval."""
+        floor = (rows["estimate"] - rows["excess"]).where(rows["group"] != "gap").fillna(0.0)
+        mean = float((rows["estimate"] - floor).mean())
+        ends = pd.DataFrame({"low": rows["ci_low"] - floor, "high": rows["ci_high"] - floor})
+        if len(ends) != seeds or ends.isna().any(axis=None):
             return cls(mean, float("nan"), float("nan"))
         return cls(mean, float(ends["low"].min()), float(ends["high"].max()))
 
-    def text(self, words: Metric) -> str:
-        """``279 (267 to 291)``."""
-        return estimate_text(self.mean, self.low, self.high, words)
 
-
-def _named(changes: list[_Change], kind: str) -> str:
-    """The groups of one kind; values are given where a difference is claimed."""
-    chosen = [change for change in changes if change.kind == kind]
-    if not chosen:
-        return ""
-    valued = kind in {"better", "worse"}
-    return f"{_CHANGES[kind]}: {'; '.join(f'{c.group} {c.values}' if valued else c.group for c in chosen)}"
-
-
-def _gap_change(rows: pd.DataFrame, base: list[str], runs: list[str], attribute: str, words: Metric) -> str:
-    """What became of one attribute's gap; nothing where no gap was computed."""
-    gaps = rows[(rows["attribute"] == attribute) & (rows["group"] == "gap") & rows["run"].isin(base + runs)]
-    if gaps.empty:
-        return ""
-    change = _change(rows, base, runs, cell=(attribute, "gap"), words=words)
-    if all(verdict(row, words).exceeds_chance is False for row in gaps.to_dict("records")):
-        return f"gap by {attribute} {change.values}: none of them distinguishable from chance"
-    return f"gap by {attribute} {change.values}: {_GAPS[change.kind]}"
-
-
-def _seed_note(seeds: int, base: int, runs: int) -> str:
+def _seed_note(base: int, runs: int) -> str:
+    """A sentence on what ``base`` and ``runs`` training seeds can support."""
+    seeds = min(base, runs)
     if seeds <= 1:
         return "One training seed: not evidence about the mechanism, only about these two sets of images."
-    if seeds < SEEDS:
-        return f"{seeds} training seeds: not evidence about the mechanism, which needs at least {SEEDS}."
+    if seeds < MIN_SEEDS:
+        return f"{seeds} training seeds: not evidence about the mechanism, which needs at least {MIN_SEEDS}."
     odds = 2 / comb(base + runs, runs)
     return (
-        f"{base} and {runs} training seeds; values are means over seeds, in brackets the widest range. If "
-        "the mechanism did nothing, all its seeds would still fall on one side in about "
-        f"{odds:.0%} of comparisons."
+        f"{base} and {runs} training seeds; values are means over seeds, in brackets the widest range. If the "
+        f"mechanism did nothing, all its seeds would still fall on one side in about {odds:.0%} of comparisons."
     )
-
-
-def _too_small(rows: pd.DataFrame) -> list[Sentence]:
-    empty = rows[is_group(rows) & rows["estimate"].isna()]
-    names = list(dict.fromkeys(f"{a} {g}" for a, g in zip(empty["attribute"], empty["group"], strict=True)))
-    if not names:
-        return []
-    return [Sentence(f"Not judged, for want of images or patients: {listing(names)}.", "caution", TOPIC)]
