@@ -95,32 +95,32 @@ def load_lora(pretrained: Pretrained, folder: str | Path) -> None:
         InputError: no such files, damaged ones, or another base.
 
     """
-    place = Path(folder)
-    file = place / (DIFFUSERS_FILE if pretrained.family.plain_lora else PEFT_FILE)
-    lacking = [path for path in (file, place / RECORD) if not path.is_file()]
+    source = Path(folder)
+    file = source / (DIFFUSERS_FILE if pretrained.family.plain_lora else PEFT_FILE)
+    lacking = [path for path in (file, source / RECORD) if not path.is_file()]
     if lacking:
         mend = "give a folder that save_lora wrote"
         raise InputError("There are no LoRA weights.", [Problem("is not there", mend, file=str(lacking[0]))])
     try:
-        record, values = read_json(place / RECORD), load_file(file)
+        record, values = read_json(source / RECORD), load_file(file)
         odd = nonfinite_weight(values)
         if odd is not None:
             raise ValueError(odd)
-        told = {name: record["lora"][name] for name in SETTINGS}
+        lora = {name: record["lora"][name] for name in SETTINGS}
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         mend = "copy the folder again"
         raise InputError("The LoRA weights are damaged.", [Problem(str(error), mend, file=str(file))]) from error
-    if told["base"] != pretrained.hash:
+    if lora["base"] != pretrained.hash:
         mend = f"open '{record.get('base')}' as it was when they were trained"
         problem = Problem("belongs to another base", mend, file=str(file))
         raise InputError("The LoRA weights do not fit this pipeline.", [problem])
-    add_lora(pretrained, told["rank"], told["alpha"], told["targets"], told["text_encoder"], told["seed"])
-    for name, part in _lora_networks(pretrained).items():
+    add_lora(pretrained, lora["rank"], lora["alpha"], lora["targets"], lora["text_encoder"], lora["seed"])
+    for name, adapted in _lora_networks(pretrained).items():
         start = f"{name}." if pretrained.family.plain_lora else "base_model.model."
         state = {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
-        _load_weights(part, state, file)
+        _load_weights(adapted, state, file)
     _freeze(_all_weights(pretrained))
-    pretrained.set_lora(told)
+    pretrained.set_lora(lora)
 
 
 def _check_layers(pretrained: Pretrained, rank: int, alpha: float, layers: Sequence[str], text_encoder: bool) -> None:

@@ -51,8 +51,8 @@ class GroupLosses:
         measured, gaps = self.is_measured(minimum), {}
         for attribute, columns in self.groups.slices.items():
             means = self.means[columns][measured[columns]]
-            known = len(means) >= min(2, columns.stop - columns.start)
-            gaps[attribute] = float(means.max() - means.min()) if known else float("nan")
+            comparable = len(means) >= min(2, columns.stop - columns.start)
+            gaps[attribute] = float(means.max() - means.min()) if comparable else float("nan")
         return gaps
 
     def total_gap(self, minimum: int = 1) -> float:
