@@ -88,30 +88,28 @@ def _gain_sentences(gain: pd.DataFrame | None) -> list[Sentence]:
     sentences = []
     for quantity in ("worst", "gap", "overall"):
         for row in differences[differences["figure"] == quantity].to_dict("records"):
-            sentences.append(_difference_sentence(row))
+            title = f"{QUANTITIES[quantity]}, guidance by group against {SETS[str(row['reference'])]}"
+            title = title[0].upper() + title[1:]
+            if not is_finite(row["difference"]):
+                sentences.append(Sentence(f"{title}: no number ({row['note']}).", "missing", GAIN))
+                continue
+            details = [f"95 % interval {interval(row['difference_low'], row['difference_high'], KD)}",
+                       p_text(row["p_value"])]  # fmt: skip
+            text = (f"{title}: excess KD x 1000 from {number(row['excess'] - row['difference'], KD)} to "
+                    f"{number(row['excess'], KD)}, a difference of {signed_number(row['difference'], KD)} "
+                    f"({', '.join(filter(None, details))})")
+            if not is_established(row):
+                sentences.append(Sentence(f"{text}, which chance can explain.", "chance", GAIN))
+            elif row["difference"] < 0:
+                sentences.append(Sentence(f"{text}: better.", "finding", GAIN))
+            else:
+                sentences.append(Sentence(f"{text}: worse.", "caution", GAIN))
     rows = differences[(differences["figure"] == "group") & (differences["difference"] > 0)].to_dict("records")
     worse = [f"{row['group']} against {SETS[str(row['reference'])]} ({signed_number(row['difference'], KD)})"
              for row in rows if is_established(row)]  # fmt: skip
     if worse:
         sentences.append(Sentence(f"On other patients too, these are worse off: {listing(worse)}.", "caution", GAIN))
     return sentences
-
-
-def _difference_sentence(row: Any) -> Sentence:
-    """One difference of guidance by group to another guidance, with its interval and p-value."""
-    title = f"{QUANTITIES[str(row['figure'])]}, guidance by group against {SETS[str(row['reference'])]}"
-    title = title[0].upper() + title[1:]
-    if not is_finite(row["difference"]):
-        return Sentence(f"{title}: no number ({row['note']}).", "missing", GAIN)
-    span = ", ".join(filter(None, [
-        f"95 % interval {interval(row['difference_low'], row['difference_high'], KD)}", p_text(row["p_value"]),
-    ]))  # fmt: skip
-    text = (f"{title}: excess KD x 1000 from {number(row['excess'] - row['difference'], KD)} to "
-            f"{number(row['excess'], KD)}, a difference of {signed_number(row['difference'], KD)} ({span})")
-    if not is_established(row):
-        return Sentence(f"{text}, which chance can explain.", "chance", GAIN)
-    better = row["difference"] < 0
-    return Sentence(f"{text}: {'better' if better else 'worse'}.", "finding" if better else "caution", GAIN)
 
 
 def is_established(row: Any) -> bool:

@@ -30,18 +30,15 @@ def autoencoder_sentences(views: list[View], reference: str) -> list[Sentence]:
         text += f"; {reference} stands at {listing(values)}." if values else "."
         text += (" Distances do not add up: a generator that stands near this may still err in other ways, which a "
                  "measurement against reconstructions shows.")
-        gaps = filter(None, (_gap_text(view, attribute) for attribute in view.attributes))
-        sentences.append(Sentence(text, "note", topic, tuple(gaps)))
+        parts = []  # as "by age: gap 29 (8 to 50), chance about 17; under 40 159, 40 to 59 188"
+        for attribute in view.attributes:
+            gap = view.reconstruction_row(attribute, "gap")
+            if gap is None or not is_finite(gap["estimate"]):
+                continue
+            chance = f", chance about {number(gap['null_gap'], view.metric)}" if is_finite(gap["null_gap"]) else ""
+            groups = {group: view.reconstruction_row(attribute, group) for group in view.groups(attribute)}
+            values = [f"{group} {number(row['estimate'], view.metric)}" for group, row in groups.items()
+                      if row is not None and is_finite(row["estimate"])]
+            parts.append(f"by {attribute}: gap {view.estimate_text(gap)}{chance}; {', '.join(values)}")
+        sentences.append(Sentence(text, "note", topic, tuple(parts)))
     return sentences
-
-
-def _gap_text(view: View, attribute: str) -> str:
-    """``by age: gap 29 (8 to 50), chance about 17; under 40 159, 40 to 59 188``; empty where there is no number."""
-    gap = view.reconstruction_row(attribute, "gap")
-    if gap is None or not is_finite(gap["estimate"]):
-        return ""
-    chance = f", chance about {number(gap['null_gap'], view.metric)}" if is_finite(gap["null_gap"]) else ""
-    rows = {group: view.reconstruction_row(attribute, group) for group in view.groups(attribute)}
-    values = [f"{group} {number(row['estimate'], view.metric)}" for group, row in rows.items()
-              if row is not None and is_finite(row["estimate"])]
-    return f"by {attribute}: gap {view.estimate_text(gap)}{chance}; {', '.join(values)}"

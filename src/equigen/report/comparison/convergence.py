@@ -82,35 +82,39 @@ def _reconstruction_line(
 
 
 def convergence_sentences(change: pd.DataFrame | None, name: str) -> list[Sentence]:
-    """A sentence for each setting: whether overall quality had stopped improving; none without a table."""
+    """A sentence for each setting: whether overall quality had stopped improving; none without a table.
+
+    The interval of the improvement is held against 0 and against ``MARGIN``.
+    """
     if change is None:
         return []
+    metric = lookup_metric(name)
     rows = _last_part(change[change["figure"] == "overall"]).to_dict("records")
     several = len({str(row["setting"]) for row in rows}) > 1
-    return [_convergence_sentence(row, lookup_metric(name), f"{TITLE} Setting {row['setting']}" if several else TITLE)
-            for row in rows]
-
-
-def _convergence_sentence(row: Any, metric: Metric, topic: str) -> Sentence:
-    """The verdict on one training: the interval of the improvement against 0 and against the margin."""
-    if not is_finite(row["change"]):
-        return Sentence("Whether training had stopped improving was not measured.", "missing", topic)
-    low, high = row["change_low"], row["change_high"]
-    if metric.better != "higher":
-        low, high = -high, -low
-    tone, text = "note", "Whether training had stopped improving cannot be told from these seeds: "
-    if row["images_seen"] > (1 - LAST) * row["end"]:
-        text = ("Whether training had stopped improving cannot be told, since no generator was kept before its last "
-                "quarter: ")
-    elif int(row["seeds"]) < 2 or not (is_finite(low) and is_finite(high)):
-        text = "Whether training had stopped improving cannot be told from one seed: "
-    elif high < MARGIN * abs(row["estimate"]):
-        text = f"Training had stopped improving (less than {100 * MARGIN:.0f} %): "
-    elif low > 0:
-        tone = "caution"
-        text = ("Training was still improving when it ended, so mechanisms are compared on the way, and a part of a "
-                "difference may be one of speed: ")
-    return Sentence(text + _change_text(row, metric), tone, topic)
+    sentences = []
+    for row in rows:
+        topic = f"{TITLE} Setting {row['setting']}" if several else TITLE
+        if not is_finite(row["change"]):
+            sentences.append(Sentence("Whether training had stopped improving was not measured.", "missing", topic))
+            continue
+        low, high = row["change_low"], row["change_high"]
+        has_interval = is_finite(low) and is_finite(high)
+        if has_interval and metric.better != "higher":
+            low, high = -high, -low  # above 0 is an improvement
+        tone, text = "note", "Whether training had stopped improving cannot be told from these seeds: "
+        if row["images_seen"] > (1 - LAST) * row["end"]:
+            text = ("Whether training had stopped improving cannot be told, since no generator was kept before its "
+                    "last quarter: ")
+        elif int(row["seeds"]) < 2 or not has_interval:
+            text = "Whether training had stopped improving cannot be told from one seed: "
+        elif high < MARGIN * abs(row["estimate"]):
+            text = f"Training had stopped improving (less than {100 * MARGIN:.0f} %): "
+        elif low > 0:
+            tone = "caution"
+            text = ("Training was still improving when it ended, so mechanisms are compared on the way, and a part of "
+                    "a difference may be one of speed: ")
+        sentences.append(Sentence(text + _change_text(row, metric), tone, topic))
+    return sentences
 
 
 def _change_text(row: Any, metric: Metric) -> str:

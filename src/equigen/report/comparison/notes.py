@@ -68,7 +68,18 @@ def calibration_section(calibrations: Sequence[CalibrationTables], name: str) ->
     blocks, metric = [], lookup_metric(name)
     for attribute in dict.fromkeys(str(calibration.guidance["attribute"]) for calibration in calibrations):
         subset = [calibration for calibration in calibrations if str(calibration.guidance["attribute"]) == attribute]
-        tables = [_guidance_table(subset, attribute)]
+        groups = list(dict.fromkeys(group for calibration in subset for group in calibration.guidance["groups"]))
+        rows = []
+        for calibration in subset:
+            guidance = calibration.guidance
+            values = [guidance["groups"].get(group) for group in groups]
+            cells = [Cell(f"{value:.2f}") if is_finite(value) else Cell(ABSENT, "takes the common one", "missing")
+                     for value in values]
+            common = guidance.get("common")
+            cells += [Cell(f"{common:.2f}" if is_finite(common) else ABSENT), Cell(str(guidance.get("objective", "")))]
+            rows.append(Row(calibration.name, cells))
+        head = ["generator", *groups, "common to all", "objective"]
+        tables = [Table(f"Guidance chosen, by {attribute}", head, rows)]
         gains = [calibration for calibration in subset if calibration.gain is not None and not calibration.gain.empty]
         if gains:
             tables.append(_gain_table(gains, metric))
@@ -78,21 +89,6 @@ def calibration_section(calibrations: Sequence[CalibrationTables], name: str) ->
         "gain is measured on other patients than those on whom guidance was chosen."
     )
     return Section("calibration", "Guidance by group", intro, blocks, "No generator was calibrated.")
-
-
-def _guidance_table(calibrations: Sequence[CalibrationTables], attribute: str) -> Table:
-    """Guidance of each group, the common one and the objective, a row for each calibrated generator."""
-    groups = list(dict.fromkeys(group for calibration in calibrations for group in calibration.guidance["groups"]))
-    rows = []
-    for calibration in calibrations:
-        guidance = calibration.guidance
-        values = [guidance["groups"].get(group) for group in groups]
-        cells = [Cell(f"{value:.2f}") if is_finite(value) else Cell(ABSENT, "takes the common one", "missing")
-                 for value in values]
-        common = guidance.get("common")
-        cells += [Cell(f"{common:.2f}" if is_finite(common) else ABSENT), Cell(str(guidance.get("objective", "")))]
-        rows.append(Row(calibration.name, cells))
-    return Table(f"Guidance chosen, by {attribute}", ["generator", *groups, "common to all", "objective"], rows)
 
 
 def _gain_table(calibrations: Sequence[CalibrationTables], metric: Metric) -> Table:

@@ -79,29 +79,24 @@ def plane(
         add_legend(figure, entries, total)
         area = figure.add_axes((0.8 / WIDTH, 0.5 / total, 1 - 1.03 / WIDTH, 2.7 / total))
         for name in names:
-            _draw_points(area, [point for point in points if point.mechanism == name], styles[name], scale)
+            style, curve = styles[name], [point for point in points if point.mechanism == name]
+            line = [point for point in curve if point.guidance not in _MARK_LABELS]
+            area.plot([p.overall[0] * scale for p in line], [p.gap[0] * scale for p in line], color=style.color,
+                      linestyle=style.dash, linewidth=1.2, zorder=3)  # fmt: skip
+            for point in curve:
+                x, y = point.overall[0] * scale, point.gap[0] * scale
+                area.plot([x], [y], linestyle="none", marker=style.marker, markersize=5, color=style.color, zorder=4,
+                          markerfacecolor="white" if point.guidance in _MARK_LABELS else style.color)  # fmt: skip
+                area.annotate(_MARK_LABELS.get(point.guidance, point.guidance), (x, y), xytext=(4, 3), fontsize=7,
+                              textcoords="offset points", color=style.color)  # fmt: skip
+                interval_style: dict[str, Any] = {"color": style.color, "linewidth": 0.8, "alpha": 0.45, "zorder": 2}
+                if all(map(is_finite, point.overall)):
+                    area.hlines(y, point.overall[1] * scale, point.overall[2] * scale, **interval_style)
+                if all(map(is_finite, point.gap)):
+                    area.vlines(x, point.gap[1] * scale, point.gap[2] * scale, **interval_style)
         area.axhline(0.0, color=INK, linewidth=0.8, zorder=1)
         area.grid(color=RULE, linewidth=0.7)
         area.set_xlabel(axes[0])
         area.set_ylabel(axes[1])
         area.tick_params(labelsize=8)
         return svg_text(figure, alt, slug)
-
-
-def _draw_points(area: Any, points: list[Point], style: LineStyle, scale: float) -> None:
-    """Draw one mechanism: its line over guidance, its marks, and their intervals."""
-    line = [point for point in points if point.guidance not in _MARK_LABELS]
-    area.plot([p.overall[0] * scale for p in line], [p.gap[0] * scale for p in line], color=style.color,
-              linestyle=style.dash, linewidth=1.2, zorder=3)  # fmt: skip
-    for point in points:
-        x, y = point.overall[0] * scale, point.gap[0] * scale
-        area.plot([x], [y], linestyle="none", marker=style.marker, markersize=5, color=style.color, zorder=4,
-                  markerfacecolor="white" if point.guidance in _MARK_LABELS else style.color)  # fmt: skip
-        area.annotate(_MARK_LABELS.get(point.guidance, point.guidance), (x, y), xytext=(4, 3), fontsize=7,
-                      textcoords="offset points", color=style.color)  # fmt: skip
-        if all(map(is_finite, point.overall)):
-            area.hlines(y, point.overall[1] * scale, point.overall[2] * scale, color=style.color, linewidth=0.8,
-                        alpha=0.45, zorder=2)  # fmt: skip
-        if all(map(is_finite, point.gap)):
-            area.vlines(x, point.gap[1] * scale, point.gap[2] * scale, color=style.color, linewidth=0.8, alpha=0.45,
-                        zorder=2)  # fmt: skip

@@ -79,7 +79,7 @@ def _change_sentence(records: list[dict[Hashable, Any]], attribute: str) -> Sent
 
 
 def _recognition_sentence(records: list[dict[Hashable, Any]], attribute: str) -> Sentence:
-    """How often the classifier reads each level of the changed attribute as requested, beside real images."""
+    """The share of images in which the changed attribute is read as requested, by level, beside real images."""
     rows = [row for row in records if row["metric"] == "read_as_asked" and row["field"] == f"attr.{attribute}"
             and row["group"] != "*"]  # fmt: skip
     finite = [row for row in rows if is_finite(row["estimate"])]
@@ -99,7 +99,7 @@ def _recognition_sentence(records: list[dict[Hashable, Any]], attribute: str) ->
 
 
 def _flip_sentence(row: MetricRow, name: str, attribute: str) -> Sentence:
-    """How often one field flips within pairs, and whether that is more or less than between seeds."""
+    """The share of pairs in which one field flips, compared with the share between seeds."""
     if not is_finite(row["estimate"]):
         return Sentence(f"Flips of {name} were not measured: {row['note']}.", "missing", FLIPS)
     text = f"Changing {attribute} changes what is read as {name} in {value_text(row, 'estimate', SHARE)} of pairs"

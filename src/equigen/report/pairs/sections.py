@@ -31,13 +31,25 @@ def pairs_section(
     size = len(levels)
     pairs = [image_table.iloc[start : start + size] for start in range(0, len(image_table), size)]
     pixels, features = (lookup_metric(name) for name in DISTANCES)
-    names = []
+    columns = sorted((str(name) for name in image_table.columns if str(name).startswith("read.")),
+                     key=lambda name: name != f"read.attr.{attribute}")  # the changed attribute first
+    names, captions = [], []
     for pair in pairs:
         row = pair.iloc[0]
         prompt = merged_prompt([None if pd.isna(prompt) else str(prompt) for prompt in pair["prompt"]])
         names.append(f"Pair {row['pair']}: {prompt + '; ' if prompt else ''}pixels differ by "
                      f"{number(row[pixels.name], pixels)}, features by {number(row[features.name], features)}")
-    captions = [[_image_caption(row, pair, attribute) for row in pair.to_dict("records")] for pair in pairs]
+        texts: list[list[str]] = []
+        for image in pair.to_dict("records"):
+            texts.append([])
+            for column in columns:
+                field, reading = column.removeprefix("read."), str(image[column])
+                if field == f"attr.{attribute}":
+                    remark = ", not as asked" if reading != str(image["level"]) else ""
+                else:
+                    remark = ", differs" if pair[column].nunique() > 1 else ""
+                texts[-1].append(f"{field_name(field)}: reads {reading} ({float(image[f'p.{field}']):.2f}){remark}")
+        captions.append(["; ".join(readings) for readings in texts])
     text = f"The first {len(pairs)} pairs of the plan, in its order, not chosen."
     blocks = [Block("", images=[pair_table(images, levels, names, captions, text)])] if pairs else []
     intro = (
@@ -45,20 +57,6 @@ def pairs_section(
         "only the attribute changes, the images of a row are alike in all that does not depend on it."
     )
     return Section("pairs", "Pairs side by side", intro, blocks, "No pair was given.")
-
-
-def _image_caption(row: Mapping[Hashable, Any], pair: pd.DataFrame, attribute: str) -> str:
-    """The readings of one image, the changed attribute first, with marks where they miss the request or differ."""
-    texts = []
-    columns = [str(name) for name in pair.columns if str(name).startswith("read.")]
-    for column in sorted(columns, key=lambda name: name != f"read.attr.{attribute}"):
-        field, reading = column.removeprefix("read."), str(row[column])
-        if field == f"attr.{attribute}":
-            remark = ", not as asked" if reading != str(row["level"]) else ""
-        else:
-            remark = ", differs" if pair[column].nunique() > 1 else ""
-        texts.append(f"{field_name(field)}: reads {reading} ({float(row[f'p.{field}']):.2f}){remark}")
-    return "; ".join(texts)
 
 
 def changes_section(metrics: pd.DataFrame) -> Section:
@@ -92,42 +90,34 @@ def _levels_name(row: Mapping[Hashable, Any]) -> str:
 
 
 def readings_section(metrics: pd.DataFrame) -> Section:
-    """How often the classifier reads the requested level, field by field and level by level."""
-    rows = metrics[metrics["metric"] == "read_as_asked"]
+    """The share of images in which the classifier reads the requested level, by field and level."""
+    subset = metrics[metrics["metric"] == "read_as_asked"]
     intro = (
         "A classifier reads each image. Beside it stands how often it reads real held-out images rightly: more cannot "
         "be asked of generated ones. The same field is shown for each level of the changed attribute."
     )
-    blocks = []
-    for index, field in enumerate(unique_values(rows["field"])):
-        records = rows[rows["field"] == field].to_dict("records")
-        blocks.append(_reading_block(records, field_name(field), index))
+    metric, series, blocks = lookup_metric("read_as_asked"), ["generated", "real"], []
+    for index, field in enumerate(unique_values(subset["field"])):
+        name, rows, marks = field_name(field), [], []
+        for row in subset[subset["field"] == field].to_dict("records"):
+            level = ALL if row["group"] == "*" else str(row["group"])
+            rows.append(Row(level, _pair_cells(row, metric)[:3]))
+            marks.append(Mark(level, "generated", row["estimate"], row["ci_low"], row["ci_high"], remark="too small"))
+            if is_finite(row["reference"]):
+                marks.append(Mark(level, "real", row["reference"], row["reference_low"], row["reference_high"]))
+        table = Table(f"Share read as asked: {name}", ["level", "images", "generated", "real held-out images"], rows)
+        pictures = []
+        if any(is_finite(mark.estimate) for mark in marks):
+            alt = alt_text(marks, metric, f"of {name} by level")
+            svg = forest_plot(marks, [], axis="share read as asked, higher is better", scale=1.0, alt=alt,
+                              slug=f"reading-{index}", series=series, styles=run_styles(series))  # fmt: skip
+            pictures.append(Picture(svg, f"{name}, by level of the changed attribute"))
+        blocks.append(Block(name, pictures=pictures, tables=[table]))
     return Section("readings", "Is what was asked for read?", intro, blocks, "No classifier read the images.")
 
 
-def _reading_block(records: list[dict[Hashable, Any]], name: str, index: int) -> Block:
-    """The table of one field, level by level, and its forest plot where there is a number."""
-    metric = lookup_metric("read_as_asked")
-    rows, marks = [], []
-    for record in records:
-        level = ALL if record["group"] == "*" else str(record["group"])
-        rows.append(Row(level, _pair_cells(record, metric)[:3]))
-        marks.append(Mark(level, "generated", record["estimate"], record["ci_low"], record["ci_high"],
-                          remark="too small"))  # fmt: skip
-        if is_finite(record["reference"]):
-            marks.append(Mark(level, "real", record["reference"], record["reference_low"], record["reference_high"]))
-    table = Table(f"Share read as asked: {name}", ["level", "images", "generated", "real held-out images"], rows)
-    if not any(is_finite(mark.estimate) for mark in marks):
-        return Block(name, tables=[table])
-    series = ["generated", "real"]
-    svg = forest_plot(marks, [], axis="share read as asked, higher is better", scale=1.0, slug=f"reading-{index}",
-                      series=series, alt=alt_text(marks, metric, f"of {name} by level"),
-                      styles=run_styles(series))  # fmt: skip
-    return Block(name, pictures=[Picture(svg, f"{name}, by level of the changed attribute")], tables=[table])
-
-
 def flips_section(metrics: pd.DataFrame) -> Section:
-    """How often the reading of a field that was not changed differs within a pair."""
+    """The share of pairs in which the reading of an unchanged field differs."""
     subset, metric = metrics[metrics["metric"] == "flip"], lookup_metric("flip")
     intro = (
         "Fields that all images of a pair were asked to share. A reading that differs within a pair is a flip: either "
