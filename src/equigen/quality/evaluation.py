@@ -1,4 +1,4 @@
-"""Quality of generated images for every group, each number with its n, floor, interval and null band."""
+"""Evaluation of generated images: the quality of each set, overall and for each group, and paired differences."""
 
 from __future__ import annotations
 
@@ -35,7 +35,6 @@ from equigen.quality.measurement import (
     SEMANTIC,
     EncodedImages,
     EvaluationInputs,
-    FamilyResult,
     count_passes,
     measure_families,
     select_metrics,
@@ -47,7 +46,7 @@ from equigen.quality.strata import LabelFilter, filter_by_labels
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Tables: ``quality`` of every set, ``comparison`` of each two of them, closest ``copies``.
+    """Tables of an evaluation: ``quality`` of every set, paired ``differences`` of sets, closest ``copies``.
 
     ``copy_power``: share of planted copies that the copy check finds, for each kind of change (``POWER_COLUMNS``).
     """
@@ -81,7 +80,7 @@ def evaluate(
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> pd.DataFrame:
-    """Measure one set of generated images: the quality table of ``evaluate_sets`` for a set named ``run``."""
+    """Measure one set of generated images; returns the quality table of ``evaluate_sets`` for a set named ``run``."""
     options = {"train": train, "labels": labels, "kinds": kinds, "metrics": metrics, "intersections": intersections,
                "encoder": encoder, "matched_n": matched_n, "repeats": repeats, "replicates": replicates,
                "seed": seed, "size": size, "min_patients": min_patients, "limit": limit,
@@ -112,120 +111,129 @@ def evaluate_sets(
     cache_dir: str | Path | None = None,
     show: bool = True,
 ) -> Evaluation:
-    """Measure sets of generated images, over all and for each group, and compare them (METHODS sections 5 and 6).
+    """Measure sets of generated images, overall and for each group, and their differences (METHODS sections 5 and 6).
 
-    Every cell of every set is compared at one n. ``floor`` is what two halves of the cell's own real images,
-    disjoint by patient, give at that n, and ``excess`` is estimate minus floor; for a metric of which more is
-    better the floor is what real images score, and there is no excess. Intervals are patient-cluster bootstraps
-    (images without a patient stand for themselves), shared between groups and sets, so those of gaps and of
-    differences are paired. The null band is what the same figure gives when group labels are permuted between
-    patients, on both sides. Intersections of each two attributes have a matched n of their own.
+    Every cell of every set is measured at one n. ``floor`` is the metric between two halves of the cell's own real
+    images, disjoint by patient, at that n, and ``excess`` is estimate minus floor; for a metric of which more is
+    better the floor is the metric of real images, and there is no excess. Intervals are patient-cluster bootstraps
+    (an image without a patient counts as its own patient), shared between groups and sets, so those of gaps and of
+    differences are paired. The null band holds the values of the metric when group labels are permuted between
+    patients, of real and of generated images. Intersections of each two attributes have a matched n of their own.
 
     Args:
         real: a cohort or part of it, an ``ImageSet``, a table (``path``, ``patient``, ``attr.*``), a folder.
         generated: likewise, by name (``reconstruction``, a generator's); ``ImageSet(frame, pixels)`` in memory.
-        groups: attributes to compare; None takes those that all sides have.
+        groups: attributes to compare; None takes those that all sets have.
         train: real images that the generator was trained on, for mifid, nn_ratio, authenticity and near_copies.
-        labels: names of labels (columns ``label.<name>``) that a judge looks for; None takes all that all sides
+        labels: names of labels (columns ``label.<name>``) that a judge predicts; None takes those that all sets
             have, an empty list none.
-        kinds: kind of each label by name ("binary", "multiclass", "multilabel"); inferred where it is not given.
+        kinds: kind of each label by name ("binary", "multiclass", "multilabel"); inferred for the others.
         metrics: names of metrics; None takes all that the inputs allow.
         intersections: measure the intersections of each two attributes too.
         encoder: name or instance; see ``load_encoder``.
-        matched_n: images per side in each cell; None takes the most that all of them allow, at most 400.
-        repeats: how often each row is used in subsamples of n, at least, and half splits of the floor.
+        matched_n: real and generated images in each cell; None takes the most that all cells allow, at most 400.
+        repeats: subsamples of n in which each row is used, at least, and half splits of the floor.
         replicates: bootstrap replicates, and permutations.
         seed: of all resampling.
-        size: side in pixels to which all are brought; None takes that of the first generated image.
+        size: side in pixels to which all images are resized; None takes that of the first generated image.
         min_patients: cells with fewer real patients, or fewer generated images, get no number.
-        limit: images per side and cell; beyond it whole patients are drawn at random, and the note says so.
-        only: label to levels: images of other diagnoses are left out on both sides (``filter_by_labels``). The judge is
-            not asked for a label of which one level is left, unless ``labels`` names it.
-        autoencoder: through which planted copies go, to measure whether the copy check finds them; None takes the
+        limit: real, and generated, images of a cell; of more, whole patients are drawn at random, with a note.
+        only: label to levels: images with other labels are left out of all sets (``filter_by_labels``). The judge
+            does not predict a label with a single level left, unless ``labels`` names it.
+        autoencoder: reconstructs planted copies, to measure whether the copy check finds them; None takes the
             shipped one.
-        cache_dir: folder that keeps features between calls; None keeps none.
+        cache_dir: folder that stores features between calls; None stores none.
         show: show progress bars.
 
     Returns:
-        ``quality`` with the columns of quality.parquet (``COLUMNS``): rows with group ``*`` (attribute ``*``) are
-        the whole set; ``gap`` and ``es`` sum up an attribute; a missing figure has a note that says why.
-        ``comparison`` with ``COMPARISON_COLUMNS``, empty for one set. ``copies`` with the generated images that
+        ``quality`` with the columns of quality.parquet (``COLUMNS``): rows with attribute and group ``*`` are of all
+        images; ``gap`` and ``es`` summarise an attribute; a missing number has a note with the reason.
+        ``differences`` with ``DIFFERENCES_COLUMNS``, empty for one set. ``copies`` with the generated images that
         are most like copies of a training image, and ``copy_power``, both empty without ``train``.
 
     Raises:
-        InputError: no set, images, attributes or diagnoses are missing, levels differ between the sides, an unknown
-            metric or one that lacks its input, a setting is senseless, features are not finite.
+        InputError: no set, images, attributes or labels are missing, levels differ between the sets, an unknown
+            metric or one that lacks its input, a setting is out of range, features are not finite.
 
     """
     settings = ResamplingSettings(matched_n, repeats, replicates, seed, min_patients, limit)
     settings.check()
-    sources = _sources(real, generated, train)
-    levels = _levels(sources["real"], [sources[name] for name in generated], groups)
+    sources = _load_sources(real, generated, train)
+    levels: dict[str, list[str]] = {}
+    names = groups if groups is not None else [
+        name for name in sources["real"].attributes if all(name in sources[run].attributes for run in generated)]
+    for run in generated:
+        levels = attribute_levels(sources["real"], sources[run], names)
     sources |= filter_by_labels({name: sources[name] for name in ("real", *generated)}, only or {})
-    made = [sources[name] for name in generated]
-    named = _labels(sources["real"], made, labels, only or {})
-    wanted = select_metrics(metrics, train=train is not None, labels=bool(named))
+    judged_labels = _judged_labels(sources["real"], [sources[name] for name in generated], labels, only or {})
+    selection = select_metrics(metrics, train=train is not None, labels=bool(judged_labels))
     network = load_encoder(encoder)
-    pixels = size or default_size(made[0])
-    files = {name: file_remarks(sources["real"], sources[name], pixels) for name in generated}
-    for name in generated:
-        files[name] += _same_files(sources, name)
+    pixels = size or default_size(sources[next(iter(generated))])
+    remarks = {name: _file_remarks(sources, name, pixels) for name in generated}
     if show:
-        for name, remark in ((name, remark) for name, remarks in files.items() for remark in remarks):
-            console.print(f"{name}: {remark}", style="yellow", markup=False)
-    small = ThumbnailEncoder() if train is not None and "near_copies" in wanted else None
+        for name in generated:
+            for remark in remarks[name]:
+                console.print(f"{name}: {remark}", style="yellow", markup=False)
+    thumbnails = ThumbnailEncoder() if train is not None and "near_copies" in selection else None
     encoded = {
-        name: _encoded(images, (network, small), pixels, levels, name, cache_dir, show)
+        name: _encode(images, (network, thumbnails), pixels, levels, name, cache_dir, show)
         for name, images in sources.items()
     }
     if encoded["real"].features.probabilities is None:
-        wanted = select_metrics(metrics, train=train is not None, labels=bool(named), classes=False)
-    planted = None if small is None else _planted(sources["real"], encoded["real"], pixels, autoencoder, seed)
+        selection = select_metrics(metrics, train=train is not None, labels=bool(judged_labels), classes=False)
+    planted = None
+    if thumbnails is not None:
+        planted = _plant_copies(sources["real"], encoded["real"], pixels, autoencoder, seed)
+    streams: dict[str, str] = {}  # sets with the same requests in the same order share a random stream
+    requests = {name: request_table(encoded[name].frame) for name in generated}
+    for name in generated:
+        equal = [run for run in streams if requests[run].equals(requests[name])]
+        streams[name] = streams[equal[0]] if equal else ("generated" if not streams else f"generated/{name}")
     inputs = EvaluationInputs(
-        encoded["real"], {name: encoded[name] for name in generated}, wanted, encoded.get("train"), None,
-        _streams({name: encoded[name].frame for name in generated}), planted,
+        encoded["real"], {name: encoded[name] for name in generated}, selection, encoded.get("train"), None, streams,
+        planted,
     )
-    columns = [*(f"label.{name}" for name in named), *(f"attr.{name}" for name in levels)]
+    columns = [*(f"label.{name}" for name in judged_labels), *(f"attr.{name}" for name in levels)]
     result = measure_sets(inputs, levels, settings, encoder=identity(network), columns=columns, kinds=kinds,
                           intersections=intersections, show=show)
-    about = f"images at {pixels} px; {network.preprocessing}"
-    whole = result.quality["group"] == "*"
-    remarks = {name: join_notes(sources["real"].remark, sources[name].remark, *files[name], about)
-               for name in generated}
-    result.quality.loc[whole, "note"] = [
-        join_notes(note, remarks[run])
-        for note, run in zip(result.quality.loc[whole, "note"], result.quality.loc[whole, "run"], strict=True)
+    preprocessing = f"images at {pixels} px; {network.preprocessing}"
+    notes = {name: join_notes(sources["real"].remark, sources[name].remark, *remarks[name], preprocessing)
+             for name in generated}
+    overall = result.quality["group"] == "*"
+    result.quality.loc[overall, "note"] = [
+        join_notes(note, notes[run])
+        for note, run in zip(result.quality.loc[overall, "note"], result.quality.loc[overall, "run"], strict=True)
     ]
     return result
 
 
-def _encoded(
+def _encode(
     images: ImageSet, networks: tuple[Encoder, Encoder | None], size: int, levels: dict[str, list[str]], name: str,
     cache_dir: str | Path | None, show: bool,
 ) -> EncodedImages:
-    """One side with its features, patients and group codes."""
+    """Encode a set; returns its features, thumbnails, patients and group codes in the order of their content."""
     network, small = networks
     features = extract_features(images, network, size, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
     thumbnails = None if small is None else extract_features(
         images, small, size, cache_dir=cache_dir, title=f"Thumbnails of {name} images", show=show,
     ).values.astype(np.float16)
-    own = {attribute: group_codes(images.frame, attribute, levels[attribute])
-           for attribute in levels if attribute in images.attributes}
-    return sort_by_content(EncodedImages(images.patients(name), own, features, images.frame, thumbnails), name)
+    groups = {attribute: group_codes(images.frame, attribute, levels[attribute])
+              for attribute in levels if attribute in images.attributes}
+    return sort_by_content(EncodedImages(images.patients(name), groups, features, images.frame, thumbnails), name)
 
 
-def _planted(
+def _plant_copies(
     images: ImageSet, real: EncodedImages, size: int, autoencoder: Autoencoder | None, seed: int
 ) -> PlantedCopies:
-    """Held-out images to be planted, after each change; a size that the autoencoder cannot take is noted."""
+    """Change held-out images in order to plant them as copies; a note where the size does not fit the autoencoder."""
     coder, notes = autoencoder or load_autoencoder(), {}
     try:
         coder.check_size(size)
     except InputError as error:
         notes[AUTOENCODER] = f"not tried: {size} px do not fit the autoencoder ({error.problems[0].mend})"
     rows = sample_planted_rows(real.patients, seed)
-    places = real.frame.index.to_numpy()[rows]  # rows are in the order of their content, images in the table's
-    changed = changed_images(load_pixels(images, places, size), seed, None if notes else coder)
+    indices = real.frame.index.to_numpy()[rows]  # ``real`` is sorted by content, ``images`` as the table
+    changed = changed_images(load_pixels(images, indices, size), seed, None if notes else coder)
     return PlantedCopies(rows, {name: thumbnail_rows(values) for name, values in changed.items()}, notes)
 
 
@@ -233,14 +241,14 @@ def measure_sets(
     inputs: EvaluationInputs, levels: dict[str, list[str]], settings: ResamplingSettings, *, encoder: str,
     columns: Sequence[str] = (), kinds: Mapping[str, str] | None = None, intersections: bool = True, show: bool = True,
 ) -> Evaluation:
-    """The tables from features alone: the numerical part of ``evaluate_sets``.
+    """Measure sets of features: the numerical part of ``evaluate_sets``, without images.
 
     Args:
-        inputs: real side, generated sets and wanted metrics; patients and group codes of each row.
+        inputs: real images, generated sets and metrics, with patients and group codes of each row.
         levels: names of the groups of each attribute, in the order of their codes.
         settings: of the resampling.
         encoder: identity written in the table.
-        columns: ``label.*`` and ``attr.*`` columns that a judge looks for, where semantic metrics are wanted.
+        columns: ``label.*`` and ``attr.*`` columns that judges predict, for semantic metrics.
         kinds: of these labels, by name.
         intersections: measure the intersections of each two attributes too.
         show: show a progress bar.
@@ -250,7 +258,7 @@ def measure_sets(
 
     """
     inputs = replace(inputs, real=sort_by_content(inputs.real), train=inputs.train and sort_by_content(inputs.train),
-                     sets={name: sort_by_content(side) for name, side in inputs.sets.items()})
+                     sets={name: sort_by_content(images) for name, images in inputs.sets.items()})
     if set(inputs.metrics) & set(SEMANTIC):
         train = inputs.train.annotated() if inputs.train is not None else None
         order = {f"attr.{name}": groups for name, groups in levels.items()}
@@ -264,54 +272,46 @@ def measure_sets(
     with progress_bar("Measuring quality", total, show=show) as bar:
         families = measure_families(inputs, levels, settings, bar, intersections=crossed)
     tables = [quality_table(family.metrics, family.cells, name, encoder, family.n, overall=index == 0)
-              for name, own in families.items() for index, family in enumerate(own)]
-    quality = pd.concat(tables, ignore_index=True)
-    power = _power(inputs, families, levels, settings.seed)
-    return Evaluation(quality, paired_differences(families, encoder), _copies(inputs, families, list(levels)), power)
+              for name, results in families.items() for index, family in enumerate(results)]
+    quality, differences = pd.concat(tables, ignore_index=True), paired_differences(families, encoder)
+    closest = {name: results[0].closest for name, results in families.items() if results[0].closest is not None}
+    copies = copies_table("", None, None, None, list(levels))
+    if closest and inputs.train is not None:
+        copies = pd.concat([copies_table(name, nearest, inputs.sets[name].frame, inputs.train.frame, list(levels))
+                            for name, nearest in closest.items()], ignore_index=True)
+    real, training, planted = inputs.real, inputs.train, inputs.planted
+    if not closest or planted is None or training is None or real.thumbnails is None or training.thumbnails is None:
+        return Evaluation(quality, differences, copies)
+    held_out = next(iter(closest.values())).held_out  # the same for all sets
+    power = copy_check_power(
+        planted, held_out, (real.thumbnails, training.thumbnails), (real.patients, training.patients),
+        {name: (real.groups[name], levels[name]) for name in levels}, seed=settings.seed,
+    )
+    return Evaluation(quality, differences, copies, power)
 
 
-def _power(
-    inputs: EvaluationInputs, families: dict[str, list[FamilyResult]], levels: dict[str, list[str]], seed: int
-) -> pd.DataFrame:
-    """The power of the copy check, which is the same for all sets; empty where none was searched for copies."""
-    found = next((own[0].closest for own in families.values() if own[0].closest is not None), None)
-    real, train, planted = inputs.real, inputs.train, inputs.planted
-    if found is None or planted is None or train is None or real.thumbnails is None or train.thumbnails is None:
-        return pd.DataFrame(columns=POWER_COLUMNS)
-    groups = {name: (real.groups[name], levels[name]) for name in levels}
-    return copy_check_power(planted, found.held_out, (real.thumbnails, train.thumbnails),
-                         (real.patients, train.patients), groups, seed=seed)
-
-
-def _copies(inputs: EvaluationInputs, families: dict[str, list[FamilyResult]], attributes: list[str]) -> pd.DataFrame:
-    tables = []
-    for name, own in families.items():
-        closest = own[0].closest
-        if closest is not None and inputs.train is not None:
-            tables.append(copies_table(name, closest, inputs.sets[name].frame, inputs.train.frame, attributes))
-    return pd.concat(tables, ignore_index=True) if tables else copies_table("", None, None, None, attributes)
-
-
-def _sources(real: Source, generated: Mapping[str, Source], train: Source | None) -> dict[str, ImageSet]:
+def _load_sources(real: Source, generated: Mapping[str, Source], train: Source | None) -> dict[str, ImageSet]:
+    """Load the sets by name, with "real" and "train" among them."""
     reserved = [name for name in generated if name in {"real", "train"}]
     if not generated or reserved:
         problem = Problem(f"sets: {', '.join(generated) or 'none'}", "give one or more, none named real or train")
         title = "A generated set cannot be called real or train." if reserved else "There is nothing to evaluate."
         raise InputError(title, [problem])
     check_unseen_sets(real, generated)
-    sides = {"real": load_image_set(real, "real")}
-    sides |= {name: load_image_set(source, name if len(generated) > 1 else "generated")
-              for name, source in generated.items()}
-    return sides if train is None else {**sides, "train": load_image_set(train, "train")}
+    sets = {"real": load_image_set(real, "real")}
+    sets |= {name: load_image_set(source, name if len(generated) > 1 else "generated")
+             for name, source in generated.items()}
+    return sets if train is None else {**sets, "train": load_image_set(train, "train")}
 
 
-def _same_files(sources: Mapping[str, ImageSet], name: str) -> list[str]:
-    """What is byte for byte the same among a set, the real images and the training images, in words."""
-    found = [same_files_remark(sources[name], sources["real"], "generated images", "real images")]
+def _file_remarks(sources: Mapping[str, ImageSet], name: str, size: int) -> list[str]:
+    """Remarks on the files of a set: formats and sizes, and files that it shares with real and training images."""
+    remarks = file_remarks(sources["real"], sources[name], size)
+    remarks.append(same_files_remark(sources[name], sources["real"], "generated images", "real images"))
     if "train" in sources:
-        found.append(same_files_remark(sources[name], sources["train"], "generated images", "training images"))
-        found.append(same_files_remark(sources["real"], sources["train"], "real held-out images", "training images"))
-    return [remark for remark in found if remark]
+        remarks.append(same_files_remark(sources[name], sources["train"], "generated images", "training images"))
+        remarks.append(same_files_remark(sources["real"], sources["train"], "real held-out images", "training images"))
+    return [remark for remark in remarks if remark]
 
 
 def check_unseen_sets(real: Source, generated: Mapping[str, object]) -> None:
@@ -319,24 +319,15 @@ def check_unseen_sets(real: Source, generated: Mapping[str, object]) -> None:
     if isinstance(real, str | PathLike):
         return
     frame = real.frame if isinstance(real, ImageSet) else real
-    places = [(name, Path(place)) for name, place in generated.items() if isinstance(place, str | PathLike)]
-    check_unseen(frame, places, "This cohort cannot be evaluated against")
+    folders = [(name, Path(source)) for name, source in generated.items() if isinstance(source, str | PathLike)]
+    check_unseen(frame, folders, "This cohort cannot be evaluated against")
 
 
-def _levels(real: ImageSet, made: list[ImageSet], groups: list[str] | None) -> dict[str, list[str]]:
-    """Attributes that all sides have, with the order of their groups."""
-    names = groups if groups is not None else [
-        name for name in real.attributes if all(name in images.attributes for images in made)]
-    levels: dict[str, list[str]] = {}
-    for images in made:
-        levels = attribute_levels(real, images, names)
-    return levels
-
-
-def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None, only: LabelFilter) -> list[str]:
-    """Labels that a judge looks for, of those that all sides have; none of which one level is left, unless named."""
-    sides = [real, *made]
-    shared = [name for name in real.labels if all(name in side.labels for side in sides)]
+def _judged_labels(
+    real: ImageSet, generated: list[ImageSet], labels: Sequence[str] | None, only: LabelFilter
+) -> list[str]:
+    """Labels that judges predict: ``labels``, or those of all sets except filtered ones with a single level left."""
+    shared = [name for name in real.labels if all(name in images.labels for images in [real, *generated])]
     if labels is None:
         return [name for name in shared if name not in only or real.frame[f"label.{name}"].nunique() > 1]
     problems = [Problem(f"not every side has the label '{name}'", f"all have: {', '.join(shared) or 'none'}",
@@ -344,12 +335,3 @@ def _labels(real: ImageSet, made: list[ImageSet], labels: Sequence[str] | None, 
     if problems:
         raise InputError("These labels cannot be judged.", problems)
     return list(labels)
-
-
-def _streams(frames: dict[str, pd.DataFrame]) -> dict[str, str]:
-    """One random stream for the sets that answer the same requests in the same order, others apart."""
-    streams: dict[str, str] = {}
-    for name, frame in frames.items():
-        like = [other for other in streams if request_table(frames[other]).equals(request_table(frame))]
-        streams[name] = streams[like[0]] if like else ("generated" if not streams else f"generated/{name}")
-    return streams

@@ -1,4 +1,4 @@
-"""Means in groups with their resamples: of images that stand alone, and of images that patients hold together."""
+"""Group means with their resamples, of independent images and of images clustered by patient."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class CellMean:
-    """Mean of a group: ``n`` images of ``patients``, their ``total``, and [R] resamples; None: too small."""
+    """Mean of a group of ``n`` images of ``patients``: their ``total``, and [R] resamples (None: too small)."""
 
     n: int
     patients: int
@@ -35,7 +35,7 @@ class CellMean:
 
 @dataclass(frozen=True)
 class MeanDifference(CellMean):
-    """A difference of two means, which is no total over n."""
+    """Difference of two means, which is not total / n."""
 
     difference: float = float("nan")
 
@@ -47,36 +47,37 @@ class MeanDifference(CellMean):
 
 @dataclass(frozen=True)
 class GroupMeans:
-    """All groups of one attribute; ``null`` [R] of each large one: its mean where group labels mean nothing."""
+    """Means of the groups of one attribute; ``null`` [R] of each large group: its means under permuted labels."""
 
     cells: dict[str, CellMean]
     null: dict[str, Array] = field(default_factory=dict)
 
     def rejection_excess(self, real: GroupMeans) -> GroupMeans:
-        """From acceptance here and refusal there: refusal here less refusal there."""
+        """Rejection rates of generated less those of real images, of acceptance here and rejection in ``real``."""
         cells: dict[str, CellMean] = {}
-        for group, own in self.cells.items():
-            other = real.cells[group]
-            known = own.draws is not None and other.draws is not None
-            draws = 1 - own.draws - other.draws if own.draws is not None and other.draws is not None else None
-            value = 1 - own.value - other.value if known else float("nan")
-            cells[group] = MeanDifference(own.n, other.patients, 0.0, draws, value)
+        for group, accepted in self.cells.items():
+            rejected = real.cells[group]
+            draws, value = None, float("nan")
+            if accepted.draws is not None and rejected.draws is not None:
+                draws = 1 - accepted.draws - rejected.draws
+                value = 1 - accepted.value - rejected.value
+            cells[group] = MeanDifference(accepted.n, rejected.patients, 0.0, draws, value)
         shared = [group for group in self.null if group in real.null]
         return GroupMeans(cells, {group: 1 - self.null[group] - real.null[group] for group in shared})
 
 
 def patient_share_interval(cell: CellMean) -> tuple[float, float, str]:
-    """95 % interval of a share over patients, and a word about it.
+    """95 % interval of a share over patients, and a note.
 
-    By the bootstrap; where all or none count, and it has no width, Wilson's with as many cases as there are patients.
+    The percentile interval of the bootstrap; for a share of 0 or 1, where that has no width, Wilson's interval with
+    as many cases as there are patients.
     """
     if cell.value in {0.0, 1.0}:
         low, high = wilson_interval(cell.patients if cell.value else 0, cell.patients)
         return low, high, "without exception, so the interval is Wilson's over patients"
-    found = interval_row(cell.value, np.zeros(0) if cell.draws is None else cell.draws)
-    nan = float("nan")
-    ends = [nan if found[name] is None else float(found[name]) for name in ("ci_low", "ci_high")]
-    return ends[0], ends[1], str(found["note"])
+    row = interval_row(cell.value, np.zeros(0) if cell.draws is None else cell.draws)
+    low, high = (float("nan") if row[name] is None else float(row[name]) for name in ("ci_low", "ci_high"))
+    return low, high, str(row["note"])
 
 
 def independent_group_means(
@@ -84,8 +85,8 @@ def independent_group_means(
 ) -> GroupMeans:
     """Means of [N] values (NaN does not count) of images that are each their own patient.
 
-    The values are few different ones, so that resampling images is drawing counts of each value (multinomial), and
-    permuting group labels is drawing a table with the same margins; both are exact at any N.
+    The values have few levels, so resampling images is drawing counts of each value (multinomial), and permuting
+    group labels is drawing a table with the same margins; both are exact at any N.
 
     Args:
         values: [N].
@@ -98,14 +99,13 @@ def independent_group_means(
     cells, counts = {}, {}
     support = np.unique(values[np.isfinite(values)])
     for index, level in enumerate(levels):
-        own = values[(codes == index) & np.isfinite(values)]
-        held = np.searchsorted(support, own)
+        members = values[(codes == index) & np.isfinite(values)]
         draws = None
-        if len(own) >= settings.min_patients:
-            counts[level] = np.bincount(held, minlength=len(support))
-            rng = numpy_generator(settings.seed, purpose, index)
-            draws = rng.multinomial(len(own), counts[level] / len(own), settings.replicates) @ support / len(own)
-        cells[level] = CellMean(len(own), len(own), float(own.sum()), draws)
+        if len(members) >= settings.min_patients:
+            counts[level] = np.bincount(np.searchsorted(support, members), minlength=len(support))
+            rng, shares = numpy_generator(settings.seed, purpose, index), counts[level] / len(members)
+            draws = rng.multinomial(len(members), shares, settings.replicates) @ support / len(members)
+        cells[level] = CellMean(len(members), len(members), float(members.sum()), draws)
     if len(counts) < 2:
         return GroupMeans(cells)
     table = np.stack(list(counts.values()))
@@ -118,35 +118,35 @@ def independent_group_means(
 def clustered_group_means(
     values: Array, codes: Codes, levels: list[str], patients: NDArray[Any], settings: ResamplingSettings, purpose: str
 ) -> GroupMeans:
-    """The same where a patient may have several images: whole patients are resampled and change groups.
+    """Means of [N] values of images clustered by patient: all images of a patient are resampled and permuted together.
 
-    A replicate in which a group is empty gives it NaN.
+    Arguments as in ``independent_group_means``. A replicate in which a group is empty gives it NaN.
     """
-    known = np.isfinite(values)
-    values, codes, patients = values[known], codes[known], patient_codes(patients[known])
+    defined = np.isfinite(values)
+    values, codes, patients = values[defined], codes[defined], patient_codes(patients[defined])
     large = [index for index in range(len(levels)) if len(set(patients[codes == index])) >= settings.min_patients]
-    inside = codes >= 0
+    grouped = codes >= 0
     rng = numpy_generator(settings.seed, purpose)
     draws = np.full((settings.replicates, len(levels)), np.nan)
     if large:
-        for row, chosen in zip(draws, patient_bootstrap(patients[inside], settings.replicates, rng), strict=True):
-            row[:] = _means(values[inside][chosen], codes[inside][chosen], len(levels))
+        for row, sample in zip(draws, patient_bootstrap(patients[grouped], settings.replicates, rng), strict=True):
+            row[:] = _group_means(values[grouped][sample], codes[grouped][sample], len(levels))
     cells = {}
     for index, level in enumerate(levels):
-        own = codes == index
-        cells[level] = CellMean(int(own.sum()), len(set(patients[own])), float(values[own].sum()),
-                                 draws[:, index] if index in large else None)
+        mask = codes == index
+        cells[level] = CellMean(int(mask.sum()), len(set(patients[mask])), float(values[mask].sum()),
+                                draws[:, index] if index in large else None)
     if len(large) < 2:
         return GroupMeans(cells)
-    within = np.isin(codes, large)
+    mask = np.isin(codes, large)
     rng = numpy_generator(settings.seed, f"{purpose}/null")
-    null = np.stack([_means(values[within], permute_groups(codes[within], patients[within], rng), len(levels))
+    null = np.stack([_group_means(values[mask], permute_groups(codes[mask], patients[mask], rng), len(levels))
                      for _ in range(settings.replicates)])
     return GroupMeans(cells, {levels[index]: null[:, index] for index in large})
 
 
-def _means(values: Array, codes: Codes, size: int) -> Array:
-    """Mean of the values of each code, NaN for one that has none."""
+def _group_means(values: Array, codes: Codes, size: int) -> Array:
+    """Mean of the values of each code, NaN for a code without values."""
     counts = np.bincount(codes, minlength=size)
     sums = np.bincount(codes, values, size)
     return np.asarray(np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0), dtype=np.float64)

@@ -1,4 +1,4 @@
-"""Resampling that all metrics and cells share: bootstrap by patient, and labels permuted between patients."""
+"""Bootstrap draws and permutations by patient, shared by all metrics and cells."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Multiplicities:
-    """How often each patient was drawn in each replicate, [R, P] small integers, and [N] each row's patient."""
+    """Number of times [R, P] that each bootstrap replicate draws each patient, and [N] the patient of each row."""
 
     counts: NDArray[np.uint16]
     patients: Rows
@@ -28,7 +28,7 @@ class Multiplicities:
 
 @dataclass(frozen=True)
 class Pool:
-    """The rows of all eligible groups of one attribute, and whom each permutation gives them to.
+    """Rows of all eligible groups of one attribute, with their groups under each permutation.
 
     ``real`` [n] and ``generated`` [m] rows; ``real_groups`` [R, n] and ``generated_groups`` [R, m] index of the
     group among ``size`` eligible ones, in the order of the cells.
@@ -43,7 +43,7 @@ class Pool:
 
 @dataclass(frozen=True)
 class Draws:
-    """Bootstrap multiplicities of both sides, and for each attribute its pool of permuted labels."""
+    """Bootstrap multiplicities of real and generated images, and for each attribute its pool of permuted labels."""
 
     real: Multiplicities
     generated: Multiplicities
@@ -54,17 +54,19 @@ def make_draws(
     real: GroupedImages, generated: GroupedImages, cells: list[Cell], settings: ResamplingSettings,
     stream: str = "generated",
 ) -> Draws:
-    """Draw bootstrap multiplicities and permutations, both with patients whole.
+    """Draw bootstrap multiplicities and permutations; all images of a patient are drawn together.
 
-    The real side's draws depend on its patients and the seed alone, so all generated sets share them. Generated
-    sides of one ``stream`` name share theirs.
+    The draws of real images depend on their patients and the seed alone, so all generated sets share them. Generated
+    sets of one ``stream`` name share theirs.
     """
     codes = patient_codes(real.patients), patient_codes(generated.patients)
     null = {}
     for attribute in dict.fromkeys(cell.attribute for cell in cells if cell.attribute != "*"):
         eligible = [cell for cell in cells if cell.attribute == attribute and cell.reason is None]
         if eligible:
-            null[attribute] = _pool(attribute, eligible, codes, settings)
+            real_rows, real_groups = _permute([cell.real for cell in eligible], codes[0], settings, f"{attribute}/real")
+            rows, groups = _permute([cell.generated for cell in eligible], codes[1], settings, f"{attribute}/generated")
+            null[attribute] = Pool(real_rows, rows, real_groups, groups, len(eligible))
     return Draws(_bootstrap(codes[0], settings, "real"), _bootstrap(codes[1], settings, stream), null)
 
 
@@ -78,15 +80,14 @@ def _bootstrap(patients: Rows, settings: ResamplingSettings, name: str) -> Multi
     return Multiplicities(counts, patients)
 
 
-def _pool(attribute: str, cells: list[Cell], patients: tuple[Rows, Rows], settings: ResamplingSettings) -> Pool:
-    sides = []
-    for name, own in (("real", patients[0]), ("generated", patients[1])):
-        parts = [cell.real if name == "real" else cell.generated for cell in cells]
-        rows = np.concatenate(parts)
-        groups = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        rng = numpy_generator(settings.seed, f"quality/null/{attribute}/{name}")
-        permuted = np.empty((settings.replicates, len(rows)), dtype=np.int16)
-        for row in permuted:
-            row[:] = permute_groups(groups, own[rows], rng)
-        sides.append((rows, permuted))
-    return Pool(sides[0][0], sides[1][0], sides[0][1], sides[1][1], len(cells))
+def _permute(
+    members: list[Rows], patients: Rows, settings: ResamplingSettings, name: str
+) -> tuple[Rows, NDArray[np.int16]]:
+    """Rows of all groups, and [R, n] their groups when labels are permuted between patients."""
+    rows = np.concatenate(members)
+    groups = np.repeat(np.arange(len(members)), [len(group) for group in members])
+    rng = numpy_generator(settings.seed, f"quality/null/{name}")
+    permuted = np.empty((settings.replicates, len(rows)), dtype=np.int16)
+    for row in permuted:
+        row[:] = permute_groups(groups, patients[rows], rng)
+    return rows, permuted
