@@ -13,6 +13,7 @@ import torch
 
 from benchmarks import (
     cost,
+    damage,
     demo,
     fairness,
     finetune,
@@ -33,7 +34,7 @@ BENCHMARKS = {"loop": loop.measure, "cost": cost.measure, "latents": latents.mea
               "quality": quality.measure, "validity": validity.measure, "validity-groups": validity_groups.measure,
               "fairness": fairness.measure_all,
               "finetune": finetune.measure, "generation": generation.measure, "scale": scale.measure,
-              "learning": learning.measure, "hostile": hostile.measure}
+              "learning": learning.measure, "damage": damage.measure, "hostile": hostile.measure}
 RESULTS = Path(__file__).parent / "results"
 
 
