@@ -68,7 +68,7 @@ UNEQUAL = {"two equal groups, AUC 0.86 and 0.76": World((300, 300), (0.3, 0.3), 
 def rejected(world: World, count: int) -> dict[str, Any]:
     """Share of cohorts in which p of the gap is at most 0.05, for each metric, and how many cohorts have a p."""
     tables = [audit(world.cohort(seed), ["group"], site=None, threshold=THRESHOLD, replicates=REPLICATES,
-                    permutations=REPLICATES, baseline=None, seed=seed) for seed in range(count)]
+                    permutations=REPLICATES, baseline=None, seed=seed).table for seed in range(count)]
     table = pd.concat(tables)
     gaps = table[table["group"] == "gap"].dropna(subset="p_value")
     skipped = (FOLLOWS_PREVALENCE - ({"ece"} if world.own else set())) if len(set(world.prevalence)) > 1 else set()
@@ -83,7 +83,7 @@ def coverage(patients: int, count: int, apart: float, images: tuple[int, int]) -
     large = World((60_000,), (0.4,), (images,), (apart,)).cohort(1)
     true = measure(large["truth"].to_numpy(), large["probability"].to_numpy(), threshold=THRESHOLD)
     tables = [audit(world.cohort(seed), [], site=None, threshold=THRESHOLD, replicates=REPLICATES, permutations=0,
-                    baseline=None, seed=seed) for seed in range(count)]
+                    baseline=None, seed=seed).table for seed in range(count)]
     table = pd.concat(tables).dropna(subset="ci_low")
     result = {}
     for metric in COVERED:

@@ -126,7 +126,7 @@ def hostile_table(folder: Path, rng: np.random.Generator, frame: pd.DataFrame) -
 
 def audited(table: Any) -> Figures:
     """The figures of an audit with few replicates."""
-    rows = audit(table, ["sex"], replicates=3, permutations=3, min_patients=2)
+    rows = audit(table, ["sex"], replicates=3, permutations=3, min_patients=2).table
     figures = rows[["domain", "metric", "group", "n", "n_patients", "estimate"]]
     return list(figures.fillna(-1).round(9).itertuples(index=False, name=None))
 

@@ -43,7 +43,7 @@ WORDS = {
 def write_base(folder: Path, *texts: Path) -> Path:
     """A small pipeline of Stable Diffusion's classes, whose tokenizer knows the words of some files."""
     known = {word for text in texts for word in re.findall("[a-z]+", text.read_text().lower())} | {"unknown"}
-    pipeline = stable_diffusion(SIDE, part=PART, known=sorted(known))
+    pipeline = stable_diffusion(SIDE, divisor=PART, whole_words=sorted(known))
     pipeline.save_pretrained(str(folder), safe_serialization=True)
     return folder
 

@@ -17,7 +17,7 @@ BANNED = {
     "them", "those", "these", "what", "which", "who", "where", "whose", "here", "there", "now", "then", "still",
     "again", "words", "side", "sides", "how", "many", "few",
 }  # fmt: skip
-SHARE = 0.10  # of all assigned names and parameters
+SHARE = 0.01  # of all assigned names and parameters
 # Rooms from the ground up; a room imports those of earlier lines alone.
 LAYERS = [
     ["statistics", "equity"],
@@ -41,8 +41,10 @@ def module_name(path: Path) -> str:
 
 
 def imports(tree: ast.Module) -> list[tuple[str, list[str]]]:
-    """Imports from equigen: the module, and the names that are taken from it."""
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    """Imports from equigen that are executed: the module, and the names that are taken from it."""
+    blocks = [node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    typing = {id(node) for block in blocks for node in ast.walk(block)}
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and id(node) not in typing]
     return [
         (node.module, [alias.name for alias in node.names])
         for node in found

@@ -37,7 +37,7 @@ def main() -> None:
             pixels = load_images([place / "images" / f"{row:06d}.png" for row in range(IMAGES)], SIZE)
             group = np.random.default_rng(seed).permutation(np.repeat(levels, SIZES))
             sides[side] = ImageSet(pd.DataFrame({"attr.group": group}), pixels, {"group": levels})
-    table = evaluate(sides["real"], sides["generated"], encoder=ENCODER, metrics=["kd", "fd"], matched_n=40)
+    table = evaluate(sides["real"], sides["generated"], encoder=ENCODER, metrics=["kd", "fd"], matched_n=40).table
     features = {side: load_encoder(ENCODER)(images.pixels)[0] for side, images in sides.items()}
     members = {side: images.frame["attr.group"].to_numpy() for side, images in sides.items()}
     raw = [

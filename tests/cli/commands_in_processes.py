@@ -28,7 +28,7 @@ def run(folder: str, name: str, words: list[str]) -> None:
         file = os.open(f"{folder}/{name}-{rank}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, number)
     if name == "lost":
-        equigen.training.class_conditional = fails if rank == "1" else waits
+        equigen.training.train = fails if rank == "1" else waits
     sys.argv = ["equigen", *words]
     main()
 

@@ -271,7 +271,7 @@ def test_a_full_disk_that_no_writer_of_ours_saw(phantom_folder, tmp_path, monkey
     def fail(*_args, **_rest):
         raise known[kind]
 
-    monkeypatch.setattr("equigen.training.class_conditional", fail)
+    monkeypatch.setattr("equigen.training.train", fail)
     assert "The disk is full" in refused("train", phantom_folder, "--out", tmp_path / "g")
 
 
@@ -285,7 +285,7 @@ def test_an_error_of_ours_is_not_hidden(phantom_folder, tmp_path, monkeypatch):
     def fail(*_args, **_rest):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("equigen.training.class_conditional", fail)
+    monkeypatch.setattr("equigen.training.train", fail)
     assert isinstance(call("train", phantom_folder, "--out", tmp_path / "g").exception, ZeroDivisionError)
 
 
@@ -296,7 +296,7 @@ def test_an_interrupted_command_says_how_to_go_on(phantom_folder, tmp_path, monk
     def fail(*_args, **_rest):
         raise error
 
-    monkeypatch.setattr("equigen.training.class_conditional", fail)
+    monkeypatch.setattr("equigen.training.train", fail)
     done = call("train", phantom_folder, "--out", tmp_path / "g")
     assert done.exit_code == status
     assert done.stderr.strip().splitlines()[-1].startswith(word) and "run the same command again" in done.stderr

@@ -339,7 +339,7 @@ def test_a_training_that_train_itself_began_is_taken_over_and_gives_the_same(cop
 
     with monkeypatch.context() as patch:
         module = sys.modules["equigen.training.class_conditional"]
-        patch.setattr(module, "_export", lambda *_: (_ for _ in ()).throw(Cut()))
+        patch.setattr(module, "write_trained_on", lambda *_: (_ for _ in ()).throw(Cut()))
         settings = TrainSettings(**finished.settings("default/pretrained-seed0"))
         with pytest.raises(Cut):
             train(Cohort.load(copied.out / "cohort"), settings=settings, out=place, latents=copied.out / "latents",

@@ -13,7 +13,7 @@ from scipy import stats
 from equigen.comparison.evaluation import ComparisonResult, Sample, evaluate_comparison
 from equigen.comparison.tables import ONE_SEED, SEED_COLUMNS, SUMMARY_COLUMNS
 from equigen.errors import InputError
-from equigen.quality import ImageSet, evaluate_sets
+from equigen.quality import ImageSet, evaluate
 from equigen.quality.metrics import kernel
 from equigen.seeds import numpy_generator
 
@@ -62,7 +62,7 @@ def values(comparison: ComparisonResult, mechanism: str, figure: str, guidance: 
 def test_figures_are_the_excesses_of_an_evaluation(comparison):
     assert list(comparison.seeds.columns) == SEED_COLUMNS
     sets = {f"{name}-{seed}": made(name, seed) for name in ("none", "fair") for seed in range(2)}
-    other = evaluate_sets(REAL, sets, encoder=ColourEncoder(), metrics=["kd"], replicates=20, repeats=2,
+    other = evaluate(REAL, sets, encoder=ColourEncoder(), metrics=["kd"], replicates=20, repeats=2,
                           min_patients=20, show=False).quality
     for name, seed in (("none", 0), ("none", 1), ("fair", 0), ("fair", 1)):
         excess = {group: pick(other, run=f"{name}-{seed}", group=group).excess for group in ("*", "a", "b")}

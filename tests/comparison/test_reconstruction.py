@@ -38,7 +38,7 @@ def test_it_is_what_evaluate_says_of_the_same_images(cohort, tmp_path):
     real, coder = measurement.test_images(cohort), load_autoencoder()
     there = ImageSet(real.frame, coder.reconstruct(load_images(list(real.frame["path"]), SIZE)), real.levels)
     rows = evaluate(real, there, ["sex"], metrics=["kd"], encoder=ENCODER, size=SIZE, replicates=40,
-                    intersections=False, cache_dir=tmp_path, show=False).set_index("group")  # fmt: skip
+                    intersections=False, cache_dir=tmp_path, show=False).table.set_index("group")  # fmt: skip
     found = module.measure_reconstruction(settings(), cohort, {"default": coder}, tmp_path, False).set_index("figure")
     names = {"overall": "*", "female": "female", "male": "male", "gap": "gap"}
     wanted = [rows["excess"][name] for name in names.values()]

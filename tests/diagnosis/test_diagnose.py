@@ -47,7 +47,7 @@ def test_it_learns_and_synthetic_images_teach(cohort, synthetic, inverted):
     }
     assert found["real"] > 0.95 and found["real+fair@1"] > 0.95 and found["synthetic:fair"] > 0.9
     assert found["synthetic:wrong"] < 0.2
-    rows = audit(table, replicates=20, permutations=20, min_patients=3)
+    rows = audit(table, replicates=20, permutations=20, min_patients=3).table
     assert set(rows["domain"]) == {"all", "id", "ood", "north", "south"}
     assert rows.loc[rows["recipe"] == "real+fair@1", "difference"].notna().any()
 

@@ -25,7 +25,7 @@ def pick(table, **wanted):
 
 def test_numbers_by_hand(predictions):
     table = predictions()
-    found = audit(table, **FAST)
+    found = audit(table, **FAST).table
     assert list(found.columns) == COLUMNS
     val, test = table[table["split"] == "val"], table[table["split"] == "test"]
     threshold = choose_threshold(val["truth"].to_numpy(), val["probability"].to_numpy())
@@ -68,23 +68,23 @@ def test_numbers_by_hand(predictions):
 def test_order_of_rows_does_not_matter(predictions):
     table = predictions()
     shuffled = table.sample(frac=1, random_state=3)
-    pd.testing.assert_frame_equal(audit(table, **FAST), audit(shuffled, **FAST))
+    pd.testing.assert_frame_equal(audit(table, **FAST).table, audit(shuffled, **FAST).table)
     bare = table.drop(columns=["image", "recipe", "task", "domain"])
-    pd.testing.assert_frame_equal(audit(bare, **FAST), audit(bare.sample(frac=1, random_state=3), **FAST))
+    pd.testing.assert_frame_equal(audit(bare, **FAST).table, audit(bare.sample(frac=1, random_state=3), **FAST).table)
 
 
 def test_same_seed_same_numbers_other_seed_other_intervals(predictions):
     table = predictions()
-    first, again, other = audit(table, **FAST), audit(table, **FAST), audit(table, **FAST, seed=1)
+    first, again, other = audit(table, **FAST).table, audit(table, **FAST).table, audit(table, **FAST, seed=1).table
     pd.testing.assert_frame_equal(first, again)
     assert first["estimate"].equals(other["estimate"]) and not first["ci_low"].equals(other["ci_low"])
 
 
 def test_fair_model_lies_in_its_null_band_and_unfair_does_not(predictions):
-    fair = audit(predictions(2400, seed=5), ["sex"], **FAST)
+    fair = audit(predictions(2400, seed=5), ["sex"], **FAST).table
     row = pick(fair, metric="auc", attribute="sex", group="gap")
     assert row["null_low"] <= row["estimate"] <= row["null_high"] and row["p_value"] > 0.05
-    unfair = audit(predictions(2400, seed=5, signal=2.5, unfair=2.0), ["sex"], **FAST)
+    unfair = audit(predictions(2400, seed=5, signal=2.5, unfair=2.0), ["sex"], **FAST).table
     row = pick(unfair, metric="auc", attribute="sex", group="gap")
     assert row["estimate"] > row["null_high"] and row["p_value"] == pytest.approx(1 / 61)
     scaled = pick(unfair, metric="auc", attribute="sex", group="es")
@@ -93,21 +93,21 @@ def test_fair_model_lies_in_its_null_band_and_unfair_does_not(predictions):
 
 def test_p_values_are_uniform_under_the_null(predictions):
     tables = [predictions(240, seed=seed).drop(columns=["site", "domain"]) for seed in range(40)]
-    found = [audit(table, ["sex"], replicates=39, permutations=39, min_patients=5) for table in tables]
+    found = [audit(table, ["sex"], replicates=39, permutations=39, min_patients=5).table for table in tables]
     values = [pick(table, metric="auc", attribute="sex", group="gap")["p_value"] for table in found]
     assert 0.35 < np.mean(values) < 0.65 and np.mean(np.array(values) <= 0.1) < 0.25
 
 
 def test_holm_over_attributes(predictions):
     table = predictions(1200, signal=2.5, unfair=2.0)
-    alone = pick(audit(table, ["sex"], **FAST), metric="auc", attribute="sex", group="gap")["p_value"]
-    both = pick(audit(table, ["sex", "age"], **FAST), metric="auc", attribute="sex", group="gap")["p_value"]
+    alone = pick(audit(table, ["sex"], **FAST).table, metric="auc", attribute="sex", group="gap")["p_value"]
+    both = pick(audit(table, ["sex", "age"], **FAST).table, metric="auc", attribute="sex", group="gap")["p_value"]
     assert both == pytest.approx(2 * alone)
 
 
 def test_paired_with_itself_is_exactly_zero(predictions):
     table = predictions()
-    found = audit(pd.concat([table, table.assign(recipe="copy")]), **FAST)
+    found = audit(pd.concat([table, table.assign(recipe="copy")]), **FAST).table
     copy = found[(found["recipe"] == "copy") & found["estimate"].notna()]
     assert (copy["difference_to"] == "real").all()
     assert (copy[["difference", "difference_low", "difference_high"]] == 0).all(axis=None)
@@ -119,7 +119,7 @@ def test_paired_interval_is_narrower_than_unpaired(predictions):
     table = predictions(1200)
     noise = np.random.default_rng(0).normal(0, 0.01, len(table))
     better = table.assign(recipe="near", probability=(table["probability"] + noise).clip(0, 1))
-    found = audit(pd.concat([table, better]), **FAST)
+    found = audit(pd.concat([table, better]), **FAST).table
     row = pick(found, recipe="near", metric="auc")
     assert row["difference_high"] - row["difference_low"] < 0.5 * (row["ci_high"] - row["ci_low"])
     assert row["difference"] == pytest.approx(row["estimate"] - pick(found, metric="auc")["estimate"])
@@ -129,8 +129,8 @@ def test_recipes_with_other_rows_are_compared_on_those_they_share(predictions):
     table = predictions()
     noise = np.random.default_rng(0).normal(0, 0.1, len(table))
     other = table.assign(recipe="other", probability=(table["probability"] + noise).clip(0, 1))
-    found = audit(pd.concat([table.iloc[3:], other.iloc[:-7]]), ["sex"], **FAST)
-    shared = audit(pd.concat([table.iloc[3:-7], other.iloc[3:-7]]), ["sex"], **FAST, threshold=0.5)
+    found = audit(pd.concat([table.iloc[3:], other.iloc[:-7]]), ["sex"], **FAST).table
+    shared = audit(pd.concat([table.iloc[3:-7], other.iloc[3:-7]]), ["sex"], **FAST, threshold=0.5).table
     row, expected = pick(found, recipe="other", metric="auc"), pick(shared, recipe="other", metric="auc")
     assert row["difference"] == pytest.approx(expected["difference"]) and row["difference_to"] == "real"
     assert row["difference_low"] < row["difference"] < row["difference_high"]
@@ -145,7 +145,7 @@ def test_recipes_with_other_rows_are_compared_on_those_they_share(predictions):
 def test_recipes_that_share_no_row_say_so(predictions):
     table = predictions()
     moved = table.assign(recipe="moved", image=table["image"] + "x")
-    found = audit(pd.concat([table, moved]), ["sex"], **FAST)
+    found = audit(pd.concat([table, moved]), ["sex"], **FAST).table
     moved = found[found["recipe"] == "moved"]
     assert moved["difference"].isna().all() and moved["difference_to"].isna().all()
     assert moved["note"].str.contains("no row is shared with real").all()
@@ -157,7 +157,7 @@ def test_macro_is_compared_over_the_tasks_that_both_have(predictions):
     tasks = [part.assign(**{"attr.sex": tasks[0]["attr.sex"], "attr.age": tasks[0]["attr.age"]}) for part in tasks]
     other = [part.assign(recipe="other", probability=part["probability"] ** 0.5 * 0.9 + 0.1 * part["truth"])
              for part in tasks[:2]]
-    found = audit(pd.concat([*tasks, *other]), ["sex"], **FAST)
+    found = audit(pd.concat([*tasks, *other]), ["sex"], **FAST).table
     each = [pick(found, recipe="other", task=f"dx:{name}", metric="auc")["difference"] for name in "ab"]
     row = pick(found, recipe="other", task="dx:macro", metric="auc")
     assert row["difference"] == pytest.approx(np.mean(each)) and "difference over 2 of 3 tasks" in row["note"]
@@ -167,11 +167,11 @@ def test_bootstrap_keeps_patients_whole(predictions):
     """Ten copies of each row under one patient carry no more information; under ten patients they seem to."""
     table = predictions(300, rows_per_patient=1)
     copies = [table.assign(image=table["image"] + f"-{k}") for k in range(10)]
-    whole = pick(audit(pd.concat(copies), ["sex"], **FAST), metric="auc")
+    whole = pick(audit(pd.concat(copies), ["sex"], **FAST).table, metric="auc")
     torn = pick(
-        audit(pd.concat([c.assign(patient=c["image"]) for c in copies]), ["sex"], **FAST), metric="auc"
+        audit(pd.concat([c.assign(patient=c["image"]) for c in copies]), ["sex"], **FAST).table, metric="auc"
     )
-    alone = pick(audit(table, ["sex"], **FAST), metric="auc")
+    alone = pick(audit(table, ["sex"], **FAST).table, metric="auc")
     width = lambda row: row["ci_high"] - row["ci_low"]  # noqa: E731
     assert width(whole) == pytest.approx(width(alone), rel=0.3) and width(torn) < 0.6 * width(whole)
 
@@ -180,7 +180,7 @@ def test_small_cells_have_no_number(predictions):
     table = predictions()
     few = table.index[table["split"] == "test"][:8]
     table.loc[few, "attr.age"] = "rare"
-    found = audit(table, ["age"], **FAST)
+    found = audit(table, ["age"], **FAST).table
     row = pick(found, metric="auc", attribute="age", group="rare")
     assert (
         np.isnan(row["estimate"])
@@ -190,14 +190,14 @@ def test_small_cells_have_no_number(predictions):
     )
     gap = pick(found, metric="auc", attribute="age", group="gap")
     assert np.isfinite(gap["estimate"]) and "without rare (too small)" in gap["note"]
-    nothing = audit(table, ["age"], **(FAST | {"min_patients": 10_000}))
+    nothing = audit(table, ["age"], **(FAST | {"min_patients": 10_000})).table
     assert nothing["estimate"].isna().all() and nothing["note"].str.contains("too small").all()
 
 
 def test_one_class_group(predictions):
     table = predictions()
     table.loc[table["attr.sex"] == "f", "truth"] = 0
-    found = audit(table, ["sex"], **FAST)
+    found = audit(table, ["sex"], **FAST).table
     row = pick(found, metric="auc", attribute="sex", group="f")
     assert np.isnan(row["estimate"]) and row["note"] == "too small: one class only"
     assert np.isfinite(pick(found, metric="accuracy", attribute="sex", group="f")["estimate"])
@@ -209,7 +209,7 @@ def test_replicates_without_a_value_are_counted(predictions):
     women = table.index[(table["attr.sex"] == "f") & (table["split"] == "test")]
     table.loc[women, "truth"] = 0
     table.loc[women[:2], "truth"] = 1
-    row = pick(audit(table, ["sex"], **FAST), metric="auc", attribute="sex", group="f")
+    row = pick(audit(table, ["sex"], **FAST).table, metric="auc", attribute="sex", group="f")
     assert np.isfinite(row["estimate"]) and np.isfinite(row["ci_low"])
     assert "of 60 replicates had a group of one class" in row["note"]
 
@@ -217,7 +217,7 @@ def test_replicates_without_a_value_are_counted(predictions):
 def test_unknown_groups_are_no_level(predictions):
     table = predictions()
     table.loc[::5, "attr.sex"] = None
-    found = audit(table, ["sex"], **FAST)
+    found = audit(table, ["sex"], **FAST).table
     assert set(found.loc[found["attribute"] == "sex", "group"]) == {"f", "m", "gap", "worst", "es"}
     unknown = table.loc[table["split"] == "test", "attr.sex"].isna().sum()
     assert (
@@ -230,8 +230,8 @@ def test_seeds_are_averaged(predictions):
     table = predictions()
     other = table.assign(seed=1, probability=table["probability"] ** 2 + 0 * table["truth"])
     other["probability"] = np.random.default_rng(0).permutation(other["probability"])
-    found = audit(pd.concat([table, other]), ["sex"], **FAST)
-    each = [audit(part, ["sex"], **FAST) for part in (table, other)]
+    found = audit(pd.concat([table, other]), ["sex"], **FAST).table
+    each = [audit(part, ["sex"], **FAST).table for part in (table, other)]
     mean = np.mean([pick(part, metric="auc")["estimate"] for part in each])
     row = pick(found, metric="auc")
     assert row["estimate"] == pytest.approx(mean) and row["note"] == "mean of 2 seeds"
@@ -245,7 +245,7 @@ def test_macro_and_high_risk(predictions):
         )
         for seed, name in enumerate(["mel", "nv", "high_risk"])
     ]
-    found = audit(pd.concat(parts), **FAST)
+    found = audit(pd.concat(parts), **FAST).table
     aucs = [
         pick(found, task=f"dx:{name}", metric="auc", attribute="sex", group="f")["estimate"]
         for name in ("mel", "nv")
@@ -271,7 +271,7 @@ def test_macro_compares_groups_over_the_same_tasks(predictions):
         for seed, name in enumerate("abc")
     ]
     parts[2].loc[parts[2]["attr.sex"] == "f", "truth"] = 0
-    found = audit(pd.concat(parts), ["sex"], **FAST)
+    found = audit(pd.concat(parts), ["sex"], **FAST).table
     row = pick(found, task="dx:macro", metric="auc", attribute="sex", group="m")
     expected = np.mean(
         [
@@ -290,7 +290,7 @@ def test_threshold_never_from_test(predictions):
     val = table[table["split"] == "val"]
     threshold = choose_threshold(val["truth"].to_numpy(), val["probability"].to_numpy())
     expected = ((changed.loc[test, "probability"] >= threshold) == changed.loc[test, "truth"]).mean()
-    assert pick(audit(changed, ["sex"], **FAST), metric="accuracy")["estimate"] == pytest.approx(expected)
-    fixed = pick(audit(table, ["sex"], **FAST, threshold=0.9), metric="sensitivity")["estimate"]
+    assert pick(audit(changed, ["sex"], **FAST).table, metric="accuracy")["estimate"] == pytest.approx(expected)
+    fixed = pick(audit(table, ["sex"], **FAST, threshold=0.9).table, metric="sensitivity")["estimate"]
     rows = table[test & (table["truth"] == 1)]
     assert fixed == pytest.approx((rows["probability"] >= 0.9).mean())

@@ -58,7 +58,7 @@ def test_band_of_a_small_group_is_that_of_its_own_binomial(copies, small_negativ
     one narrows or widens the band. Permuted labels gave the band of a group of mean prevalence and mean clusters.
     """
     table = pd.concat([group("large", 400, 400, hits=300, copies=copies), group("small", 20, small_negatives, hits=15)])
-    found = row_of(audit(table, **DRAWS), "sensitivity", "gap")
+    found = row_of(audit(table, **DRAWS).table, "sensitivity", "gap")
     rng = np.random.default_rng(1)
     gaps = np.abs(rng.binomial(20, 0.75, 50_000) / 20 - rng.binomial(400, 0.75, 50_000) / 400)
     assert found["estimate"] == pytest.approx(0.0)
@@ -67,7 +67,7 @@ def test_band_of_a_small_group_is_that_of_its_own_binomial(copies, small_negativ
 
 def test_p_value_of_a_gap_is_that_of_the_binomials():
     table = pd.concat([group("large", 2000, 50, hits=1500), group("small", 40, 200, hits=23)])
-    found = row_of(audit(table, **DRAWS), "sensitivity", "gap")
+    found = row_of(audit(table, **DRAWS).table, "sensitivity", "gap")
     exact = 2 * binom.cdf(23, 40, 0.75)  # two-sided; 0.575 against 0.75
     assert found["p_value"] == pytest.approx(exact, abs=0.02)
 
@@ -109,14 +109,14 @@ def test_a_small_group_may_look_worse_calibrated_by_chance():
     table = pd.DataFrame({"truth": (rng.random(3060) < score).astype(int), "probability": score,
                           "patient": np.arange(3060), "image": np.arange(3060),
                           "attr.group": np.repeat(["large", "small"], [3000, 60])})
-    found = row_of(audit(table, **DRAWS), "ece", "gap")
+    found = row_of(audit(table, **DRAWS).table, "ece", "gap")
     assert found["estimate"] > 0.05 and found["p_value"] > 0.1 and found["null_high"] > found["estimate"]
 
 
 def test_one_positive_in_a_group_is_no_sensitivity():
     """152 patients with one positive: no sensitivity, AUC or odds, and no gap from them; accuracy stays."""
     table = pd.concat([group("large", 100, 200, hits=80, alarms=20), group("rare", 1, 151, hits=1, alarms=9)])
-    found = audit(table, **DRAWS)
+    found = audit(table, **DRAWS).table
     for metric in ("sensitivity", "auc", "pr_auc", "balanced_accuracy"):
         row = row_of(found, metric, "rare")
         assert np.isnan(row["estimate"]) and np.isnan(row["ci_low"])
@@ -126,13 +126,13 @@ def test_one_positive_in_a_group_is_no_sensitivity():
     for metric in ("specificity", "accuracy", "brier"):
         assert np.isfinite(row_of(found, metric, "rare")["estimate"])
         assert np.isfinite(row_of(found, metric, "gap")["p_value"])
-    allowed = audit(table, **DRAWS, min_cases=1)
+    allowed = audit(table, **DRAWS, min_cases=1).table
     assert row_of(allowed, "sensitivity", "rare")["estimate"] == 1.0
 
 
 def test_few_negatives_are_no_specificity_and_leave_the_gap():
     parts = [group("a", 60, 60, hits=50, alarms=9), group("b", 60, 60, hits=40, alarms=20), group("c", 90, 9, hits=9)]
-    found = audit(pd.concat(parts), **DRAWS)
+    found = audit(pd.concat(parts), **DRAWS).table
     row = row_of(found, "specificity", "c")
     assert np.isnan(row["estimate"]) and "9 patients without the condition, 10 are needed" in row["note"]
     gap = row_of(found, "specificity", "gap")
@@ -143,7 +143,7 @@ def test_few_negatives_are_no_specificity_and_leave_the_gap():
 def test_all_successes_have_the_width_of_their_number():
     """12 of 12 positives: the bootstrap knows no other value, Wilson's interval with Student's t does."""
     table = pd.concat([group("all", 12, 40, hits=12), group("rest", 40, 40, hits=40)])
-    found = audit(table, **DRAWS)
+    found = audit(table, **DRAWS).table
     row, wilson = row_of(found, "sensitivity", "all"), wilson_interval(12, 12)
     assert row["estimate"] == row["ci_high"] == 1.0 and 0.68 < row["ci_low"] < wilson[0]
     gap = row_of(found, "sensitivity", "gap")
@@ -169,8 +169,8 @@ def test_share_interval_is_wilsons_and_wider_with_few_degrees_of_freedom():
 
 
 def test_copies_of_an_image_leave_an_interval_as_it_was():
-    alone = audit(group("a", 40, 40, hits=30, alarms=5), ["group"], **DRAWS)
-    copied = audit(group("a", 40, 40, hits=30, alarms=5, copies=4), ["group"], **DRAWS)
+    alone = audit(group("a", 40, 40, hits=30, alarms=5), ["group"], **DRAWS).table
+    copied = audit(group("a", 40, 40, hits=30, alarms=5, copies=4), ["group"], **DRAWS).table
     for metric in ("sensitivity", "accuracy", "auc"):
         widths = [row["ci_high"] - row["ci_low"] for row in (row_of(t, metric, "a") for t in (alone, copied))]
         assert widths[1] == pytest.approx(widths[0], rel=1e-6)
@@ -178,7 +178,7 @@ def test_copies_of_an_image_leave_an_interval_as_it_was():
 
 def test_gaps_carry_their_warnings():
     table = pd.concat([group("a", 60, 60, hits=50, alarms=9), group("b", 60, 60, hits=40, alarms=20)])
-    found = audit(table, **DRAWS)
+    found = audit(table, **DRAWS).table
     gaps = found[found["group"] == "gap"].set_index("metric")["note"]
     assert gaps.str.contains("never holds 0").all()
     follows = set(gaps.index[gaps.str.contains("follows prevalence")])
@@ -188,7 +188,7 @@ def test_gaps_carry_their_warnings():
 
 def test_no_resampling_no_band():
     table = pd.concat([group("a", 60, 60, hits=50), group("b", 60, 60, hits=40)])
-    found = audit(table, replicates=0, permutations=50, site=None)
+    found = audit(table, replicates=0, permutations=50, site=None).table
     assert found[["null_low", "null_high", "p_value", "ci_low"]].isna().all(axis=None)
     assert np.isfinite(row_of(found, "auc", "gap")["estimate"])
 
@@ -200,7 +200,7 @@ def test_a_calibration_error_has_no_interval_but_its_gap_has():
         "patient": [f"p{row}" for row in range(400)], "truth": (rng.uniform(size=400) < score).astype(int),
         "probability": score, "sex": np.where(np.arange(400) % 2, "f", "m"),
     })  # fmt: skip
-    rows = audit(table, ["sex"], replicates=50, permutations=50).query("metric == 'ece'").set_index("group")
+    rows = audit(table, ["sex"], replicates=50, permutations=50).table.query("metric == 'ece'").set_index("group")
     assert rows.loc[["*", "f", "m", "worst"], "ci_low"].isna().all() and rows["estimate"].notna().all()
     assert rows.loc[["*", "f"], "note"].str.contains("no interval").all()
     assert np.isfinite(rows.loc["gap", "ci_high"])

@@ -33,7 +33,7 @@ def value(table, metric, level):
 
 @pytest.mark.parametrize("column", ["truth", "stage", "attr.stage"])
 def test_what_follows_prevalence_is_equal_at_equal_prevalence(column):
-    plain, found = audit(mixed(), ["group"], **FAST), audit(mixed(), ["group"], **FAST, standardise=column)
+    plain, found = audit(mixed(), ["group"], **FAST).table, audit(mixed(), ["group"], **FAST, standardise=column).table
     assert value(plain, "accuracy", "gap")["estimate"] == pytest.approx(0.06)  # 0.82 and 0.88
     assert value(plain, "dpd", "gap")["estimate"] == pytest.approx(33 / 50 - 12 / 50)
     for metric in ("accuracy", "dpd", "brier", "pr_auc", "ece"):
@@ -49,21 +49,21 @@ def test_what_follows_prevalence_is_equal_at_equal_prevalence(column):
 
 
 def test_the_column_of_the_case_mix_is_no_attribute():
-    found = audit(mixed(), None, **FAST, standardise="stage")
+    found = audit(mixed(), None, **FAST, standardise="stage").table
     assert set(found["attribute"]) == {"*", "group"}
 
 
 def test_a_group_without_a_stratum_has_no_value():
     table = mixed()
     table.loc[(table["attr.group"] == "b") & (table["attr.stage"] == "late"), "attr.stage"] = "early"
-    row = value(audit(table, ["group"], **FAST, standardise="stage"), "accuracy", "b")
+    row = value(audit(table, ["group"], **FAST, standardise="stage").table, "accuracy", "b")
     assert np.isnan(row["estimate"]) and "a stratum of stage has no row" in row["note"]
 
 
 def test_rows_of_unknown_strata_weigh_nothing_and_are_counted():
     table = mixed()
     more = table.iloc[:5].assign(patient=range(900, 905), image=range(900, 905), **{"attr.stage": None})
-    found = audit(pd.concat([table, more]), ["group"], **FAST, standardise="stage")
+    found = audit(pd.concat([table, more]), ["group"], **FAST, standardise="stage").table
     row = value(found, "accuracy", "a")
     assert row["estimate"] == pytest.approx(0.85) and "5 rows of unknown stage without weight" in row["note"]
 

@@ -28,7 +28,7 @@ def test_foreign_file(foreign, tmp_path, suffix):
         foreign.to_parquet(path)
     else:
         foreign.to_csv(path, index=False, sep="," if suffix == "csv" else "\t")
-    found = audit(path, ["sex", "race"], **ROLES, **FAST)
+    found = audit(path, ["sex", "race"], **ROLES, **FAST).table
     assert set(found["recipe"]) == {"model"} and set(found["task"]) == {"task"}
     assert set(found["domain"]) == {"all", "north", "south"} and set(found["attribute"]) == {
         "*",
@@ -43,7 +43,7 @@ def test_foreign_file(foreign, tmp_path, suffix):
 def test_patients_stay_text(foreign, tmp_path):
     foreign["pid"] = [f"{k:03d}" if k % 2 else str(k) for k in range(len(foreign))]
     foreign.to_csv(tmp_path / "t.csv", index=False)
-    found = audit(tmp_path / "t.csv", ["sex"], **ROLES, **FAST)
+    found = audit(tmp_path / "t.csv", ["sex"], **ROLES, **FAST).table
     assert found["n_patients"].max() == foreign["pid"].nunique()
 
 
@@ -74,7 +74,7 @@ def test_bad_cells_are_named_by_row(foreign):
 def test_no_groups_is_a_question(foreign):
     with pytest.raises(InputError, match="Which groups"):
         audit(foreign, **ROLES, **FAST)
-    assert set(audit(foreign, [], **ROLES, **FAST)["group"]) == {"*"}
+    assert set(audit(foreign, [], **ROLES, **FAST).table["group"]) == {"*"}
 
 
 def test_a_measurement_is_no_group(foreign):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from equigen.cohort.phantom import PhantomSettings, render, sample_parameters
-from equigen.quality import ImageSet, evaluate_sets
+from equigen.quality import ImageSet, evaluate
 from equigen.quality.copy_power import CHANGES, changed_images, fold_limits, sample_planted_rows, thumbnail_rows
 from equigen.quality.metrics.memorisation import search_training, shared_thresholds
 from equigen.quality.metrics.registration import nearest_thumbnails, windows
@@ -97,7 +97,7 @@ def test_evaluation_finds_copies_that_features_miss_and_tells_its_power(images):
     sexes = lambda n: np.where(np.arange(n) % 2, "female", "male")  # noqa: E731
     sides = {name: ImageSet(pd.DataFrame({"attr.sex": sexes(len(own))}), own)
              for name, own in {"real": real, "train": train, "made": np.concatenate([copies, fresh])}.items()}
-    result = evaluate_sets(sides["real"], {"made": sides["made"]}, ["sex"], train=sides["train"], encoder=Means(),
+    result = evaluate(sides["real"], {"made": sides["made"]}, ["sex"], train=sides["train"], encoder=Means(),
                            metrics=["near_copies", "nn_ratio"], labels=[], intersections=False, replicates=20,
                            show=False)
     row = result.quality.query("metric == 'near_copies' and group == '*'").iloc[0]

@@ -7,7 +7,7 @@ from PIL import Image
 from quality_images import ColourEncoder, make_images
 
 from equigen.errors import InputError
-from equigen.quality import COPIES_COLUMNS, DIFFERENCES_COLUMNS, ImageSet, evaluate, evaluate_sets
+from equigen.quality import COPIES_COLUMNS, DIFFERENCES_COLUMNS, ImageSet, evaluate
 
 FAST = {"replicates": 60, "repeats": 2, "show": False, "min_patients": 20, "encoder": ColourEncoder(),
         "metrics": ["fd", "kd", "is"]}
@@ -18,7 +18,7 @@ def result():
     real = make_images(240, 0)
     good = make_images(200, 1, per_patient=1)
     bad = ImageSet(good.frame, np.clip(good.pixels.astype(int) + 40, 0, 255).astype(np.uint8))
-    return evaluate_sets(real, {"good": good, "same": ImageSet(good.frame, good.pixels), "bad": bad}, **FAST)
+    return evaluate(real, {"good": good, "same": ImageSet(good.frame, good.pixels), "bad": bad}, **FAST)
 
 
 def pick(table: pd.DataFrame, **where: str) -> pd.Series:
@@ -52,7 +52,7 @@ def test_pairing_makes_differences_surer_than_their_parts():
     real, made = make_images(240, 0), make_images(200, 1, per_patient=1)
     sets = {name: ImageSet(made.frame, np.clip(made.pixels.astype(int) + by, 0, 255).astype(np.uint8))
             for name, by in (("bad", 40), ("worse", 43))}
-    found = evaluate_sets(real, sets, **FAST)
+    found = evaluate(real, sets, **FAST)
     row = pick(found.differences, run="worse", metric="kd", group="*")
     errors = [pick(found.quality, run=run, metric="kd", group="*").standard_error for run in sets]
     assert (row.ci_high - row.ci_low) / 3.92 < 0.5 * np.hypot(*errors)
@@ -61,14 +61,14 @@ def test_pairing_makes_differences_surer_than_their_parts():
 def test_all_sets_share_one_n_and_one_set_alone_has_no_comparison(result):
     assert result.quality.matched_n.nunique() == 1
     real, few = make_images(240, 0), make_images(48, 3, per_patient=1)
-    both = evaluate_sets(real, {"many": make_images(200, 1, per_patient=1), "few": few}, **FAST)
-    alone = evaluate_sets(real, {"many": make_images(200, 1, per_patient=1)}, **FAST)
+    both = evaluate(real, {"many": make_images(200, 1, per_patient=1), "few": few}, **FAST)
+    alone = evaluate(real, {"many": make_images(200, 1, per_patient=1)}, **FAST)
     assert both.quality.matched_n.nunique() == 1
     assert both.quality.matched_n.iloc[0] < alone.quality.matched_n.iloc[0]
     assert alone.differences.empty
     assert list(alone.copies.columns) == [*COPIES_COLUMNS, "attr.sex"]
     pd.testing.assert_frame_equal(
-        alone.quality, evaluate(real, make_images(200, 1, per_patient=1), run="many", **FAST))
+        alone.quality, evaluate(real, make_images(200, 1, per_patient=1), run="many", **FAST).table)
 
 
 def two_attributes(images: ImageSet, seed: int) -> ImageSet:
@@ -80,7 +80,7 @@ def two_attributes(images: ImageSet, seed: int) -> ImageSet:
 
 def test_intersections_are_a_family_of_their_own():
     real, made = two_attributes(make_images(400, 4), 0), two_attributes(make_images(300, 5, per_patient=1), 1)
-    table = evaluate(real, made, **FAST)
+    table = evaluate(real, made, **FAST).table
     names = ["a & old", "a & young", "b & old", "b & young", "gap", "es"]
     crossed = table[(table.attribute == "sex & age") & (table.metric == "kd")]
     assert list(crossed.group) == names
@@ -91,24 +91,24 @@ def test_intersections_are_a_family_of_their_own():
     assert crossed.matched_n.iloc[0] < plain.matched_n.iloc[0]
     assert "Holm over 2 attributes" in plain[plain.group == "gap"].note.iloc[0]
     assert "Holm" not in crossed[crossed.group == "gap"].note.iloc[0]
-    assert set(evaluate(real, made, intersections=False, **FAST).attribute) == {"*", "sex", "age"}
+    assert set(evaluate(real, made, intersections=False, **FAST).table.attribute) == {"*", "sex", "age"}
 
 
 def test_metrics_by_name():
     sides = make_images(100, 6), make_images(80, 7, per_patient=1)
-    assert set(evaluate(*sides, **{**FAST, "metrics": ["kd"]}).metric) == {"kd"}
+    assert set(evaluate(*sides, **{**FAST, "metrics": ["kd"]}).table.metric) == {"kd"}
     with pytest.raises(InputError, match=r"no metric 'fid'.*known are fd, fd_inf, kd"):
         evaluate(*sides, **{**FAST, "metrics": ["fid"]})
     with pytest.raises(InputError, match="'mifid' needs training images"):
         evaluate(*sides, **{**FAST, "metrics": ["mifid"]})
     with pytest.raises(InputError, match="none named real or train"):
-        evaluate_sets(sides[0], {}, **FAST)
+        evaluate(sides[0], {}, **FAST)
 
 
 def test_training_images_bring_memorisation_and_the_closest_pairs():
     real, train, made = make_images(120, 8), make_images(120, 9), make_images(100, 10, per_patient=1)
     made.pixels[:5] = train.pixels[30:35]
-    found = evaluate_sets(real, {"mine": made}, train=train, **{**FAST, "metrics": None})
+    found = evaluate(real, {"mine": made}, train=train, **{**FAST, "metrics": None})
     assert {"fd_inf", "precision", "mifid", "nn_ratio", "authenticity", "near_copies"} <= set(found.quality.metric)
     first = found.copies.head(5)
     assert set(first.generated) == {f"row {i}" for i in range(1, 6)}
@@ -119,12 +119,12 @@ def test_training_images_bring_memorisation_and_the_closest_pairs():
 
 def test_monte_carlo_errors_and_standard_errors():
     sides = make_images(240, 11), make_images(200, 12, per_patient=1)
-    table = evaluate(*sides, **{**FAST, "repeats": 4})
+    table = evaluate(*sides, **{**FAST, "repeats": 4}).table
     kd, fd = (pick(table, metric=name, group="*") for name in ("kd", "fd"))
     assert kd.mc_estimate == 0  # exact
     assert fd.mc_estimate > 0
     assert fd.mc_floor > 0
-    tables = [evaluate(*sides, **{**FAST, "repeats": 4, "seed": seed}) for seed in range(8)]
+    tables = [evaluate(*sides, **{**FAST, "repeats": 4, "seed": seed}).table for seed in range(8)]
     others = [pick(other, metric="fd", group="*").estimate for other in tables]
     assert 0.2 < np.std(others) / fd.mc_estimate < 5
     gap = pick(table, metric="kd", group="gap")
@@ -135,7 +135,7 @@ def test_monte_carlo_errors_and_standard_errors():
 
 def test_a_cell_beyond_the_limit_is_trimmed_and_a_small_one_is_not():
     real = make_images(300, 13, odds=[0.25, 0.75])
-    table = evaluate(real, make_images(260, 14, per_patient=1), limit=100, **FAST)
+    table = evaluate(real, make_images(260, 14, per_patient=1), limit=100, **FAST).table
     small, large = pick(table, metric="kd", group="a"), pick(table, metric="kd", group="b")
     assert small.n_real == (real.frame["attr.sex"] == "a").sum()
     assert "real images, drawn by patient" not in small.note
@@ -153,7 +153,7 @@ class Bad(ColourEncoder):
 def test_constant_features_get_numbers_and_no_false_alarm():
     encoder = Bad()
     encoder.fill = 0.3
-    table = evaluate(make_images(120, 15), make_images(100, 16, per_patient=1), **{**FAST, "encoder": encoder})
+    table = evaluate(make_images(120, 15), make_images(100, 16, per_patient=1), **{**FAST, "encoder": encoder}).table
     cells = table[table.metric.isin(["fd", "kd"])]
     assert cells.estimate.to_numpy() == pytest.approx(0, abs=1e-9)
     assert (cells[cells.group == "gap"].p_value == 1).all()
@@ -168,15 +168,15 @@ def test_features_that_are_not_finite_are_refused():
 
 def test_relabelled_groups_and_duplicated_sides_give_the_same_kd():
     real, made = make_images(120, 17), make_images(100, 18)
-    table = evaluate(real, made, **FAST)
+    table = evaluate(real, made, **FAST).table
     for side in (real, made):
         side.frame["attr.sex"] = side.frame["attr.sex"].map({"a": "z", "b": "b"}).astype(object)
-    other = evaluate(real, made, **FAST)
+    other = evaluate(real, made, **FAST).table
     for old, new in (("a", "z"), ("b", "b"), ("gap", "gap"), ("es", "es")):
         assert pick(table, metric="kd", group=old).estimate == pytest.approx(
             pick(other, metric="kd", group=new).estimate, abs=1e-12)
     twice = [side.take(np.repeat(np.arange(len(side)), 2)) for side in (real, made)]  # within patients
-    doubled = evaluate(*twice, **FAST)
+    doubled = evaluate(*twice, **FAST).table
     for group in ("*", "z", "b"):
         assert pick(doubled, metric="kd", group=group).estimate == pytest.approx(
             pick(other, metric="kd", group=group).estimate, abs=1e-9)
@@ -185,7 +185,7 @@ def test_relabelled_groups_and_duplicated_sides_give_the_same_kd():
 def test_an_empty_group_has_words():
     real, made = make_images(120, 19), make_images(100, 20, per_patient=1)
     levels = {"sex": ["a", "b", "nobody"]}
-    table = evaluate(ImageSet(real.frame, real.pixels, levels), made, **{**FAST, "metrics": None})
+    table = evaluate(ImageSet(real.frame, real.pixels, levels), made, **{**FAST, "metrics": None}).table
     empty = table[table.group == "nobody"]
     assert len(empty) == 8
     assert empty.estimate.isna().all()
@@ -200,7 +200,7 @@ def test_jpeg_files_are_warned_about_on_screen_and_in_the_notes(tmp_path, capsys
             Image.fromarray(draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
         sides[side] = ImageSet(pd.DataFrame({"path": [str(path) for path in paths]}))
     table = evaluate(sides["real"], sides["generated"], encoder=ColourEncoder(), metrics=["kd"], min_patients=10,
-                     replicates=20)
+                     replicates=20).table
     told = "24 of 24 real images are JPEG"
     assert told in table["note"].iloc[0]
     assert told in capsys.readouterr().err.replace("\n", " ")

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from equigen.quality import ImageSet, evaluate_sets
+from equigen.quality import ImageSet, evaluate
 from equigen.quality.judge.questions import JudgePredictions, Target
 from equigen.quality.judge.reconstruction_check import (
     RECONSTRUCTION_FAILURE,
@@ -71,7 +71,7 @@ def side(seed, race_shown=True, n=160):
 
 
 def measured(**sets):
-    return evaluate_sets(
+    return evaluate(
         side(0), sets, ["race"], labels=["dx"], encoder=Brightness(), replicates=20, repeats=1,
         metrics=["semantic_auc", "semantic_attribute_probability"], show=False,
     ).quality  # fmt: skip

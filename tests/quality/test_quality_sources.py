@@ -32,7 +32,7 @@ def test_a_synthetic_folder_a_table_and_memory_give_the_same_numbers(tmp_path):
     frame.assign(accepted=True).to_parquet(tmp_path / "synthetic.parquet")
     table = frame.assign(path=[str(tmp_path / name) for name in frame.image])
     memory = ImageSet(generated.frame.drop(columns="patient"), generated.pixels)
-    results = [evaluate(real, side, encoder=ColourEncoder(), **FAST) for side in (memory, tmp_path, table)]
+    results = [evaluate(real, side, encoder=ColourEncoder(), **FAST).table for side in (memory, tmp_path, table)]
     pd.testing.assert_frame_equal(results[0], results[1])
     pd.testing.assert_frame_equal(results[0], results[2])
 
@@ -41,7 +41,7 @@ def test_refused_images_are_left_out_and_counted(tmp_path):
     real, generated = make_images(60, 0, per_patient=1), make_images(60, 1, per_patient=1)
     frame = on_disk(tmp_path, generated).assign(accepted=[index >= 7 for index in range(60)])
     frame.to_parquet(tmp_path / "synthetic.parquet")
-    table = evaluate(real, tmp_path, [], encoder=ColourEncoder(), **FAST)
+    table = evaluate(real, tmp_path, [], encoder=ColourEncoder(), **FAST).table
     assert set(table.n_generated) == {53}
     assert table.note.str.contains("7 of 60 images were refused by screening").all()
 

@@ -21,7 +21,7 @@ def row(table: pd.DataFrame, metric: str, attribute: str, group: str) -> pd.Seri
 @pytest.fixture(scope="module")
 def table() -> pd.DataFrame:
     real, generated = make_images(240, 0), make_images(200, 1, shift=0.15, per_patient=1)
-    return evaluate(real, generated, encoder=ColourEncoder(), run="mine", **FAST)
+    return evaluate(real, generated, encoder=ColourEncoder(), run="mine", **FAST).table
 
 
 def test_the_table_has_the_columns_and_rows_of_the_contract(table):
@@ -73,7 +73,7 @@ def test_equity_scaled_values_follow_their_formula(table):
 
 def test_numbers_are_those_of_the_plain_functions_when_n_is_everything():
     real, generated = make_images(120, 2, per_patient=1), make_images(60, 3, per_patient=1)
-    table = evaluate(real, generated, [], encoder=ColourEncoder(), matched_n=60, **FAST)
+    table = evaluate(real, generated, [], encoder=ColourEncoder(), matched_n=60, **FAST).table
     network = ColourEncoder()
     (r, _), (g, classes) = network(real.pixels), network(generated.pixels)
     assert row(table, "kd", "*", "*").estimate == pytest.approx(kernel_distance(r, g), rel=1e-6)
@@ -81,7 +81,7 @@ def test_numbers_are_those_of_the_plain_functions_when_n_is_everything():
     assert row(table, "fd", "*", "*").estimate == pytest.approx(frechet_distance(r[:60], g), rel=0.5)
     same = evaluate(
         real.take(np.arange(60)), real.take(np.arange(60)), [], encoder=network, matched_n=30, **FAST
-    )
+    ).table
     assert row(same, "fd", "*", "*").excess == pytest.approx(0, abs=0.02)
 
 
@@ -90,7 +90,7 @@ def test_unequal_groups_of_one_distribution_show_no_gap_while_raw_fd_ranks_their
     for seed in range(8):
         real = make_images(600, 30 + seed, odds=[0.15, 0.85], per_patient=1, size=4)
         generated = make_images(500, 60 + seed, odds=[0.15, 0.85], per_patient=1, size=4)
-        table = evaluate(real, generated, encoder=ColourEncoder(), **FAST)
+        table = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
         matched.append(row(table, "fd", "sex", "a").estimate - row(table, "fd", "sex", "b").estimate)
         chance += [row(table, metric, "sex", "gap").p_value for metric in ("fd", "kd", "is")]
         parts = [
@@ -124,7 +124,7 @@ def test_p_values_under_the_null_are_uniform_or_cautious():
             repeats=1,
             show=False,
             min_patients=8,
-        )
+        ).table
         for metric, values in p.items():
             values.append(row(table, metric, "sex", "gap").p_value)
     for metric, values in p.items():
@@ -136,8 +136,8 @@ def test_p_values_under_the_null_are_uniform_or_cautious():
 def test_rows_in_another_order_and_another_seed_give_the_same_kd():
     real, generated = make_images(120, 6), make_images(100, 7, per_patient=1)
     order = np.random.default_rng(0).permutation(120)
-    first = evaluate(real, generated, encoder=ColourEncoder(), **FAST)
-    second = evaluate(real.take(order), generated, encoder=ColourEncoder(), **{**FAST, "seed": 5})
+    first = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
+    second = evaluate(real.take(order), generated, encoder=ColourEncoder(), **{**FAST, "seed": 5}).table
     for group in ("a", "b", "gap", "es"):
         assert row(first, "kd", "sex", group).estimate == pytest.approx(
             row(second, "kd", "sex", group).estimate
@@ -146,14 +146,14 @@ def test_rows_in_another_order_and_another_seed_give_the_same_kd():
 
 def test_the_same_seed_gives_the_same_table_and_names_of_groups_do_not_matter():
     real, generated = make_images(120, 8), make_images(100, 9, per_patient=1)
-    first = evaluate(real, generated, encoder=ColourEncoder(), **FAST)
-    pd.testing.assert_frame_equal(first, evaluate(real, generated, encoder=ColourEncoder(), **FAST))
+    first = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
+    pd.testing.assert_frame_equal(first, evaluate(real, generated, encoder=ColourEncoder(), **FAST).table)
 
 
 def test_small_cells_get_words_and_no_number():
     real = make_images(400, 10, groups=("a", "b", "rare"), odds=[0.48, 0.48, 0.04])
     generated = make_images(300, 11, groups=("a", "b", "rare"), odds=[0.4, 0.4, 0.2], per_patient=1)
-    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST)
+    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
     rare = row(table, "fd", "sex", "rare")
     patients = real.frame[real.frame["attr.sex"] == "rare"].patient.nunique()
     assert rare.note == f"too small: {patients} patients"
@@ -167,7 +167,7 @@ def test_small_cells_get_words_and_no_number():
 def test_too_few_generated_images_are_said_so_and_one_group_alone_has_no_gap():
     real = make_images(200, 12)
     generated = make_images(100, 13, odds=[0.05, 0.95], per_patient=1)
-    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST)
+    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
     few = int((generated.frame["attr.sex"] == "a").sum())
     assert row(table, "kd", "sex", "a").note == f"too small: {few} generated images"
     gap = row(table, "kd", "sex", "gap")
@@ -176,7 +176,7 @@ def test_too_few_generated_images_are_said_so_and_one_group_alone_has_no_gap():
 
 
 def test_a_whole_set_that_is_too_small_still_gives_a_table():
-    table = evaluate(make_images(20, 14), make_images(20, 15), encoder=ColourEncoder(), show=False)
+    table = evaluate(make_images(20, 14), make_images(20, 15), encoder=ColourEncoder(), show=False).table
     assert table.estimate.isna().all()
     assert table.matched_n.isna().all()
     assert (table.note != "").all()
@@ -187,7 +187,7 @@ def test_matched_n_of_the_user_leaves_out_groups_that_cannot_reach_it():
         make_images(300, 16, odds=[0.2, 0.8]),
         make_images(300, 17, odds=[0.5, 0.5], per_patient=1),
     )
-    table = evaluate(real, generated, encoder=ColourEncoder(), matched_n=55, **FAST)
+    table = evaluate(real, generated, encoder=ColourEncoder(), matched_n=55, **FAST).table
     assert (table.matched_n == 55).all()
     assert row(table, "fd", "sex", "a").note.startswith("too small for matched n")
     assert np.isfinite(row(table, "fd", "sex", "b").estimate)
@@ -203,7 +203,7 @@ def test_few_images_for_many_features_are_noted(table):
         def __call__(self, images):
             return np.tile(super().__call__(images)[0], 100), None
 
-    wide = evaluate(real, generated, [], encoder=Wide(), **FAST | {"metrics": None})
+    wide = evaluate(real, generated, [], encoder=Wide(), **FAST | {"metrics": None}).table
     assert "n 30 is below the 600 features" in row(wide, "fd", "*", "*").note
     assert "is" not in set(wide.metric)  # an encoder without classes has no score
     assert {"fd", "fd_inf", "kd", "precision", "recall", "density", "coverage"} == set(wide.metric)
@@ -215,7 +215,7 @@ def test_holm_over_attributes():
         names = np.random.default_rng(seed).choice(["x", "y"], side.frame.patient.nunique())
         index = pd.factorize(side.frame.patient)[0]
         side.frame["attr.other"] = names[index].astype(object)
-    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST)
+    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
     for metric in ("fd", "kd", "is"):
         gaps = [row(table, metric, name, "gap") for name in ("sex", "other")]
         raw = [float(gap.note.split("attributes, ")[1].split(" before")[0]) for gap in gaps]
@@ -228,14 +228,14 @@ def test_holm_over_attributes():
 def test_unknown_groups_count_in_the_whole_set_alone():
     real, generated = make_images(200, 22), make_images(160, 23, per_patient=1)
     real.frame.loc[:9, "attr.sex"] = None
-    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST)
+    table = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
     assert row(table, "fd", "*", "*").n_real == 200
     assert row(table, "fd", "sex", "gap").n_real == 190
 
 
 def test_limit_draws_whole_patients_and_says_so():
     real, generated = make_images(200, 24), make_images(100, 25, per_patient=1)
-    table = evaluate(real, generated, encoder=ColourEncoder(), limit=150, **FAST)
+    table = evaluate(real, generated, encoder=ColourEncoder(), limit=150, **FAST).table
     whole = row(table, "fd", "*", "*")
     assert whole.n_real == 150
     assert "150 of 200 real images, drawn by patient" in whole.note
@@ -246,9 +246,9 @@ def test_limit_draws_whole_patients_and_says_so():
 def test_a_reconstruction_of_the_same_patients_is_not_favoured_by_its_own_originals():
     real = make_images(200, 26, per_patient=1)
     copies = ImageSet(real.frame, real.pixels)
-    own = evaluate(real, copies, [], encoder=ColourEncoder(), run="reconstruction", **FAST)
+    own = evaluate(real, copies, [], encoder=ColourEncoder(), run="reconstruction", **FAST).table
     strangers = ImageSet(real.frame.drop(columns="patient"), real.pixels)
-    naive = evaluate(real, strangers, [], encoder=ColourEncoder(), **FAST)
+    naive = evaluate(real, strangers, [], encoder=ColourEncoder(), **FAST).table
     assert row(own, "kd", "*", "*").estimate == pytest.approx(0, abs=1e-9)
     assert row(naive, "kd", "*", "*").estimate < -1e-5
 

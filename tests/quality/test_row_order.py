@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from quality_images import ColourEncoder, make_images
 
-from equigen.quality import ImageSet, evaluate_sets
+from equigen.quality import ImageSet, evaluate
 
 FAST = {"replicates": 20, "repeats": 2, "show": False, "min_patients": 8, "matched_n": 9, "seed": 3}
 
@@ -23,7 +23,7 @@ def unnamed(images: ImageSet) -> ImageSet:
 
 
 def tables(real: ImageSet, first: ImageSet, second: ImageSet, train: ImageSet):
-    return evaluate_sets(real, {"first": first, "second": second}, train=train, encoder=ColourEncoder(), **FAST)
+    return evaluate(real, {"first": first, "second": second}, train=train, encoder=ColourEncoder(), **FAST)
 
 
 @pytest.mark.parametrize("named", ["patients named", "images stand for themselves"])

@@ -9,7 +9,7 @@ from quality_images import ColourEncoder
 
 from equigen.comparison.evaluation import Sample, evaluate_comparison
 from equigen.errors import InputError
-from equigen.quality import ImageSet, evaluate_sets
+from equigen.quality import ImageSet, evaluate
 from equigen.quality.strata import filter_by_labels
 
 FAST = {"encoder": ColourEncoder(), "repeats": 2, "replicates": 60, "min_patients": 20, "show": False}
@@ -33,7 +33,7 @@ def pick(table: pd.DataFrame, group: str) -> pd.Series:
 
 
 def measured(real, made, **rest) -> pd.DataFrame:
-    return evaluate_sets(real, {"mine": made}, ["sex"], metrics=["kd"], **{**FAST, **rest}).quality
+    return evaluate(real, {"mine": made}, ["sex"], metrics=["kd"], **{**FAST, **rest}).quality
 
 
 def test_a_gap_that_is_one_between_diagnoses_is_away_within_each():
@@ -82,10 +82,10 @@ def test_of_several_findings_one_suffices_and_unknown_ones_do_not():
 def test_the_judge_is_not_asked_for_what_all_images_have():
     real, made, train = images(240, 7), images(240, 8), images(240, 9)
     kept = {"train": train, "only": {"dx": ["hard"]}, "intersections": False, **FAST}
-    metrics = set(evaluate_sets(real, {"mine": made}, ["sex"], **kept).quality["metric"])
+    metrics = set(evaluate(real, {"mine": made}, ["sex"], **kept).quality["metric"])
     assert "kd" in metrics and "semantic_auc" not in metrics
     for other in ({"only": {}}, {"only": {"dx": ["hard", "easy"]}}, {"labels": ["dx"]}):
-        table = evaluate_sets(real, {"mine": made}, ["sex"], **{**kept, **other}).quality
+        table = evaluate(real, {"mine": made}, ["sex"], **{**kept, **other}).quality
         assert "semantic_auc" in set(table["metric"])
 
 

@@ -248,7 +248,7 @@ def audit(
     from equigen.fairness import audit as measure
     from equigen.files import write_parquet
 
-    table = measure(
+    result = measure(
         predictions,
         parse_words(groups),
         truth=truth,
@@ -263,6 +263,7 @@ def audit(
         min_cases=min_cases,
         standardise=standardise,
     )
+    table = result.table
     write_parquet(out / "fairness.parquet", table)
     columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high note"
     for note in table.attrs["notes"]:

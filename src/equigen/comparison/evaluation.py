@@ -138,7 +138,7 @@ def evaluate_comparison(
 ) -> ComparisonResult:
     """Measure all samples against the same real images and sum them up over training seeds (METHODS section 6).
 
-    Distances and floors are those of ``evaluate_sets``, at one matched n for all samples of a plan, over the groups
+    Distances and floors are those of ``evaluate``, at one matched n for all samples of a plan, over the groups
     that have a number in all of them. Real patients are resampled with the same draws for all samples; generated images
     are not, since their sampling is within the spread between seeds (``equigen.statistics.mean_over_seeds`` gives
     the intervals). Each mechanism is compared with ``reference`` seed by seed at the same setting, plan and guidance;

@@ -1,5 +1,6 @@
 """The audit of predictions: metrics for every group, intervals, null bands and paired differences."""
 
+from .audit_predictions import Audit as Audit
 from .audit_predictions import audit as audit
 from .metrics import accuracy as accuracy
 from .metrics import auc as auc

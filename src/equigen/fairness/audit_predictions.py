@@ -12,11 +12,13 @@ import pandas as pd
 from equigen.cohort import suggestion
 from equigen.errors import InputError, Problem
 from equigen.fairness.cells import CASES, Cell, MinimumSizes, evaluate, macro_average
+from equigen.fairness.metrics import HIGHER_IS_BETTER
 from equigen.fairness.predictions import Columns, Predictions, read_predictions
 from equigen.fairness.resamples import Resamples, draw_resamples
 from equigen.fairness.rows import COLUMNS, Series, adjust, cell_series, table_row
 from equigen.fairness.standardisation import CaseMix
 from equigen.fairness.thresholds import Threshold, task_threshold
+from equigen.group_table import GroupTable
 
 HIGH_RISK = ":high_risk"
 Thresholds: TypeAlias = dict[tuple[str, Any, str], Threshold]  # recipe, seed, task
@@ -43,6 +45,27 @@ class BaselinePair:
     note: str = ""
 
 
+@dataclass(frozen=True, repr=False)
+class Audit(GroupTable):
+    """Rows of fairness.parquet in ``table``; views ``overall``, ``by_group``, ``gaps``, ``worst``, ``differences``."""
+
+    table: pd.DataFrame
+
+    index_columns = ("recipe", "task", "domain")
+    title = "Audit"
+    worst_is_low = tuple(name for name, higher in HIGHER_IS_BETTER.items() if higher)
+
+    @property
+    def differences(self) -> pd.DataFrame:
+        """Paired differences of recipes to the baseline, with intervals."""
+        rows = self.table[self.table["difference"].notna()]
+        columns = ["difference_to", "difference", "difference_low", "difference_high"]
+        return rows.set_index([*self._distinct(), "attribute", "group", "metric"])[columns]
+
+    def _rows(self) -> pd.DataFrame:
+        return self.table
+
+
 def audit(
     predictions: pd.DataFrame | str | Path,
     groups: Sequence[str] | None = None,
@@ -63,7 +86,7 @@ def audit(
     threshold: float | None = None,
     target_sensitivity: float | None = None,
     seed: int = 0,
-) -> pd.DataFrame:
+) -> Audit:
     """Audit predictions for groups of patients: the rows of ``fairness.parquet``.
 
     For each recipe, task, domain (``all``, ``id``, ``ood`` and each site, where there are such columns) and metric:
@@ -110,8 +133,8 @@ def audit(
         seed: of the resampling.
 
     Returns:
-        The table; ``attrs["notes"]``, and ``note`` in the rows of group ``*``, list rows left out and the reading of
-        unusual cells.
+        The ``table`` with views of it; ``notes``, and ``note`` in the rows of group ``*``, list rows left out and the
+        reading of unusual cells.
 
     Raises:
         InputError: with every problem of the table; see ``read_predictions``.
@@ -155,7 +178,7 @@ def audit(
     overall = table["group"] == "*"
     table.loc[overall, "note"] = ["; ".join([note, *notes]).removeprefix("; ") for note in table["note"][overall]]
     table.attrs["notes"] = notes
-    return table
+    return Audit(table)
 
 
 def _read(

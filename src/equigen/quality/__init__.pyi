@@ -22,7 +22,6 @@ from .encoders import identity as identity
 from .encoders import load_encoder as load_encoder
 from .evaluation import Evaluation as Evaluation
 from .evaluation import evaluate as evaluate
-from .evaluation import evaluate_sets as evaluate_sets
 from .features import default_size as default_size
 from .features import extract_features as extract_features
 from .features import file_remarks as file_remarks

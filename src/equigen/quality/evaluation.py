@@ -12,6 +12,7 @@ import pandas as pd
 
 from equigen.cohort import check_unseen
 from equigen.errors import InputError, Problem
+from equigen.group_table import GroupTable
 from equigen.latents import Autoencoder, load_autoencoder
 from equigen.progress import console, progress_bar
 from equigen.quality.cells import ResamplingSettings
@@ -32,6 +33,7 @@ from equigen.quality.features import default_size, extract_features, file_remark
 from equigen.quality.image_sets import ImageSet, Source, attribute_levels, group_codes, load_image_set
 from equigen.quality.judge.judge import fit_judges
 from equigen.quality.measurement import (
+    HIGHER_IS_BETTER,
     SEMANTIC,
     EncodedImages,
     EvaluationInputs,
@@ -44,10 +46,12 @@ from equigen.quality.rows import join_notes, quality_table
 from equigen.quality.strata import LabelFilter, filter_by_labels
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Tables of an evaluation: ``quality`` of every set, paired ``differences`` of sets, closest ``copies``.
+@dataclass(frozen=True, repr=False)
+class Evaluation(GroupTable):
+    """Tables of an evaluation, with views by group: ``overall``, ``by_group``, ``gaps``, ``worst``, ``notes``.
 
+    ``quality``: rows of quality.parquet for every set (``table`` is another name of it). ``differences``: paired
+    differences of each two sets. ``copies``: the pairs of generated and training images that are most alike.
     ``copy_power``: share of planted copies that the copy check finds, for each kind of change (``POWER_COLUMNS``).
     """
 
@@ -56,43 +60,25 @@ class Evaluation:
     copies: pd.DataFrame
     copy_power: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=POWER_COLUMNS))
 
+    index_columns = ("run", "encoder")
+    title = "Image quality"
+    worst_is_low = HIGHER_IS_BETTER
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Rows of quality.parquet."""
+        return self.quality
+
+    def _rows(self) -> pd.DataFrame:
+        return self.quality
+
 
 def evaluate(
     real: Source,
-    generated: Source,
+    generated: Source | Mapping[str, Source],
     groups: list[str] | None = None,
     *,
     run: str = "generated",
-    train: Source | None = None,
-    labels: Sequence[str] | None = None,
-    kinds: Mapping[str, str] | None = None,
-    metrics: Sequence[str] | None = None,
-    intersections: bool = True,
-    encoder: str | Encoder = "efficientnet-lite0",
-    matched_n: int | None = None,
-    repeats: int = 5,
-    replicates: int = 500,
-    seed: int = 0,
-    size: int | None = None,
-    min_patients: int = 30,
-    limit: int = 4000,
-    only: LabelFilter | None = None,
-    cache_dir: str | Path | None = None,
-    show: bool = True,
-) -> pd.DataFrame:
-    """Measure one set of generated images; returns the quality table of ``evaluate_sets`` for a set named ``run``."""
-    options = {"train": train, "labels": labels, "kinds": kinds, "metrics": metrics, "intersections": intersections,
-               "encoder": encoder, "matched_n": matched_n, "repeats": repeats, "replicates": replicates,
-               "seed": seed, "size": size, "min_patients": min_patients, "limit": limit,
-               "only": only, "cache_dir": cache_dir, "show": show}
-    return evaluate_sets(real, {run: generated}, groups, **options).quality  # type: ignore[arg-type]
-
-
-def evaluate_sets(
-    real: Source,
-    generated: Mapping[str, Source],
-    groups: list[str] | None = None,
-    *,
     train: Source | None = None,
     labels: Sequence[str] | None = None,
     kinds: Mapping[str, str] | None = None,
@@ -122,8 +108,10 @@ def evaluate_sets(
 
     Args:
         real: a cohort or part of it, an ``ImageSet``, a table (``path``, ``patient``, ``attr.*``), a folder.
-        generated: likewise, by name (``reconstruction``, a generator's); ``ImageSet(frame, pixels)`` in memory.
+        generated: one set, likewise, or several by name (``reconstruction``, a generator's); ``ImageSet(frame,
+            pixels)`` in memory.
         groups: attributes to compare; None takes those that all sets have.
+        run: name of the set in the table, where one is given without a name.
         train: real images that the generator was trained on, for mifid, nn_ratio, authenticity and near_copies.
         labels: names of labels (columns ``label.<name>``) that a judge predicts; None takes those that all sets
             have, an empty list none.
@@ -156,22 +144,23 @@ def evaluate_sets(
             metric or one that lacks its input, a setting is out of range, features are not finite.
 
     """
+    sets = generated if isinstance(generated, Mapping) else {run: generated}
     settings = ResamplingSettings(matched_n, repeats, replicates, seed, min_patients, limit)
     settings.check()
-    sources = _load_sources(real, generated, train)
+    sources = _load_sources(real, sets, train)
     levels: dict[str, list[str]] = {}
     names = groups if groups is not None else [
-        name for name in sources["real"].attributes if all(name in sources[run].attributes for run in generated)]
-    for run in generated:
-        levels = attribute_levels(sources["real"], sources[run], names)
-    sources |= filter_by_labels({name: sources[name] for name in ("real", *generated)}, only or {})
-    judged_labels = _judged_labels(sources["real"], [sources[name] for name in generated], labels, only or {})
+        name for name in sources["real"].attributes if all(name in sources[title].attributes for title in sets)]
+    for name in sets:
+        levels = attribute_levels(sources["real"], sources[name], names)
+    sources |= filter_by_labels({name: sources[name] for name in ("real", *sets)}, only or {})
+    judged_labels = _judged_labels(sources["real"], [sources[name] for name in sets], labels, only or {})
     selection = select_metrics(metrics, train=train is not None, labels=bool(judged_labels))
     network = load_encoder(encoder)
-    pixels = size or default_size(sources[next(iter(generated))])
-    remarks = {name: _file_remarks(sources, name, pixels) for name in generated}
+    pixels = size or default_size(sources[next(iter(sets))])
+    remarks = {name: _file_remarks(sources, name, pixels) for name in sets}
     if show:
-        for name in generated:
+        for name in sets:
             for remark in remarks[name]:
                 console.print(f"{name}: {remark}", style="yellow", markup=False)
     thumbnails = ThumbnailEncoder() if train is not None and "near_copies" in selection else None
@@ -185,12 +174,12 @@ def evaluate_sets(
     if thumbnails is not None:
         planted = _plant_copies(sources["real"], encoded["real"], pixels, autoencoder, seed)
     streams: dict[str, str] = {}  # sets with the same requests in the same order share a random stream
-    requests = {name: request_table(encoded[name].frame) for name in generated}
-    for name in generated:
+    requests = {name: request_table(encoded[name].frame) for name in sets}
+    for name in sets:
         equal = [run for run in streams if requests[run].equals(requests[name])]
         streams[name] = streams[equal[0]] if equal else ("generated" if not streams else f"generated/{name}")
     inputs = EvaluationInputs(
-        encoded["real"], {name: encoded[name] for name in generated}, selection, encoded.get("train"), None, streams,
+        encoded["real"], {name: encoded[name] for name in sets}, selection, encoded.get("train"), None, streams,
         planted,
     )
     columns = [*(f"label.{name}" for name in judged_labels), *(f"attr.{name}" for name in levels)]
@@ -198,7 +187,7 @@ def evaluate_sets(
                           intersections=intersections, show=show)
     preprocessing = f"images at {pixels} px; {network.preprocessing}"
     notes = {name: join_notes(sources["real"].remark, sources[name].remark, *remarks[name], preprocessing)
-             for name in generated}
+             for name in sets}
     overall = result.quality["group"] == "*"
     result.quality.loc[overall, "note"] = [
         join_notes(note, notes[run])
@@ -241,7 +230,7 @@ def measure_sets(
     inputs: EvaluationInputs, levels: dict[str, list[str]], settings: ResamplingSettings, *, encoder: str,
     columns: Sequence[str] = (), kinds: Mapping[str, str] | None = None, intersections: bool = True, show: bool = True,
 ) -> Evaluation:
-    """Measure sets of features: the numerical part of ``evaluate_sets``, without images.
+    """Measure sets of features: the numerical part of ``evaluate``, without images.
 
     Args:
         inputs: real images, generated sets and metrics, with patients and group codes of each row.

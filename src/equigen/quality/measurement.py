@@ -34,6 +34,7 @@ SEMANTIC = ["semantic_auc", "semantic_attribute_auc", "semantic_attribute_probab
 METRICS = [*FIDELITY, *MEMORISATION, *SEMANTIC]
 KINDS = {"fd": "lower", "fd_inf": "lower", "kd": "lower", "is": "higher", "density": "higher", "mifid": "lower",
          "nn_ratio": "higher", "near_copies": "lower"}
+HIGHER_IS_BETTER = tuple(name for name in METRICS if KINDS.get(name, "share") != "lower")
 BLOCK = 8192  # rows whose features are checked at a time
 BANDS = "interval and null band to first order"
 Rows = NDArray[np.int64]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from equigen.cohort import Cohort, Oracle, check_unseen, load_images
 from equigen.latents import Autoencoder
-from equigen.quality import Evaluation, ImageSet, evaluate_sets, filter_by_labels, load_image_set, oracle_correctness
+from equigen.quality import Evaluation, ImageSet, evaluate, filter_by_labels, load_image_set, oracle_correctness
 from equigen.study.stage_settings import EvaluateSettings
 
 RECONSTRUCTION = "reconstruction"
@@ -55,7 +55,7 @@ def evaluate_study(
                 real = replace(real, frame=judged)
             else:
                 generated[name] = replace(images, frame=judged)
-    result = evaluate_sets(
+    result = evaluate(
         real,
         generated,
         settings.groups,

@@ -228,7 +228,9 @@ class Study:
         groups = list(self.cohort.attributes) if settings.groups is None else settings.groups
 
         def work(out: Path) -> None:
-            table = audit(predictions, groups, replicates=settings.replicates, permutations=settings.permutations)
+            table = audit(
+                predictions, groups, replicates=settings.replicates, permutations=settings.permutations
+            ).table
             write_parquet(out / "fairness.parquet", table)
 
         content = int(pd.util.hash_pandas_object(predictions).sum())

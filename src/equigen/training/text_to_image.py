@@ -95,7 +95,7 @@ def train_text(
 def use_prompts(splits: LatentSplits, conditions: PromptConditions, training: NDArray[np.bool_]) -> LatentSplits:
     """Return the splits with prompt numbers [N, 1] in place of tokens; ``training``: rows of the training split."""
     ids = conditions.complete(torch.arange(len(conditions)))
-    mask = torch.from_numpy(training)
+    mask = torch.from_numpy(training.copy())  # a column of a table cannot be written to
     train, held_out = replace(splits.train, ids=ids[mask]), replace(splits.held_out, ids=ids[~mask])
     return replace(splits, train=train, held_out=held_out)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pandas as pd
 
@@ -144,9 +144,21 @@ def write_report(
     return out / "index.html"
 
 
+class Result(Protocol):
+    """A result that holds its rows in ``table``, such as those of ``evaluate`` and ``audit``."""
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """Rows of the Parquet file."""
+
+
+def _rows(result: pd.DataFrame | Result | None) -> pd.DataFrame | None:
+    return result if result is None or isinstance(result, pd.DataFrame) else result.table
+
+
 def report(
-    quality: pd.DataFrame | None = None,
-    fairness: pd.DataFrame | None = None,
+    quality: pd.DataFrame | Result | None = None,
+    fairness: pd.DataFrame | Result | None = None,
     *,
     path: str | Path,
     title: str = "equigen report",
@@ -155,10 +167,15 @@ def report(
     differences: pd.DataFrame | None = None,
     **options: Any,
 ) -> Path:
-    """Write a report on a quality and a fairness table into ``path``; see ``write_report`` for the rest."""
+    """Write a report on results of ``evaluate`` and ``audit``, or their tables, into ``path``.
+
+    Paired ``differences`` are those of ``quality`` where none are given. The rest is as in ``write_report``.
+    """
     facts = summary_facts or {}
+    if differences is None:
+        differences = getattr(quality, "differences", None) if not isinstance(quality, pd.DataFrame) else None
     return write_report(
-        path, title=title, summary_facts=facts, counts=counts, quality=quality, fairness=fairness,
+        path, title=title, summary_facts=facts, counts=counts, quality=_rows(quality), fairness=_rows(fairness),
         differences=differences, **options,
     )  # fmt: skip
 
