@@ -85,9 +85,6 @@ def evaluate(
     --groups sex,age --labels dx --out result`. Nothing of ours has to have made the images. Encoded images are kept
     in OUT/features, so a second run with other options is quick.
     """
-    from equigen.quality import evaluate as measure
-    from equigen.study import write_evaluation
-
     attributes, diagnoses, label_filter = parse_words(groups), parse_words(labels), parse_label_filter(only)
     label_columns = diagnoses if not label_filter else list(dict.fromkeys([*(diagnoses or []), *label_filter]))
     if label_filter and diagnoses is None and not is_cohort(real):
@@ -96,6 +93,9 @@ def evaluate(
     images = {name: open_images(path, attributes, image, None, label_columns) for name, path in paths.items()}
     patient_column = None if patient == "none" else patient
     real_images, training = real_and_training_images(real, attributes, image, patient_column, label_columns)
+    from equigen.quality import evaluate as measure  # heavy libraries, once the tables are there
+    from equigen.study import write_evaluation
+
     result = measure(
         real_images,
         images,

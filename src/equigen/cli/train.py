@@ -166,8 +166,6 @@ def train(
 
     All settings are in docs/study.md; `--settings` takes them as YAML.
     """
-    from equigen.training import train as train_generator
-
     options = {
         "mechanism": mechanism, "images": images, "preset": preset, "size": size, "seed": seed,
         "start": None if start is None else str(start), "min_snr": min_snr, "base": base, "tune": tune, "rank": rank,
@@ -180,16 +178,21 @@ def train(
         problem = Problem(f"--autoencoder {autoencoder}", "leave it out: a base has its own")
         raise InputError("These settings do not go together.", [problem])
     data = open_cohort(cohort, large=train_settings.store == "disk")
+    from equigen.training import train as train_generator  # heavy libraries, once the settings and the cohort are right
+
     run = train_generator(data, settings=train_settings, out=out, latents=latents, autoencoder=autoencoder or "shipped")
     echo(run.folder)
 
 
 def _settings(file: Path | None, options: dict[str, Any]) -> Any:
     """Return ``TrainSettings`` of a file, to which its paths are relative, and of options, which win."""
-    from equigen.study import check_keys, resolve_training_paths
+    from equigen.study import check_keys
     from equigen.training import TrainSettings
 
     values = read_settings(file)
-    values = values if file is None else resolve_training_paths(values, file.parent)
+    if file is not None:
+        from equigen.study import resolve_training_paths
+
+        values = resolve_training_paths(values, file.parent)
     title = "The training settings have errors."
     return check_keys(TrainSettings, {**values, **options}, str(file or "options"), title)

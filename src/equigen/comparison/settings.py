@@ -18,6 +18,7 @@ from equigen.study import (
     StrictModel,
     base_problems,
     check_keys,
+    check_training_keys,
     read_values,
 )
 from equigen.synthesis import LEAST_IMAGES, Reference, is_guidance_range
@@ -177,4 +178,5 @@ def read_comparison(path: str | Path, overrides: Mapping[str, Any] | None = None
     settings = read_values(path, overrides)
     title = "The comparison's settings have errors."
     checked: ComparisonSettings = check_keys(ComparisonSettings, settings, str(path), title)
+    check_training_keys(checked.train, str(path))
     return checked

@@ -1,5 +1,8 @@
 """Conditioning, networks, the objective, the pipeline that samples, and pretrained text-to-image pipelines."""
 
+from .choices import Prediction as Prediction
+from .choices import Preset as Preset
+from .choices import TrainableWeights as TrainableWeights
 from .conditions import Conditions as Conditions
 from .conditions import TokenConditions as TokenConditions
 from .loading import open_any_generator as open_any_generator
@@ -9,14 +12,12 @@ from .lora import save_lora as save_lora
 from .networks import PRESETS as PRESETS
 from .networks import ConditionTokens as ConditionTokens
 from .networks import Denoiser as Denoiser
-from .networks import Preset as Preset
 from .networks import build_text_unet as build_text_unet
 from .networks import build_tokens as build_tokens
 from .networks import build_unet as build_unet
 from .networks import drop_tokens as drop_tokens
 from .objective import STEPS as STEPS
 from .objective import Objective as Objective
-from .objective import Prediction as Prediction
 from .objective import loss_per_image as loss_per_image
 from .objective import min_snr_weights as min_snr_weights
 from .objective import noise_schedule as noise_schedule
@@ -48,7 +49,6 @@ from .text_encoders import MINILM as MINILM
 from .text_encoders import TextEncoder as TextEncoder
 from .text_encoders import open_text_encoder as open_text_encoder
 from .text_generator import TextGenerator as TextGenerator
-from .trainable_weights import TrainableWeights as TrainableWeights
 from .trainable_weights import enable_gradient_checkpointing as enable_gradient_checkpointing
 from .trainable_weights import set_trainable as set_trainable
 from .vocabulary import Vocabulary as Vocabulary

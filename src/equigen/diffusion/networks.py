@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from diffusers import ModelMixin, UNet2DConditionModel
@@ -12,7 +12,6 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from equigen.diffusion.vocabulary import DROPPED
 from equigen.seeds import derive_seed
 
-Preset = Literal["tiny", "small", "base"]
 PRESETS: dict[str, dict[str, Any]] = {
     # channels from the finest level down; width of a condition token; channels a head of attention
     "tiny": {"channels": (48, 96), "tokens": 96, "head": 32, "layers": 1},

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler, SchedulerMixin
 
+from equigen.diffusion.choices import Prediction
 from equigen.errors import InputError, Problem
 
-Prediction = Literal["v_prediction", "epsilon"]
 STEPS = 1000
 DIFFUSION = {
     # what of a scheduler's config makes the noise levels that its network was trained with

@@ -10,8 +10,9 @@ from typing import Any
 from diffusers import DDIMScheduler
 from transformers.utils import logging
 
+from equigen.diffusion.choices import Prediction
 from equigen.diffusion.networks import build_text_unet
-from equigen.diffusion.objective import Prediction, noise_schedule
+from equigen.diffusion.objective import noise_schedule
 from equigen.diffusion.pretrained import Pretrained
 from equigen.diffusion.pretrained.loading import clear_paths
 from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion

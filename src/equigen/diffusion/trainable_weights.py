@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 
+from equigen.diffusion.choices import TrainableWeights
 from equigen.diffusion.lora import add_lora
 from equigen.diffusion.pretrained import Pretrained
 from equigen.errors import InputError, Problem
-
-TrainableWeights = Literal["unet", "unet+text", "lora", "lora+text"]
 
 
 def set_trainable(

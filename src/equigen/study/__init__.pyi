@@ -13,6 +13,7 @@ from .settings import RESERVED_NAMES as RESERVED_NAMES
 from .settings import StudySettings as StudySettings
 from .settings import base_problems as base_problems
 from .settings import check_keys as check_keys
+from .settings import check_training_keys as check_training_keys
 from .settings import parse_override as parse_override
 from .settings import parse_scalars as parse_scalars
 from .settings import read_study as read_study

@@ -25,6 +25,7 @@ from equigen.study.stage_settings import (
     ScreenSettings,
     StrictModel,
 )
+from equigen.training import TrainSettings
 
 FOLDER_NAME = re.compile(r"^\w[\w .\-]*$")   # of generators and plans: they name folders
 RESERVED_NAMES = ("real", "reconstruction", "synthetic")   # rows of result tables that are no generator
@@ -193,7 +194,14 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     """
     settings = read_values(path, overrides)
     checked: StudySettings = check_keys(StudySettings, settings, str(path), "The study's settings have errors.")
+    check_training_keys(checked.train, str(path))
     return checked
+
+
+def check_training_keys(train: Mapping[str, Any], source: str) -> None:
+    """Raise InputError for keys of ``train`` that ``TrainSettings`` has not; their values are checked elsewhere."""
+    if set(train) - set(TrainSettings.model_fields):
+        check_keys(TrainSettings, dict(train), source, "The training settings have errors.", prefix="train")
 
 
 def read_values(path: str | Path, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
