@@ -110,3 +110,13 @@ def test_no_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at least 1"):
         _write(tmp_path / "none", images=0)
     assert not (tmp_path / "none").exists()
+
+
+def test_a_lost_record_is_written_again_where_the_owner_is_known(tmp_path):
+    folder = write_phantom(tmp_path / "p", 3, seed=1, settings=PhantomSettings(size=32), show=False)
+    record = (folder / "phantom.json").read_bytes()
+    (folder / "phantom.json").unlink()
+    with pytest.raises(InputError, match="no phantom.json"):
+        write_phantom(folder, 3, seed=1, settings=PhantomSettings(size=32), show=False)
+    write_phantom(folder, 3, seed=1, settings=PhantomSettings(size=32), show=False, verify_owner=False)
+    assert (folder / "phantom.json").read_bytes() == record

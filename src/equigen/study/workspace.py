@@ -76,7 +76,9 @@ class Workspace:
             folder = self.stages.run(
                 "phantom",
                 [equigen.__version__, phantom.model_dump()],
-                lambda out: write_phantom(out, phantom.images, phantom.seed, show=self.show),
+                lambda out: write_phantom(  # the stage's key says whose images they are
+                    out, phantom.images, phantom.seed, show=self.show, verify_owner=False
+                ),
                 results=["metadata.csv", "cohort.yaml"],
             )
             cohort = Cohort.read(folder / "cohort.yaml", show_progress=self.show)

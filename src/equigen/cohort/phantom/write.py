@@ -18,7 +18,7 @@ BATCH = 64
 COLUMNS = ("image", "patient", "sex", "race", "glaucoma", "site", "eye", "cup_disc_ratio", "pigmentation")
 
 
-def _claim(out: Path, seed: int, settings: PhantomSettings) -> None:
+def _claim(out: Path, seed: int, settings: PhantomSettings, verify_owner: bool) -> None:
     """Write ``phantom.json`` unless it exists; InputError if the folder holds another phantom or other images."""
     mark, expected = out / "phantom.json", {"seed": seed, "settings": settings.model_dump(mode="json")}
     if mark.is_file():
@@ -40,7 +40,7 @@ def _claim(out: Path, seed: int, settings: PhantomSettings) -> None:
             ]
             raise InputError(f"The folder {out} holds another phantom.", problems)
         return
-    if (out / "images").is_dir() and any((out / "images").iterdir()):
+    if verify_owner and (out / "images").is_dir() and any((out / "images").iterdir()):
         problem = Problem("it has images, but no phantom.json", "choose an empty folder", file=str(out))
         raise InputError("The folder holds images that are not this phantom's.", [problem])
     write_json(mark, expected)
@@ -84,6 +84,7 @@ def write_phantom(
     settings: PhantomSettings | None = None,
     *,
     show: bool = True,
+    verify_owner: bool = True,
 ) -> Path:
     """Write a phantom cohort into a folder and return the folder.
 
@@ -91,7 +92,8 @@ def write_phantom(
     ``cohort.yaml`` for ``Cohort.read`` and ``phantom.json`` with the seed and the settings. Images that are
     there and whole are kept, so the same command goes on after an interruption, and one with more images
     adds to a smaller phantom. The table and cohort.yaml are written last: a folder that has them is complete.
-    ``show`` draws a progress bar.
+    ``show`` draws a progress bar. ``verify_owner``: refuse a folder with images and no ``phantom.json``; without it,
+    the file is written again, for a caller that knows whose images they are.
 
     Raises InputError if ``images`` is below 1, or if the folder holds a phantom of another seed or other
     settings (with every difference), or images of another origin.
@@ -100,7 +102,7 @@ def write_phantom(
         problem = Problem(f"{images} images were asked for", "ask for at least 1")
         raise InputError("A phantom needs images.", [problem])
     folder, settings = Path(out), settings or PhantomSettings()
-    _claim(folder, seed, settings)
+    _claim(folder, seed, settings, verify_owner)
     params = sample_parameters(images, seed, settings)
     names = [f"{row:06d}.png" for row in range(images)]
     missing = [row for row in range(images) if not is_complete_png(folder / "images" / names[row], settings.size)]
