@@ -116,7 +116,7 @@ def test_a_lost_record_is_written_again_where_the_owner_is_known(tmp_path):
     folder = write_phantom(tmp_path / "p", 3, seed=1, settings=PhantomSettings(size=32), show=False)
     record = (folder / "phantom.json").read_bytes()
     (folder / "phantom.json").unlink()
-    with pytest.raises(InputError, match="no phantom.json"):
+    with pytest.raises(InputError, match=r"no phantom\.json"):
         write_phantom(folder, 3, seed=1, settings=PhantomSettings(size=32), show=False)
     write_phantom(folder, 3, seed=1, settings=PhantomSettings(size=32), show=False, verify_owner=False)
     assert (folder / "phantom.json").read_bytes() == record
