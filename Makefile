@@ -34,6 +34,7 @@ test: install
 
 lint: install
 	$(BIN)/ruff check src tests benchmarks tools
+	$(BIN)/ruff format --check --quiet src tests benchmarks tools docs examples
 	$(BIN)/mypy
 
 docs: install

@@ -30,11 +30,22 @@ from benchmarks import (
 from equigen import __version__
 from equigen.files import write_json
 
-BENCHMARKS = {"loop": loop.measure, "cost": cost.measure, "latents": latents.measure, "demo": demo.measure,
-              "quality": quality.measure, "validity": validity.measure, "validity-groups": validity_groups.measure,
-              "fairness": fairness.measure_all,
-              "finetune": finetune.measure, "generation": generation.measure, "scale": scale.measure,
-              "learning": learning.measure, "damage": damage.measure, "hostile": hostile.measure}
+BENCHMARKS = {
+    "loop": loop.measure,
+    "cost": cost.measure,
+    "latents": latents.measure,
+    "demo": demo.measure,
+    "quality": quality.measure,
+    "validity": validity.measure,
+    "validity-groups": validity_groups.measure,
+    "fairness": fairness.measure_all,
+    "finetune": finetune.measure,
+    "generation": generation.measure,
+    "scale": scale.measure,
+    "learning": learning.measure,
+    "damage": damage.measure,
+    "hostile": hostile.measure,
+}
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -79,10 +79,16 @@ def measure(images: Images, patients: NDArray[Any]) -> dict[str, Any]:
         distance, index = nearest_neighbours(encoder(own)[0], reference, 1)
         old[name] = float(np.mean((distance[:, 0] <= limits[place, 0]) & (owner[index[:, 0]] == people[place])))
     return {
-        "training images": len(train), "held-out images": len(real), "planted": len(place), "size": images.shape[1],
-        "false alarms, features": float(alarms.mean()), "false alarms, both views": float(power["false_alarm"].iloc[0]),
-        "found, features": old, "found, thumbnails": dict(zip(power["change"], power["share"], strict=True)),
-        "thresholds": search.thresholds, "seconds of the search": seconds,
+        "training images": len(train),
+        "held-out images": len(real),
+        "planted": len(place),
+        "size": images.shape[1],
+        "false alarms, features": float(alarms.mean()),
+        "false alarms, both views": float(power["false_alarm"].iloc[0]),
+        "found, features": old,
+        "found, thumbnails": dict(zip(power["change"], power["share"], strict=True)),
+        "thresholds": search.thresholds,
+        "seconds of the search": seconds,
     }
 
 

@@ -27,11 +27,13 @@ from equigen.equity.request import ProposalRequest
 from equigen.training import Trainer, TrainSettings
 
 PRESET, BATCH = "tiny", 64  # the smallest network: what is added to it weighs most here
-IMAGES = 40_000             # four default windows
-PIECE = 20                  # steps of one training before it is another's turn
-PAST = 60                   # windows that the mechanisms look back on: with little to fit, proposing would be cheap
+IMAGES = 40_000  # four default windows
+PIECE = 20  # steps of one training before it is another's turn
+PAST = 60  # windows that the mechanisms look back on: with little to fit, proposing would be cheap
 VARIANTS: dict[str, tuple[str, dict[str, int]]] = {
-    "none": ("none", {}), "corrected": ("perturbation", {}), "within the step": ("perturbation", {"delay_images": 0}),
+    "none": ("none", {}),
+    "corrected": ("perturbation", {}),
+    "within the step": ("perturbation", {"delay_images": 0}),
 }
 
 
@@ -97,6 +99,7 @@ class Clocked:
 
     def probing(self, measure: Callable[..., Any]) -> Callable[..., Any]:
         """A probe's ``measure`` that is timed."""
+
         def timed(*arguments: Any) -> Any:
             before = time.perf_counter()
             found = measure(*arguments)
@@ -173,7 +176,7 @@ def figures(pieces: dict[str, list[Piece]], images: int, preset: str) -> dict[st
     added = {name: (spent(pieces[name]) - spent(pieces["none"])) / seconds(pieces[name]) for name in others}
     return {
         "figure": "images per second of the corrected perturbation, its probe and proposals included / of none: 1 less "
-                  "the share of its time that it spends on probes, proposals and weights beyond what none does",
+        "the share of its time that it spends on probes, proposals and weights beyond what none does",
         "target": 0.98,
         "ratio": 1 - added["corrected"],
         "ratio with proposals within the step, likewise": 1 - added["within the step"],
@@ -183,10 +186,14 @@ def figures(pieces: dict[str, list[Piece]], images: int, preset: str) -> dict[st
             for none, own in zip(quarters(pieces["none"]), quarters(pieces["corrected"]), strict=False)
         ],
         "longest hold-up of a step by the mechanism / mean step (target 1 at most)": {
-            name: max(max(piece.held) for piece in pieces[name]) / step[name] for name in others},
+            name: max(max(piece.held) for piece in pieces[name]) / step[name] for name in others
+        },
         "mean step, seconds": step,
         "images per second": {name: BATCH / seconds for name, seconds in step.items()},
-        "preset": preset, "batch": BATCH, "images": images, "windows before the first image": PAST,
+        "preset": preset,
+        "batch": BATCH,
+        "images": images,
+        "windows before the first image": PAST,
     }
 
 

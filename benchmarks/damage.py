@@ -191,8 +191,12 @@ def measure(only: str = "", harms: Collection[str] = tuple(HARMS), limit: float 
             rows.append(row)
             print(*row.values(), flush=True)
     counts = Counter(row["outcome"] for row in rows)
-    return {"figure": "harms to files of a finished study that end in other tables or a traceback", "target": "0",
-            "counts": dict(counts), "rows": rows}
+    return {
+        "figure": "harms to files of a finished study that end in other tables or a traceback",
+        "target": "0",
+        "counts": dict(counts),
+        "rows": rows,
+    }
 
 
 if __name__ == "__main__":

@@ -49,9 +49,15 @@ class World:
         value = APART * (np.array(self.apart)[group[patient]] * truth + noise) - APART**2 / 2
         share = np.array(self.prevalence)[group[patient]] if self.own else np.full(len(patient), PREVALENCE)
         names = np.char.add("g", group[patient].astype(str))
-        return pd.DataFrame({"image": np.arange(len(patient)), "truth": truth,
-                             "probability": expit(value + logit(share)),
-                             "patient": np.char.add("p", patient.astype(str)), "attr.group": names})
+        return pd.DataFrame(
+            {
+                "image": np.arange(len(patient)),
+                "truth": truth,
+                "probability": expit(value + logit(share)),
+                "patient": np.char.add("p", patient.astype(str)),
+                "attr.group": names,
+            }
+        )
 
 
 EQUAL = {
@@ -67,8 +73,19 @@ UNEQUAL = {"two equal groups, AUC 0.86 and 0.76": World((300, 300), (0.3, 0.3), 
 
 def rejected(world: World, count: int) -> dict[str, Any]:
     """Share of cohorts in which p of the gap is at most 0.05, for each metric, and how many cohorts have a p."""
-    tables = [audit(world.cohort(seed), ["group"], site=None, threshold=THRESHOLD, replicates=REPLICATES,
-                    permutations=REPLICATES, baseline=None, seed=seed).table for seed in range(count)]
+    tables = [
+        audit(
+            world.cohort(seed),
+            ["group"],
+            site=None,
+            threshold=THRESHOLD,
+            replicates=REPLICATES,
+            permutations=REPLICATES,
+            baseline=None,
+            seed=seed,
+        ).table
+        for seed in range(count)
+    ]
     table = pd.concat(tables)
     gaps = table[table["group"] == "gap"].dropna(subset="p_value")
     skipped = (FOLLOWS_PREVALENCE - ({"ece"} if world.own else set())) if len(set(world.prevalence)) > 1 else set()
@@ -82,15 +99,30 @@ def coverage(patients: int, count: int, apart: float, images: tuple[int, int]) -
     world = World((patients,), (0.4,), (images,), (apart,))
     large = World((60_000,), (0.4,), (images,), (apart,)).cohort(1)
     true = measure(large["truth"].to_numpy(), large["probability"].to_numpy(), threshold=THRESHOLD)
-    tables = [audit(world.cohort(seed), [], site=None, threshold=THRESHOLD, replicates=REPLICATES, permutations=0,
-                    baseline=None, seed=seed).table for seed in range(count)]
+    tables = [
+        audit(
+            world.cohort(seed),
+            [],
+            site=None,
+            threshold=THRESHOLD,
+            replicates=REPLICATES,
+            permutations=0,
+            baseline=None,
+            seed=seed,
+        ).table
+        for seed in range(count)
+    ]
     table = pd.concat(tables).dropna(subset="ci_low")
     result = {}
     for metric in COVERED:
         rows = table[table["metric"] == metric]
         inside = (rows["ci_low"] <= true[metric][0]) & (rows["ci_high"] >= true[metric][0])
-        result[metric] = {"coverage": float(inside.mean()), "mean width": float((rows.ci_high - rows.ci_low).mean()),
-                          "cohorts": len(rows), "true value": float(true[metric][0])}
+        result[metric] = {
+            "coverage": float(inside.mean()),
+            "mean width": float((rows.ci_high - rows.ci_low).mean()),
+            "cohorts": len(rows),
+            "true value": float(true[metric][0]),
+        }
     return result
 
 
@@ -107,6 +139,9 @@ def measure_all(count: int = 300) -> dict[str, Any]:
             found = coverage(patients, count, apart, images)
             result["coverage"][f"{patients} patients, AUC {found['auc']['true value']:.2f}"] = found
             print(patients, apart, {key: value["coverage"] for key, value in found.items()}, flush=True)
-    return {"target": "rejected at most 0.08 where groups are equal, coverage at least 0.93",
-            "monte carlo error": {"level": float(np.sqrt(0.05 * 0.95 / count))}, **result,
-            "seconds": time.perf_counter() - started}
+    return {
+        "target": "rejected at most 0.08 where groups are equal, coverage at least 0.93",
+        "monte carlo error": {"level": float(np.sqrt(0.05 * 0.95 / count))},
+        **result,
+        "seconds": time.perf_counter() - started,
+    }

@@ -30,7 +30,7 @@ from equigen.training.text_to_image import use_prompts
 
 PART, SIDE, BATCH, STEPS, PIECE = 4, 16, 8, 24, 2
 FULL = {"part": 1, "side": 64, "batch": 8, "steps": 60, "piece": 5}  # on a GPU: 1.x itself at 512 pixels
-WINDOW = 10_000                                                      # images of the mechanism's window by default
+WINDOW = 10_000  # images of the mechanism's window by default
 
 
 def usual(pretrained: Any, cohort: Cohort, settings: TrainSettings, device: str) -> Iterator[None]:
@@ -47,7 +47,10 @@ def usual(pretrained: Any, cohort: Cohort, settings: TrainSettings, device: str)
         pixels = load_images([cohort.frame["path"].iloc[row] for row in rows], settings.size)
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float().to(device) / 127.5 - 1
         tokens = pipeline.tokenizer(
-            [prompts[row] for row in rows], padding="max_length", truncation=True, return_tensors="pt",
+            [prompts[row] for row in rows],
+            padding="max_length",
+            truncation=True,
+            return_tensors="pt",
             max_length=pipeline.tokenizer.model_max_length,
         )
         with torch.no_grad(), half:
@@ -124,8 +127,16 @@ def measure(
         torch.manual_seed(0)
         stable_diffusion(side, divisor=part).save_pretrained(str(folder / "base"), safe_serialization=True)
         settings = TrainSettings(
-            base=str(folder / "base"), tune="unet", size=size, images=steps * batch, batch=batch,
-            mechanism="perturbation", learning_rate=1e-5, probe_every=10**9, checkpoint_every=10**9, log_every=10**6,
+            base=str(folder / "base"),
+            tune="unet",
+            size=size,
+            images=steps * batch,
+            batch=batch,
+            mechanism="perturbation",
+            learning_rate=1e-5,
+            probe_every=10**9,
+            checkpoint_every=10**9,
+            log_every=10**6,
         )
         ours, theirs = (open_pretrained(folder / "base", device=device) for _ in range(2))
         for pretrained in (ours, theirs):
@@ -144,8 +155,15 @@ def measure(
         rule = build_mechanism("perturbation", cohort_groups(cohort), 0)
         mechanism = Turns(rule, other, piece)
         trainer = Trainer(
-            ours.denoiser(table), objective_of(ours.scheduler), conditions.take(training), sides.train, sides.held_out,
-            mechanism, settings, folder / "run" / "checkpoint.safetensors", "",
+            ours.denoiser(table),
+            objective_of(ours.scheduler),
+            conditions.take(training),
+            sides.train,
+            sides.held_out,
+            mechanism,
+            settings,
+            folder / "run" / "checkpoint.safetensors",
+            "",
         )
         trainer.save = lambda: None  # type: ignore[method-assign]
         held_out, measured = trainer.probes["probe_heldout"], list[float]()

@@ -31,8 +31,8 @@ from equigen.training import TrainSettings, train
 
 STEPS, USUAL = 20, 75
 SIZE, IMAGES, LEARN = 64, 1_500, 12_000  # of the small generator: pixels, real images, images seen in training
-SETS, HALVES = 160, 200                  # images whose KD is measured; half samples that its spread is taken from
-TURNS, FEW = 5, 2                        # of each way in turn; images that the usual way makes in one
+SETS, HALVES = 160, 200  # images whose KD is measured; half samples that its spread is taken from
+TURNS, FEW = 5, 2  # of each way in turn; images that the usual way makes in one
 GUIDANCE = {"small": 2.0, "large": 7.5}
 ENCODER = "efficientnet-lite0@64"
 
@@ -119,7 +119,10 @@ def distances(real: NDArray[np.float32], made: dict[str, NDArray[np.float32]]) -
 
 
 def large(
-    folder: Path, images: int = 320, side: int = 64, widths: tuple[int, ...] = (320, 640, 1280, 1280),
+    folder: Path,
+    images: int = 320,
+    side: int = 64,
+    widths: tuple[int, ...] = (320, 640, 1280, 1280),
     precision: str = "bf16",
 ) -> dict[str, Any]:
     """Speed of a Stable Diffusion pipeline with random weights; by default the size of 1.x at 512 pixels.

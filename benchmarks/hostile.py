@@ -35,9 +35,34 @@ SECONDS = 20
 Figures = list[tuple[Any, ...]]
 Make = Callable[[Path, np.random.Generator], Callable[[], Any]]
 WORDS = [
-    "", "NA", "None", "unknown", "?", "nan", "inf", "-1", "1e400", "007", "7", "7.0", "a,b", 'a"b', "é", "=1+1",
-    "\u200b", "<b>x</b>", "gap", "*", "worst", "True", "0", "1", "2024-01-01", "045Y",
-    "x" * 5000, "\u0645\u0631\u062d\u0628",
+    "",
+    "NA",
+    "None",
+    "unknown",
+    "?",
+    "nan",
+    "inf",
+    "-1",
+    "1e400",
+    "007",
+    "7",
+    "7.0",
+    "a,b",
+    'a"b',
+    "é",
+    "=1+1",
+    "\u200b",
+    "<b>x</b>",
+    "gap",
+    "*",
+    "worst",
+    "True",
+    "0",
+    "1",
+    "2024-01-01",
+    "045Y",
+    "x" * 5000,
+    "\u0645\u0631\u062d\u0628",
 ]
 
 
@@ -61,11 +86,16 @@ def predictions(rng: np.random.Generator, rows: int = 60) -> pd.DataFrame:
     """Predictions of 30 patients with two images each."""
     patient = np.arange(rows) // 2
     truth = (rng.random(rows) < 0.4).astype(int)
-    return pd.DataFrame({
-        "image": [f"image {row}" for row in range(rows)], "patient": [f"p{row}" for row in patient], "truth": truth,
-        "probability": np.round(1 / (1 + np.exp(-(truth - 0.5 + rng.normal(size=rows)))), 6),
-        "site": rng.choice(["north", "süd"], rows // 2)[patient], "sex": rng.choice(["F", "M"], rows // 2)[patient],
-    })
+    return pd.DataFrame(
+        {
+            "image": [f"image {row}" for row in range(rows)],
+            "patient": [f"p{row}" for row in patient],
+            "truth": truth,
+            "probability": np.round(1 / (1 + np.exp(-(truth - 0.5 + rng.normal(size=rows)))), 6),
+            "site": rng.choice(["north", "süd"], rows // 2)[patient],
+            "sex": rng.choice(["F", "M"], rows // 2)[patient],
+        }
+    )
 
 
 def damaged(data: bytes, rng: np.random.Generator) -> bytes:
@@ -174,9 +204,11 @@ def hostile_cohort(folder: Path, rng: np.random.Generator) -> Callable[[], Any]:
     for name in frame["image"]:
         Image.fromarray(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8)).save(folder / name)
     file = hostile_table(folder, rng, frame)
-    text = (f"name: x\ntable: {file.name}\nimage: {{column: image}}\npatient: patient\nsite: site\n"
-            "split: {fractions: {train: 0.6, val: 0.2, test: 0.2}}\nlabels:\n  y: {kind: binary, column: truth}\n"
-            "attributes:\n  sex: {column: sex}\n").encode()
+    text = (
+        f"name: x\ntable: {file.name}\nimage: {{column: image}}\npatient: patient\nsite: site\n"
+        "split: {fractions: {train: 0.6, val: 0.2, test: 0.2}}\nlabels:\n  y: {kind: binary, column: truth}\n"
+        "attributes:\n  sex: {column: sex}\n"
+    ).encode()
     (folder / "cohort.yaml").write_bytes(damaged(text, rng) if rng.random() < 0.3 else text)
     if rng.random() < 0.3:
         return lambda: Cohort.from_table(file, ["sex"], labels=["truth"], image="image", patient="patient")
@@ -185,8 +217,16 @@ def hostile_cohort(folder: Path, rng: np.random.Generator) -> Callable[[], Any]:
 
 def hostile_plan(folder: Path, rng: np.random.Generator) -> Callable[[], Any]:
     """A plan with hostile cells."""
-    plan = pd.DataFrame({"seed": np.arange(20), "label.y": rng.choice(["ill", "well"], 20),
-                         "attr.sex": rng.choice(["F", "M"], 20), "prompt": "an image", "guidance": 1.5, "steps": 10})
+    plan = pd.DataFrame(
+        {
+            "seed": np.arange(20),
+            "label.y": rng.choice(["ill", "well"], 20),
+            "attr.sex": rng.choice(["F", "M"], 20),
+            "prompt": "an image",
+            "guidance": 1.5,
+            "steps": 10,
+        }
+    )
     file = hostile_table(folder, rng, plan)
     return lambda: read_plan(file)
 
@@ -231,8 +271,10 @@ def _dicom(pixels: np.ndarray[Any, Any]) -> io.BytesIO:
 
 
 SURFACES: dict[str, tuple[Make, float]] = {
-    "audit of a hostile table": (hostile_audit, 0.3), "audit of the same table in another form": (rewritten, 0.1),
-    "cohort of a hostile table": (hostile_cohort, 0.2), "plan of a hostile table": (hostile_plan, 0.1),
+    "audit of a hostile table": (hostile_audit, 0.3),
+    "audit of the same table in another form": (rewritten, 0.1),
+    "cohort of a hostile table": (hostile_cohort, 0.2),
+    "plan of a hostile table": (hostile_plan, 0.1),
     "image": (hostile_image, 0.3),
 }
 
@@ -270,8 +312,12 @@ def measure(count: int = 10_000, start: int = 0) -> dict[str, Any]:
                 bar.advance()
         outcomes[surface] = dict(counts)
     failures = [{"failure": kind, "count": number, "seed": first[kind]} for kind, number in kinds.most_common()]
-    return {"figure": "inputs that end in neither a result nor a named refusal", "target": "0 of 10 000",
-            "failures": failures, "outcomes": outcomes}
+    return {
+        "figure": "inputs that end in neither a result nor a named refusal",
+        "target": "0 of 10 000",
+        "failures": failures,
+        "outcomes": outcomes,
+    }
 
 
 if __name__ == "__main__":

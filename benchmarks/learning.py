@@ -38,8 +38,15 @@ def measure(seen: int = SEEN, made: int = MADE) -> dict[str, Any]:
         pipeline.text_encoder.save_pretrained(folder / "encoder")
         pipeline.tokenizer.save_pretrained(folder / "encoder")
         settings = TrainSettings(
-            size=64, text_encoder=str(folder / "encoder"), tune="unet", preset="tiny", images=seen, batch=32,
-            learning_rate=1e-3, mechanism="balanced", trackers="none",
+            size=64,
+            text_encoder=str(folder / "encoder"),
+            tune="unet",
+            preset="tiny",
+            images=seen,
+            batch=32,
+            learning_rate=1e-3,
+            mechanism="balanced",
+            trackers="none",
         )
         run = train(cohort, settings=settings, out=folder / "run", latents=folder / "latents")
         rows = plan(cohort, "uniform", made, seed=1, guidance=3.0, steps=20)
@@ -61,7 +68,8 @@ def figures(images: SyntheticSet, seen: int) -> dict[str, Any]:
     groups = {column[5:]: frame[column] for column in frame if str(column).startswith("attr.")}
     contrasts = {
         f"{attribute} {level}": mean(ratio[ill & (own == level)]) - mean(ratio[~ill & (own == level)])
-        for attribute, own in groups.items() for level in sorted(own.dropna().unique())
+        for attribute, own in groups.items()
+        for level in sorted(own.dropna().unique())
     }
     race = {level: mean(pigment[groups["race"] == level]) for level in sorted(groups["race"].unique())}
     return {
@@ -71,7 +79,8 @@ def figures(images: SyntheticSet, seen: int) -> dict[str, Any]:
         "smallest": min(contrasts.values()),
         "pigmentation by the race that was asked for": race,
         "unreadable": float(np.isnan(ratio).mean()),
-        "images seen": seen, "images": len(frame),
+        "images seen": seen,
+        "images": len(frame),
     }
 
 

@@ -21,8 +21,8 @@ from equigen.equity import build_mechanism, propose
 from equigen.training import Trainer, TrainSettings
 
 PRESET, BATCH = "tiny", 64  # the smallest network: what the loop adds weighs most here
-IMAGES = 40_000             # four default windows of the mechanism, each with its probe and Bayesian step
-PIECE = 20                  # steps of the bare loop after as many of the whole one
+IMAGES = 40_000  # four default windows of the mechanism, each with its probe and Bayesian step
+PIECE = 20  # steps of the bare loop after as many of the whole one
 
 
 def bare(setting: Setting, denoiser: Any) -> Iterator[None]:
@@ -83,8 +83,15 @@ def measure() -> dict[str, Any]:
         place = Path(name) / "run" / "checkpoint.safetensors"
         conditions = TokenConditions(setting.data.ids, settings.drop_all, settings.drop_one)
         trainer = Trainer(
-            setting.denoiser(PRESET), objective_of(noise_schedule()), conditions, setting.data, setting.data, mechanism,
-            settings, place, "",
+            setting.denoiser(PRESET),
+            objective_of(noise_schedule()),
+            conditions,
+            setting.data,
+            setting.data,
+            mechanism,
+            settings,
+            place,
+            "",
         )
         mechanism.started = time.perf_counter()
         trainer.run(show=True)

@@ -108,8 +108,14 @@ def one_pass(made: dict[str, ImageSet]) -> dict[str, Any]:
     group_by_group(made["real"], made["generated"])
     seconds["group by group, estimates alone"] = time.perf_counter() - started
     ours, theirs = seconds.values()
-    return {"figure": "group by group / one pass, seconds from images to figures", "target": 8,
-            "ratio": theirs / ours, "seconds": seconds, "images a side": IMAGES, "encoder": ENCODER}
+    return {
+        "figure": "group by group / one pass, seconds from images to figures",
+        "target": 8,
+        "ratio": theirs / ours,
+        "seconds": seconds,
+        "images a side": IMAGES,
+        "encoder": ENCODER,
+    }
 
 
 def kernel_replicates() -> dict[str, Any]:
@@ -123,10 +129,17 @@ def kernel_replicates() -> dict[str, Any]:
         raise RuntimeError("a group has no replicates")
     started = time.perf_counter()
     permutations = min(len(kernel_null(data, pool)) for pool in plan.draws.null.values())
-    return {"figure": "seconds of KD with floors and replicates in seven groups", "target": "under 30 s",
-            "seconds": seconds, "ratio": 30 / seconds, "images a group and side": GROUP, "features": FEATURES,
-            "replicates": REPLICATES, "permutations": permutations,
-            "null bands besides, seconds": time.perf_counter() - started}
+    return {
+        "figure": "seconds of KD with floors and replicates in seven groups",
+        "target": "under 30 s",
+        "seconds": seconds,
+        "ratio": 30 / seconds,
+        "images a group and side": GROUP,
+        "features": FEATURES,
+        "replicates": REPLICATES,
+        "permutations": permutations,
+        "null bands besides, seconds": time.perf_counter() - started,
+    }
 
 
 def _kernel_setting() -> tuple[MeasurementPlan, KernelData]:
@@ -159,11 +172,22 @@ def frechet_routes() -> dict[str, Any]:
             seconds[name] = time.perf_counter() - started
         taken = "d x d" if cheaper_svd(n, n, ROUTE) is svd_by_features else "n x n"
         apart.append(abs(found[0].value / found[1].value - 1))
-        rows.append({"rows / features": times, "seconds": seconds, "taken": taken,
-                     "taken / the other": seconds[taken] / (sum(seconds.values()) - seconds[taken]),
-                     "relative difference": apart[-1]})
-    return {"figure": "largest relative difference of FD between the routes", "target": 1e-6,
-            "difference": max(apart), "features": ROUTE, "by rows": rows}
+        rows.append(
+            {
+                "rows / features": times,
+                "seconds": seconds,
+                "taken": taken,
+                "taken / the other": seconds[taken] / (sum(seconds.values()) - seconds[taken]),
+                "relative difference": apart[-1],
+            }
+        )
+    return {
+        "figure": "largest relative difference of FD between the routes",
+        "target": 1e-6,
+        "difference": max(apart),
+        "features": ROUTE,
+        "by rows": rows,
+    }
 
 
 def memory() -> dict[str, Any]:
@@ -173,8 +197,13 @@ def memory() -> dict[str, Any]:
         command = [sys.executable, "-m", "benchmarks.quality_memory", str(images)]
         runs.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     most = runs[-1]["peak, GiB"]
-    return {"figure": f"peak GiB of an evaluation of {MEMORY[-1]} images a side", "target": "under 4 GiB",
-            "peak_gib": most, "ratio": 4 / most, "runs": runs}
+    return {
+        "figure": f"peak GiB of an evaluation of {MEMORY[-1]} images a side",
+        "target": "under 4 GiB",
+        "peak_gib": most,
+        "ratio": 4 / most,
+        "runs": runs,
+    }
 
 
 def measure() -> dict[str, Any]:

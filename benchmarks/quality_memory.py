@@ -67,8 +67,13 @@ def measure(images: int) -> dict[str, float]:
     table = measure_sets(inputs, LEVELS, SETTINGS, encoder="random", show=False).quality
     if table[table["group"] == "*"]["estimate"].isna().any():
         raise RuntimeError("a metric of the whole set has no number")
-    return {"images a side": images, "features and class probabilities, GiB": held, "peak, GiB": peak(),
-            "libraries alone, GiB": before, "seconds": time.perf_counter() - started}
+    return {
+        "images a side": images,
+        "features and class probabilities, GiB": held,
+        "peak, GiB": peak(),
+        "libraries alone, GiB": before,
+        "seconds": time.perf_counter() - started,
+    }
 
 
 if __name__ == "__main__":

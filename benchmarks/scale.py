@@ -44,8 +44,12 @@ from equigen.training.datasets import prepare_stored_splits
 
 ROWS, ROUNDS = (1_000, 100_000, 1_000_000), 3
 PRESET, BATCH, SIZE, STEPS, WARMED = "tiny", 64, 64, 60, 10
-LEVELS = {"attr.sex": ["female", "male"], "attr.age": ["under 40", "40 to 59", "60 and over"],
-          "attr.race": ["asian", "black", "white"], "label.dx": ["benign", "malignant"]}
+LEVELS = {
+    "attr.sex": ["female", "male"],
+    "attr.age": ["under 40", "40 to 59", "60 and over"],
+    "attr.race": ["asian", "black", "white"],
+    "label.dx": ["benign", "malignant"],
+}
 SHARES = {"train": 0.9, "val": 0.05, "test": 0.05}
 
 

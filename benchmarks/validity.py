@@ -75,8 +75,9 @@ class World:
         classes = softmax(2 * values[:, :3], axis=1).astype(np.float32)
         names = np.array([f"{name} {number}" for number in patient])
         frame = pd.DataFrame({"attr.group": np.array(LEVELS["group"])[groups[patient]]})
-        return EncodedImages(names, {"group": groups[patient].astype(np.int64)},
-                           Features(values.astype(np.float32), classes), frame)
+        return EncodedImages(
+            names, {"group": groups[patient].astype(np.int64)}, Features(values.astype(np.float32), classes), frame
+        )
 
 
 DIFFERENT = World(shift=0.5, spread=1.2)
@@ -87,11 +88,16 @@ def measure_cohort(
     world: World, seed: int, metrics: list[str], settings: ResamplingSettings, sets: Sequence[str] = ("generated",)
 ) -> Evaluation:
     """Quality and comparison tables of one simulated cohort."""
-    inputs = EvaluationInputs(world.side("real", seed), {name: world.side(name, seed) for name in sets}, metrics,
-                    streams={name: name for name in sets})
+    inputs = EvaluationInputs(
+        world.side("real", seed),
+        {name: world.side(name, seed) for name in sets},
+        metrics,
+        streams={name: name for name in sets},
+    )
     levels = {"group": LEVELS["group"][: len(world.real)]}
-    return measure_sets(inputs, levels, replace(settings, seed=seed), encoder="simulated", intersections=False,
-                        show=False)
+    return measure_sets(
+        inputs, levels, replace(settings, seed=seed), encoder="simulated", intersections=False, show=False
+    )
 
 
 def cohorts(world: World, count: int, metrics: list[str], settings: ResamplingSettings) -> pd.DataFrame:
@@ -124,8 +130,9 @@ def _semantic(real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, s
 
 def _copies(world: World, real: EncodedImages, made: EncodedImages, plan: MeasurementPlan, seed: int) -> MetricResult:
     train = world.side("train", seed)
-    found = search_training(real.features.values, made.features.values, train.features.values, real.patients,
-                            train.patients)
+    found = search_training(
+        real.features.values, made.features.values, train.features.values, real.patients, train.patients
+    )
     scores = [(side.distance <= found.threshold).astype(np.float64) for side in (found.generated, found.held_out)]
     return measure_mean("near_copies", "lower", scores[0], scores[1], plan)
 
@@ -172,7 +179,9 @@ def null_p_values(table: pd.DataFrame, metric: str, replicates: int) -> dict[str
         for side in ("greater", "less")
     )
     return {
-        "cohorts": len(p), "rejected at 0.05": rejected / len(p), "mean p": float(smooth.mean()),
+        "cohorts": len(p),
+        "rejected at 0.05": rejected / len(p),
+        "mean p": float(smooth.mean()),
         "kolmogorov-smirnov p": float(kstest(smooth, "uniform").pvalue),
         "verdict": "anti-conservative" if too_often else "conservative" if too_seldom else "uniform",
     }
@@ -191,8 +200,10 @@ def coverage(table: pd.DataFrame, metric: str, truth: float | None = None) -> di
             value = float(rows.estimate.mean()) if truth is None else truth
             inside = (rows.ci_low <= value) & (rows.ci_high >= value)
             result[group] = {
-                "coverage": float(inside.mean()), "monte carlo error": float(np.sqrt(0.95 * 0.05 / len(rows))),
-                "true value": value, "mean estimate": float(rows.estimate.mean()),
+                "coverage": float(inside.mean()),
+                "monte carlo error": float(np.sqrt(0.95 * 0.05 / len(rows))),
+                "true value": value,
+                "mean estimate": float(rows.estimate.mean()),
                 "sd of estimates / mean standard error": float(rows.estimate.std() / rows.standard_error.mean()),
                 "mean subsampling error / standard error": float(rows.mc_estimate.mean() / rows.standard_error.mean()),
             }
@@ -202,9 +213,12 @@ def coverage(table: pd.DataFrame, metric: str, truth: float | None = None) -> di
 def raw_gaps(world: World, seed: int) -> float:
     """FD of the smallest group less that of the largest, each with all of its rows, as is usual elsewhere."""
     real, made = world.side("real", seed), world.side("generated", seed)
-    values = [frechet_distance(real.features.values[real.groups["group"] == code],
-                               made.features.values[made.groups["group"] == code])
-              for code in range(len(world.real))]
+    values = [
+        frechet_distance(
+            real.features.values[real.groups["group"] == code], made.features.values[made.groups["group"] == code]
+        )
+        for code in range(len(world.real))
+    ]
     return float(values[0] - values[-1])
 
 
@@ -237,16 +251,26 @@ def gaussians(count: int = 30, n: int = 200, d: int = 8) -> dict[str, Any]:
         values.append((frechet_distance(real, made), frechet_infinity(real, made, repeats=2, seed=seed)))
     table, true = np.array(values), d * (0.5**2 + 0.2**2)
     names = ("fd", "fd infinity")
-    return {"true value": true, "n": n, "features": d, **{
-        name: {"bias": float(column.mean() - true), "its standard error": float(column.std(ddof=1) / np.sqrt(count))}
-        for name, column in zip(names, table.T, strict=True)}}
+    return {
+        "true value": true,
+        "n": n,
+        "features": d,
+        **{
+            name: {
+                "bias": float(column.mean() - true),
+                "its standard error": float(column.std(ddof=1) / np.sqrt(count)),
+            }
+            for name, column in zip(names, table.T, strict=True)
+        },
+    }
 
 
 def paired(count: int, settings: ResamplingSettings, metrics: Sequence[str] = ("kd",)) -> dict[str, Any]:
     """Share of intervals of the difference between two equal generators that leave out zero: 5 % if right."""
     world = replace(DIFFERENT, made=(1, 1))
-    tables = [measure_cohort(world, seed, list(metrics), settings, ("first", "second")).differences
-              for seed in range(count)]
+    tables = [
+        measure_cohort(world, seed, list(metrics), settings, ("first", "second")).differences for seed in range(count)
+    ]
     table = pd.concat(tables)
     found = {}
     for metric in metrics:
@@ -265,7 +289,8 @@ def measure(count: int = 200) -> dict[str, Any]:
         result["p-values"][name] = {metric: null_p_values(table, metric, 399) for metric in dict.fromkeys(table.metric)}
         truths = {"kd": true_kernel_distance(world)}
         result["coverage"][name] = {
-            metric: coverage(table, metric, truths.get(metric)) for metric in dict.fromkeys(table.metric)}
+            metric: coverage(table, metric, truths.get(metric)) for metric in dict.fromkeys(table.metric)
+        }
         print(name, result["p-values"][name], flush=True)
     for metric in ("semantic_auc", "near_copies"):
         table = pd.concat([bare_table(DIFFERENT, seed, settings, metric) for seed in range(2 * count)])
@@ -275,6 +300,7 @@ def measure(count: int = 200) -> dict[str, Any]:
     result["paired"] = paired(count, settings)
     result["unequal groups"] = {
         f"{most} images a patient at most": unequal_groups(60, replace(settings, matched_n=18), (1, most))
-        for most in (1, 3)}
+        for most in (1, 3)
+    }
     result["gaussians"] = gaussians()
     return {"target": "p uniform, coverage 0.95", **result, "seconds": time.perf_counter() - started}

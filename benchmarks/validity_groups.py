@@ -54,8 +54,9 @@ class Scenario:
         classes = softmax(2 * values[:, :3], axis=1).astype(np.float32)
         frame = pd.DataFrame({"attr.group": np.array(GROUPS)[groups[patient]]})
         names = np.array([f"{name} {number}" for number in patient])
-        return EncodedImages(names, {"group": groups[patient].astype(np.int64)},
-                           Features(values.astype(np.float32), classes), frame)
+        return EncodedImages(
+            names, {"group": groups[patient].astype(np.int64)}, Features(values.astype(np.float32), classes), frame
+        )
 
 
 SCENARIOS = {
@@ -78,18 +79,24 @@ def measured(
     streams = {name: name for name in sets}
     inputs = EvaluationInputs(scenario.side("real", seed), made, metrics, training, streams=streams)
     levels = {"group": GROUPS[: len(scenario.patients)]}
-    return measure_sets(inputs, levels, replace(SETTINGS, seed=seed), encoder="simulated", intersections=False,
-                        show=False)
+    return measure_sets(
+        inputs, levels, replace(SETTINGS, seed=seed), encoder="simulated", intersections=False, show=False
+    )
 
 
 def gap_levels(scenario: Scenario, count: int, metrics: list[str]) -> dict[str, Any]:
     """Of each metric how many gaps had a p-value, the share of p at most 0.05 and the mean p."""
     quality = pd.concat([measured(scenario, seed, metrics).quality for seed in range(count)])
     gaps = quality[quality["group"] == "gap"]
-    return {str(metric): {"sets": count, "with a p-value": int(rows["p_value"].notna().sum()),
-                          "rejected at 0.05": float((rows["p_value"] <= LEVEL).mean()),
-                          "mean p": float(rows["p_value"].mean())}
-            for metric, rows in gaps.groupby("metric", sort=False)}
+    return {
+        str(metric): {
+            "sets": count,
+            "with a p-value": int(rows["p_value"].notna().sum()),
+            "rejected at 0.05": float((rows["p_value"] <= LEVEL).mean()),
+            "mean p": float(rows["p_value"].mean()),
+        }
+        for metric, rows in gaps.groupby("metric", sort=False)
+    }
 
 
 def closer_share(scenario: Scenario, count: int) -> dict[str, Any]:
@@ -98,8 +105,10 @@ def closer_share(scenario: Scenario, count: int) -> dict[str, Any]:
     for seed in range(count):
         quality = measured(scenario, seed, ["nn_ratio", "authenticity", "near_copies"], train=True).quality
         words = " ".join(" ".join([own.text, *own.parts]) for own in memorisation_sentences(quality)[1:])
-        said.append("closer to the training images than new" in words
-                    or "closer to the training images than real held-out ones" in words)
+        said.append(
+            "closer to the training images than new" in words
+            or "closer to the training images than real held-out ones" in words
+        )
     return {"sets": count, "called closer": float(np.mean(said))}
 
 
@@ -119,9 +128,12 @@ def measure(count: int = 300) -> dict[str, Any]:
     result = {
         "target": "at most 0.05, and 0.08 with Monte-Carlo error",
         "gaps": {name: gap_levels(scenario, count, METRICS) for name, scenario in SCENARIOS.items()},
-        "closer to training": {name: closer_share(SCENARIOS[name], count)
-                               for name in ("groups alike", "images per patient 1, 1, 5")},
-        "better or worse": {name: better_share(replace(SCENARIOS[name], shift=0.5), count)
-                            for name in ("groups alike", "images per patient 1, 1, 5")},
+        "closer to training": {
+            name: closer_share(SCENARIOS[name], count) for name in ("groups alike", "images per patient 1, 1, 5")
+        },
+        "better or worse": {
+            name: better_share(replace(SCENARIOS[name], shift=0.5), count)
+            for name in ("groups alike", "images per patient 1, 1, 5")
+        },
     }
     return {**result, "seconds": time.perf_counter() - started}

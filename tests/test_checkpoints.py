@@ -134,8 +134,7 @@ def test_counts_and_mappings_of_an_optimizer_are_laid_flat_and_put_back():
 
     optimizer = Odd([torch.nn.Parameter(torch.zeros(2))], lr=0.1)
     flat = optimizer_tensors(optimizer)
-    assert {name: value.tolist() for name, value in flat.items()} == {
-        "0.step": 7, "0.moments": [1, 1], "0.scale": 2.0}
+    assert {name: value.tolist() for name, value in flat.items()} == {"0.step": 7, "0.moments": [1, 1], "0.scale": 2.0}
     load_optimizer_tensors(optimizer, flat)
     (given,) = optimizer.given.values()
     assert given["step"] == 7 and type(given["step"]) is int and given["scale"].dtype == torch.float32

@@ -79,9 +79,7 @@ def reconstruction(autoencoder: Autoencoder, images: NDArray[np.uint8]) -> dict[
     }
 
 
-def card(
-    figures: dict[str, dict[str, float]], settings: AutoencoderSettings, size_mb: float, identity: str
-) -> str:
+def card(figures: dict[str, dict[str, float]], settings: AutoencoderSettings, size_mb: float, identity: str) -> str:
     """The model card, figures included."""
     notes = {
         "nih_cxr14": "held-out patients of a training set",
@@ -125,9 +123,7 @@ your own
 
 def main() -> None:
     """Train, store in half precision, measure what was stored."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True, help="where the checkpoint lies")
     parser.add_argument("--settings", type=Path, help="JSON with other AutoencoderSettings")
@@ -140,8 +136,7 @@ def main() -> None:
     fitted.network.to(torch.float16).save_pretrained(str(arguments.out), safe_serialization=True)
     stored = load_autoencoder(arguments.out)
     figures = {
-        name: reconstruction(stored, images)
-        for name, images in held_out_images(arguments.data, 300, 64).items()
+        name: reconstruction(stored, images) for name, images in held_out_images(arguments.data, 300, 64).items()
     }
     size = sum(path.stat().st_size for path in arguments.out.glob("*.safetensors")) / 1e6
     write_json(

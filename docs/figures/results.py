@@ -1,6 +1,6 @@
 """The figures of docs/results.md, from the tables in benchmarks/results.
 
-    python docs/figures/results.py        # writes docs/images/results-*.png
+python docs/figures/results.py        # writes docs/images/results-*.png
 """
 
 from __future__ import annotations

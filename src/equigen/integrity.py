@@ -21,7 +21,7 @@ from PIL import Image
 from equigen.errors import InputError
 from equigen.files import hash_file, hash_value, read_json, read_parquet, write_json
 
-Record = dict[str, dict[str, Any]]                  # relative path -> {size, mtime_ns, sha256}
+Record = dict[str, dict[str, Any]]  # relative path -> {size, mtime_ns, sha256}
 TABLES = (".parquet", ".json", ".csv", ".html", ".yaml", ".md")  # files whose content is hashed in every check
 STAMP, BEGUN = "stage.json", "begun.json"
 STAGE_RECORDS = (STAMP, BEGUN)  # a stage's own records, which are not recorded

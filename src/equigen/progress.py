@@ -54,7 +54,11 @@ def progress_bar(title: str, total: int, completed: int = 0, show: bool = True) 
     Without a terminal (a log file, CI) only the last state is printed. With torchrun the first process shows it.
     """
     columns = [
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Rate(),
+        TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     ]
     hidden = not (show and is_first_process())

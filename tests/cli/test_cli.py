@@ -24,16 +24,16 @@ OPTIONS = {
     "autoencoder train": "COHORT --out --patches --seed --settings",
     "encode": "COHORT --out --size --autoencoder --store",
     "train": "COHORT --out --mechanism --images --preset --size --seed --start --min-snr --accumulate "
-             "--precision --snapshot-every --autoencoder --latents --settings --base --tune --rank --text-encoder "
-             "--gradient-checkpointing --sharding --store --best --trackers --grid-every",
+    "--precision --snapshot-every --autoencoder --latents --settings --base --tune --rank --text-encoder "
+    "--gradient-checkpointing --sharding --store --best --trackers --grid-every",
     "plan": "COHORT --out --policy --size --seed --attribute --guidance --steps --solver --negative --interval",
     "generate": "GENERATOR --cohort --out --policy --size --guidance --steps --seed --batch --plan --attribute "
-                "--solver --negative --interval --chunk --shard --precision",
+    "--solver --negative --interval --chunk --shard --precision",
     "screen": "SET --generator --cohort --fields --tries --threshold --judge --encoder --min-patients --replicates "
-              "--seed --precision",
+    "--seed --precision",
     "pairs": "SET --out --cohort --number --shown --judge --encoder --min-pairs --min-patients --replicates --seed",
     "calibrate": "GENERATOR COHORT --attribute --out --objective --gap-weight --budget --bounds --images --steps "
-                 "--encoder --confirm --confirm-images --replicates --min-patients --seed --batch",
+    "--encoder --confirm --confirm-images --replicates --min-patients --seed --batch",
     "compare": "COMPARISON_YAML --out --jobs --engine --set --verify --accept",
     "evaluate": "--real --generated --out --groups --labels --only --train --image --patient --encoder --metrics "
     "--size --matched-n --replicates --seed --intersections",

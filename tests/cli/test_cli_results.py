@@ -152,11 +152,29 @@ def test_evaluate_compares_sets_looks_for_copies_and_writes_a_report(sides, tmp_
     page = (out / "report" / "index.html").read_text()
     assert str(sides) not in page + (out / "report" / "report.json").read_text()  # names of files, not where they lie
     assert "theirs" in page and "near copy" in page and "Memorisation" in page
-    text = refused("evaluate", "--out", out, "--real", sides / "held.csv", "--generated", sides / "asked.csv",
-                   "--generated", sides / "asked.csv")
+    text = refused(
+        "evaluate",
+        "--out",
+        out,
+        "--real",
+        sides / "held.csv",
+        "--generated",
+        sides / "asked.csv",
+        "--generated",
+        sides / "asked.csv",
+    )
     assert "'asked' names two sets" in text and "--generated other=" in text
-    text = refused("evaluate", "--out", out, "--real", sides / "held.csv", "--generated", sides / "asked.csv",
-                   "--metrics", "kd,beauty")
+    text = refused(
+        "evaluate",
+        "--out",
+        out,
+        "--real",
+        sides / "held.csv",
+        "--generated",
+        sides / "asked.csv",
+        "--metrics",
+        "kd,beauty",
+    )
     assert "beauty" in text and "near_copies" in text
 
 

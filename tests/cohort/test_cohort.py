@@ -135,17 +135,13 @@ def test_image_folders_suffix_template_and_patient_pattern(tree):
 
 
 def test_values_inside_the_images_npz(tree):
-    tree.spec.update(
-        labels={"g": {"kind": "binary", "column": "@npz:glaucoma", "levels": {"0": "no", "1": "yes"}}}
-    )
+    tree.spec.update(labels={"g": {"kind": "binary", "column": "@npz:glaucoma", "levels": {"0": "no", "1": "yes"}}})
     tree.spec.update(attributes={"race": {"column": "@npz:race", "levels": ["0", "1"]}}, prompt=None)
     picture = np.zeros((4, 4), dtype=np.uint8)
     objects = np.array([{}], dtype=object)
     for index, race in enumerate([np.array(1), np.array(0.0), np.array(-1), objects, np.array([1, 2]), None]):
         members = {} if race is None else {"race": race}
-        np.savez(
-            tree.root / f"{index}.npz", slo_fundus=picture + index, glaucoma=np.array(index % 2), **members
-        )
+        np.savez(tree.root / f"{index}.npz", slo_fundus=picture + index, glaucoma=np.array(index % 2), **members)
         tree.add(f"p{index}", file=f"{index}.npz")
     row = tree.add("p9", file=tree.image("x.png"))
     tree.spec["missing"] = ["-1"]

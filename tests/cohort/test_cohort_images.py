@@ -239,9 +239,7 @@ def test_square_is_a_central_crop_and_lanczos():
 
 
 def test_load_images_keeps_order_and_names_every_bad_file(tmp_path):
-    paths = [
-        save(tmp_path / f"{value}.png", np.full((5, 6), value, dtype=np.uint8)) for value in (10, 20, 30)
-    ]
+    paths = [save(tmp_path / f"{value}.png", np.full((5, 6), value, dtype=np.uint8)) for value in (10, 20, 30)]
     assert load_images(paths, 4)[:, 0, 0, 0].tolist() == [10, 20, 30]
     assert load_images(paths, 4, threads=1).shape == (3, 4, 4, 3)
     (tmp_path / "20.png").write_text("x")

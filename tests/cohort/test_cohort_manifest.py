@@ -202,7 +202,6 @@ def test_what_is_no_hash_is_refused(text):
         image_list.parse_digests(pa.array(["0" * 64, text], pa.string()))
 
 
-
 def test_a_flipped_bit_anywhere_in_the_tables_pages_is_told(made):
     place = made[1] / "cohort.parquet"
     whole = place.read_bytes()

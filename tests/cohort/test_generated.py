@@ -30,9 +30,19 @@ def a_set(folder, **columns) -> pd.DataFrame:
     names = [f"images/{index}.png" for index in range(4)]
     for name in names:
         Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / name)
-    frame = pd.DataFrame({
-        "image": names, "seed": range(4), "generator": "g", "guidance": 1.0, "steps": 2, "prompt": None,
-        "pair": [0, 0, 1, 1], "changed": "sex", "attr.sex": ["f", "m", "f", "m"]}).assign(**columns)
+    frame = pd.DataFrame(
+        {
+            "image": names,
+            "seed": range(4),
+            "generator": "g",
+            "guidance": 1.0,
+            "steps": 2,
+            "prompt": None,
+            "pair": [0, 0, 1, 1],
+            "changed": "sex",
+            "attr.sex": ["f", "m", "f", "m"],
+        }
+    ).assign(**columns)
     frame.to_parquet(folder / "synthetic.parquet")
     return frame
 
@@ -44,9 +54,15 @@ def test_a_path_that_leads_out_of_the_set_is_refused_with_its_row(tmp_path, read
     other.mkdir()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(other / "secret.png")
     frame = a_set(folder)
-    named = {"..": "../other/secret.png", "absolute": str(other / "secret.png"), "empty": " ", "number": None,
-             "inside, then ..": "images/../../other/secret.png", "link": "images/link.png",
-             "linked folder": "away/secret.png"}[way]
+    named = {
+        "..": "../other/secret.png",
+        "absolute": str(other / "secret.png"),
+        "empty": " ",
+        "number": None,
+        "inside, then ..": "images/../../other/secret.png",
+        "link": "images/link.png",
+        "linked folder": "away/secret.png",
+    }[way]
     (folder / "images" / "link.png").symlink_to(other / "secret.png")
     (folder / "away").symlink_to(other)
     frame.assign(image=[*frame["image"][:3], named]).to_parquet(folder / "synthetic.parquet")
@@ -86,10 +102,17 @@ def test_a_table_that_is_none_is_refused(tmp_path, reader, damage):
         READERS[reader](tmp_path)
 
 
-@pytest.mark.parametrize("cells", [
-    [True, False, None, True], ["True", "False", "", "yes"], [1, 0, None, 1], ["1", "0", "NA", "1"],
-    [1.0, 0.0, np.nan, 1.0], ["TRUE", " false ", "unknown", "t"],
-])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [True, False, None, True],
+        ["True", "False", "", "yes"],
+        [1, 0, None, 1],
+        ["1", "0", "NA", "1"],
+        [1.0, 0.0, np.nan, 1.0],
+        ["TRUE", " false ", "unknown", "t"],
+    ],
+)
 def test_verdicts_are_read_whatever_their_column_is_made_of(tmp_path, cells):
     frame = a_set(tmp_path, accepted=pd.Series(cells))
     assert accepted_mask(frame)[0].tolist() == [True, False, True, True]

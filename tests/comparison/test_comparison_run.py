@@ -146,9 +146,11 @@ def test_only_one_diagnosis_can_be_measured_and_nothing_is_trained_for_it(copied
     assert overall["note"].str.contains("only glaucoma healthy: ").all()
     assert overall["note"].str.contains("too small: 29 patients").all()  # the healthy ones of the 53
     assert "patients, glaucoma healthy alone" in copied.page.read_text()
-    for only, message in (({"glaucom": ["healthy"]}, "'glaucom' is no label .did you mean 'glaucoma'"),
-                          ({"glaucoma": ["sick"]}, "'sick' is no level of 'glaucoma'"),
-                          ({"glaucoma": []}, "no level of 'glaucoma' is named")):
+    for only, message in (
+        ({"glaucom": ["healthy"]}, "'glaucom' is no label .did you mean 'glaucoma'"),
+        ({"glaucoma": ["sick"]}, "'sick' is no level of 'glaucoma'"),
+        ({"glaucoma": []}, "no level of 'glaucoma' is named"),
+    ):
         with pytest.raises(InputError, match=f"c.yaml: evaluate.only: {message}"):
             copied.run({"evaluate": {"only": only}})
     rows = {"plan 'one'": pd.DataFrame({"label.glaucoma": ["healthy", None]})}
@@ -289,9 +291,14 @@ def test_a_comparison_whose_files_are_damaged_ends_with_the_tables_of_the_first_
     rooms = [f"{room}default/{name}/" for name in MEMBERS for room in made]
     rooms += ["generators/default/pretrained-seed0/snapshots/", "cohort/", "quality/", "curve/", "reconstruction/",
               "latents/", "logs/", "report/", "features/c"]  # fmt: skip
-    damaged = [path for path in sorted(copied.out.rglob("*"))
-               if path.is_file() and path.relative_to(copied.out).as_posix().startswith(tuple(rooms))
-               and path.name not in ("stage.json", "begun.json") and (path.suffix != ".png" or path.stem < "0000003")]
+    damaged = [
+        path
+        for path in sorted(copied.out.rglob("*"))
+        if path.is_file()
+        and path.relative_to(copied.out).as_posix().startswith(tuple(rooms))
+        and path.name not in ("stage.json", "begun.json")
+        and (path.suffix != ".png" or path.stem < "0000003")
+    ]
     for place, path in enumerate(damaged):
         harm(path, HARMS[place % 3])
     for room in made:  # records of stages whose files are whole
@@ -342,8 +349,13 @@ def test_a_training_that_train_itself_began_is_taken_over_and_gives_the_same(cop
         patch.setattr(module, "write_trained_on", lambda *_: (_ for _ in ()).throw(Cut()))
         settings = TrainSettings(**finished.settings("default/pretrained-seed0"))
         with pytest.raises(Cut):
-            train(Cohort.load(copied.out / "cohort"), settings=settings, out=place, latents=copied.out / "latents",
-                  show=False)
+            train(
+                Cohort.load(copied.out / "cohort"),
+                settings=settings,
+                out=place,
+                latents=copied.out / "latents",
+                show=False,
+            )
     written = (place / "checkpoint.safetensors").stat().st_mtime_ns
     copied.run({"curve": None})
     assert copied.hashes() == finished.hashes()
@@ -383,13 +395,30 @@ def test_calibrated_and_common_guidance_are_sampled_and_measured(copied, monkeyp
 
     monkeypatch.setattr(steps, "calibrate", calibrate)
     monkeypatch.setattr(checks, "MIN_PATIENTS", 1)
-    asked = {"calibrate": {"attribute": "sex", "objective": "gap", "budget": 64, "images": 8, "bounds": [1, 6],
-                           "against": "reconstructions"}, "curve": None}
+    asked = {
+        "calibrate": {
+            "attribute": "sex",
+            "objective": "gap",
+            "budget": 64,
+            "images": 8,
+            "bounds": [1, 6],
+            "against": "reconstructions",
+        },
+        "curve": None,
+    }
     ran = copied.run(asked)
     assert set(ran) == {"default/none-seed0/calibration", "default/none-seed1/calibration"}
     assert [call[:4] for call in calls] == [(f"none-seed{seed}", {"val"}, None, seed) for seed in (0, 1)]
-    assert calls[0][4] == {"objective": "gap", "gap_weight": 1.0, "budget": 64, "images": 8, "steps": 20,
-                           "bounds": [1, 6], "against": "reconstructions", "encoder": "efficientnet-lite0@64"}
+    assert calls[0][4] == {
+        "objective": "gap",
+        "gap_weight": 1.0,
+        "budget": 64,
+        "images": 8,
+        "steps": 20,
+        "bounds": [1, 6],
+        "against": "reconstructions",
+        "encoder": "efficientnet-lite0@64",
+    }
     made = copied.read("synthetic/default/none-seed0/all-gcalibrated/synthetic.parquet")
     assert made.groupby("attr.sex")["guidance"].unique().str[0].to_dict() == {"female": 1.5, "male": 3.0}
     assert set(copied.read("synthetic/default/none-seed1/all-gcommon/synthetic.parquet")["guidance"]) == {2.5}

@@ -62,8 +62,9 @@ def values(comparison: ComparisonResult, mechanism: str, figure: str, guidance: 
 def test_figures_are_the_excesses_of_an_evaluation(comparison):
     assert list(comparison.seeds.columns) == SEED_COLUMNS
     sets = {f"{name}-{seed}": made(name, seed) for name in ("none", "fair") for seed in range(2)}
-    other = evaluate(REAL, sets, encoder=ColourEncoder(), metrics=["kd"], replicates=20, repeats=2,
-                          min_patients=20, show=False).quality
+    other = evaluate(
+        REAL, sets, encoder=ColourEncoder(), metrics=["kd"], replicates=20, repeats=2, min_patients=20, show=False
+    ).quality
     for name, seed in (("none", 0), ("none", 1), ("fair", 0), ("fair", 1)):
         excess = {group: pick(other, run=f"{name}-{seed}", group=group).excess for group in ("*", "a", "b")}
         own = {figure: values(comparison, name, figure)[seed] for figure in ("overall", "a", "b", "worst", "gap")}
@@ -108,17 +109,21 @@ def test_the_gap_of_means_by_hand(comparison):
     copy = row(comparison, "same", "gap_of_means")
     assert (copy.difference, copy.p_value) == (0, 1)
     partial = row(comparison, "fair", "gap_of_means", "calibrated")  # seed 2 is missing: both sides without it
-    means = [[values(comparison, name, group, how)[:2].mean() for group in ("a", "b")]
-             for name, how in (("fair", "calibrated"), ("none", "common"))]
+    means = [
+        [values(comparison, name, group, how)[:2].mean() for group in ("a", "b")]
+        for name, how in (("fair", "calibrated"), ("none", "common"))
+    ]
     assert partial.difference == pytest.approx(np.ptp(means[0]) - np.ptp(means[1]))
 
 
 def test_seeds_that_err_in_turn_have_gaps_and_no_gap_of_means():
     """Group a is worse with one seed and group b with the other: no group is treated worse by the mechanism."""
+
     def leaning(group: str, seed: int) -> ImageSet:
         images = make_images(60, 400 + seed, per_patient=1)
         mine = (images.frame["attr.sex"] == group).to_numpy()
         return ImageSet(images.frame, np.where(mine[:, None, None, None], images.pixels // 2, images.pixels))
+
     sets = [Sample("default", "none", seed, "match", 1.0, leaning(group, seed)) for seed, group in enumerate("ab")]
     table = evaluate_comparison(REAL, sets, **FAST).summary
     gap, means = (pick(table, figure=figure) for figure in ("gap", "gap_of_means"))
@@ -237,8 +242,10 @@ def test_samples_side_by_side_and_features_of_their_own_change_nothing(tmp_path)
 
 
 def test_what_screening_left_out_of_each_sample_is_noted():
-    samples = [replace(own, source=replace(own.source, remark=remark))
-               for own, remark in ((sample("none", 0), ""), (sample("fair", 0), "7 of 67 images were refused"))]
+    samples = [
+        replace(own, source=replace(own.source, remark=remark))
+        for own, remark in ((sample("none", 0), ""), (sample("fair", 0), "7 of 67 images were refused"))
+    ]
     notes = evaluate_comparison(REAL, samples, **FAST).summary["note"]
     assert notes.str.contains(f"{samples[1].name}: 7 of 67 images were refused", regex=False).any()
 

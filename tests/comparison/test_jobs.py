@@ -153,12 +153,12 @@ def handle(name, kind, units, state, seconds=0.0):
 
 def test_time_left_is_the_rate_of_what_is_done_times_what_is_left():
     handles = [
-        handle("a", "train", 100, "done", 50.0),     # 0.5 s a unit, with b: (50 + 130) / 200 = 0.9
-        handle("b", "train", 100, "done", 30.0),     # 100 s of an earlier try
+        handle("a", "train", 100, "done", 50.0),  # 0.5 s a unit, with b: (50 + 130) / 200 = 0.9
+        handle("b", "train", 100, "done", 30.0),  # 100 s of an earlier try
         handle("c", "train", 200, "running", 60.0),  # 180 - 60
-        handle("d", "train", 100, "waiting"),        # 90
+        handle("d", "train", 100, "waiting"),  # 90
     ]
-    assert time_left(handles, {"b": 100.0}, 2) == (pytest.approx(120.0), True)     # the longest; (120 + 90) / 2 = 105
+    assert time_left(handles, {"b": 100.0}, 2) == (pytest.approx(120.0), True)  # the longest; (120 + 90) / 2 = 105
     assert time_left(handles, {"b": 100.0}, 1) == (pytest.approx(210.0), True)
     more = [*handles, handle("e", "sample", 10, "waiting"), handle("f", "train", 1, "failed", 3.0)]
     left = time_left(more, {"b": 100.0}, 1)

@@ -71,15 +71,9 @@ def test_kinds_of_labels(cohort):
         "findings:a",
         "findings:b",
     ]
-    wide = table[table["task"].str.startswith("dx")].pivot(
-        index="image", columns="task", values="probability"
-    )
-    assert wide[["dx:nv", "dx:mel", "dx:bcc"]].sum(axis=1).to_numpy() == pytest.approx(
-        np.ones(len(wide)), abs=1e-4
-    )
-    assert wide["dx:high_risk"].to_numpy() == pytest.approx(
-        (wide["dx:mel"] + wide["dx:bcc"]).to_numpy(), abs=1e-5
-    )
+    wide = table[table["task"].str.startswith("dx")].pivot(index="image", columns="task", values="probability")
+    assert wide[["dx:nv", "dx:mel", "dx:bcc"]].sum(axis=1).to_numpy() == pytest.approx(np.ones(len(wide)), abs=1e-4)
+    assert wide["dx:high_risk"].to_numpy() == pytest.approx((wide["dx:mel"] + wide["dx:bcc"]).to_numpy(), abs=1e-5)
 
 
 def test_equal_seeds_equal_predictions(cohort):
@@ -96,9 +90,7 @@ def test_validation_and_test_images_are_never_learnt(cohort):
     other = replace(cohort, frame=cohort.frame.copy())
     test = other.frame["split"] == "test"
     other.frame.loc[test, "label.sick"] = "yes"
-    first, second = (
-        diagnose(c, size=16, settings=TINY, show=False).set_index("image") for c in (cohort, other)
-    )
+    first, second = (diagnose(c, size=16, settings=TINY, show=False).set_index("image") for c in (cohort, other))
     shared = first.index.intersection(second.index)
     assert np.array_equal(first.loc[shared, "probability"], second.loc[shared, "probability"])
 
@@ -109,9 +101,7 @@ def test_finished_recipes_are_not_run_again(cohort, synthetic, tmp_path, monkeyp
     assert set(first["recipe"]) == {"real", "real+synthetic@1"}
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "predictions.parquet"), first)
     folder = tmp_path / "sick" / "real" / "seed0"
-    assert not (folder / "checkpoint.safetensors").exists() and Classifier.load(folder).card.outputs == [
-        "yes"
-    ]
+    assert not (folder / "checkpoint.safetensors").exists() and Classifier.load(folder).card.outputs == ["yes"]
     fitted = []
     module = __import__("sys").modules[function.__module__]
     real_fit = module.fit

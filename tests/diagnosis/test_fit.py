@@ -28,9 +28,7 @@ TINY = FitSettings(images=192, batch=16, width=8, validations=3, precision="fp32
 def pool(n=48, seed=0):
     rng = np.random.default_rng(seed)
     sick = np.arange(n) % 2
-    images = np.clip(rng.normal(90 + 60 * sick[:, None, None, None], 30, (n, 16, 16, 3)), 0, 255).astype(
-        np.uint8
-    )
+    images = np.clip(rng.normal(90 + 60 * sick[:, None, None, None], 30, (n, 16, 16, 3)), 0, 255).astype(np.uint8)
     return Pool(images, sick[:, None].astype(np.float32))
 
 
@@ -162,9 +160,7 @@ def test_going_on_gives_the_same_weights(tmp_path, monkeypatch):
         fit(pools, pool(20, 9), recipe, card, TINY, checkpoint=path, key="k", show=False)
     monkeypatch.setattr(module, "_step", real_step)
     steps = []
-    monkeypatch.setattr(
-        module, "_step", lambda state, *a, **k: (steps.append(state.step), real_step(state, *a, **k))
-    )
+    monkeypatch.setattr(module, "_step", lambda state, *a, **k: (steps.append(state.step), real_step(state, *a, **k)))
     resumed = fit(pools, pool(20, 9), recipe, card, TINY, checkpoint=path, key="k", show=False)
     assert steps == list(range(4, 12))
     for name, value in whole.network.state_dict().items():

@@ -54,9 +54,7 @@ def test_share_is_exact_at_any_time(ratio):
 
 def test_every_image_once_an_epoch_in_a_new_order():
     stream = Stream(parse_recipe("real", []), {"real": 30}, 10, 0)
-    epochs = [
-        np.concatenate([stream.step(step)["real"] for step in range(3 * e, 3 * e + 3)]) for e in range(2)
-    ]
+    epochs = [np.concatenate([stream.step(step)["real"] for step in range(3 * e, 3 * e + 3)]) for e in range(2)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(30)) and not np.array_equal(*epochs)
 
 
@@ -67,14 +65,10 @@ def test_a_step_does_not_depend_on_those_before():
         walked.step(step)
     for source, rows in fresh.step(19).items():
         assert np.array_equal(rows, walked.step(19)[source])
-    assert not np.array_equal(
-        Stream(recipe, {"real": 9, "fair": 5}, 8, 4).step(19)["real"], fresh.step(19)["real"]
-    )
+    assert not np.array_equal(Stream(recipe, {"real": 9, "fair": 5}, 8, 4).step(19)["real"], fresh.step(19)["real"])
 
 
 def test_real_images_come_in_the_same_order_in_every_arm():
     alone = Stream(parse_recipe("real", []), {"real": 40}, 10, 0)
     mixed = Stream(parse_recipe("real+fair@1", ["fair"]), {"real": 40, "fair": 40}, 10, 0)
-    assert np.array_equal(
-        np.concatenate([mixed.step(0)["real"], mixed.step(1)["real"]]), alone.step(0)["real"]
-    )
+    assert np.array_equal(np.concatenate([mixed.step(0)["real"], mixed.step(1)["real"]]), alone.step(0)["real"])

@@ -49,9 +49,7 @@ def pipeline():
     with patch.dict(PRESETS, tiny=SMALL):
         unet, tokens = build_unet("tiny", 12, 4, 0), build_tokens(words.sizes, "tiny", 0)
     mean, std = [0.1 * channel - 0.5 for channel in range(12)], [0.3 + 0.02 * channel for channel in range(12)]
-    return EquigenPipeline(
-        unet, tokens, load_autoencoder().network, noise_schedule(), mean, std, words.fields, 32
-    )
+    return EquigenPipeline(unet, tokens, load_autoencoder().network, noise_schedule(), mean, std, words.fields, 32)
 
 
 @pytest.fixture(scope="session")

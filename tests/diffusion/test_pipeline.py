@@ -91,8 +91,9 @@ def test_a_vector_of_guidance_is_separate_calls(pipeline, conditions):
     seeds, scales = [1, 2, 3, 4], [1.0, 2.0, 5.0, 2.0]
     together = latents(pipeline, conditions, seeds, torch.tensor(scales))
     for image, scale in enumerate(scales):
-        torch.testing.assert_close(latents(pipeline, conditions, seeds, scale)[image], together[image],
-                                   rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            latents(pipeline, conditions, seeds, scale)[image], together[image], rtol=1e-4, atol=1e-4
+        )
     assert not torch.allclose(latents(pipeline, conditions, seeds, 2.0)[2], together[2], atol=1e-3)
 
 

@@ -122,8 +122,9 @@ def test_a_whole_interval_changes_nothing_and_guidance_one_has_none(pipeline, co
     assert np.array_equal(whole, pipeline(conditions, SEEDS, **how, interval=(0.0, 0.9995)))
     assert (whole != pipeline(conditions, SEEDS, **how, interval=(0.0, 0.5))).any()
     plain = {**how, "guidance": 1.0}
-    assert np.array_equal(pipeline(conditions, SEEDS, **plain),
-                          pipeline(conditions, SEEDS, **plain, interval=(0.9999, 1.0)))
+    assert np.array_equal(
+        pipeline(conditions, SEEDS, **plain), pipeline(conditions, SEEDS, **plain, interval=(0.9999, 1.0))
+    )
 
 
 @pytest.mark.parametrize(

@@ -123,8 +123,10 @@ def test_habits_of_the_scheduler_that_trained_play_no_part(name, noise):
 def test_no_solver_draws_noise_on_the_way(noise):
     for kind, name in CASES:
         before = torch.get_rng_state()
-        assert torch.equal(sampled(kind, solver(name, TRAINED[kind]), 5, noise[:4]),
-                           sampled(kind, solver(name, TRAINED[kind]), 5, noise[:4]))
+        assert torch.equal(
+            sampled(kind, solver(name, TRAINED[kind]), 5, noise[:4]),
+            sampled(kind, solver(name, TRAINED[kind]), 5, noise[:4]),
+        )
         assert torch.equal(torch.get_rng_state(), before)
 
 

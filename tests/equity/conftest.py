@@ -55,8 +55,9 @@ def make(request, groups):
 def batch():
     """Losses, groups with some unknown, timesteps of 64 images."""
     generator = torch.Generator().manual_seed(5)
-    index = torch.stack([torch.randint(-1, 2, (64,), generator=generator),
-                         torch.randint(-1, 3, (64,), generator=generator)], 1)
+    index = torch.stack(
+        [torch.randint(-1, 2, (64,), generator=generator), torch.randint(-1, 3, (64,), generator=generator)], 1
+    )
     return torch.rand(64, generator=generator), index, torch.randint(0, 1000, (64,), generator=generator)
 
 
@@ -70,5 +71,3 @@ def probe_of(groups):
         return group_losses(losses, torch.tensor(rows), groups)
 
     return make_probe
-
-

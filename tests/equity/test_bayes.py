@@ -79,11 +79,14 @@ def test_with_time_it_follows_a_maximum_that_moves():
     assert abs(float(propose(points, rewards, seed=0).point) - 0.9) > 0.2
 
 
-@pytest.mark.parametrize("points, rewards", [
-    (torch.rand(1, 3), torch.zeros(1)),
-    (torch.rand(6, 3), torch.full((6,), 0.25)),
-    (torch.full((6, 2), 0.5), torch.arange(6.0)),
-])
+@pytest.mark.parametrize(
+    "points, rewards",
+    [
+        (torch.rand(1, 3), torch.zeros(1)),
+        (torch.rand(6, 3), torch.full((6,), 0.25)),
+        (torch.full((6, 2), 0.5), torch.arange(6.0)),
+    ],
+)
 def test_poor_histories_still_give_a_point_in_the_cube(points, rewards):
     found = propose(points, rewards, seed=0, times=torch.full((len(points),), 7), current_time=7.0)
     assert found.fallback is None
@@ -115,15 +118,18 @@ def test_a_fault_that_is_no_failed_fit_is_not_hidden(monkeypatch):
         propose(*some_history(), seed=0)
 
 
-@pytest.mark.parametrize("change, message", [
-    ({"points": torch.rand(3)}, "are not"),
-    ({"points": torch.zeros(0, 2), "rewards": torch.zeros(0)}, "are not"),
-    ({"rewards": torch.zeros(4)}, "are not"),
-    ({"rewards": torch.tensor([0.0, float("nan"), 1.0])}, "not all finite"),
-    ({"points": torch.full((3, 2), 1.5)}, "outside"),
-    ({"times": torch.zeros(3)}, "need each other"),
-    ({"times": torch.zeros(2), "current_time": 1.0}, "one value a point"),
-])
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        ({"points": torch.rand(3)}, "are not"),
+        ({"points": torch.zeros(0, 2), "rewards": torch.zeros(0)}, "are not"),
+        ({"rewards": torch.zeros(4)}, "are not"),
+        ({"rewards": torch.tensor([0.0, float("nan"), 1.0])}, "not all finite"),
+        ({"points": torch.full((3, 2), 1.5)}, "outside"),
+        ({"times": torch.zeros(3)}, "need each other"),
+        ({"times": torch.zeros(2), "current_time": 1.0}, "one value a point"),
+    ],
+)
 def test_histories_that_cannot_be_are_refused(change, message):
     arguments = {"points": torch.rand(3, 2), "rewards": torch.rand(3), "seed": 0, **change}
     with pytest.raises(InputError, match=message):

@@ -74,12 +74,15 @@ def changes(found, size):
     return [size * place for place in range(1, len(found)) if not torch.equal(found[place], found[place - 1])]
 
 
-@pytest.mark.parametrize("size, expected", [
-    (5, [125, 225, 325]),
-    (10, [130, 230, 330]),       # rounded up to whole batches
-    (64, [192, 320, 384]),       # windows end at 128, 256, 320: due at 153, 281, 345
-    (150, [300, 450]),           # every batch a window: each proposal waits for one more
-])
+@pytest.mark.parametrize(
+    "size, expected",
+    [
+        (5, [125, 225, 325]),
+        (10, [130, 230, 330]),  # rounded up to whole batches
+        (64, [192, 320, 384]),  # windows end at 128, 256, 320: due at 153, 281, 345
+        (150, [300, 450]),  # every batch a window: each proposal waits for one more
+    ],
+)
 def test_a_proposal_rules_from_the_delay_on(size, expected):
     assert changes(sigmas(make(), 0, 451, size), size)[:3] == expected
 
@@ -109,8 +112,9 @@ def test_a_reward_belongs_to_the_sigma_that_ruled_the_end_of_its_window():
     assert torch.equal(mechanism.points, found[[9, 19, 29, 39]])
     assert torch.equal(found[[12, 22, 32]], found[[9, 19, 29]])
     assert len(found.unique(dim=0)) == 4
-    expected = [float(probe(end).means.min() - probe(end).means.max()) / probe(end).overall
-                for end in (100, 200, 300, 400)]
+    expected = [
+        float(probe(end).means.min() - probe(end).means.max()) / probe(end).overall for end in (100, 200, 300, 400)
+    ]
     assert mechanism.rewards.tolist() == pytest.approx(expected)
 
 

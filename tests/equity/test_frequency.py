@@ -26,13 +26,16 @@ def weights_of(name, index, cells=CELLS, **settings):
 
 
 # 6, 2, 3 and 1 of 12 images: f 2/3, m 1/3, young 3/4, old 1/4, and sex and age independent.
-@pytest.mark.parametrize("settings, expected", [
-    ({}, [0.5, 1.5, 1.0, 3.0]),  # 12 / (4 n)
-    ({"combine": "product"}, [0.5, 1.5, 1.0, 3.0]),  # (3/4 or 3/2) times (2/3 or 2)
-    ({"combine": "mean"}, [17 / 24, 33 / 24, 26 / 24, 42 / 24]),
-    ({"max_weight": 2}, [5 / 9, 15 / 9, 10 / 9, 2.0]),  # 6c/2 + 2c 3/2 + 3c + 2 = 12
-    ({"max_weight": 1}, [1.0, 1.0, 1.0, 1.0]),
-])
+@pytest.mark.parametrize(
+    "settings, expected",
+    [
+        ({}, [0.5, 1.5, 1.0, 3.0]),  # 12 / (4 n)
+        ({"combine": "product"}, [0.5, 1.5, 1.0, 3.0]),  # (3/4 or 3/2) times (2/3 or 2)
+        ({"combine": "mean"}, [17 / 24, 33 / 24, 26 / 24, 42 / 24]),
+        ({"max_weight": 2}, [5 / 9, 15 / 9, 10 / 9, 2.0]),  # 6c/2 + 2c 3/2 + 3c + 2 = 12
+        ({"max_weight": 1}, [1.0, 1.0, 1.0, 1.0]),
+    ],
+)
 def test_reweight_by_hand(settings, expected):
     assert weights_of("reweight", training_set([6, 2, 3, 1]), **settings) == pytest.approx(expected)
 
@@ -147,6 +150,7 @@ def test_bounded_is_the_root_that_scipy_finds(low, high):
     assert (found @ shares).tolist() == pytest.approx([1.0] * 5, abs=1e-12)
     assert low <= float(found.min()) <= float(found.max()) <= high
     for row, mine in zip(weights, found, strict=True):
+
         def excess(log_c, row=row):
             return float((torch.tensor(log_c, dtype=torch.float64).exp() * row).clamp(low, high) @ shares) - 1
 

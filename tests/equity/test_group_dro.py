@@ -68,8 +68,9 @@ def test_several_attributes_by_hand(combine, expected):
     mechanism = dro(index, four, combine=combine, eta=0.0)
     mechanism.memory["log_factors"] = torch.tensor([1.5, 0.5, 1.0, 1.0]).double().log()
     found = mechanism.weights(torch.ones(4).double(), index, torch.zeros(4), 0).tolist()
-    assert found == pytest.approx([expected[0], expected[0], expected[0] - 2 * (expected[0] - 1),
-                                   expected[0] - 2 * (expected[0] - 1)])
+    assert found == pytest.approx(
+        [expected[0], expected[0], expected[0] - 2 * (expected[0] - 1), expected[0] - 2 * (expected[0] - 1)]
+    )
 
 
 def test_an_absent_group_keeps_its_ratio_when_the_others_are_at_the_mean():

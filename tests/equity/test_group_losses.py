@@ -70,8 +70,9 @@ def test_a_group_that_misses_a_stratum_is_unknown(groups):
 def test_a_probe_of_images_by_strata_is_the_long_form_with_images_counted_once(groups):
     wide = torch.arange(15.0).view(5, 3)
     found = group_losses(wide, INDEX, groups)
-    long = group_losses(wide.flatten(), INDEX.repeat_interleave(3, 0), groups,
-                        strata=torch.arange(3).repeat(5), n_strata=3)
+    long = group_losses(
+        wide.flatten(), INDEX.repeat_interleave(3, 0), groups, strata=torch.arange(3).repeat(5), n_strata=3
+    )
     assert torch.equal(found.table.nan_to_num(-1), long.table.nan_to_num(-1))
     assert found.counts.tolist() == [2, 2, 2, 2, 0]
     assert found.table[0].tolist() == [1.5, 2.5, 3.5]
@@ -102,11 +103,14 @@ def test_losses_that_are_not_finite_are_a_diverged_training(groups):
         group_losses(torch.tensor([1.0, math.nan, math.inf, 1.0, 1.0]), INDEX, groups)
 
 
-@pytest.mark.parametrize("losses, strata", [
-    (torch.ones(5), torch.zeros(4, dtype=torch.int64)),
-    (torch.ones(5), torch.full((5,), 2)),
-    (torch.ones(5, 2), torch.zeros(5, dtype=torch.int64)),
-])
+@pytest.mark.parametrize(
+    "losses, strata",
+    [
+        (torch.ones(5), torch.zeros(4, dtype=torch.int64)),
+        (torch.ones(5), torch.full((5,), 2)),
+        (torch.ones(5, 2), torch.zeros(5, dtype=torch.int64)),
+    ],
+)
 def test_strata_that_do_not_fit_are_refused(groups, losses, strata):
     with pytest.raises(InputError, match="do not fit"):
         group_losses(losses, INDEX, groups, strata=strata, n_strata=2)

@@ -9,8 +9,7 @@ from equigen.errors import InputError
 
 def test_flat_order_and_slices(groups):
     assert len(groups) == 5
-    assert groups.index == (
-        ("sex", "female"), ("sex", "male"), ("age", "young"), ("age", "middle"), ("age", "old"))
+    assert groups.index == (("sex", "female"), ("sex", "male"), ("age", "young"), ("age", "middle"), ("age", "old"))
     assert groups.slices == {"sex": slice(0, 2), "age": slice(2, 5)}
     assert groups.attributes == ("sex", "age")
 
@@ -33,23 +32,29 @@ def test_records_are_keyed_by_attribute_and_group(groups):
     assert len(records) == 5
 
 
-@pytest.mark.parametrize("names, message", [
-    ((("sex", ()),), "no levels"),
-    ((("sex", ("f", "f")),), "level is named twice"),
-    ((("sex", ("f",)), ("sex", ("m",))), "attribute is named twice"),
-    ((("a/b", ("f", "m")),), "'/' cannot stand"),
-])
+@pytest.mark.parametrize(
+    "names, message",
+    [
+        ((("sex", ()),), "no levels"),
+        ((("sex", ("f", "f")),), "level is named twice"),
+        ((("sex", ("f",)), ("sex", ("m",))), "attribute is named twice"),
+        ((("a/b", ("f", "m")),), "'/' cannot stand"),
+    ],
+)
 def test_names_that_cannot_be_groups_are_refused(names, message):
     with pytest.raises(InputError, match=message):
         Groups(names)
 
 
-@pytest.mark.parametrize("index, message", [
-    (torch.zeros(4, 1, dtype=torch.int64), r"not integer \(4, 2\)"),
-    (torch.zeros(4, 2), "float32"),
-    (torch.tensor([[0, 0], [0, 3], [0, 0], [0, 0]]), "column 'age': 3 is outside -1..2"),
-    (torch.tensor([[-2, 0], [0, 0], [0, 0], [0, 0]]), "column 'sex': -2 is outside -1..1"),
-])
+@pytest.mark.parametrize(
+    "index, message",
+    [
+        (torch.zeros(4, 1, dtype=torch.int64), r"not integer \(4, 2\)"),
+        (torch.zeros(4, 2), "float32"),
+        (torch.tensor([[0, 0], [0, 3], [0, 0], [0, 0]]), "column 'age': 3 is outside -1..2"),
+        (torch.tensor([[-2, 0], [0, 0], [0, 0], [0, 0]]), "column 'sex': -2 is outside -1..1"),
+    ],
+)
 def test_an_index_that_does_not_fit_is_refused(make, index, message):
     with pytest.raises(InputError, match=message):
         make().weights(torch.ones(4), index, torch.zeros(4), 0)

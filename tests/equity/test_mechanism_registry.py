@@ -31,8 +31,10 @@ def not_a_mechanism(groups, seed):
 
 @pytest.fixture
 def outside(monkeypatch):
-    points = tuple(EntryPoint(name, f"{__name__}:{value}", registry.ENTRY_POINTS)
-                   for name, value in (("doubling", "Doubling"), ("broken", "not_a_mechanism")))
+    points = tuple(
+        EntryPoint(name, f"{__name__}:{value}", registry.ENTRY_POINTS)
+        for name, value in (("doubling", "Doubling"), ("broken", "not_a_mechanism"))
+    )
     found = {"equigen.mechanisms": points}
     monkeypatch.setattr(registry, "entry_points", lambda group: found[group])
 
@@ -50,13 +52,16 @@ def test_settings_reach_the_mechanism(groups):
     assert mechanism.wants_probe(77)
 
 
-@pytest.mark.parametrize("name, settings, message", [
-    ("peturbation", {}, "'peturbation' is not known .use one of: none, perturbation"),
-    ("perturbation", {"variant": "right"}, "variant 'right' is not known .use one of: corrected, released"),
-    ("perturbation", {"rho": 0.5}, "'rho' is not known .use some of: window_images"),
-    ("none", {"window": 3}, "'window' is not known .it takes no settings"),
-    ("none", {"variant": "released"}, "'variant' is not known"),
-])
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("peturbation", {}, "'peturbation' is not known .use one of: none, perturbation"),
+        ("perturbation", {"variant": "right"}, "variant 'right' is not known .use one of: corrected, released"),
+        ("perturbation", {"rho": 0.5}, "'rho' is not known .use some of: window_images"),
+        ("none", {"window": 3}, "'window' is not known .it takes no settings"),
+        ("none", {"variant": "released"}, "'variant' is not known"),
+    ],
+)
 def test_what_is_not_known_is_refused_with_the_choice(groups, name, settings, message):
     with pytest.raises(InputError, match=message):
         build_mechanism(name, groups, 0, **settings)

@@ -11,8 +11,12 @@ from equigen.equity import Groups, build_mechanism, group_losses
 from equigen.errors import InputError
 
 SETTINGS = {
-    "none": {}, "released": {"time_window": 5}, "corrected": {"window_images": 200, "design": 2, "delay_images": 0},
-    "random": {"form": "lognormal"}, "reweight": {"combine": "product"}, "balanced": {},
+    "none": {},
+    "released": {"time_window": 5},
+    "corrected": {"window_images": 200, "design": 2, "delay_images": 0},
+    "random": {"form": "lognormal"},
+    "reweight": {"combine": "product"},
+    "balanced": {},
     "group_dro": {"eta": 0.01, "adjustment": 0.5, "strata": 4, "memory": 50},
     "minmax_noise": {"minimum": 5, "strata": 3, "memory": 20},
 }
@@ -50,7 +54,8 @@ def run(mechanism, first, last, groups):
 
 def same(one, other):
     return len(one) == len(other) and all(
-        torch.equal(a, b) and ra == rb for (a, ra), (b, rb) in zip(one, other, strict=True))
+        torch.equal(a, b) and ra == rb for (a, ra), (b, rb) in zip(one, other, strict=True)
+    )
 
 
 def test_a_run_that_is_cut_twice_goes_on_exactly(make, groups):
@@ -75,8 +80,11 @@ def test_a_state_shares_no_memory_with_the_mechanism(make, groups):
     run(mechanism, 4, 8, groups)
     for tensor in (value for value in mechanism.state_dict().values() if isinstance(value, torch.Tensor)):
         tensor.zero_()
-    assert all(torch.equal(torch.as_tensor(kept[k]), torch.as_tensor(copied[k])) for k in kept
-               if isinstance(kept[k], torch.Tensor))
+    assert all(
+        torch.equal(torch.as_tensor(kept[k]), torch.as_tensor(copied[k]))
+        for k in kept
+        if isinstance(kept[k], torch.Tensor)
+    )
     if make.kind == "corrected":
         assert mechanism.times.tolist() == [256, 448]
 
@@ -112,6 +120,12 @@ def test_other_settings_missing_parts_and_wrong_shapes_are_all_named(groups):
     with pytest.raises(InputError) as caught:
         mechanism.load_state_dict(state)
     text = str(caught.value)
-    for part in ("'settings' is", "'times' is missing", "'extra' is not known", "'window' is no int",
-                 "'point' is not torch.float64 of shape (5,)", "'rewards' is not torch.float64"):
+    for part in (
+        "'settings' is",
+        "'times' is missing",
+        "'extra' is not known",
+        "'window' is no int",
+        "'point' is not torch.float64 of shape (5,)",
+        "'rewards' is not torch.float64",
+    ):
         assert part in text

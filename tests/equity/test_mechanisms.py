@@ -152,20 +152,23 @@ def test_a_diverged_loss_does_not_get_into_the_memory(make, batch):
     assert all(torch.equal(value, before[key]) for key, value in mechanism.memory.items())
 
 
-@pytest.mark.parametrize("name, settings, message", [
-    ("random", {"form": "normal"}, "'form' is 'normal' .use one of: released, lognormal"),
-    ("reweight", {"combine": "sum"}, "'combine' is 'sum' .use one of: joint, product, mean"),
-    ("reweight", {"max_weight": 0.5}, "'max_weight' is 0.5"),
-    ("balanced", {"combine": 3}, "'combine' is 3"),
-    ("balanced", {"max_weight": float("nan")}, "'max_weight' is nan"),
-    ("group_dro", {"eta": -1}, "'eta' is -1"),
-    ("group_dro", {"start": "zero"}, "'start' is 'zero' .use one of: uniform, frequency"),
-    ("group_dro", {"min_weight": 0, "strata": 0.5}, "'min_weight' is 0"),
-    ("minmax_noise", {"temperature": 0}, "'temperature' is 0"),
-    ("minmax_noise", {"combine": "joint"}, "use one of: mean, product"),
-    ("minmax_noise", {"minimum": 1.5}, "'minimum' is 1.5 .give a whole number"),
-    ("minmax_noise", {"eta": 1}, "'eta' is not known"),
-])
+@pytest.mark.parametrize(
+    "name, settings, message",
+    [
+        ("random", {"form": "normal"}, "'form' is 'normal' .use one of: released, lognormal"),
+        ("reweight", {"combine": "sum"}, "'combine' is 'sum' .use one of: joint, product, mean"),
+        ("reweight", {"max_weight": 0.5}, "'max_weight' is 0.5"),
+        ("balanced", {"combine": 3}, "'combine' is 3"),
+        ("balanced", {"max_weight": float("nan")}, "'max_weight' is nan"),
+        ("group_dro", {"eta": -1}, "'eta' is -1"),
+        ("group_dro", {"start": "zero"}, "'start' is 'zero' .use one of: uniform, frequency"),
+        ("group_dro", {"min_weight": 0, "strata": 0.5}, "'min_weight' is 0"),
+        ("minmax_noise", {"temperature": 0}, "'temperature' is 0"),
+        ("minmax_noise", {"combine": "joint"}, "use one of: mean, product"),
+        ("minmax_noise", {"minimum": 1.5}, "'minimum' is 1.5 .give a whole number"),
+        ("minmax_noise", {"eta": 1}, "'eta' is not known"),
+    ],
+)
 def test_settings_that_cannot_be_are_refused(groups, name, settings, message):
     with pytest.raises(InputError, match=message):
         build_mechanism(name, groups, 0, **settings)

@@ -112,6 +112,10 @@ def test_the_batch_size_does_not_matter():
 def test_noise_levels_may_be_counted_otherwise():
     """Continuous noise levels in [0, 1)."""
     mechanism = minmax(strata=2, minimum=1, noise_levels=1, temperature=0.5)
-    found = mechanism.weights(torch.tensor([1.0, 3.0, 4.0, 4.0]).double(), torch.tensor([[0], [1], [0], [1]]),
-                              torch.tensor([0.1, 0.2, 0.6, 0.9]), 0)
+    found = mechanism.weights(
+        torch.tensor([1.0, 3.0, 4.0, 4.0]).double(),
+        torch.tensor([[0], [1], [0], [1]]),
+        torch.tensor([0.1, 0.2, 0.6, 0.9]),
+        0,
+    )
     assert found.tolist() == pytest.approx([2 / (1 + math.exp(2)), 2 - 2 / (1 + math.exp(2)), 1.0, 1.0])

@@ -34,9 +34,15 @@ def test_the_first_window_is_plain_training(groups, batch):
     assert torch.equal(CorrectedPerturbation(groups, 0).weights(*batch, 0), torch.ones(64))
 
 
-@pytest.mark.parametrize("size, ends", [
-    (10, [100, 200, 300, 400]), (64, [128, 256, 320, 448]), (150, [150, 300, 450]), (240, [240, 480]),
-])
+@pytest.mark.parametrize(
+    "size, ends",
+    [
+        (10, [100, 200, 300, 400]),
+        (64, [128, 256, 320, 448]),
+        (150, [150, 300, 450]),
+        (240, [240, 480]),
+    ],
+)
 def test_windows_end_with_the_first_batch_at_or_past_a_multiple(groups, probe_of, size, ends):
     mechanism = CorrectedPerturbation(groups, 0, window_images=100, design=9)
     found = []
@@ -164,15 +170,18 @@ def test_a_failed_fit_is_counted_and_told(groups, probe_of, monkeypatch):
     assert mechanism.state_dict()["note"] == "NotPSDError: not positive definite"
 
 
-@pytest.mark.parametrize("settings, message", [
-    ({"window_images": 0}, "'window_images' is 0"),
-    ({"window_images": "1e4"}, "'window_images' is '1e4'"),
-    ({"window_images": 1e4}, "whole number"),
-    ({"sigma_max": -1}, "'sigma_max' is -1"),
-    ({"minimum": True}, "'minimum' is True"),
-    ({"delay_images": -1}, "'delay_images' is -1"),
-    ({"window_images": 100, "delay_images": 51}, "'delay_images' is 51 .give a whole number from 0 to 50"),
-])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"window_images": 0}, "'window_images' is 0"),
+        ({"window_images": "1e4"}, "'window_images' is '1e4'"),
+        ({"window_images": 1e4}, "whole number"),
+        ({"sigma_max": -1}, "'sigma_max' is -1"),
+        ({"minimum": True}, "'minimum' is True"),
+        ({"delay_images": -1}, "'delay_images' is -1"),
+        ({"window_images": 100, "delay_images": 51}, "'delay_images' is 51 .give a whole number from 0 to 50"),
+    ],
+)
 def test_settings_out_of_range_are_refused(groups, settings, message):
     with pytest.raises(InputError, match=message):
         CorrectedPerturbation(groups, 0, **settings)

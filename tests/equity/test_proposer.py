@@ -125,12 +125,15 @@ def test_each_question_gets_its_own_answer():
     assert beside.answer(question(now=1.0)).point.tolist() == [1.0]
 
 
-@pytest.mark.parametrize("command, reason", [
-    (("/no/such/program",), "could not be started"),
-    (stand_in("import sys; sys.exit(3)"), "exit status 3|could not be started or asked"),
-    (stand_in("print('{\"point\"', flush=True); input(); input()"), "Expecting"),
-    (stand_in("input(); input()"), r"no answer for 0\.2 seconds"),
-])
+@pytest.mark.parametrize(
+    "command, reason",
+    [
+        (("/no/such/program",), "could not be started"),
+        (stand_in("import sys; sys.exit(3)"), "exit status 3|could not be started or asked"),
+        (stand_in("print('{\"point\"', flush=True); input(); input()"), "Expecting"),
+        (stand_in("input(); input()"), r"no answer for 0\.2 seconds"),
+    ],
+)
 def test_a_worker_that_fails_is_made_up_for(command, reason):
     beside = Proposer(command, patience=20 if "print" in command[-1] or "exit" in command[-1] else 0.2)
     with pytest.warns(RuntimeWarning, match=reason):

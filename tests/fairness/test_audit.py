@@ -41,9 +41,9 @@ def test_numbers_by_hand(predictions):
         assert (row["n"], row["n_patients"]) == (len(rows), rows["patient"].nunique())
         by_age = {age: roc_auc_score(g["truth"], g["probability"]) for age, g in rows.groupby("attr.age")}
         for age, value in by_age.items():
-            assert pick(found, domain=domain, metric="auc", attribute="age", group=age)[
-                "estimate"
-            ] == pytest.approx(value)
+            assert pick(found, domain=domain, metric="auc", attribute="age", group=age)["estimate"] == pytest.approx(
+                value
+            )
         values = np.array(list(by_age.values()))
         at = {"domain": domain, "metric": "auc", "attribute": "age"}
         assert pick(found, **at, group="gap")["estimate"] == pytest.approx(np.ptp(values))
@@ -54,9 +54,7 @@ def test_numbers_by_hand(predictions):
     truth, sex = test["truth"].to_numpy(), test["attr.sex"].to_numpy()
     women = sex == "f"
     row = pick(found, metric="sensitivity", attribute="sex", group="f")
-    assert row["estimate"] == pytest.approx(
-        (flag & women & (truth == 1)).sum() / (women & (truth == 1)).sum()
-    )
+    assert row["estimate"] == pytest.approx((flag & women & (truth == 1)).sum() / (women & (truth == 1)).sum())
     assert pick(found, metric="dpd", attribute="sex", group="gap")["estimate"] == pytest.approx(
         demographic_parity_difference(truth, flag, sensitive_features=sex)
     )
@@ -155,8 +153,10 @@ def test_recipes_that_share_no_row_say_so(predictions):
 def test_macro_is_compared_over_the_tasks_that_both_have(predictions):
     tasks = [predictions(seed=seed).assign(task=f"dx:{name}") for seed, name in enumerate("abc")]
     tasks = [part.assign(**{"attr.sex": tasks[0]["attr.sex"], "attr.age": tasks[0]["attr.age"]}) for part in tasks]
-    other = [part.assign(recipe="other", probability=part["probability"] ** 0.5 * 0.9 + 0.1 * part["truth"])
-             for part in tasks[:2]]
+    other = [
+        part.assign(recipe="other", probability=part["probability"] ** 0.5 * 0.9 + 0.1 * part["truth"])
+        for part in tasks[:2]
+    ]
     found = audit(pd.concat([*tasks, *other]), ["sex"], **FAST).table
     each = [pick(found, recipe="other", task=f"dx:{name}", metric="auc")["difference"] for name in "ab"]
     row = pick(found, recipe="other", task="dx:macro", metric="auc")
@@ -168,9 +168,7 @@ def test_bootstrap_keeps_patients_whole(predictions):
     table = predictions(300, rows_per_patient=1)
     copies = [table.assign(image=table["image"] + f"-{k}") for k in range(10)]
     whole = pick(audit(pd.concat(copies), ["sex"], **FAST).table, metric="auc")
-    torn = pick(
-        audit(pd.concat([c.assign(patient=c["image"]) for c in copies]), ["sex"], **FAST).table, metric="auc"
-    )
+    torn = pick(audit(pd.concat([c.assign(patient=c["image"]) for c in copies]), ["sex"], **FAST).table, metric="auc")
     alone = pick(audit(table, ["sex"], **FAST).table, metric="auc")
     width = lambda row: row["ci_high"] - row["ci_low"]  # noqa: E731
     assert width(whole) == pytest.approx(width(alone), rel=0.3) and width(torn) < 0.6 * width(whole)
@@ -220,10 +218,7 @@ def test_unknown_groups_are_no_level(predictions):
     found = audit(table, ["sex"], **FAST).table
     assert set(found.loc[found["attribute"] == "sex", "group"]) == {"f", "m", "gap", "worst", "es"}
     unknown = table.loc[table["split"] == "test", "attr.sex"].isna().sum()
-    assert (
-        f"{unknown} rows of unknown sex left out"
-        in pick(found, metric="auc", attribute="sex", group="gap")["note"]
-    )
+    assert f"{unknown} rows of unknown sex left out" in pick(found, metric="auc", attribute="sex", group="gap")["note"]
 
 
 def test_seeds_are_averaged(predictions):
@@ -247,16 +242,14 @@ def test_macro_and_high_risk(predictions):
     ]
     found = audit(pd.concat(parts), **FAST).table
     aucs = [
-        pick(found, task=f"dx:{name}", metric="auc", attribute="sex", group="f")["estimate"]
-        for name in ("mel", "nv")
+        pick(found, task=f"dx:{name}", metric="auc", attribute="sex", group="f")["estimate"] for name in ("mel", "nv")
     ]
-    assert pick(found, task="dx:macro", metric="auc", attribute="sex", group="f")[
-        "estimate"
-    ] == pytest.approx(np.mean(aucs))
+    assert pick(found, task="dx:macro", metric="auc", attribute="sex", group="f")["estimate"] == pytest.approx(
+        np.mean(aucs)
+    )
     gap = pick(found, task="dx:macro", metric="auc", attribute="sex", group="gap")
     men = [
-        pick(found, task=f"dx:{name}", metric="auc", attribute="sex", group="m")["estimate"]
-        for name in ("mel", "nv")
+        pick(found, task=f"dx:{name}", metric="auc", attribute="sex", group="m")["estimate"] for name in ("mel", "nv")
     ]
     assert gap["estimate"] == pytest.approx(abs(np.mean(aucs) - np.mean(men))) and np.isfinite(gap["p_value"])
     risk = pick(found, task="dx:high_risk", metric="high_risk_sensitivity")
@@ -274,10 +267,7 @@ def test_macro_compares_groups_over_the_same_tasks(predictions):
     found = audit(pd.concat(parts), ["sex"], **FAST).table
     row = pick(found, task="dx:macro", metric="auc", attribute="sex", group="m")
     expected = np.mean(
-        [
-            pick(found, task=f"dx:{name}", metric="auc", attribute="sex", group="m")["estimate"]
-            for name in "ab"
-        ]
+        [pick(found, task=f"dx:{name}", metric="auc", attribute="sex", group="m")["estimate"] for name in "ab"]
     )
     assert row["estimate"] == pytest.approx(expected) and "mean of 2 of 3 tasks, without c" in row["note"]
 

@@ -76,8 +76,10 @@ def test_patients_in_several_groups_share_their_noise():
     rng = np.random.default_rng(3)
     common = rng.normal(0, 0.03, 400)
     same = np.clip(np.stack([np.concatenate([[0.8], 0.8 + common])] * 2), 0, 1)
-    drawn = [np.ptp(null_values(same, np.array([100, 100]), 400, np.random.default_rng(1), mixed=mixed), axis=0)
-             for mixed in (True, False)]
+    drawn = [
+        np.ptp(null_values(same, np.array([100, 100]), 400, np.random.default_rng(1), mixed=mixed), axis=0)
+        for mixed in (True, False)
+    ]
     assert np.mean(drawn[0]) < 0.2 * np.mean(drawn[1])
 
 
@@ -106,9 +108,15 @@ def test_a_small_group_may_look_worse_calibrated_by_chance():
     """Calibrated scores: the error of 60 rows is larger than that of 3000, and that is within the band."""
     rng = np.random.default_rng(5)
     score = rng.random(3060)
-    table = pd.DataFrame({"truth": (rng.random(3060) < score).astype(int), "probability": score,
-                          "patient": np.arange(3060), "image": np.arange(3060),
-                          "attr.group": np.repeat(["large", "small"], [3000, 60])})
+    table = pd.DataFrame(
+        {
+            "truth": (rng.random(3060) < score).astype(int),
+            "probability": score,
+            "patient": np.arange(3060),
+            "image": np.arange(3060),
+            "attr.group": np.repeat(["large", "small"], [3000, 60]),
+        }
+    )
     found = row_of(audit(table, **DRAWS).table, "ece", "gap")
     assert found["estimate"] > 0.05 and found["p_value"] > 0.1 and found["null_high"] > found["estimate"]
 

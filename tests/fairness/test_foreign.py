@@ -268,12 +268,12 @@ def mutated(data: bytes, rng: np.random.Generator) -> bytes:
     place, kind = int(rng.integers(len(data))), int(rng.integers(4))
     noise = rng.integers(0, 256, int(rng.integers(1, 6)), dtype=np.uint8).tobytes()
     if kind == 0:
-        return data[:place] + noise + data[place + len(noise):]
+        return data[:place] + noise + data[place + len(noise) :]
     if kind == 1:
         return data[:place]
     if kind == 2:
         return data[:place] + noise + data[place:]
-    return data[:place] + data[place + int(rng.integers(1, 40)):]
+    return data[:place] + data[place + int(rng.integers(1, 40)) :]
 
 
 @pytest.mark.parametrize("suffix", ["csv", "tsv", "parquet"])

@@ -32,9 +32,7 @@ ORACLES = {
 @pytest.mark.parametrize("name", ORACLES)
 def test_scikit_learn(name, data):
     truth, score = data
-    assert float(getattr(metrics, name)(truth, score)) == pytest.approx(
-        ORACLES[name](truth, score), abs=1e-12
-    )
+    assert float(getattr(metrics, name)(truth, score)) == pytest.approx(ORACLES[name](truth, score), abs=1e-12)
     assert metrics.measure(truth, score)[name][0] == pytest.approx(ORACLES[name](truth, score), abs=1e-12)
 
 
@@ -71,9 +69,7 @@ def test_one_class_is_nan_not_zero():
     assert np.isnan([found[name][0] for name in ("auc", "specificity", "balanced_accuracy")]).all()
     assert found["sensitivity"][0] == pytest.approx(2 / 3)
     none = metrics.measure(np.zeros(3), np.array([0.1, 0.6, 0.9]))
-    assert np.isnan([none["pr_auc"][0], none["sensitivity"][0]]).all() and none["accuracy"][
-        0
-    ] == pytest.approx(1 / 3)
+    assert np.isnan([none["pr_auc"][0], none["sensitivity"][0]]).all() and none["accuracy"][0] == pytest.approx(1 / 3)
     assert np.isnan(metrics.measure(np.ones(2), np.ones(2), np.zeros(2))["accuracy"][0])
 
 

@@ -20,9 +20,16 @@ def rows(name, stage, truth, score, count):
 
 def mixed():
     """Sensitivity 0.8, specificity 0.9 in both groups; prevalence 40 of 50 in a, 10 of 50 in b."""
-    parts = [rows("a", "late", 1, 0.9, 32), rows("a", "late", 1, 0.1, 8), rows("a", "early", 0, 0.1, 9),
-             rows("a", "early", 0, 0.9, 1), rows("b", "late", 1, 0.9, 8), rows("b", "late", 1, 0.1, 2),
-             rows("b", "early", 0, 0.1, 36), rows("b", "early", 0, 0.9, 4)]
+    parts = [
+        rows("a", "late", 1, 0.9, 32),
+        rows("a", "late", 1, 0.1, 8),
+        rows("a", "early", 0, 0.1, 9),
+        rows("a", "early", 0, 0.9, 1),
+        rows("b", "late", 1, 0.9, 8),
+        rows("b", "late", 1, 0.1, 2),
+        rows("b", "early", 0, 0.1, 36),
+        rows("b", "early", 0, 0.9, 4),
+    ]
     table = pd.concat(parts, ignore_index=True)
     return table.assign(patient=table.index, image=table.index)
 

@@ -138,8 +138,14 @@ def test_a_missing_folder(tmp_path):
 
 
 def test_another_class(tmp_path):
-    UNet2DModel(sample_size=8, block_out_channels=(8, 8), norm_num_groups=4, layers_per_block=1,
-                down_block_types=("DownBlock2D",) * 2, up_block_types=("UpBlock2D",) * 2).save_pretrained(str(tmp_path))
+    UNet2DModel(
+        sample_size=8,
+        block_out_channels=(8, 8),
+        norm_num_groups=4,
+        layers_per_block=1,
+        down_block_types=("DownBlock2D",) * 2,
+        up_block_types=("UpBlock2D",) * 2,
+    ).save_pretrained(str(tmp_path))
     problem = refused(tmp_path, "not supported")
     assert "UNet2DModel" in problem.message and "AutoencoderKL, AutoencoderTiny" in problem.mend
 
@@ -195,9 +201,14 @@ def test_weights_that_are_not_all_there(kl_folder):
 
 @pytest.mark.parametrize("channels", [1, 4])
 def test_networks_that_are_not_on_rgb(tmp_path, channels):
-    AutoencoderTiny(in_channels=channels, out_channels=channels, encoder_block_out_channels=(8, 8),
-                    decoder_block_out_channels=(8, 8), num_encoder_blocks=(1, 1),
-                    num_decoder_blocks=(1, 1)).save_pretrained(str(tmp_path))
+    AutoencoderTiny(
+        in_channels=channels,
+        out_channels=channels,
+        encoder_block_out_channels=(8, 8),
+        decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+    ).save_pretrained(str(tmp_path))
     assert f"{channels} channels" in refused(tmp_path, "not supported").message
 
 

@@ -38,9 +38,7 @@ def test_row_does_not_depend_on_how_many_rows_there_are(n: int) -> None:
         ("site", {"alpha": 0.45, "beta": 0.35, "gamma": 0.20}),
     ],
 )
-def test_group_sizes_lie_within_monte_carlo_error(
-    table: pd.DataFrame, column: str, expected: dict[str, float]
-) -> None:
+def test_group_sizes_lie_within_monte_carlo_error(table: pd.DataFrame, column: str, expected: dict[str, float]) -> None:
     patients = table.drop_duplicates("patient")
     shares = patients[column].value_counts(normalize=True)
     for name, share in expected.items():

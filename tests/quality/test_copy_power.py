@@ -50,7 +50,13 @@ def test_changed_copies_are_nearest_to_their_original_and_nearer_than_new_images
     small = thumbnail_rows(train)
     limit = np.quantile(nearest_thumbnails(thumbnail_rows(new), small)[0], 0.01)
     assert set(CHANGES) == {
-        "blur 1 px", "JPEG quality 50", "noise sd 5", "mirror image", "90 % crop", "half size and back"}
+        "blur 1 px",
+        "JPEG quality 50",
+        "noise sd 5",
+        "mirror image",
+        "90 % crop",
+        "half size and back",
+    }
     for name, changed in changed_images(train[copied], 0).items():
         distance, nearest = nearest_thumbnails(thumbnail_rows(changed), small)
         assert np.mean((distance <= limit) & (nearest == copied)) >= 0.95, name
@@ -95,11 +101,22 @@ def test_evaluation_finds_copies_that_features_miss_and_tells_its_power(images):
     train, real, fresh = images[:80], images[80:180], images[180:240]
     copies = changed_images(train[:20], 1)["90 % crop"]
     sexes = lambda n: np.where(np.arange(n) % 2, "female", "male")  # noqa: E731
-    sides = {name: ImageSet(pd.DataFrame({"attr.sex": sexes(len(own))}), own)
-             for name, own in {"real": real, "train": train, "made": np.concatenate([copies, fresh])}.items()}
-    result = evaluate(sides["real"], {"made": sides["made"]}, ["sex"], train=sides["train"], encoder=Means(),
-                           metrics=["near_copies", "nn_ratio"], labels=[], intersections=False, replicates=20,
-                           show=False)
+    sides = {
+        name: ImageSet(pd.DataFrame({"attr.sex": sexes(len(own))}), own)
+        for name, own in {"real": real, "train": train, "made": np.concatenate([copies, fresh])}.items()
+    }
+    result = evaluate(
+        sides["real"],
+        {"made": sides["made"]},
+        ["sex"],
+        train=sides["train"],
+        encoder=Means(),
+        metrics=["near_copies", "nn_ratio"],
+        labels=[],
+        intersections=False,
+        replicates=20,
+        show=False,
+    )
     row = result.quality.query("metric == 'near_copies' and group == '*'").iloc[0]
     assert row["estimate"] >= 0.23 and row["floor"] <= 0.02
     assert "in aligned thumbnails: 1 % of held-out images are near in either" in row["note"]

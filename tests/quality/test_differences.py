@@ -9,8 +9,14 @@ from quality_images import ColourEncoder, make_images
 from equigen.errors import InputError
 from equigen.quality import COPIES_COLUMNS, DIFFERENCES_COLUMNS, ImageSet, evaluate
 
-FAST = {"replicates": 60, "repeats": 2, "show": False, "min_patients": 20, "encoder": ColourEncoder(),
-        "metrics": ["fd", "kd", "is"]}
+FAST = {
+    "replicates": 60,
+    "repeats": 2,
+    "show": False,
+    "min_patients": 20,
+    "encoder": ColourEncoder(),
+    "metrics": ["fd", "kd", "is"],
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +56,10 @@ def test_a_worse_set_is_worse_beyond_its_interval(result):
 
 def test_pairing_makes_differences_surer_than_their_parts():
     real, made = make_images(240, 0), make_images(200, 1, per_patient=1)
-    sets = {name: ImageSet(made.frame, np.clip(made.pixels.astype(int) + by, 0, 255).astype(np.uint8))
-            for name, by in (("bad", 40), ("worse", 43))}
+    sets = {
+        name: ImageSet(made.frame, np.clip(made.pixels.astype(int) + by, 0, 255).astype(np.uint8))
+        for name, by in (("bad", 40), ("worse", 43))
+    }
     found = evaluate(real, sets, **FAST)
     row = pick(found.differences, run="worse", metric="kd", group="*")
     errors = [pick(found.quality, run=run, metric="kd", group="*").standard_error for run in sets]
@@ -68,7 +76,8 @@ def test_all_sets_share_one_n_and_one_set_alone_has_no_comparison(result):
     assert alone.differences.empty
     assert list(alone.copies.columns) == [*COPIES_COLUMNS, "attr.sex"]
     pd.testing.assert_frame_equal(
-        alone.quality, evaluate(real, make_images(200, 1, per_patient=1), run="many", **FAST).table)
+        alone.quality, evaluate(real, make_images(200, 1, per_patient=1), run="many", **FAST).table
+    )
 
 
 def two_attributes(images: ImageSet, seed: int) -> ImageSet:
@@ -174,12 +183,14 @@ def test_relabelled_groups_and_duplicated_sides_give_the_same_kd():
     other = evaluate(real, made, **FAST).table
     for old, new in (("a", "z"), ("b", "b"), ("gap", "gap"), ("es", "es")):
         assert pick(table, metric="kd", group=old).estimate == pytest.approx(
-            pick(other, metric="kd", group=new).estimate, abs=1e-12)
+            pick(other, metric="kd", group=new).estimate, abs=1e-12
+        )
     twice = [side.take(np.repeat(np.arange(len(side)), 2)) for side in (real, made)]  # within patients
     doubled = evaluate(*twice, **FAST).table
     for group in ("*", "z", "b"):
         assert pick(doubled, metric="kd", group=group).estimate == pytest.approx(
-            pick(other, metric="kd", group=group).estimate, abs=1e-9)
+            pick(other, metric="kd", group=group).estimate, abs=1e-9
+        )
 
 
 def test_an_empty_group_has_words():
@@ -199,8 +210,9 @@ def test_jpeg_files_are_warned_about_on_screen_and_in_the_notes(tmp_path, capsys
         for path in paths:
             Image.fromarray(draws.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(path)
         sides[side] = ImageSet(pd.DataFrame({"path": [str(path) for path in paths]}))
-    table = evaluate(sides["real"], sides["generated"], encoder=ColourEncoder(), metrics=["kd"], min_patients=10,
-                     replicates=20).table
+    table = evaluate(
+        sides["real"], sides["generated"], encoder=ColourEncoder(), metrics=["kd"], min_patients=10, replicates=20
+    ).table
     told = "24 of 24 real images are JPEG"
     assert told in table["note"].iloc[0]
     assert told in capsys.readouterr().err.replace("\n", " ")

@@ -101,8 +101,7 @@ def test_kernel_agrees_with_torchmetrics():
 
 def test_kernel_is_unbiased_at_any_n():
     values = {
-        n: [kernel_distance(features(n, 4, 2 * s), features(n, 4, 2 * s + 1)) for s in range(300)]
-        for n in (4, 16)
+        n: [kernel_distance(features(n, 4, 2 * s), features(n, 4, 2 * s + 1)) for s in range(300)] for n in (4, 16)
     }
     for draws in values.values():
         assert abs(np.mean(draws)) < 3 * np.std(draws) / np.sqrt(300)
@@ -125,15 +124,8 @@ def test_bootstrap_weights_equal_duplicated_rows_without_their_own_copies():
     clusters = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
     drawn_a = np.concatenate([np.flatnonzero(clusters == c) for c in rng.integers(0, 6, 6)])
     drawn_b = rng.integers(0, 8, 8)
-    weights_a, weights_b = (
-        np.bincount(d, minlength=n)[None].astype(float) for d, n in ((drawn_a, 9), (drawn_b, 8))
-    )
-    pairs_a = [
-        polynomial_kernel(a[[i]], a[[j]])[0, 0]
-        for i in drawn_a
-        for j in drawn_a
-        if clusters[i] != clusters[j]
-    ]
+    weights_a, weights_b = (np.bincount(d, minlength=n)[None].astype(float) for d, n in ((drawn_a, 9), (drawn_b, 8)))
+    pairs_a = [polynomial_kernel(a[[i]], a[[j]])[0, 0] for i in drawn_a for j in drawn_a if clusters[i] != clusters[j]]
     pairs_b = [polynomial_kernel(b[[i]], b[[j]])[0, 0] for i in drawn_b for j in drawn_b if i != j]
     cross = polynomial_kernel(a[drawn_a], b[drawn_b]).mean()
     kernel_a, kernel_b = (
@@ -177,9 +169,7 @@ def test_inception_score_by_hand():
 def test_influence_of_the_inception_score_is_the_jackknife():
     p = np.random.default_rng(0).dirichlet(np.ones(5), 12)
     part = inception_influence(p)
-    brute = np.array(
-        [11 * (inception_score(p) - inception_score(np.delete(p, i, axis=0))) for i in range(12)]
-    )
+    brute = np.array([11 * (inception_score(p) - inception_score(np.delete(p, i, axis=0))) for i in range(12)])
     assert part.value == pytest.approx(inception_score(p))
     assert part.generated == pytest.approx(brute - brute.mean())
 

@@ -324,8 +324,11 @@ def test_folders_that_only_hold_pickles_ask_for_code_or_hold_no_numbers(dino, mo
             load_encoder(f"dinov2:{folder}")
         assert "efficientnet-lite0" in error.value.problems[0].mend
 
-    save_file({**state, "layernorm.bias": torch.full_like(state["layernorm.bias"], torch.nan)}, weights,
-              metadata={"format": "pt"})
+    save_file(
+        {**state, "layernorm.bias": torch.full_like(state["layernorm.bias"], torch.nan)},
+        weights,
+        metadata={"format": "pt"},
+    )
     refused(r"layernorm\.bias holds NaN")
     (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoModel": "mine.Mine"}}))
     refused("'auto_map' asks for code")

@@ -150,8 +150,9 @@ def test_features_are_pool3_and_probabilities_leave_the_bias_out(encoder, networ
 
 def test_the_hash_is_of_the_weights_not_of_their_file(weights, encoder, tmp_path):
     state = torch.load(weights, weights_only=True)
-    save_file({f"module.{key}": value for key, value in state.items() if "num_batches" not in key},
-              tmp_path / "w.safetensors")
+    save_file(
+        {f"module.{key}": value for key, value in state.items() if "num_batches" not in key}, tmp_path / "w.safetensors"
+    )
     other = load_encoder(f"inception:{tmp_path / 'w.safetensors'},batch=2")
     assert identity(other) == identity(encoder)
     state["fc.weight"][0, 0] += 1
@@ -169,6 +170,10 @@ def test_weights_that_lack_keys_or_have_others_are_refused_by_name(weights, tmp_
         load_encoder(f"inception:{tmp_path / 'partial.pth'}")
     text = str(error.value)
     assert error.value.problems[0].file == str(tmp_path / "partial.pth")
-    for part in ("1 missing: Mixed_6b.branch1x1.conv.weight", "1 unknown: AuxLogits.fc.weight",
-                 "fc.weight [1000, 2048] for [1008, 2048]", "efficientnet-lite0"):
+    for part in (
+        "1 missing: Mixed_6b.branch1x1.conv.weight",
+        "1 unknown: AuxLogits.fc.weight",
+        "fc.weight [1000, 2048] for [1008, 2048]",
+        "efficientnet-lite0",
+    ):
         assert part in text

@@ -54,10 +54,26 @@ def test_a_side_that_is_beyond_is_found():
 
 def memorised(p_values) -> pd.DataFrame:
     """Rows of near copies whose intervals all lie above a floor, with these p-values of the floor."""
-    rows = [{"run": "g", "encoder": "e", "metric": "near_copies", "attribute": "*" if place == 0 else "sex",
-             "group": "*" if place == 0 else f"g{place}", "estimate": 0.05, "ci_low": 0.03, "ci_high": 0.07,
-             "floor": 0.01, "excess": 0.04, "null_low": np.nan, "null_high": np.nan, "p_value": np.nan, "note": "",
-             "p_floor": p} for place, p in enumerate(p_values)]
+    rows = [
+        {
+            "run": "g",
+            "encoder": "e",
+            "metric": "near_copies",
+            "attribute": "*" if place == 0 else "sex",
+            "group": "*" if place == 0 else f"g{place}",
+            "estimate": 0.05,
+            "ci_low": 0.03,
+            "ci_high": 0.07,
+            "floor": 0.01,
+            "excess": 0.04,
+            "null_low": np.nan,
+            "null_high": np.nan,
+            "p_value": np.nan,
+            "note": "",
+            "p_floor": p,
+        }
+        for place, p in enumerate(p_values)
+    ]
     return pd.DataFrame(rows)
 
 
@@ -77,11 +93,24 @@ def test_closer_is_said_after_holm_over_the_list_alone():
 
 def compared(scores) -> pd.DataFrame:
     """Rows of KD whose differences are so many standard errors from 0."""
-    rows = [{"run": "b", "difference_to": "a", "encoder": "e", "metric": "kd",
-             "attribute": "*" if place == 0 else "sex",
-             "group": "*" if place == 0 else f"g{place}", "estimate": 2.0, "reference": 1.0, "difference": score,
-             "ci_low": score - 1.96, "ci_high": score + 1.96, "p_value": 0.004, "note": ""}
-            for place, score in enumerate(scores)]
+    rows = [
+        {
+            "run": "b",
+            "difference_to": "a",
+            "encoder": "e",
+            "metric": "kd",
+            "attribute": "*" if place == 0 else "sex",
+            "group": "*" if place == 0 else f"g{place}",
+            "estimate": 2.0,
+            "reference": 1.0,
+            "difference": score,
+            "ci_low": score - 1.96,
+            "ci_high": score + 1.96,
+            "p_value": 0.004,
+            "note": "",
+        }
+        for place, score in enumerate(scores)
+    ]
     return pd.DataFrame(rows)
 
 

@@ -43,8 +43,10 @@ def test_influence_is_the_combination_of_the_pieces():
     part = infinity_influence(a, b, frechet_influence(a, b))
     sizes = [np.mean([frechet_distance(a[c], b[c]) for c in cut]) for cut in subsample_slices(24)]
     assert part.value == pytest.approx(intercept_weights(24) @ sizes, rel=1e-9)
-    own = sum(w * frechet_influence(a[c], b[c]).real[0]
-              for w, c in zip(intercept_weights(24), (slice(0, 24 // k) for k in (1, 2, 3, 4)), strict=True))
+    own = sum(
+        w * frechet_influence(a[c], b[c]).real[0]
+        for w, c in zip(intercept_weights(24), (slice(0, 24 // k) for k in (1, 2, 3, 4)), strict=True)
+    )
     assert part.real[0] == pytest.approx(own)
     assert part.real.sum() == pytest.approx(0, abs=1e-8)
 

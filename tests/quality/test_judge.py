@@ -35,8 +35,14 @@ def made(n: int, seed: int, images: int = 2) -> AnnotatedFeatures:
     features = rng.normal(size=(n, 6))
     for column, shown in enumerate((ill, female, old)):
         features[:, column] += SHIFT * shown
-    frame = pd.DataFrame({"label.dx": np.where(ill, "ill", "healthy"), "attr.sex": np.where(female, "f", "m"),
-                          "attr.age": np.where(old, "old", "young")}, dtype=object)
+    frame = pd.DataFrame(
+        {
+            "label.dx": np.where(ill, "ill", "healthy"),
+            "attr.sex": np.where(female, "f", "m"),
+            "attr.age": np.where(old, "old", "young"),
+        },
+        dtype=object,
+    )
     return AnnotatedFeatures(features.astype(np.float32), frame, np.array([f"{seed} {i // images}" for i in range(n)]))
 
 
@@ -46,8 +52,13 @@ def planned(
     settings = ResamplingSettings(repeats=1, replicates=replicates, min_patients=30)
     levels = LEVELS if levels is None else levels
     sides = [
-        GroupedImages(part.patients, {name: pd.Categorical(part.frame[f"attr.{name}"], groups).codes.astype(np.int64)
-                                      for name, groups in levels.items()})
+        GroupedImages(
+            part.patients,
+            {
+                name: pd.Categorical(part.frame[f"attr.{name}"], groups).codes.astype(np.int64)
+                for name, groups in levels.items()
+            },
+        )
         for part in (real, generated)
     ]
     if crossed:
@@ -207,8 +218,11 @@ def test_no_image_is_judged_by_a_judge_that_saw_its_patient():
 
 def test_patients_of_the_real_images_are_taken_out_of_the_training_images():
     part, other = signatures(80, 0), signatures(80, 1)
-    train = AnnotatedFeatures(np.concatenate([part.features, other.features]), pd.concat([part.frame, other.frame]),
-                      np.concatenate([part.patients, other.patients + 1000]))
+    train = AnnotatedFeatures(
+        np.concatenate([part.features, other.features]),
+        pd.concat([part.frame, other.frame]),
+        np.concatenate([part.patients, other.patients + 1000]),
+    )
     judges = fit_judges(part, train)
     assert judges.judges[0].probes[0].images == 320
     assert "320 of patients among the real images left out" in judges.description
@@ -221,8 +235,11 @@ def test_a_changed_patient_does_not_change_its_own_judge(real):
     features = real.features.copy()
     features[:2] += 40  # both images of the first patient
     moved = fit_judges(AnnotatedFeatures(features, real.frame, real.patients), columns=["label.dx"]).judges[0]
-    blind = [probe for probe, other in zip(base.probes, moved.probes, strict=True)
-             if np.array_equal(probe.weights, other.weights) and probe.strength == other.strength]
+    blind = [
+        probe
+        for probe, other in zip(base.probes, moved.probes, strict=True)
+        if np.array_equal(probe.weights, other.weights) and probe.strength == other.strength
+    ]
     assert len(blind) == 1  # the fold of that patient alone
     np.testing.assert_allclose(base.real[:2], blind[0].probabilities(real.features[:2]))
 
@@ -327,8 +344,9 @@ def test_in_a_group_the_attribute_auc_is_of_the_others_and_the_probability_of_it
 def test_an_attribute_that_is_ignored_shows_in_its_own_group(judges, real):
     generated = made(1600, 8, images=1)
     frame = generated.frame
-    frame.loc[frame["attr.age"] == "young", "attr.sex"] = frame.loc[frame["attr.age"] == "young", "attr.sex"].sample(
-        frac=1, random_state=0).to_numpy()  # sex is ignored where young was asked for
+    frame.loc[frame["attr.age"] == "young", "attr.sex"] = (
+        frame.loc[frame["attr.age"] == "young", "attr.sex"].sample(frac=1, random_state=0).to_numpy()
+    )  # sex is ignored where young was asked for
     items = by_metric(measure_semantic(judges.judge(generated), planned(real, generated)))
     found = items["semantic_attribute_auc"].estimates
     assert found["age", "young"].value == pytest.approx(0.5, abs=0.06)
@@ -391,8 +409,9 @@ def test_classes_that_real_images_do_not_teach_are_left_out_with_a_note(real):
 def test_without_a_judge_there_is_a_note_and_no_number(real):
     part = asked(real, **{"label.dx": "always"})
     generated = made(400, 12, images=1)
-    items = by_metric(measure_semantic(fit_judges(part, columns=["label.dx"]).judge(generated),
-                                       planned(real, generated)))
+    items = by_metric(
+        measure_semantic(fit_judges(part, columns=["label.dx"]).judge(generated), planned(real, generated))
+    )
     assert list(items) == ["semantic_auc"]
     assert items["semantic_auc"].estimates == {}
     assert "no judge of label.dx" in items["semantic_auc"].note
@@ -403,7 +422,7 @@ def test_findings_of_a_multilabel_column_are_judged_one_by_one():
 
     def part(n, seed):
         base = made(n, seed, images=1)
-        edema, mass = (rng.random((2, n)) < 0.4)
+        edema, mass = rng.random((2, n)) < 0.4
         features = base.features.copy()
         features[:, 4] += SHIFT * edema
         features[:, 5] += 3 * mass
@@ -411,6 +430,7 @@ def test_findings_of_a_multilabel_column_are_judged_one_by_one():
         cells = ["|".join(filter(None, pair)) for pair in named]
         frame = pd.DataFrame({"label.findings": cells, "attr.sex": base.frame["attr.sex"]}, dtype=object)
         return AnnotatedFeatures(features, frame, base.patients)
+
     real, generated = part(600, 20), part(1200, 21)
     generated.frame.loc[:9, "label.findings"] = None
     judges = fit_judges(real)
@@ -465,4 +485,3 @@ def test_sides_that_do_not_fit_are_refused(real, judges):
     broken[3, 2] = np.nan
     with pytest.raises(InputError, match="not finite"):
         fit_judges(AnnotatedFeatures(broken, real.frame, real.patients))
-

@@ -12,8 +12,10 @@ from equigen.quality.resamples import Pool
 
 def sides(n: int, m: int, d: int = 5):
     rng = np.random.default_rng(n)
-    return (np.abs(rng.standard_normal((n, d))).astype(np.float32),
-            np.abs(rng.standard_normal((m, d))).astype(np.float32) * 1.3)
+    return (
+        np.abs(rng.standard_normal((n, d))).astype(np.float32),
+        np.abs(rng.standard_normal((m, d))).astype(np.float32) * 1.3,
+    )
 
 
 @pytest.mark.parametrize("tile", [4, 7, 2048])
@@ -28,8 +30,10 @@ def test_weighted_kd_is_that_of_physically_repeated_rows(tile, monkeypatch):
     values = kernel_value(data, np.arange(14), np.arange(11), *(w.astype(float) for w in weights))
     for index in range(6):
         a, b = (np.repeat(np.arange(len(w[index])), w[index]) for w in weights)
-        k = [[((x.astype(float) @ y) / 5 + 1) ** 3 for y in np.concatenate([r[a], g[b]]).astype(float)]
-             for x in np.concatenate([r[a], g[b]])]
+        k = [
+            [((x.astype(float) @ y) / 5 + 1) ** 3 for y in np.concatenate([r[a], g[b]]).astype(float)]
+            for x in np.concatenate([r[a], g[b]])
+        ]
         k, codes = np.array(k), np.concatenate([patients[a], 100 + b])
         apart = codes[:, None] != codes[None]
         n = len(a)

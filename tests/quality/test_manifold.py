@@ -69,8 +69,9 @@ def test_copies_are_at_zero_and_near_copies_keep_their_digits():
 
 def test_rows_of_the_same_group_are_passed_over_and_what_is_missing_is_infinite():
     query, reference = np.array([[0.0], [10.0]]), np.array([[0.0], [1.0], [3.0]])
-    distances, rows = nearest_neighbours(query, reference, 2, query_groups=np.array([5, 6]),
-                                         reference_groups=np.array([5, 6, 5]))
+    distances, rows = nearest_neighbours(
+        query, reference, 2, query_groups=np.array([5, 6]), reference_groups=np.array([5, 6, 5])
+    )
     assert rows.tolist() == [[1, -1], [2, 0]]
     assert distances.tolist() == [[1, np.inf], [7, 10]]
     assert nearest_neighbours(query, reference[:1], 3)[1].tolist() == [[0, -1, -1]] * 2
@@ -110,9 +111,16 @@ def test_nearest_angle_by_hand():
 # precision, recall, density, coverage
 
 
-@pytest.mark.parametrize(("n", "m", "d", "shift", "k"), [
-    (60, 60, 4, 0.0, 5), (50, 80, 6, 0.5, 3), (90, 40, 1, 0.3, 1), (30, 30, 64, 0.1, 5), (40, 40, 3, 100.0, 4),
-])
+@pytest.mark.parametrize(
+    ("n", "m", "d", "shift", "k"),
+    [
+        (60, 60, 4, 0.0, 5),
+        (50, 80, 6, 0.5, 3),
+        (90, 40, 1, 0.3, 1),
+        (30, 30, 64, 0.1, 5),
+        (40, 40, 3, 100.0, 4),
+    ],
+)
 def test_the_four_values_agree_with_prdc(capsys, n, m, d, shift, k):
     real, generated = normal(n, d, n), normal(m, d, m + 1, shift)
     expected = compute_prdc(real, generated, nearest_k=k)
@@ -193,8 +201,12 @@ def test_leave_one_out_with_patients_is_what_brute_force_gives():
     real, generated, patients = normal(16, 2), normal(10, 2, 1), np.repeat(np.arange(8), 2)
     parts = manifold_influence(real, generated, 3, (patients, 100 + np.arange(10)))
     full = np.array(precision_recall_density_coverage(real, generated, 3, real_patients=patients))
-    brute = np.array([precision_recall_density_coverage(
-        np.delete(real, i, 0), generated, 3, real_patients=np.delete(patients, i)) for i in range(16)])
+    brute = np.array(
+        [
+            precision_recall_density_coverage(np.delete(real, i, 0), generated, 3, real_patients=np.delete(patients, i))
+            for i in range(16)
+        ]
+    )
     for index, part in enumerate(parts):
         expected = 15 * (full[index] - brute[:, index])
         assert part.real == pytest.approx(expected - expected.mean(), abs=1e-9)
@@ -220,7 +232,11 @@ def test_measured_values_are_the_plain_ones_when_n_is_everything():
     plan = one_cell(100, 50, matched_n=50, repeats=10)
     measured = {item.metric: item for item in measure_manifold(real, generated, plan)}
     assert {name: item.kind for name, item in measured.items()} == {
-        "precision": "share", "recall": "share", "density": "higher", "coverage": "share"}
+        "precision": "share",
+        "recall": "share",
+        "density": "higher",
+        "coverage": "share",
+    }
     rng = np.random.default_rng(0)
     draws = [precision_recall_density_coverage(real[rng.permutation(100)[:50]], generated) for _ in range(60)]
     for index, item in enumerate(measured.values()):

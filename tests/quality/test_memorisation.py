@@ -51,8 +51,10 @@ def measure(real, generated, train, group=None, patients=None, **settings):
     """Measure with one image per patient; ``group`` holds codes of real and generated rows."""
     patients = patients or (names("r", len(real)), names("t", len(train)))
     groups = {"sex": group} if group is not None else {"sex": (np.zeros(len(real), int), np.zeros(len(generated), int))}
-    sides = [GroupedImages(people, {name: codes[index] for name, codes in groups.items()})
-             for index, people in enumerate((patients[0], names("g", len(generated))))]
+    sides = [
+        GroupedImages(people, {name: codes[index] for name, codes in groups.items()})
+        for index, people in enumerate((patients[0], names("g", len(generated))))
+    ]
     plan = make_plan(*sides, {"sex": ["a", "b"]} if group is not None else {}, **settings)
     measured, closest = measure_memorisation(real, generated, train, *patients, plan)
     return {item.metric: item for item in measured}, closest
@@ -157,7 +159,11 @@ def test_scores_agree_with_scikit_learn():
     assert authentic.floor == pytest.approx(np.mean(floor[0][:, 0] > spacing[floor[1][:, 0]]))
     assert closest.threshold == pytest.approx(np.quantile(floor[0][:, 0], 0.01))
     assert {name: item.kind for name, item in measured.items()} == {
-        "nn_ratio": "higher", "authenticity": "share", "near_copies": "lower", "mifid": "lower"}
+        "nn_ratio": "higher",
+        "authenticity": "share",
+        "near_copies": "lower",
+        "mifid": "lower",
+    }
 
 
 @pytest.fixture(scope="module")

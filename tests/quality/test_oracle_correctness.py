@@ -17,13 +17,9 @@ class Reader:
         return pd.DataFrame(
             {
                 "glaucoma": [
-                    ("glaucoma" if r > 100 else "healthy") if ok else None
-                    for r, ok in zip(red, found, strict=True)
+                    ("glaucoma" if r > 100 else "healthy") if ok else None for r, ok in zip(red, found, strict=True)
                 ],
-                "race": [
-                    ("white" if g > 100 else "black") if ok else None
-                    for g, ok in zip(green, found, strict=True)
-                ],
+                "race": [("white" if g > 100 else "black") if ok else None for g, ok in zip(green, found, strict=True)],
             }
         )
 
@@ -64,9 +60,7 @@ def test_shares_are_those_counted_by_hand(table):
         inside = (frame["attr.race"] == group).to_numpy()
         assert row(table, "oracle_accuracy", "race", group).estimate == pytest.approx(right[inside].mean())
     assert row(table, "oracle_found", "*", "*").estimate == pytest.approx(0.9)
-    assert row(table, "oracle_found", "race", "black").estimate == pytest.approx(
-        0.8
-    )  # all unseen ones are odd
+    assert row(table, "oracle_found", "race", "black").estimate == pytest.approx(0.8)  # all unseen ones are odd
     assert row(table, "oracle_attribute_accuracy", "*", "*").estimate == pytest.approx(0.9)
     assert list(table.columns) == COLUMNS
     assert set(table.encoder) == {"oracle"}

@@ -61,8 +61,7 @@ def test_intervals_hold_the_estimate_and_excess_is_estimate_minus_floor(table):
 def test_equity_scaled_values_follow_their_formula(table):
     for metric in ("fd", "kd"):
         whole, a, b, es = (
-            row(table, metric, *key).estimate
-            for key in (("*", "*"), ("sex", "a"), ("sex", "b"), ("sex", "es"))
+            row(table, metric, *key).estimate for key in (("*", "*"), ("sex", "a"), ("sex", "b"), ("sex", "es"))
         )
         assert es == pytest.approx(whole + abs(a - whole) + abs(b - whole))
     whole, a, b, es = (
@@ -79,9 +78,7 @@ def test_numbers_are_those_of_the_plain_functions_when_n_is_everything():
     assert row(table, "kd", "*", "*").estimate == pytest.approx(kernel_distance(r, g), rel=1e-6)
     assert row(table, "is", "*", "*").estimate == pytest.approx(inception_score(classes), rel=1e-6)
     assert row(table, "fd", "*", "*").estimate == pytest.approx(frechet_distance(r[:60], g), rel=0.5)
-    same = evaluate(
-        real.take(np.arange(60)), real.take(np.arange(60)), [], encoder=network, matched_n=30, **FAST
-    ).table
+    same = evaluate(real.take(np.arange(60)), real.take(np.arange(60)), [], encoder=network, matched_n=30, **FAST).table
     assert row(same, "fd", "*", "*").excess == pytest.approx(0, abs=0.02)
 
 
@@ -94,10 +91,7 @@ def test_unequal_groups_of_one_distribution_show_no_gap_while_raw_fd_ranks_their
         matched.append(row(table, "fd", "sex", "a").estimate - row(table, "fd", "sex", "b").estimate)
         chance += [row(table, metric, "sex", "gap").p_value for metric in ("fd", "kd", "is")]
         parts = [
-            [
-                ColourEncoder()(side.pixels[(side.frame["attr.sex"] == name).to_numpy()])[0]
-                for side in (real, generated)
-            ]
+            [ColourEncoder()(side.pixels[(side.frame["attr.sex"] == name).to_numpy()])[0] for side in (real, generated)]
             for name in ("a", "b")
         ]
         raw.append(frechet_distance(*parts[0]) - frechet_distance(*parts[1]))
@@ -139,9 +133,7 @@ def test_rows_in_another_order_and_another_seed_give_the_same_kd():
     first = evaluate(real, generated, encoder=ColourEncoder(), **FAST).table
     second = evaluate(real.take(order), generated, encoder=ColourEncoder(), **{**FAST, "seed": 5}).table
     for group in ("a", "b", "gap", "es"):
-        assert row(first, "kd", "sex", group).estimate == pytest.approx(
-            row(second, "kd", "sex", group).estimate
-        )
+        assert row(first, "kd", "sex", group).estimate == pytest.approx(row(second, "kd", "sex", group).estimate)
 
 
 def test_the_same_seed_gives_the_same_table_and_names_of_groups_do_not_matter():

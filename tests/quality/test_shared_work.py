@@ -24,8 +24,12 @@ def side(name: str, patients: int, shift: float = 0.0) -> EncodedImages:
     chances = rng.dirichlet(np.ones(4), 2 * patients).astype(np.float32)
     owner = np.arange(2 * patients) // 2
     groups = {attribute: rng.permuted(np.arange(patients) % 2)[owner] for attribute in LEVELS}
-    return EncodedImages(np.array([f"{name}{number}" for number in owner]), groups, Features(values, chances),
-                       pd.DataFrame({"row": np.arange(2 * patients)}))
+    return EncodedImages(
+        np.array([f"{name}{number}" for number in owner]),
+        groups,
+        Features(values, chances),
+        pd.DataFrame({"row": np.arange(2 * patients)}),
+    )
 
 
 def tables(*names: str, intersections: bool = True) -> pd.DataFrame:
@@ -55,6 +59,7 @@ def test_real_halves_and_training_images_are_gone_through_once_for_all_sets(monk
         def wrapper(*args, **options):
             calls[key].append(note(*args, **options))
             return plain(*args, **options)
+
         monkeypatch.setattr(place, name, wrapper)
 
     counted(kernel, "kernel_halves", "halves", lambda _, cell, __: (cell.attribute, cell.group))

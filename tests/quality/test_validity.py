@@ -66,8 +66,16 @@ def test_permuting_images_in_place_of_patients_would_reject_too_often():
         torn = replace(real, patients=np.array([f"image {row}" for row in range(len(real.patients))]))
         made = world.side("generated", seed)
         inputs = validity.Inputs(torn, {"generated": made}, ["kd"])
-        pulled.append(validity.measure_sets(inputs, {"group": ["a", "b"]}, replace(SETTINGS, seed=seed),
-                                            encoder="simulated", intersections=False, show=False).quality)
+        pulled.append(
+            validity.measure_sets(
+                inputs,
+                {"group": ["a", "b"]},
+                replace(SETTINGS, seed=seed),
+                encoder="simulated",
+                intersections=False,
+                show=False,
+            ).quality
+        )
     assert validity.null_p_values(pd.concat(pulled), "kd", SETTINGS.replicates)["verdict"] == "anti-conservative"
 
 
@@ -97,8 +105,9 @@ def test_to_first_order_too_a_gap_is_not_found_too_often():
 
 def test_the_true_kernel_distance_is_what_a_large_sample_gives():
     world, rng = validity.DIFFERENT, np.random.default_rng(0)
-    samples = [(rng.standard_normal((1500, 4)), world.shift + world.spread * rng.standard_normal((1500, 4)))
-               for _ in range(8)]
+    samples = [
+        (rng.standard_normal((1500, 4)), world.shift + world.spread * rng.standard_normal((1500, 4))) for _ in range(8)
+    ]
     values = np.array([kernel_distance(*pair) for pair in samples])
     assert abs(values.mean() - validity.true_kernel_distance(world)) < 4 * values.std(ddof=1) / np.sqrt(8)
     assert validity.true_kernel_distance(validity.World()) == pytest.approx(0, abs=1e-12)

@@ -29,9 +29,7 @@ def _quality_run(run, level, rng, metric="kd", scale=1.0):
                 else {}
             )
             rows.append(
-                quality_row(
-                    run, attribute, group, value * scale, 0.2 * scale / SIZES[group] ** 0.5, metric, more
-                )
+                quality_row(run, attribute, group, value * scale, 0.2 * scale / SIZES[group] ** 0.5, metric, more)
             )
         gap = (max(values.values()) - min(values.values())) * scale
         rows.append(
@@ -120,9 +118,7 @@ def _fairness_task(task, rng, tasks_rows):
                     "difference_high": gain + 0.022,
                 }
             )
-            tasks_rows.append(
-                fairness_row(recipe, "*", "*", level + gain, domain, task=task, width=0.02, **pair)
-            )
+            tasks_rows.append(fairness_row(recipe, "*", "*", level + gain, domain, task=task, width=0.02, **pair))
             tasks_rows.append(
                 fairness_row(
                     recipe,
@@ -173,9 +169,7 @@ def _fairness_task(task, rng, tasks_rows):
                     }
                 )
                 band = {"null_low": 0.01, "null_high": 0.15, "p_value": 0.4}
-                tasks_rows.append(
-                    fairness_row(recipe, attribute, "gap", gap, domain, task=task, **band, **change)
-                )
+                tasks_rows.append(fairness_row(recipe, attribute, "gap", gap, domain, task=task, **band, **change))
                 tasks_rows.append(
                     fairness_row(
                         recipe,
@@ -190,9 +184,7 @@ def _fairness_task(task, rng, tasks_rows):
                 )
                 for name in ("dpd", "deodds"):
                     tasks_rows.append(
-                        fairness_row(
-                            recipe, attribute, "gap", gap * 1.5, domain, name, task=task, **band, **change
-                        )
+                        fairness_row(recipe, attribute, "gap", gap * 1.5, domain, name, task=task, **band, **change)
                     )
 
 
@@ -247,9 +239,7 @@ def history():
             rows.append((seen, "probe_heldout", "*", "*", 0.2 + np.exp(-seen / 8000)))
             for attribute, groups in ATTRIBUTES.items():
                 for offset, group in enumerate(groups):
-                    rows.append(
-                        (seen, "probe_heldout", attribute, group, 0.18 + 0.02 * offset + np.exp(-seen / 8000))
-                    )
+                    rows.append((seen, "probe_heldout", attribute, group, 0.18 + 0.02 * offset + np.exp(-seen / 8000)))
                     if place:
                         rows.append((seen, "sigma", attribute, group, float(rng.uniform())))
         result[name] = pd.DataFrame(rows, columns=["images_seen", "kind", "attribute", "group", "value"])

@@ -29,12 +29,25 @@ def table() -> pd.DataFrame:
     for group, best in (("<b>women", 0.01), ("men", 0.02)):
         for number, w in enumerate((1.0, 2.0, 4.0)):
             point = {"group": group, "guidance": w, "excess": best + 0.001 * number}
-            rows += [{"kind": "evaluated", "name": str(number), **point},
-                     {"kind": "curve", "name": f"{w:g}", **point, "low": best - 0.01, "high": best + 0.01}]
+            rows += [
+                {"kind": "evaluated", "name": str(number), **point},
+                {"kind": "curve", "name": f"{w:g}", **point, "low": best - 0.01, "high": best + 0.01},
+            ]
             totals = {"mean": 0.02 + 0.001 * number, "gap": 0.01 - 0.002 * number, "worst": 0.03}
             rows += [{"kind": kind, "name": str(number), **point, **totals} for kind in ("shared", "front")]
-        rows += [{"kind": "chosen", "name": name, "group": group, "guidance": 2.0, "excess": best, "mean": 0.02,
-                  "gap": 0.01, "worst": 0.03} for name in ("default", "common", "group")]
+        rows += [
+            {
+                "kind": "chosen",
+                "name": name,
+                "group": group,
+                "guidance": 2.0,
+                "excess": best,
+                "mean": 0.02,
+                "gap": 0.01,
+                "worst": 0.03,
+            }
+            for name in ("default", "common", "group")
+        ]
     return pd.DataFrame(rows)
 
 
@@ -45,13 +58,29 @@ def gain() -> pd.DataFrame:
         for reference in earlier:
             for figure, group in FIGURES:
                 low, high = (-0.009, -0.001) if figure == "gap" else (-0.004, 0.002)
-                paired = {"difference": -0.005 if figure == "gap" else -0.001, "difference_low": low,
-                          "difference_high": high, "p_value": 0.01 if figure == "gap" else 0.4}
+                paired = {
+                    "difference": -0.005 if figure == "gap" else -0.001,
+                    "difference_low": low,
+                    "difference_high": high,
+                    "p_value": 0.01 if figure == "gap" else 0.4,
+                }
                 if group == "<b>women":
                     paired = {"difference": 0.004, "difference_low": 0.001, "difference_high": 0.007, "p_value": 0.02}
-                rows.append({"set": name, "figure": figure, "group": group, "n_real": 60, "n_generated": 80,
-                             "excess": 0.02, "ci_low": 0.01, "ci_high": 0.03, "reference": reference,
-                             **(paired if reference else {}), "note": ""})
+                rows.append(
+                    {
+                        "set": name,
+                        "figure": figure,
+                        "group": group,
+                        "n_real": 60,
+                        "n_generated": 80,
+                        "excess": 0.02,
+                        "ci_low": 0.01,
+                        "ci_high": 0.03,
+                        "reference": reference,
+                        **(paired if reference else {}),
+                        "note": "",
+                    }
+                )
     return pd.DataFrame(rows)
 
 

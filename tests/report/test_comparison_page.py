@@ -233,8 +233,17 @@ def test_the_page_has_all_its_parts(page):
     assert f"gap by sex: {brought}." in text
     assert f"overall: {brought}, -25 %." in text
     assert "Training was still improving when it ended" in text
-    for phrase in ("Chance gap", "chance gap", "seed 2", "takes the common one", "1.25",
-                   "gap, against default guidance", "-30.0", "Satterthwaite", "Nothing is trained again"):
+    for phrase in (
+        "Chance gap",
+        "chance gap",
+        "seed 2",
+        "takes the common one",
+        "1.25",
+        "gap, against default guidance",
+        "-30.0",
+        "Satterthwaite",
+        "Nothing is trained again",
+    ):
         assert phrase in text, phrase
     assert "against default guidance" in text
     assert text.count("against default guidance") == 1  # the common guidance has no row of its own
@@ -274,10 +283,22 @@ def test_training_has_stopped_improving_where_what_its_last_quarter_brought_is_s
 ):
     row = {"setting": "default", "end": 100, "attribute": "*", "figure": "overall", "seeds": seeds, "estimate": 0.1}
     middle = (low + high) / 2
-    early = {**row, "images_seen": 40, "change": -0.05, "change_low": -0.06, "change_high": -0.04,
-             "estimate_end": 0.05}  # what came before the last part does not count
-    last = {**row, "images_seen": start, "change": middle, "change_low": low, "change_high": high,
-            "estimate_end": 0.1 + middle}
+    early = {
+        **row,
+        "images_seen": 40,
+        "change": -0.05,
+        "change_low": -0.06,
+        "change_high": -0.04,
+        "estimate_end": 0.05,
+    }  # what came before the last part does not count
+    last = {
+        **row,
+        "images_seen": start,
+        "change": middle,
+        "change_low": low,
+        "change_high": high,
+        "estimate_end": 0.1 + middle,
+    }
     points = [last] if start == 80 else [early, last]
     (sentence,) = convergence_sentences(pd.DataFrame(points), name)
     assert sentence.tone == tone and sentence.text.startswith(text)

@@ -93,7 +93,7 @@ def test_section_has_forest_with_zero_table_and_verdicts(tmp_path):
     assert "difference in KD x 1000, below 0 is better" in section
     cells = "<td>170</td><td>200</td><td>-30.0</td><td>-50.0 to -10.0</td><td>–</td>"
     assert f'<th scope="row">whole set</th>{cells}<td class="beyond">better</td>' in section
-    assert '<td>-20.0 to 10.0</td><td>–</td><td>no difference established</td>' in section
+    assert "<td>-20.0 to 10.0</td><td>–</td><td>no difference established</td>" in section
     assert "not evidence about the way they were trained" in section
     assert "<details><summary>Other metrics: FD</summary>" in section
     folded = re.search(r"Generators compared on intersections</summary>.*?</details>", section, re.DOTALL)[0]

@@ -40,21 +40,15 @@ def test_forest_says_once_that_a_group_is_too_small():
 
 
 def test_forest_of_nothing_but_holes_is_drawn():
-    svg = forest_plot(
-        [Mark("a", "x", NAN, NAN, NAN, remark="too small")], [], axis="AUC", scale=1, alt="a", slug="s"
-    )
+    svg = forest_plot([Mark("a", "x", NAN, NAN, NAN, remark="too small")], [], axis="AUC", scale=1, alt="a", slug="s")
     assert "too small" in texts(svg)
 
 
 def test_identifiers_carry_the_slug_and_bytes_repeat():
-    first, second = (
-        forest_plot(marks(["a"], ["x"]), [], axis="AUC", scale=1, alt="a", slug="f1") for _ in range(2)
-    )
+    first, second = (forest_plot(marks(["a"], ["x"]), [], axis="AUC", scale=1, alt="a", slug="f1") for _ in range(2))
     assert first == second
     assert all(name.startswith("f1-") for name in re.findall(r'\bid="([^"]+)"', first))
-    assert all(
-        name.startswith("f1-") for name in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', first)[0] if name
-    )
+    assert all(name.startswith("f1-") for name in re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', first)[0] if name)
 
 
 def test_long_curves_are_averaged_not_picked():

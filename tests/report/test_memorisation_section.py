@@ -154,7 +154,7 @@ def test_pairs_stand_side_by_side_with_captions(tmp_path):
 def test_table_of_pairs_is_on_the_page_and_in_the_json(tmp_path):
     text = section(report(path=tmp_path, copies=[pairs()], copies_table=TABLE).read_text())
     first = '<td>a.png</td><td>row 17</td><td>1.23</td><td>0.610</td><td class="beyond">yes</td>'
-    first += '<td>–</td><td>female</td>'  # an older table has no view
+    first += "<td>–</td><td>female</td>"  # an older table has no view
     assert f'<th scope="row">1</th>{first}' in text
     assert '<th scope="row">2</th><td>b.png</td><td>row 3</td><td>2.50</td><td>–</td><td>no</td><td>–</td>' in text
     data = json.loads((tmp_path / "report.json").read_text(), parse_constant=pytest.fail)
@@ -205,5 +205,5 @@ def test_the_page_tests_floors_where_the_table_has_them_and_says_what_the_check_
     assert "is tested with the error of both" in html
     assert "what held-out images give is taken as known" not in html
     assert "closer to the training images than real held-out ones, by" not in html  # p is 0.5
-    summary = html[html.index('<section class="short"'):]
+    summary = html[html.index('<section class="short"') :]
     assert "98 % would have been found" in summary[: summary.index("</section>")]

@@ -17,10 +17,17 @@ def images(*shape):
 
 
 def page(folder, training, **rest):
-    copies = pd.DataFrame({
-        "run": "none", "rank": range(1, 4), "generated": [f"{i:06d}.png" for i in range(3)], "training": training,
-        "distance": 0.1, "ratio": 0.5, "near_copy": False,
-    })
+    copies = pd.DataFrame(
+        {
+            "run": "none",
+            "rank": range(1, 4),
+            "generated": [f"{i:06d}.png" for i in range(3)],
+            "training": training,
+            "distance": 0.1,
+            "ratio": 0.5,
+            "near_copy": False,
+        }
+    )
     grid = Grid("sex", ["women", "men"], images(2, 5), {"none": images(2, 5)})
     pairs = ClosePairs("none", images(3), images(3), ["a", "b", "c"])
     html = report(path=folder, grids=[grid], copies=[pairs], copies_table=copies, **rest).read_text()

@@ -117,9 +117,7 @@ def test_sections_come_in_order(page):
 
 def test_same_arguments_same_bytes(tmp_path, grids, history):
     content = NOTHING | {
-        "quality": pd.DataFrame(
-            [quality_row("none", "sex", "f", 0.3), quality_row("none", "sex", "gap", 0.1)]
-        ),
+        "quality": pd.DataFrame([quality_row("none", "sex", "f", 0.3), quality_row("none", "sex", "gap", 0.1)]),
         "grids": grids,
         "history": {"none": history["none"].query("attribute == '*'")},
     }
@@ -131,9 +129,7 @@ def test_same_arguments_same_bytes(tmp_path, grids, history):
 def test_text_of_tables_stays_text(tmp_path):
     bad = "<script>alert('x')</script>\"--> | $a$ `b`"
     small = {"estimate": NAN, "ci_low": NAN, "ci_high": NAN, "note": bad}
-    counts = pd.DataFrame(
-        [{"label": bad, "level": bad, "attribute": bad, "group": bad, "split": bad, "images": 3}]
-    )
+    counts = pd.DataFrame([{"label": bad, "level": bad, "attribute": bad, "group": bad, "split": bad, "images": 3}])
     past = pd.DataFrame([(s, "probe_heldout", bad, bad, 0.5) for s in (0, 10)],
                         columns=["images_seen", "kind", "attribute", "group", "value"])  # fmt: skip
     path = write_report(

@@ -126,9 +126,7 @@ def test_worst_group_and_reconstruction():
         quality_row("none", "sex", "female", 0.2),
     )  # fmt: skip
     assert "by sex: worst group male, 299 (279 to 319); gap not evaluated" in text
-    assert (
-        "(reconstruction) costs 40.0 (20.0 to 60.0) over the whole set, 31.0 to 44.0 between groups" in text
-    )
+    assert "(reconstruction) costs 40.0 (20.0 to 60.0) over the whole set, 31.0 to 44.0 between groups" in text
     assert "No run is called" not in text
 
 

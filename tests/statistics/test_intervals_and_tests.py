@@ -73,18 +73,14 @@ def test_holm_does_not_depend_on_the_order():
 def test_equity_scaled_values_by_hand():
     groups = np.array([0.7, 0.9])
     assert equity_scaled(0.8, groups, relative=False, higher_is_better=True) == pytest.approx(0.8 / 1.2)
-    assert equity_scaled(0.8, groups, relative=False, higher_is_better=True, alpha=2) == pytest.approx(
-        0.8 / 1.4
-    )
+    assert equity_scaled(0.8, groups, relative=False, higher_is_better=True, alpha=2) == pytest.approx(0.8 / 1.4)
     assert equity_scaled(2.0, np.array([1.5, 3.0]), relative=True, higher_is_better=True) == pytest.approx(
         2.0 / (1 + 1.5 / 2)
     )
-    assert equity_scaled(
-        20.0, np.array([15.0, 30.0]), relative=True, higher_is_better=False
-    ) == pytest.approx(20 * (1 + 15 / 20))
-    assert equity_scaled(0.2, np.array([0.1, 0.4]), relative=False, higher_is_better=False) == pytest.approx(
-        0.26
+    assert equity_scaled(20.0, np.array([15.0, 30.0]), relative=True, higher_is_better=False) == pytest.approx(
+        20 * (1 + 15 / 20)
     )
+    assert equity_scaled(0.2, np.array([0.1, 0.4]), relative=False, higher_is_better=False) == pytest.approx(0.26)
 
 
 def test_equity_scaled_of_equal_groups_is_the_value_itself():
@@ -95,9 +91,7 @@ def test_equity_scaled_of_equal_groups_is_the_value_itself():
 
 def test_a_lower_is_better_value_below_zero_still_gets_worse():
     # an unbiased kernel distance may be negative; M + sum |M_g - M| stays defined
-    assert equity_scaled(-0.1, np.array([0.1, -0.2]), relative=True, higher_is_better=False) == pytest.approx(
-        0.2
-    )
+    assert equity_scaled(-0.1, np.array([0.1, -0.2]), relative=True, higher_is_better=False) == pytest.approx(0.2)
     with pytest.raises(InputError, match="above zero"):
         equity_scaled(-0.1, np.array([0.1]), relative=True, higher_is_better=True)
     with pytest.raises(InputError, match="not finite"):

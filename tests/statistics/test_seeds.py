@@ -70,8 +70,13 @@ def test_no_difference_at_all_has_no_width_and_p_one():
 
 
 def test_bad_input():
-    for values, draws, patients in ((np.array([]), None, None), (np.array([np.nan]), None, None),
-                                    (VALUES, DRAWS[:2], None), (VALUES, DRAWS[0], None), (VALUES, DRAWS, 1)):
+    for values, draws, patients in (
+        (np.array([]), None, None),
+        (np.array([np.nan]), None, None),
+        (VALUES, DRAWS[:2], None),
+        (VALUES, DRAWS[0], None),
+        (VALUES, DRAWS, 1),
+    ):
         with pytest.raises(InputError):
             mean_over_seeds(values, draws, patients=patients)
 

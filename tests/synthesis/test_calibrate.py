@@ -119,8 +119,11 @@ def test_the_gain_is_measured_on_other_images_with_other_seeds(found, sides, pip
 
 
 def fresh(found):
-    return {seed for path in (found.folder / "confirm").glob("*/synthetic.parquet")
-            for seed in pd.read_parquet(path)["seed"]}
+    return {
+        seed
+        for path in (found.folder / "confirm").glob("*/synthetic.parquet")
+        for seed in pd.read_parquet(path)["seed"]
+    }
 
 
 def test_the_three_sets_differ_in_guidance_alone(found):
@@ -130,7 +133,10 @@ def test_the_three_sets_differ_in_guidance_alone(found):
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table.drop(columns=["guidance", "sha256"]), first)
     assert {tuple(sorted(set(table["guidance"]))) for table in tables} == {
-        (2.0,), (found.guidance.common,), tuple(sorted(found.guidance.groups.values()))}
+        (2.0,),
+        (found.guidance.common,),
+        tuple(sorted(found.guidance.groups.values())),
+    }
 
 
 def test_the_choice_says_who_gets_worse(found):
@@ -223,7 +229,8 @@ def test_groups_that_are_too_small_take_the_common_guidance(pipeline, phantom_co
     large = {f"{s} & {r}" for (s, r), n in counts.items() if n >= least}
     assert set(found.guidance.groups) == large and len(large) < len(counts)
     assert found.guidance.left_out == {
-        f"{s} & {r}": f"too small: {n} patients" for (s, r), n in counts.items() if n < least}
+        f"{s} & {r}": f"too small: {n} patients" for (s, r), n in counts.items() if n < least
+    }
     small = found.choice[found.choice["group"].isin(found.guidance.left_out)]
     assert (small["calibrated"] == found.guidance.common).all() and small["note"].str.startswith("too small").all()
 

@@ -62,7 +62,7 @@ def test_several_processes_make_the_set_of_one(folder, ended, alone, name, proce
     assert whole(folder / name / "set") == alone
     for rank, told in enumerate(told_by(folder / name, processes)):
         assert told["made"] == [name for part in CHUNKS[rank::processes] for name in part]  # its own, and nobody else's
-        assert told["whole"] == told["painted"] == ROWS          # each comes back when all have made theirs
+        assert told["whole"] == told["painted"] == ROWS  # each comes back when all have made theirs
         assert told["again"] == 0 and "use 0 or more" in told["refused"]
     table = pd.read_parquet(folder / name / "painted" / "synthetic.parquet")
     images = [np.asarray(Image.open(folder / name / "painted" / image)) for image in table["image"]]

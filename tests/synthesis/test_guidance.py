@@ -73,8 +73,9 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path, change):
     values = json.loads(path.read_text())
     if change == "lost":
         del values["generator"]
-    path.write_text(path.read_text()[:50] if change == "half" else json.dumps(values if change == "lost" else
-                                                                              {**values, **change}))
+    path.write_text(
+        path.read_text()[:50] if change == "half" else json.dumps(values if change == "lost" else {**values, **change})
+    )
     with pytest.raises(InputError, match=r"calibration is damaged(.|\n)*calibration\.json"):
         load_calibration(tmp_path)
 

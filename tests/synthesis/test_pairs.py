@@ -51,7 +51,8 @@ def test_pairs_are_read_from_the_plan_where_the_table_does_not_tell_them(tmp_pat
         read_pairs(place, rows.assign(seed=rows["seed"] + 1))
     pd.testing.assert_frame_equal(
         read_pairs(place, rows).frame.drop(columns=["path", "pair", "changed"]),
-        read_pairs(write_set(tmp_path / "other", rows, Painter())).frame.drop(columns=["path", "pair", "changed"]))
+        read_pairs(write_set(tmp_path / "other", rows, Painter())).frame.drop(columns=["path", "pair", "changed"]),
+    )
     screen(place, Painter(lambda row, luck: True), reader(), tries=1, replicates=20, show=False)
     assert len(read_pairs(place, rows)) == 10  # by the seeds that it began with
 

@@ -18,5 +18,8 @@ def images(pipeline):
 
 def files(folder):
     """Content of everything that a user gets, by path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*"))
-            if path.is_file() and path.name != "checkpoint.safetensors"}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "checkpoint.safetensors"
+    }

@@ -87,6 +87,7 @@ def kept(run, weights):
 
 def doubled(measure):
     """Losses of a probe as a processor with a mind of its own might measure them."""
+
     def measured(*inputs):
         found = measure(*inputs)
         factors = torch.linspace(1, 2, len(found.table))[:, None]

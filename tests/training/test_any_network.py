@@ -35,7 +35,8 @@ def test_only_what_is_trained_is_changed_averaged_and_saved(tmp_path):
     assert set(select_prefix("average", tensors)) == pairs
     assert {name.split(".")[0] for name in select_prefix("optimizer", tensors)} == {"0", "1", "2", "3"}
     assert {id(p) for group in run.optimizer.param_groups for p in group["params"]} == set(
-        map(id, trained_parameters(run.network).values()))
+        map(id, trained_parameters(run.network).values())
+    )
 
 
 def test_the_gradient_norm_is_that_of_what_is_trained(tmp_path):

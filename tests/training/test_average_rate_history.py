@@ -49,8 +49,10 @@ def test_the_learning_rate_by_hand():
     assert settings(images=1000, batch=10, warmup=0, schedule="constant").learning_rate_at(0) == 2e-3
 
 
-@pytest.mark.parametrize(("before", "after", "every", "expected"),
-                         [(0, 8, 8, True), (8, 15, 8, False), (7, 8, 8, True), (8, 16, 8, True), (0, 100, 8, True)])
+@pytest.mark.parametrize(
+    ("before", "after", "every", "expected"),
+    [(0, 8, 8, True), (8, 15, 8, False), (7, 8, 8, True), (8, 16, 8, True), (0, 100, 8, True)],
+)
 def test_a_multiple_was_crossed(before, after, every, expected):
     assert is_due(before, after, every) is expected
 

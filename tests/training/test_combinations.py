@@ -57,6 +57,7 @@ def run_of(place, mechanism, setting):
 @pytest.fixture(autouse=True)
 def no_search():
     """The released mechanism's proposals without a Gaussian process, which is not what these tests are of."""
+
     def propose(points, rewards, *, seed, beta):
         return Proposal(points[int(rewards.argmax())] * 0.5, None)
 

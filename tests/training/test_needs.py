@@ -91,7 +91,10 @@ def test_eight_bit_adam_that_is_not_installed_or_cannot_be_sharded_is_refused(tm
     with pytest.raises(InputError, match="'adamw8bit' was asked for") as caught:
         trainer(tmp_path / "c.safetensors", NONE, settings(optimizer="adamw8bit", sharding="full", trackers="wandb"))
     assert [problem.mend for problem in caught.value.problems] == [
-        "pip install wandb", "pip install bitsandbytes", "use adamw with sharding full, or sharding none"]
+        "pip install wandb",
+        "pip install bitsandbytes",
+        "use adamw with sharding full, or sharding none",
+    ]
 
 
 def test_activations_made_twice_give_the_same_weights(tmp_path):
@@ -168,5 +171,7 @@ def test_a_frozen_base_may_be_in_half_precision(tmp_path):
     run = trainer(tmp_path / "c.safetensors", NONE, settings(24, precision="bf16"), module=module)
     run.run(show=False)
     assert {value.dtype for value in load_checkpoint(tmp_path / "c.safetensors")[0].values()} <= {
-        torch.float32, torch.float64}
+        torch.float32,
+        torch.float64,
+    }
     assert module.first.weight.dtype == torch.bfloat16

@@ -151,14 +151,16 @@ def same_content(place, other, rounding):
 def test_sharded_snapshots_are_whole(folder, single):
     kept = load_checkpoint(folder / "everything-straight" / "kept-48.safetensors")[0]
     assert {name: value.shape for name, value in kept.items()} == {
-        name: value.shape for name, value in single["everything"].weights().items()}
+        name: value.shape for name, value in single["everything"].weights().items()
+    }
     assert not (folder / "sharded-straight" / "kept-48.safetensors").exists()
 
 
 def test_sharded_grids_are_those_of_one_process(folder, single):
     """Made with averaged weights, through the network that all processes hold in parts."""
-    apart, together = (place.parent / "grids" for place in (
-        folder / "everything-straight" / "c", single["everything"].checkpoint))
+    apart, together = (
+        place.parent / "grids" for place in (folder / "everything-straight" / "c", single["everything"].checkpoint)
+    )
     names = sorted(str(path.relative_to(together)) for path in together.rglob("*.png"))
     assert names == [f"{seen:09d}/{name}.png" for seen in (0, 32, 64) for name in ("one", "two")]
     for name in names:

@@ -122,8 +122,14 @@ def test_a_start_of_another_autoencoder_is_refused(cohort, origin, latents, quic
         next(iter(coder.network.parameters())).add_(0.01)
     coder.save(tmp_path / "own")
     with pytest.raises(InputError, match="another autoencoder"):
-        train(cohort, settings=quick(start=str(origin)), out=tmp_path / "o", latents=latents,
-              autoencoder=tmp_path / "own", show=False)
+        train(
+            cohort,
+            settings=quick(start=str(origin)),
+            out=tmp_path / "o",
+            latents=latents,
+            autoencoder=tmp_path / "own",
+            show=False,
+        )
 
 
 @pytest.mark.parametrize("fault", ["missing", "unfinished", "damaged"])
@@ -148,8 +154,10 @@ def test_snapshots_are_generators_of_their_time(go, tmp_path):
     early = open_generator(run.folder / "snapshots" / "000000024")
     assert images(early).shape == (2, 32, 32, 3)
     assert early.hash == go("short", schedule="constant", images=24).pipeline().hash != run.pipeline().hash
-    assert files(go("without", schedule="constant").folder)["unet/diffusion_pytorch_model.safetensors"] == (
-        run.folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()  # training was not touched
+    assert (
+        files(go("without", schedule="constant").folder)["unet/diffusion_pytorch_model.safetensors"]
+        == (run.folder / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    )  # training was not touched
     assert not (tmp_path / "without" / "snapshots").exists()
 
 

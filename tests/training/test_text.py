@@ -81,8 +81,13 @@ def plainly(pipeline, rows):
         pipeline.scheduler = solver("dpm++", pipeline.scheduler)
         with old_habits():
             made = pipeline(
-                row["prompt"], guidance_scale=row["guidance"], num_inference_steps=row["steps"], height=32, width=32,
-                generator=torch.Generator().manual_seed(row["seed"]), output_type="np",
+                row["prompt"],
+                guidance_scale=row["guidance"],
+                num_inference_steps=row["steps"],
+                height=32,
+                width=32,
+                generator=torch.Generator().manual_seed(row["seed"]),
+                output_type="np",
             )
         images.append((made.images[0] * 255).round().astype(np.uint8))
     return images

@@ -70,7 +70,8 @@ class Wandb(types.SimpleNamespace):
     def init(self, **how):
         self.begun.append(how)
         return types.SimpleNamespace(
-            log=lambda values, step: self.told.append((step, values)), finish=lambda: self.ended.append(1))
+            log=lambda values, step: self.told.append((step, values)), finish=lambda: self.ended.append(1)
+        )
 
     def Image(self, image):
         return image.shape

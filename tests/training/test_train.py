@@ -204,8 +204,9 @@ def test_a_full_disk_while_the_generator_is_written(go, tmp_path, monkeypatch):
 def test_a_users_own_autoencoder(go, cohort, latents, tmp_path, quick):
     load_autoencoder().save(tmp_path / "own")
     shutil.copytree(tmp_path / "own", tmp_path / "renamed")
-    run = train(cohort, settings=quick(), out=tmp_path / "o", latents=latents,
-                         autoencoder=tmp_path / "renamed", show=False)
+    run = train(
+        cohort, settings=quick(), out=tmp_path / "o", latents=latents, autoencoder=tmp_path / "renamed", show=False
+    )
     assert files(run.folder) == files(go().folder)  # what it is counts, not where it lies
 
 

@@ -37,7 +37,8 @@ def test_grids_of_each_group_are_of_the_same_noise_and_follow_the_training(go, c
     assert run.pipeline().hash == plain.pipeline().hash and not (plain.folder / "grids").exists()
     again = go("again", images=24, grid_every=24, learning_rate=1e-2)
     assert {name: data for name, data in files(again.folder).items() if name.startswith("grids")} == {
-        name: data for name, data in files(run.folder).items() if name.startswith("grids")}
+        name: data for name, data in files(run.folder).items() if name.startswith("grids")
+    }
 
 
 def test_a_tracker_leaves_its_logs_beside_the_generator(go):

@@ -71,9 +71,7 @@ def _root(
 
 @cohort_app.command("check")
 def cohort_check(
-    cohort: Annotated[
-        Path, typer.Argument(metavar="COHORT_YAML", help="Which column of your table plays which role.")
-    ],
+    cohort: Annotated[Path, typer.Argument(metavar="COHORT_YAML", help="Which column of your table plays which role.")],
     out: Annotated[Path, typer.Option(help="Folder for cohort.parquet and cohort.json.")] = Path("cohort"),
     quarantine: Annotated[
         bool, typer.Option("--quarantine", help="Go on without the bad rows, and list them.")
@@ -180,9 +178,7 @@ def diagnose(
     cohort: CohortArgument,
     out: Annotated[Path, typer.Option(help="Folder for predictions.parquet and the fitted models.")],
     synthetic: Annotated[Path | None, typer.Option(help="Synthetic set to mix in.")] = None,
-    label: Annotated[
-        str | None, typer.Option(help="Diagnosis to learn; the cohort's first by default.")
-    ] = None,
+    label: Annotated[str | None, typer.Option(help="Diagnosis to learn; the cohort's first by default.")] = None,
     ratios: Annotated[
         str | None,
         typer.Option(help="Synthetic images shown for each real one; 0,1 by default with --synthetic, else 0."),
@@ -211,9 +207,7 @@ def audit(
         Path, typer.Argument(metavar="PREDICTIONS", help="csv, tsv or parquet; yours, or what `diagnose` wrote.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for fairness.parquet.")],
-    groups: Annotated[
-        str | None, typer.Option(help="Attributes, separated by commas; all attr.* by default.")
-    ] = None,
+    groups: Annotated[str | None, typer.Option(help="Attributes, separated by commas; all attr.* by default.")] = None,
     truth: Annotated[str, typer.Option(help="Column of the truth, 0 or 1.")] = "truth",
     positive: Annotated[
         str | None, typer.Option(metavar="WORD", help="The word of the truth that means 1, where it is told in words.")
@@ -291,9 +285,7 @@ def report(
 
 @app.command()
 def run(
-    study: Annotated[
-        Path, typer.Argument(metavar="STUDY_YAML", help="Cohort, generators, plans, what is measured.")
-    ],
+    study: Annotated[Path, typer.Argument(metavar="STUDY_YAML", help="Cohort, generators, plans, what is measured.")],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     overrides: SetOption = None,
     blind: BlindOption = False,

@@ -45,8 +45,11 @@ def calibrate(
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 20,
     encoder: Annotated[str, typer.Option(help=ENCODER_HELP)] = "efficientnet-lite0",
     against: Annotated[
-        str, typer.Option(help="images, or reconstructions: these as the autoencoder keeps them, so that what it loses "
-                          "is not counted.")
+        str,
+        typer.Option(
+            help="images, or reconstructions: these as the autoencoder keeps them, so that what it loses "
+            "is not counted."
+        ),
     ] = "images",
     confirm: Annotated[bool, typer.Option(help="Measure the gain on the test split.")] = True,
     confirm_images: Annotated[int, typer.Option(help="Images of each of the three sets compared there.")] = 1000,

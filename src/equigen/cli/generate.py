@@ -18,9 +18,7 @@ INTERVAL = "give the lowest and the highest noise level that is guided, such as 
 
 Policy = Annotated[str | None, typer.Option(help=POLICIES, rich_help_panel=ASKED)]
 Size = Annotated[int | None, typer.Option(help="How many images; 1000 by default.", rich_help_panel=ASKED)]
-Seed = Annotated[
-    int | None, typer.Option(help="Another seed, other images; 0 by default.", rich_help_panel=ASKED)
-]
+Seed = Annotated[int | None, typer.Option(help="Another seed, other images; 0 by default.", rich_help_panel=ASKED)]
 Attribute = Annotated[
     str | None,
     typer.Option(help="What images of a counterfactual pair differ in, all else the same.", rich_help_panel=ASKED),
@@ -51,9 +49,7 @@ def plan(
     size: Size = None,
     seed: Seed = None,
     attribute: Attribute = None,
-    guidance: Annotated[
-        str, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SAMPLER)
-    ] = "2",
+    guidance: Annotated[str, typer.Option(help="Classifier-free guidance; 1 is none.", rich_help_panel=SAMPLER)] = "2",
     steps: Steps = None,
     solver: Solver = None,
     negative: Negative = None,
@@ -151,8 +147,16 @@ def generate(
 
 
 def _rows(
-    cohort: Any, policy: str | None, size: int | None, seed: int | None, attribute: str | None, steps: int | None,
-    solver: str | None, negative: str | None, interval: str | None, captions: bool = True,
+    cohort: Any,
+    policy: str | None,
+    size: int | None,
+    seed: int | None,
+    attribute: str | None,
+    steps: int | None,
+    solver: str | None,
+    negative: str | None,
+    interval: str | None,
+    captions: bool = True,
 ) -> Any:
     """Return the rows of a plan; None takes the default of ``plan``."""
     from equigen.synthesis import plan as make_plan

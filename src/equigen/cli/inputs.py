@@ -14,9 +14,7 @@ from equigen.files import read_parquet
 from equigen.processes import is_first_process
 from equigen.progress import console
 
-BlindOption = Annotated[
-    bool, typer.Option("--blind", help="Leave real images and their file names out of the report.")
-]
+BlindOption = Annotated[bool, typer.Option("--blind", help="Leave real images and their file names out of the report.")]
 NamesOption = Annotated[
     bool | None,
     typer.Option(

@@ -116,7 +116,13 @@ def pairs(
 
 
 def _judge(
-    data: Any, split: str, size: int, encoder: str, columns: Sequence[str] | None, min_patients: int, seed: int,
+    data: Any,
+    split: str,
+    size: int,
+    encoder: str,
+    columns: Sequence[str] | None,
+    min_patients: int,
+    seed: int,
     synthetic: Path,
 ) -> tuple[Any, Any]:
     """Fit a judge on one split of the training domain; return it and the split by which it is checked."""

@@ -80,9 +80,7 @@ def train(
     mechanism: Annotated[
         str | None, typer.Option(help="perturbation (the default), none, balanced, or another of docs/mechanisms.md.")
     ] = None,
-    images: Annotated[
-        int | None, typer.Option(help="Length of training in images seen; 200000 by default.")
-    ] = None,
+    images: Annotated[int | None, typer.Option(help="Length of training in images seen; 200000 by default.")] = None,
     preset: Annotated[
         str | None, typer.Option(help="Size of a network from scratch: tiny, small (the default) or base.")
     ] = None,
@@ -124,9 +122,7 @@ def train(
     ] = None,
     gradient_checkpointing: Annotated[
         bool | None,
-        typer.Option(
-            "--gradient-checkpointing", help="Far less memory for a third more work.", rich_help_panel=MANY
-        ),
+        typer.Option("--gradient-checkpointing", help="Far less memory for a third more work.", rich_help_panel=MANY),
     ] = None,
     sharding: Annotated[
         str | None,

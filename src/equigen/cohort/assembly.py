@@ -118,9 +118,7 @@ def _refuse(spec: CohortSpec, problems: list[Problem], quarantine: bool) -> None
     """Raise ``InputError`` for problems of no row, and without quarantine for any problem."""
     fatal = [problem for problem in problems if problem.row is None]
     if fatal or (problems and not quarantine):
-        ordered = fatal + sorted(
-            (item for item in problems if item.row is not None), key=lambda item: item.row or 0
-        )
+        ordered = fatal + sorted((item for item in problems if item.row is not None), key=lambda item: item.row or 0)
         count = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
         raise InputError(f"Cohort '{spec.name}' ({spec.table}) has {count}.", ordered)
 
@@ -145,9 +143,7 @@ def _apply_roles(table: pd.DataFrame, spec: CohortSpec, locations: ImageLocation
     }
     columns["patient"] = _patients(table, spec.patient, locations.images, missing, problems)
     columns["site"] = _sites(table, spec, missing, problems)
-    columns["domain"] = [
-        "ood" if site is not None and site in spec.split.ood else "id" for site in columns["site"]
-    ]
+    columns["domain"] = ["ood" if site is not None and site in spec.split.ood else "id" for site in columns["site"]]
     columns["split"] = _column_splits(table, spec, columns["domain"], problems)
     labels, attributes = {}, {}
     warnings = name_warnings(table, spec)
@@ -164,8 +160,7 @@ def _apply_roles(table: pd.DataFrame, spec: CohortSpec, locations: ImageLocation
             None if means_unknown(normalize_cell(cell), missing) else str(cell).strip() for cell in table[caption]
         ]
     frame = pd.DataFrame(
-        {"row": table.index.to_numpy()}
-        | {key: pd.Series(values, dtype=object) for key, values in columns.items()}
+        {"row": table.index.to_numpy()} | {key: pd.Series(values, dtype=object) for key, values in columns.items()}
     )
     order = ["row", *TEXT_COLUMNS, *(name for name in frame.columns if "." in name or name == "prompt")]
     return CohortTable(locations.root, frame[order], labels, attributes, warnings=warnings), problems
@@ -193,9 +188,7 @@ def _patients(
         elif means_unknown(text, missing):
             patients.append(None)
             mend = "say whose image it is, or leave the row out"
-            problems.append(
-                Problem(f"the patient is unknown ('{text}')", mend, row=int(row), column=role.column)
-            )
+            problems.append(Problem(f"the patient is unknown ('{text}')", mend, row=int(row), column=role.column))
         elif role.pattern is not None and match is None:
             patients.append(None)
             mend = "mend the cell or patient.pattern"
@@ -212,9 +205,7 @@ def _patients(
     return patients
 
 
-def _sites(
-    table: pd.DataFrame, spec: CohortSpec, missing: frozenset[str], problems: list[Problem]
-) -> list[str | None]:
+def _sites(table: pd.DataFrame, spec: CohortSpec, missing: frozenset[str], problems: list[Problem]) -> list[str | None]:
     """Return the site of each row; an unknown site is a problem only if sites define the test set."""
     if spec.site is None:
         return [None] * len(table)
@@ -228,9 +219,7 @@ def _sites(
     for row, cell in zip(table.index, cells, strict=True):
         if spec.split.ood and means_unknown(cell, missing):
             message = "the site is unknown, so the image is neither in nor out of distribution"
-            problems.append(
-                Problem(message, "fill in the site, or leave the row out", row=int(row), column=spec.site)
-            )
+            problems.append(Problem(message, "fill in the site, or leave the row out", row=int(row), column=spec.site))
     return [None if means_unknown(cell, missing) else cell for cell in cells]
 
 

@@ -114,9 +114,7 @@ def split_conflicts(frame: pd.DataFrame, split_column: str, column: str, conflic
     bad = splits[splits.map(len) > 1]
     rows = complete[complete["patient"].isin(bad.index)]
     return [
-        Problem(
-            f"patient '{patient}' is {conflict}: {', '.join(bad[patient])}", mend, row=int(row), column=column
-        )
+        Problem(f"patient '{patient}' is {conflict}: {', '.join(bad[patient])}", mend, row=int(row), column=column)
         for row, patient in zip(rows["row"], rows["patient"], strict=True)
     ]
 
@@ -147,14 +145,10 @@ def identical_warnings(frame: pd.DataFrame) -> list[Problem]:
     for group in identical_groups(frame):
         rows = ", ".join(str(row) for row in group["row"])
         if group["patient"].nunique() > 1:
-            message = (
-                f"rows {rows}: byte-identical images of different patients; these patients stay in one split"
-            )
+            message = f"rows {rows}: byte-identical images of different patients; these patients stay in one split"
             warnings.append(Problem(message, "check whether they are one patient"))
         warnings += [
-            Problem(
-                f"rows {rows}: byte-identical images with different values of {name}", "keep the right row"
-            )
+            Problem(f"rows {rows}: byte-identical images with different values of {name}", "keep the right row")
             for name in labels
             if group[name].nunique(dropna=False) > 1
         ]

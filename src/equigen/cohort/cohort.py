@@ -151,9 +151,7 @@ class Cohort:
         return cls._build(parse_spec(values, str(path)), path.parent, options)
 
     @classmethod
-    def _build(
-        cls, spec: CohortSpec, base: Path, options: ReadOptions, table: pd.DataFrame | None = None
-    ) -> Cohort:
+    def _build(cls, spec: CohortSpec, base: Path, options: ReadOptions, table: pd.DataFrame | None = None) -> Cohort:
         result = assemble(spec, base, options, table)
         return cls(
             spec.name,
@@ -283,8 +281,6 @@ class Cohort:
 
 def check_choices(names: Sequence[str], allowed: Collection[str], kind: str) -> None:
     """Raise ``InputError`` for names that are not allowed, suggesting the closest one."""
-    problems = [
-        Problem(f"unknown {kind} '{name}'", suggestion(name, allowed)) for name in names if name not in allowed
-    ]
+    problems = [Problem(f"unknown {kind} '{name}'", suggestion(name, allowed)) for name in names if name not in allowed]
     if problems:
         raise InputError(f"There is no such {kind}.", problems)

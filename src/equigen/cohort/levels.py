@@ -148,9 +148,7 @@ def _observed_levels(
     for level in levels:
         if level.lower() in RESERVED_LEVELS or JOIN in level:
             message = f"{subject}: '{level}' cannot be a level"
-            problems.append(
-                Problem(message, "put it under 'missing', or rename it with 'levels'", column=column)
-            )
+            problems.append(Problem(message, "put it under 'missing', or rename it with 'levels'", column=column))
     return levels, problems
 
 

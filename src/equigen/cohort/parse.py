@@ -62,14 +62,10 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark is not None else ""
-        problem = Problem(
-            f"{line}{getattr(error, 'problem', None) or 'is no YAML'}", "mend the line", file=str(file)
-        )
+        problem = Problem(f"{line}{getattr(error, 'problem', None) or 'is no YAML'}", "mend the line", file=str(file))
         raise InputError("The specification is no valid YAML.", [problem]) from error
     if not isinstance(value, dict):
-        problem = Problem(
-            "holds no mapping of keys", "start from the example in the documentation", file=str(file)
-        )
+        problem = Problem("holds no mapping of keys", "start from the example in the documentation", file=str(file))
         raise InputError("The specification is empty or no mapping.", [problem])
     return value
 

@@ -11,13 +11,15 @@ from equigen.cohort.levels import AttributeSpec
 from equigen.errors import Problem
 
 EXAMPLES = 3  # patients or files named in a message
-MAX_STEP = 1     # bins of an ordered attribute (an age, say) that one patient may move by over the years
-MAX_YEARS = 20.0   # between two images of one patient; more suggests a wrong id rather than a follow-up
+MAX_STEP = 1  # bins of an ordered attribute (an age, say) that one patient may move by over the years
+MAX_YEARS = 20.0  # between two images of one patient; more suggests a wrong id rather than a follow-up
 MAX_AGE = 130.0  # years; attributes with larger bins are no ages
 
 
 def contradictions(
-    frame: pd.DataFrame, attributes: Mapping[str, AttributeSpec], ordered: Iterable[str] = (),
+    frame: pd.DataFrame,
+    attributes: Mapping[str, AttributeSpec],
+    ordered: Iterable[str] = (),
     ages: Mapping[str, pd.Series] | None = None,
 ) -> list[Problem]:
     """Return a problem for each attribute, and for the site, that differs within one patient.

@@ -163,9 +163,7 @@ def _check_names(names: Iterable[str]) -> None:
     """Raise ValueError for level names that are reserved in result tables."""
     for name in names:
         if not name.strip() or name in RESERVED_LEVELS or "|" in name:
-            raise ValueError(
-                f"'{name}' cannot be a level: it is empty, reserved or holds '|'; name it otherwise"
-            )
+            raise ValueError(f"'{name}' cannot be a level: it is empty, reserved or holds '|'; name it otherwise")
 
 
 class LabelRole(_Strict):

@@ -58,9 +58,7 @@ def _label_masks(cohort: Cohort) -> list[tuple[str, str, pd.Series]]:
         column = frame[f"label.{name}"]
         if label.kind == "multilabel":
             present = column.map(lambda cell: [] if cell is None else cell.split("|"))
-            masks += [
-                (name, level, present.map(lambda cell, level=level: level in cell)) for level in label.levels
-            ]
+            masks += [(name, level, present.map(lambda cell, level=level: level in cell)) for level in label.levels]
             masks.append((name, "none", column == ""))
         else:
             masks += [(name, level, column == level) for level in label.levels]

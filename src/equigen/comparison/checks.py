@@ -34,8 +34,8 @@ from equigen.training import TrainSettings
 # settings that a training must share with its pretraining
 SHARED = {"preset": "preset", "prediction": "prediction", "base": "base", "text_encoder": "text_encoder",
           "tune": "trainable_weights", "rank": "rank", "alpha": "alpha"}  # fmt: skip
-MIN_PATIENTS = 30                   # in a group, for a guidance of its own
-BASE_SEED = 1000                    # added to a pretraining's seed, so that the training after it draws other noise
+MIN_PATIENTS = 30  # in a group, for a guidance of its own
+BASE_SEED = 1000  # added to a pretraining's seed, so that the training after it draws other noise
 
 
 def training_settings(
@@ -142,8 +142,11 @@ def check_attributes(settings: ComparisonSettings, attributes: Collection[str], 
 def check_against(against: str, hashes: Collection[str], source: str) -> None:
     """Raise InputError where sets are measured against reconstructions and there are several autoencoders."""
     if against == "reconstructions" and len(set(hashes)) > 1:
-        problem = Problem("evaluate.against is reconstructions, and the settings have different autoencoders",
-                          "make a comparison for each of them, or measure against images", file=source)
+        problem = Problem(
+            "evaluate.against is reconstructions, and the settings have different autoencoders",
+            "make a comparison for each of them, or measure against images",
+            file=source,
+        )
         raise InputError("There is no one set of reconstructions.", [problem])
 
 

@@ -51,8 +51,13 @@ class Comparison:
     """
 
     def __init__(
-        self, settings: ComparisonSettings, workspace: Workspace, runs: Mapping[Training, TrainSettings],
-        cohort: Cohort, coders: dict[str, Autoencoder], sources: Mapping[Training, str],
+        self,
+        settings: ComparisonSettings,
+        workspace: Workspace,
+        runs: Mapping[Training, TrainSettings],
+        cohort: Cohort,
+        coders: dict[str, Autoencoder],
+        sources: Mapping[Training, str],
     ) -> None:
         self.settings, self.workspace, self.stages = settings, workspace, workspace.stages
         self.runs, self.cohort, self.coders, self.sources = runs, cohort, coders, sources
@@ -168,11 +173,18 @@ class Comparison:
     def _inputs(self, sets: Sequence[Sample]) -> list[Any]:
         """Return what a measurement depends on: the sets, the generators of their images, and the settings."""
         content = [read_json(Path(str(sample.source)) / "generation.json") for sample in sets]
-        return [[[*sample.head().values()] for sample in sets], content, self.settings.size,
-                self.settings.evaluate.model_dump()]
+        return [
+            [[*sample.head().values()] for sample in sets],
+            content,
+            self.settings.size,
+            self.settings.evaluate.model_dump(),
+        ]
 
     def write_page(
-        self, result: ComparisonResult, curve: Curve | None, reconstruction: pd.DataFrame | None,
+        self,
+        result: ComparisonResult,
+        curve: Curve | None,
+        reconstruction: pd.DataFrame | None,
         seconds: Mapping[str, float],
     ) -> Path:
         """Write the page and its JSON, at every run since this is cheap; return the path of the page.
@@ -216,8 +228,9 @@ class Comparison:
             "Mechanisms": ", ".join(settings.mechanisms),
             "Training seeds": str(len(settings.seeds)),
             "Images seen in training": images,
-            "Synthetic sets": "; ".join(f"{name}: {plan.size:,} images, {plan.policy}"
-                                        for name, plan in settings.plans.items()),
+            "Synthetic sets": "; ".join(
+                f"{name}: {plan.size:,} images, {plan.policy}" for name, plan in settings.plans.items()
+            ),
             "Guidance": ", ".join(f"{value:g}" for value in settings.guidance),
             **base_fact(next(iter(self.runs.values()))),
             "Image size": f"{settings.size} x {settings.size} pixels",

@@ -41,8 +41,11 @@ class SampleResult:
 
 
 def sample_results(
-    metrics: Sequence[str], heads: Sequence[dict[str, Any]], cells: Sequence[list[Cell]],
-    results: Sequence[list[MetricResult]], n: int | None,
+    metrics: Sequence[str],
+    heads: Sequence[dict[str, Any]],
+    cells: Sequence[list[Cell]],
+    results: Sequence[list[MetricResult]],
+    n: int | None,
 ) -> list[SampleResult]:
     """Return the quantities of the samples of one plan; worst and gap are of groups with an estimate in every sample.
 
@@ -55,17 +58,19 @@ def sample_results(
             groups = _common_groups(by_sample, cells, attribute)
             for sample_cells, result, table in zip(cells, by_sample, quantities, strict=True):
                 attribute_cells = [cell for cell in sample_cells if cell.attribute == attribute]
-                table |= {(metric, attribute, name): quantity
-                          for name, quantity in _quantities(result, attribute_cells, groups).items()}
+                table |= {
+                    (metric, attribute, name): quantity
+                    for name, quantity in _quantities(result, attribute_cells, groups).items()
+                }
     return [SampleResult(dict(head), n, table) for head, table in zip(heads, quantities, strict=True)]
 
 
-def _common_groups(
-    results: Sequence[MetricResult | None], cells: Sequence[list[Cell]], attribute: str
-) -> list[str]:
+def _common_groups(results: Sequence[MetricResult | None], cells: Sequence[list[Cell]], attribute: str) -> list[str]:
     """Return the groups of an attribute in which every sample has an estimate."""
-    groups = [[] if result is None else [cell.group for cell in cells_with_estimate(result, sample_cells, attribute)]
-              for result, sample_cells in zip(results, cells, strict=True)]
+    groups = [
+        [] if result is None else [cell.group for cell in cells_with_estimate(result, sample_cells, attribute)]
+        for result, sample_cells in zip(results, cells, strict=True)
+    ]
     return [group for group in groups[0] if all(group in sample_groups for sample_groups in groups)]
 
 
@@ -74,8 +79,11 @@ def _quantities(result: MetricResult | None, cells: list[Cell], groups: list[str
     single = {cell.group: _cell_quantity(result, cell) for cell in cells}
     if cells[0].attribute == "*":
         return {"overall": single["*"]}
-    missing = [f"without {cell.group} ({cell.reason or 'no number in every sample'})" for cell in cells
-               if cell.group not in groups]
+    missing = [
+        f"without {cell.group} ({cell.reason or 'no number in every sample'})"
+        for cell in cells
+        if cell.group not in groups
+    ]
     if result is None or len(groups) < 2:
         note = join_notes("fewer than two groups have a number in every sample", *missing)
         undefined = Quantity(float("nan"), np.zeros(0), 0, note=note)

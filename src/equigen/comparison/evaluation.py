@@ -81,8 +81,13 @@ class Sample:
 
     def head(self) -> dict[str, str | int]:
         """Return the columns that identify a sample."""
-        return {"setting": self.setting, "mechanism": self.mechanism, "seed": self.seed, "plan": self.plan,
-                "guidance": self.guidance_text}
+        return {
+            "setting": self.setting,
+            "mechanism": self.mechanism,
+            "seed": self.seed,
+            "plan": self.plan,
+            "guidance": self.guidance_text,
+        }
 
     @property
     def name(self) -> str:
@@ -192,11 +197,19 @@ def evaluate_comparison(
     steps = len(pairs) * count_passes(metric_names) * measurement.cells_per_sample
     limits = threadpool_limits(1) if workers > 1 else nullcontext()
     with limits, progress_bar("Measuring samples", steps, show=show) as bar:
-        results = [result for plan in dict.fromkeys(sample.plan for sample in samples)
-                   for result in measurement.measure_plan([pair for pair in pairs if pair[0].plan == plan], bar)]
+        results = [
+            result
+            for plan in dict.fromkeys(sample.plan for sample in samples)
+            for result in measurement.measure_plan([pair for pair in pairs if pair[0].plan == plan], bar)
+        ]
     remarks = [f"{sample.name}: {image_set.remark}" for sample, image_set in pairs if image_set.remark]
-    note = join_notes(images["real"].remark, *remarks, *file_remarks(images["real"], first, encoding.size),
-                      f"images at {encoding.size} px", f"encoder {identity(network)}")
+    note = join_notes(
+        images["real"].remark,
+        *remarks,
+        *file_remarks(images["real"], first, encoding.size),
+        f"images at {encoding.size} px",
+        f"encoder {identity(network)}",
+    )
     return ComparisonResult(seeds_table(results), summary_table(results, reference, note))
 
 
@@ -209,9 +222,7 @@ class _Encoding:
     levels: dict[str, list[str]]
     cache: str | Path | None
 
-    def encode(
-        self, images: ImageSet, name: str, cache: Path | None = None, *, show: bool = False
-    ) -> EncodedImages:
+    def encode(self, images: ImageSet, name: str, cache: Path | None = None, *, show: bool = False) -> EncodedImages:
         """Return images with their features, which are kept in ``cache``, or else in the cache of all sets."""
         title = f"Encoding {name} images"
         folder = cache or self.cache
@@ -290,8 +301,11 @@ def check_samples(samples: Sequence[Sample]) -> None:
     """Raise InputError without samples, for a repeated name and for a wrong guidance."""
     problems = [] if samples else [Problem("no sample", "give at least one")]
     names = [sample.name for sample in samples]
-    problems += [Problem(f"{names.count(name)} samples are called '{name}'", "give each of them once")
-                 for name in dict.fromkeys(names) if names.count(name) > 1]
+    problems += [
+        Problem(f"{names.count(name)} samples are called '{name}'", "give each of them once")
+        for name in dict.fromkeys(names)
+        if names.count(name) > 1
+    ]
     for guidance in (sample.guidance for sample in samples):
         if guidance not in {"calibrated", "common"} if isinstance(guidance, str) else not 0 < guidance < math.inf:
             mend = 'give a number above 0, "calibrated" or "common"'

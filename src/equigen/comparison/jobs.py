@@ -38,8 +38,12 @@ class JobBuilder:
     """
 
     def __init__(
-        self, settings: ComparisonSettings, runs: Mapping[Training, TrainSettings], paths: RunPaths,
-        context: JobContext, coders: Mapping[Training, str] | None = None,
+        self,
+        settings: ComparisonSettings,
+        runs: Mapping[Training, TrainSettings],
+        paths: RunPaths,
+        context: JobContext,
+        coders: Mapping[Training, str] | None = None,
     ) -> None:
         self.settings, self.runs, self.paths, self.context = settings, runs, paths, context
         self.coders = coders or {}

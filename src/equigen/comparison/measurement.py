@@ -30,8 +30,15 @@ def samples(settings: ComparisonSettings, runs: Mapping[Training, TrainSettings]
 
 def stage_sample(paths: RunPaths, training: Training, name: str, plan: str, guidance: Guidance, stage: str) -> Sample:
     """Return the set of a stage, with the folder of its features."""
-    return Sample(training.setting, name, training.seed, plan, guidance,  # type: ignore[arg-type]
-                  paths.out / stage, paths.out / paths.features(stage))
+    return Sample(
+        training.setting,
+        name,
+        training.seed,
+        plan,
+        guidance,  # type: ignore[arg-type]
+        paths.out / stage,
+        paths.out / paths.features(stage),
+    )
 
 
 def test_images(cohort: Cohort) -> ImageSet:
@@ -42,7 +49,11 @@ def test_images(cohort: Cohort) -> ImageSet:
 
 
 def measure(
-    settings: ComparisonSettings, real: ImageSet, sets: Sequence[Sample], cache: Path, show: bool = True,
+    settings: ComparisonSettings,
+    real: ImageSet,
+    sets: Sequence[Sample],
+    cache: Path,
+    show: bool = True,
     reference: str = "none",
 ) -> ComparisonResult:
     """Measure sets with the settings of a comparison; return its two tables."""
@@ -70,8 +81,10 @@ def calibrations(
 ) -> list[CalibrationSummary]:
     """Return the calibrations of a comparison, for its page; their gain is in the comparison's tables."""
     return [
-        CalibrationSummary(f"{training.name}, seed {training.seed}" if len(settings.settings) == 1 else training.path,
-                   read_json(paths.generator(training) / CALIBRATION))
+        CalibrationSummary(
+            f"{training.name}, seed {training.seed}" if len(settings.settings) == 1 else training.path,
+            read_json(paths.generator(training) / CALIBRATION),
+        )
         for training in runs
         if calibrated_sets(settings, training.name)
     ]

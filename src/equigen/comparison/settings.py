@@ -33,28 +33,28 @@ Guidance = Annotated[float, Field(gt=0)]
 class EvaluateSettings(StrictModel):
     """Image quality against the held-out test images of the training domain."""
 
-    groups: list[str] | None = None                                     # attributes; None takes all
+    groups: list[str] | None = None  # attributes; None takes all
     encoder: str = "efficientnet-lite0"
     metrics: list[str] = Field(["kd"], min_length=1)
-    replicates: int = Field(300, ge=20)                                 # bootstrap draws of the real patients
-    permutations: int = Field(200, ge=20)                               # of group labels, for the gap that chance gives
-    limit: int = Field(4000, ge=50)                                     # images per side in a cell
-    only: OnlySettings = Field(default_factory=dict)                    # label: diagnoses of which images are compared
-    against: Reference = "images"                                       # reconstructions: as the autoencoder keeps them
+    replicates: int = Field(300, ge=20)  # bootstrap draws of the real patients
+    permutations: int = Field(200, ge=20)  # of group labels, for the gap that chance gives
+    limit: int = Field(4000, ge=50)  # images per side in a cell
+    only: OnlySettings = Field(default_factory=dict)  # label: diagnoses of which images are compared
+    against: Reference = "images"  # reconstructions: as the autoencoder keeps them
 
 
 class CalibrateStage(StrictModel):
     """Guidance for each group at sampling time, tuned on validation images of the training domain."""
 
-    attribute: str                                                      # or two, as in "sex & age"
+    attribute: str  # or two, as in "sex & age"
     objective: Literal["worst", "gap"] = "worst"
     gap_weight: float = Field(1.0, ge=0)
-    budget: int = Field(4000, ge=1)                                     # generated images for each generator
-    bounds: tuple[Guidance, Guidance] = (1.0, 4.0)                      # least and greatest guidance
+    budget: int = Field(4000, ge=1)  # generated images for each generator
+    bounds: tuple[Guidance, Guidance] = (1.0, 4.0)  # least and greatest guidance
     mechanisms: list[str] = Field(["none"], min_length=1)
-    images: int | None = Field(None, ge=LEAST_IMAGES)                   # for each group and evaluation
+    images: int | None = Field(None, ge=LEAST_IMAGES)  # for each group and evaluation
     steps: int = Field(20, ge=1)
-    against: Reference = "images"                                       # as in evaluate
+    against: Reference = "images"  # as in evaluate
 
     @model_validator(mode="after")
     def _bounds(self) -> CalibrateStage:
@@ -69,30 +69,30 @@ class CurveStage(StrictModel):
     mechanism: str = "none"
     plan: str
     guidance: Guidance = 2.0
-    size: int | None = Field(None, ge=1)                                # images in each of its sets; None: the plan's
+    size: int | None = Field(None, ge=1)  # images in each of its sets; None: the plan's
 
 
 class ComparisonSettings(StrictModel):
     """Settings of a comparison: mechanisms, seeds, training settings, plans and guidance."""
 
     name: str
-    cohort: dict[str, Any] | str | None = None      # a cohort.yaml, or its content
-    phantom: PhantomStage | None = None             # or a phantom made on the spot
-    quarantine: bool = False                        # go on without bad rows
-    size: int = Field(64, ge=16)                    # side of all images, pixels
-    autoencoder: str | None = None                  # a diffusers folder; None: of train.base its own, else the shipped
-    train: dict[str, Any] = Field(default_factory=dict)                      # TrainSettings of every mechanism
-    pretrain: dict[str, Any] | None = None          # changes to them for one plain training a seed that all go on from
+    cohort: dict[str, Any] | str | None = None  # a cohort.yaml, or its content
+    phantom: PhantomStage | None = None  # or a phantom made on the spot
+    quarantine: bool = False  # go on without bad rows
+    size: int = Field(64, ge=16)  # side of all images, pixels
+    autoencoder: str | None = None  # a diffusers folder; None: of train.base its own, else the shipped
+    train: dict[str, Any] = Field(default_factory=dict)  # TrainSettings of every mechanism
+    pretrain: dict[str, Any] | None = None  # changes to them for one plain training a seed that all go on from
     mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
     seeds: list[int] = Field([0, 1, 2], min_length=1)
-    settings: dict[str, dict[str, Any]] = Field({"default": {}}, min_length=1)   # changes to train; `pretrain:` within
+    settings: dict[str, dict[str, Any]] = Field({"default": {}}, min_length=1)  # changes to train; `pretrain:` within
     plans: dict[str, PlanRequest] = Field({"match": PlanRequest(policy="match")}, min_length=1)
-    guidance: list[Guidance] = Field([1.0, 2.0, 3.0], min_length=1)     # every mechanism is sampled with each
+    guidance: list[Guidance] = Field([1.0, 2.0, 3.0], min_length=1)  # every mechanism is sampled with each
     evaluate: EvaluateSettings = EvaluateSettings()
     calibrate: CalibrateStage | None = None
     curve: CurveStage | None = None
-    jobs: int | None = Field(None, ge=1)            # at once; None: one a GPU, or cores / threads
-    threads: int = Field(1, ge=1)                   # of each job
+    jobs: int | None = Field(None, ge=1)  # at once; None: one a GPU, or cores / threads
+    threads: int = Field(1, ge=1)  # of each job
     engine: Literal["local", "ray", "submitit"] = "local"
     engine_settings: dict[str, Any] = Field(default_factory=dict)
 
@@ -118,10 +118,16 @@ class ComparisonSettings(StrictModel):
             raise ValueError("give either 'cohort' or 'phantom'")
         trainings = [self.train, self.pretrain or {}, *self.settings.values()]
         lists: dict[str, list[Any]] = {"seeds": self.seeds, "guidance": self.guidance}
-        repeated = [f"{key} {values} names one twice"
-                    for key, values in lists.items() if len(set(values)) < len(values)]
-        messages = [*self._misplaced_keys(), *self._name_problems(), *repeated,
-                    *self.split_pair_problems(), *base_problems(self.autoencoder, *trainings)]
+        repeated = [
+            f"{key} {values} names one twice" for key, values in lists.items() if len(set(values)) < len(values)
+        ]
+        messages = [
+            *self._misplaced_keys(),
+            *self._name_problems(),
+            *repeated,
+            *self.split_pair_problems(),
+            *base_problems(self.autoencoder, *trainings),
+        ]
         if messages:
             raise ValueError(messages[0])
         return self
@@ -136,25 +142,41 @@ class ComparisonSettings(StrictModel):
             if inner is not None and self.pretrain is None:
                 return [f"settings.{name}.pretrain changes a pretrain that is not there: add 'pretrain'"]
             mappings |= {f"settings.{name}": changes, f"settings.{name}.pretrain": inner or {}}
-        messages = [f"{path}.{key} is set elsewhere: use '{SET_ELSEWHERE[key]}' of the comparison"
-                    for path, values in mappings.items() for key in values if key in SET_ELSEWHERE]
+        messages = [
+            f"{path}.{key} is set elsewhere: use '{SET_ELSEWHERE[key]}' of the comparison"
+            for path, values in mappings.items()
+            for key in values
+            if key in SET_ELSEWHERE
+        ]
         if self.pretrain is not None:
-            messages += [f"{path}.start: training goes on from 'pretrain'; give pretrain.start instead"
-                         for path, values in mappings.items() if "start" in values and not path.endswith("pretrain")]
+            messages += [
+                f"{path}.start: training goes on from 'pretrain'; give pretrain.start instead"
+                for path, values in mappings.items()
+                if "start" in values and not path.endswith("pretrain")
+            ]
         return messages
 
     def _name_problems(self) -> list[str]:
         """Return messages on names that a folder or table row cannot have, and on references to nothing."""
         names = [*self.mechanisms, *self.plans, *self.settings]
-        messages = [f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
-                    for name in names if not FOLDER_NAME.match(name)]
-        messages += [f"mechanisms.{name}: the name means something else here; write another, such as "
-                     f"my-{name}: {{mechanism: perturbation}}"
-                     for name in self.mechanisms if name in (*RESERVED_NAMES, PRETRAINED)]
+        messages = [
+            f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
+            for name in names
+            if not FOLDER_NAME.match(name)
+        ]
+        messages += [
+            f"mechanisms.{name}: the name means something else here; write another, such as "
+            f"my-{name}: {{mechanism: perturbation}}"
+            for name in self.mechanisms
+            if name in (*RESERVED_NAMES, PRETRAINED)
+        ]
         references = [("calibrate.mechanisms", name) for name in (self.calibrate.mechanisms if self.calibrate else [])]
         references += [("curve.mechanism", self.curve.mechanism)] if self.curve else []
-        messages += [f"{key} '{name}' is not among mechanisms ({', '.join(self.mechanisms)})"
-                     for key, name in references if name not in self.mechanisms]
+        messages += [
+            f"{key} '{name}' is not among mechanisms ({', '.join(self.mechanisms)})"
+            for key, name in references
+            if name not in self.mechanisms
+        ]
         if self.curve is not None and self.curve.plan not in self.plans:
             messages.append(f"curve.plan '{self.curve.plan}' is not among plans ({', '.join(self.plans)})")
         return messages
@@ -164,10 +186,12 @@ class ComparisonSettings(StrictModel):
         if self.calibrate is None:
             return []
         attributes = [name.strip() for name in self.calibrate.attribute.split("&")]
-        return [f"plans.{name}: its pairs are to differ in {plan.attribute} alone, and calibrate.attribute would give "
-                "them guidance of their own; calibrate by another attribute, or leave the plan out"
-                for name, plan in self.plans.items()
-                if plan.policy == "counterfactual" and plan.attribute in attributes]
+        return [
+            f"plans.{name}: its pairs are to differ in {plan.attribute} alone, and calibrate.attribute would give "
+            "them guidance of their own; calibrate by another attribute, or leave the plan out"
+            for name, plan in self.plans.items()
+            if plan.policy == "counterfactual" and plan.attribute in attributes
+        ]
 
 
 def read_comparison(path: str | Path, overrides: Mapping[str, Any] | None = None) -> ComparisonSettings:

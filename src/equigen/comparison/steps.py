@@ -131,8 +131,12 @@ def _snapshot_sets(context: JobContext, step: Step) -> list[dict[str, Any]]:
         {
             "generator": str(folder),
             "encoder": step["encoder"],
-            "sets": [{"stage": step["stage"].format(snapshot=folder.name), **{key: step[key] for key in
-                     ("plan", "guidance")}}],
+            "sets": [
+                {
+                    "stage": step["stage"].format(snapshot=folder.name),
+                    **{key: step[key] for key in ("plan", "guidance")},
+                }
+            ],
         }
         for folder in snapshots(context.out / step["training"])[1]
     ]

@@ -16,11 +16,28 @@ HEAD = ["setting", "mechanism", "seed", "plan", "guidance"]
 KEY = ["metric", "attribute", "figure"]
 SEED_COLUMNS = [*HEAD, *KEY, "estimate", "note"]
 _NUMBERS = [
-    "estimate", "seed_low", "seed_high", "patient_low", "patient_high", "ci_low", "ci_high", "null_gap",
+    "estimate",
+    "seed_low",
+    "seed_high",
+    "patient_low",
+    "patient_high",
+    "ci_low",
+    "ci_high",
+    "null_gap",
 ]
 _DIFFERENCE = ["difference", "difference_low", "difference_high", "p_value", "p_holm"]
 SUMMARY_COLUMNS = [
-    "setting", "mechanism", "plan", "guidance", *KEY, "seeds", "n", *_NUMBERS, "reference", *_DIFFERENCE, "note",
+    "setting",
+    "mechanism",
+    "plan",
+    "guidance",
+    *KEY,
+    "seeds",
+    "n",
+    *_NUMBERS,
+    "reference",
+    *_DIFFERENCE,
+    "note",
 ]
 ONE_SEED = "one training seed: nothing follows about the mechanism; the interval holds the choice of patients alone"
 BIASED = "a gap of noisy values is above 0 by chance alone: null_gap is its mean where group labels mean nothing"
@@ -126,9 +143,7 @@ def _seed_notes(notes: Mapping[int, str]) -> str:
     return join_notes(*(f"{note} (seed {', '.join(map(str, numbers))})" for note, numbers in seeds.items() if note))
 
 
-def _difference_row(
-    seeds: Seeds, reference: Seeds | None, key: Key, columns: tuple[str, ...]
-) -> tuple[Row, str]:
+def _difference_row(seeds: Seeds, reference: Seeds | None, key: Key, columns: tuple[str, ...]) -> tuple[Row, str]:
     """Return the paired difference to the reference, and a note: seed by seed, in the same resamples of the patients.
 
     ``columns``: setting, mechanism, plan and guidance of the reference.
@@ -173,8 +188,11 @@ def _gap_of_means(seeds: Seeds, reference: Seeds | None, key: Key) -> Row:
 
 def _groups(sample: SampleResult, key: Key) -> dict[str, Quantity]:
     """Return the quantities of the groups that a gap is over."""
-    return {name: quantity for (metric, attribute, name), quantity in sample.quantities.items()
-            if (metric, attribute) == key[:2] and quantity.chance is not None}
+    return {
+        name: quantity
+        for (metric, attribute, name), quantity in sample.quantities.items()
+        if (metric, attribute) == key[:2] and quantity.chance is not None
+    }
 
 
 def _extreme_gaps(samples: Seeds, key: Key, seeds: Sequence[int]) -> dict[int, Quantity]:

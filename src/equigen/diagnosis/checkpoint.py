@@ -37,9 +37,7 @@ class State:
         }.items():
             yield from ((f"{prefix}/{name}", value) for name, value in tensors.items())
         for name, parameter in self.network.named_parameters():
-            yield from (
-                (f"adam/{name}/{key}", value) for key, value in self.optimizer.state[parameter].items()
-            )
+            yield from ((f"adam/{name}/{key}", value) for key, value in self.optimizer.state[parameter].items())
 
     def save(self, path: Path, key: str) -> None:
         """Write the state; ``key`` is the hash of all settings and inputs."""

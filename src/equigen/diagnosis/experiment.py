@@ -123,8 +123,7 @@ def _labels(cohort: Cohort, label: str | Sequence[str] | None) -> list[str]:
     unknown = [name for name in names if name not in cohort.labels]
     if unknown or not names:
         problems = [
-            Problem(f"there is no label '{name}'", f"labels are: {', '.join(cohort.labels)}")
-            for name in unknown
+            Problem(f"there is no label '{name}'", f"labels are: {', '.join(cohort.labels)}") for name in unknown
         ]
         raise InputError(
             "Nothing to diagnose.",
@@ -133,9 +132,7 @@ def _labels(cohort: Cohort, label: str | Sequence[str] | None) -> list[str]:
     return names
 
 
-def _recipes(
-    ratios: Sequence[float] | None, recipes: Sequence[str] | None, generators: list[str]
-) -> list[Recipe]:
+def _recipes(ratios: Sequence[float] | None, recipes: Sequence[str] | None, generators: list[str]) -> list[Recipe]:
     """The distinct recipes of ratios or names."""
     if recipes is None:
         ratios = ratios if ratios is not None else ([0, 1] if generators else [0])

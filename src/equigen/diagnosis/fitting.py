@@ -115,9 +115,7 @@ def learning_rate(step: int, settings: FitSettings) -> float:
     warm = max(1, round(settings.warmup * settings.steps))
     if step < warm:
         return settings.learning_rate * (step + 1) / warm
-    return (
-        settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
-    )
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, settings.steps - warm)))
 
 
 def fit(
@@ -154,9 +152,7 @@ def fit(
     """
     device = device or torch.device("cpu")
     pools = {source: pools[source].labelled() for source in {"real", *recipe.shares}}
-    stream = Stream(
-        recipe, {source: len(pools[source].images) for source in recipe.shares}, settings.batch, seed
-    )
+    stream = Stream(recipe, {source: len(pools[source].images) for source in recipe.shares}, settings.batch, seed)
     balance = class_weights(pools["real"].targets, card.kind).to(device) if settings.class_balanced else None
     state, bf16 = _start(card, settings, seed, device), uses_bf16(settings.precision, device)
     if checkpoint is not None:
@@ -184,9 +180,7 @@ def fit(
 
 def _start(card: Card, settings: FitSettings, seed: int, device: torch.device) -> State:
     """The initial state: network, weight average and optimizer."""
-    network = SmallResNet(len(card.outputs), settings.width, seed).to(
-        device, memory_format=torch.channels_last
-    )  # type: ignore[call-overload]
+    network = SmallResNet(len(card.outputs), settings.width, seed).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = deepcopy(network).requires_grad_(False)
     decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
     undecayed = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
@@ -194,9 +188,7 @@ def _start(card: Card, settings: FitSettings, seed: int, device: torch.device) -
         [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": undecayed, "weight_decay": 0.0}],
         lr=settings.learning_rate,
     )
-    return State(
-        network, average, optimizer, {name: value.clone() for name, value in average.state_dict().items()}
-    )
+    return State(network, average, optimizer, {name: value.clone() for name, value in average.state_dict().items()})
 
 
 def _step(
@@ -226,9 +218,7 @@ def _step(
 
 def _validate(state: State, validation: Pool, card: Card, bf16: bool, bar: Bar) -> None:
     """Store the weight average if it is the best; of ties and undefined scores the later one."""
-    score = macro_auc(
-        validation.targets, Classifier(state.average, card).predict(validation.images, bf16=bf16)
-    )
+    score = macro_auc(validation.targets, Classifier(state.average, card).predict(validation.images, bf16=bf16))
     bar.note(f"validation AUC {score:.3f}" if score is not None else "validation AUC undefined")
     if score is None or state.best_score is None or score >= state.best_score:
         state.best_score = score

@@ -31,9 +31,7 @@ class Block(nn.Module):
         self.second = nn.Conv2d(width, width, 3, 1, 1, bias=False)
         self.norm1, self.norm2 = nn.GroupNorm(NORM_GROUPS, width), nn.GroupNorm(NORM_GROUPS, width)
         self.shortcut = (
-            nn.Conv2d(inputs, width, 1, stride, bias=False)
-            if stride > 1 or inputs != width
-            else nn.Identity()
+            nn.Conv2d(inputs, width, 1, stride, bias=False) if stride > 1 or inputs != width else nn.Identity()
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,10 +62,7 @@ class SmallResNet(nn.Module):
             self.norm = nn.GroupNorm(NORM_GROUPS, width)
             inputs = [width, *widths[:-1]]
             self.stages = nn.Sequential(
-                *[
-                    Block(i, o, 1 if n == 0 else 2)
-                    for n, (i, o) in enumerate(zip(inputs, widths, strict=True))
-                ]
+                *[Block(i, o, 1 if n == 0 else 2) for n, (i, o) in enumerate(zip(inputs, widths, strict=True))]
             )
             self.head = nn.Linear(widths[-1], outputs)
         self.to_empty(device="cpu")
@@ -108,9 +103,7 @@ class Classifier:
     network: SmallResNet
     card: Card
 
-    def predict(
-        self, images: NDArray[np.uint8], *, bf16: bool = False, batch: int = 256
-    ) -> NDArray[np.float32]:
+    def predict(self, images: NDArray[np.uint8], *, bf16: bool = False, batch: int = 256) -> NDArray[np.float32]:
         """Probabilities [N, K] of images [N, H, W, 3]: of a multiclass label they sum to 1."""
         device = next(self.network.parameters()).device
         training, parts = self.network.training, []

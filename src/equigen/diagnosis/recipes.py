@@ -72,9 +72,7 @@ def parse_recipe(name: str, sources: Iterable[str]) -> Recipe:
                 [Problem(f"recipe '{name}' uses '{unknown[0]}'", f"synthetic sets are: {listed}")],
             )
         if 0 in shares.values():
-            raise InputError(
-                "A mixing ratio is above 0.", [Problem(f"recipe '{name}'", "for ratio 0 write 'real'")]
-            )
+            raise InputError("A mixing ratio is above 0.", [Problem(f"recipe '{name}'", "for ratio 0 write 'real'")])
         return Recipe(name, shares)
     forms = "; ".join(form for form, _, _ in FORMS)
     raise InputError("There is no such recipe.", [Problem(f"'{name}' is not known", f"recipes are: {forms}")])
@@ -87,9 +85,7 @@ def recipe_names(ratios: Sequence[float], generators: Sequence[str]) -> list[str
     ['real', 'real+fair@0.5']
     """
     names = ["real"] if 0 in ratios else []
-    return names + [
-        f"real+{generator}@{ratio:g}" for generator in generators for ratio in ratios if ratio != 0
-    ]
+    return names + [f"real+{generator}@{ratio:g}" for generator in generators for ratio in ratios if ratio != 0]
 
 
 @dataclass(frozen=True)

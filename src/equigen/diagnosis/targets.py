@@ -38,9 +38,7 @@ def encode(values: pd.Series, spec: LabelSpec) -> Array:
     for row, value in enumerate(values):
         if pd.isna(value):
             continue
-        levels = (
-            [level for level in str(value).split(JOIN) if level] if spec.kind == "multilabel" else [str(value)]
-        )
+        levels = [level for level in str(value).split(JOIN) if level] if spec.kind == "multilabel" else [str(value)]
         unknown = [level for level in levels if level not in allowed]
         problems += [
             Problem(
@@ -60,9 +58,7 @@ def encode(values: pd.Series, spec: LabelSpec) -> Array:
     return targets
 
 
-def tasks(
-    label: str, spec: LabelSpec, targets: Array, probability: Array
-) -> Iterator[tuple[str, Array, Array]]:
+def tasks(label: str, spec: LabelSpec, targets: Array, probability: Array) -> Iterator[tuple[str, Array, Array]]:
     """Yes-no tasks of a label: name, truth [N] (NaN unknown) and probability [N].
 
     binary: ``<label>``; otherwise ``<label>:<level>`` for each level, one against the rest; for a multiclass label with

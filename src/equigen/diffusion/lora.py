@@ -160,9 +160,7 @@ def _lora_networks(pretrained: Pretrained) -> dict[str, Any]:
     """Return the networks that have LoRA layers, by their name in the pipeline."""
     networks = {pretrained.family.network: pretrained.network, **pretrained.encoders}
     return {
-        name: network
-        for name, network in networks.items()
-        if ADAPTER in (getattr(network, "peft_config", None) or {})
+        name: network for name, network in networks.items() if ADAPTER in (getattr(network, "peft_config", None) or {})
     }
 
 

@@ -143,8 +143,10 @@ def objective_of(scheduler: Any) -> Objective:
         return _diffusion(scheduler)
     config: Mapping[str, Any] = scheduler.config
     if type(scheduler).__name__.startswith("FlowMatch"):
-        return _flow({name: config[name] for name in ("num_train_timesteps", "shift") if name in config}
-                     | ({"shift": 1.0} if config.get("use_dynamic_shifting") else {}))
+        return _flow(
+            {name: config[name] for name in ("num_train_timesteps", "shift") if name in config}
+            | ({"shift": 1.0} if config.get("use_dynamic_shifting") else {})
+        )
     if config.get("prediction_type") == "flow_prediction" and config.get("use_flow_sigmas"):
         return _flow({"num_train_timesteps": config["num_train_timesteps"], "shift": config["flow_shift"]})
     if "beta_schedule" not in config:

@@ -139,8 +139,13 @@ class EquigenPipeline(DiffusionPipeline):  # type: ignore[misc]
         return latents * torch.tensor(self.config["latent_std"], device=latents.device)[:, None, None] + mean
 
     def sample(
-        self, noise: torch.Tensor, ids: torch.Tensor, guidance: torch.Tensor, steps: int,
-        by: str = DEFAULT_SOLVER, interval: Interval = FULL_INTERVAL,
+        self,
+        noise: torch.Tensor,
+        ids: torch.Tensor,
+        guidance: torch.Tensor,
+        steps: int,
+        by: str = DEFAULT_SOLVER,
+        interval: Interval = FULL_INTERVAL,
     ) -> torch.Tensor:
         """Return normalised latents [B, C, h, w] from noise [B, C, h, w], token numbers [B, F] and guidance [B].
 

@@ -19,7 +19,7 @@ from equigen.progress import progress_bar
 
 Precision = Literal["half", "single"]
 SHARD_BYTES = 64 * 2**20  # of embeddings in one file, and in memory while encoding
-CHUNK = 4096              # texts tokenised at once
+CHUNK = 4096  # texts tokenised at once
 
 
 class PromptCache:

@@ -16,7 +16,7 @@ from equigen.errors import InputError, Problem
 from equigen.seeds import torch_generator
 
 LIMIT = 200_000  # different prompts: 24 GB of embeddings for Stable Diffusion in half precision
-QUOTED_PROMPTS = 3        # long prompts that the warning quotes
+QUOTED_PROMPTS = 3  # long prompts that the warning quotes
 
 TemplateValues = tuple[str | None, ...]
 

@@ -114,13 +114,15 @@ def sampling_requests(plan: pd.DataFrame) -> tuple[list[Request], NDArray[np.int
     distinct, problems = [], []
     for number, cells in enumerate(different):
         values = {name: cell for name, cell in zip(columns, cells, strict=True) if not pd.isna(cell)}
-        distinct.append(Request(
-            float(values.get("guidance", math.nan)),
-            int(values.get("steps", 0)),
-            str(values.get("solver", "")) or DEFAULT_SOLVER,
-            (float(values.get("guidance_low", 0.0)), float(values.get("guidance_high", 1.0))),
-            str(values.get("negative", "")),
-        ))
+        distinct.append(
+            Request(
+                float(values.get("guidance", math.nan)),
+                int(values.get("steps", 0)),
+                str(values.get("solver", "")) or DEFAULT_SOLVER,
+                (float(values.get("guidance_low", 0.0)), float(values.get("guidance_high", 1.0))),
+                str(values.get("negative", "")),
+            )
+        )
         row = int(np.argmax(numbers == number)) + 2
         for message, mend, column in _request_problems(distinct[-1]):
             problems.append(Problem(message, mend, row=row, column=column))
@@ -129,13 +131,16 @@ def sampling_requests(plan: pd.DataFrame) -> tuple[list[Request], NDArray[np.int
     return distinct, numbers.astype(np.int64)
 
 
-
 def _request_problems(request: Request) -> list[tuple[str, str, str]]:
     """Return the problems of one request: the value, the mend, and the column."""
     low, high = request.interval
     tests = [
-        (math.isfinite(request.guidance) and request.guidance >= 0, request.guidance,
-         "use 0 or more; 1 is plain conditional sampling", "guidance"),
+        (
+            math.isfinite(request.guidance) and request.guidance >= 0,
+            request.guidance,
+            "use 0 or more; 1 is plain conditional sampling",
+            "guidance",
+        ),
         (request.steps >= 1, request.steps, "use at least 1", "steps"),
         (0 <= low < high, low, "use a noise level t / T from 0 to below guidance_high", "guidance_low"),
         (low < high <= 1, high, "use a noise level t / T above guidance_low, up to 1", "guidance_high"),

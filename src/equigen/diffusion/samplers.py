@@ -22,8 +22,14 @@ DEFAULT_SOLVER = "dpm++"
 # What a scheduler's config says of the noise that a network was trained with. All else in it is a habit of sampling
 # (Karras' noise levels, clipping, thresholding), and a name that means a solver should mean the same with any model.
 NOISE = (
-    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
-    "rescale_betas_zero_snr", "steps_offset",
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "rescale_betas_zero_snr",
+    "steps_offset",
 )
 # Steps end at t = T, where training's noise was strongest (Lin et al. 2024, arXiv 2305.08891), and at no noise at all.
 ENDS = {"timestep_spacing": "trailing", "final_sigmas_type": "zero"}
@@ -41,8 +47,15 @@ FLOW_SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "euler": (FlowMatchEulerDiscreteScheduler, {}),
 }
 SHIFTS = (
-    "num_train_timesteps", "shift", "use_dynamic_shifting", "base_shift", "max_shift", "base_image_seq_len",
-    "max_image_seq_len", "shift_terminal", "time_shift_type",
+    "num_train_timesteps",
+    "shift",
+    "use_dynamic_shifting",
+    "base_shift",
+    "max_shift",
+    "base_image_seq_len",
+    "max_image_seq_len",
+    "shift_terminal",
+    "time_shift_type",
 )
 
 

@@ -13,14 +13,18 @@ from transformers.utils import logging
 from equigen.progress import silence_library
 from equigen.seeds import derive_seed
 
-WIDTHS = (320, 640, 1280, 1280)     # channels of the U-Net of Stable Diffusion 1.x, from the finest level down
-CODER = (128, 256, 512, 512)        # of its autoencoder
-TEXT, LAYERS, HEADS = 768, 12, 12   # of its text encoder
+WIDTHS = (320, 640, 1280, 1280)  # channels of the U-Net of Stable Diffusion 1.x, from the finest level down
+CODER = (128, 256, 512, 512)  # of its autoencoder
+TEXT, LAYERS, HEADS = 768, 12, 12  # of its text encoder
 SIGNS = "abcdefghijklmnopqrstuvwxyz0123456789,.:-()"
 
 
 def stable_diffusion(
-    latent_size: int, widths: tuple[int, ...] = WIDTHS, divisor: int = 1, length: int = 77, seed: int = 0,
+    latent_size: int,
+    widths: tuple[int, ...] = WIDTHS,
+    divisor: int = 1,
+    length: int = 77,
+    seed: int = 0,
     whole_words: Sequence[str] = (),
 ) -> Any:
     """Return Stable Diffusion 1.x with random weights, in full size or smaller; its images are noise.

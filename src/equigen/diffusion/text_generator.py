@@ -188,7 +188,6 @@ class TextGenerator:
             return self.blocks.decode(output.float() / float(self.blocks.network.config.scaling_factor))
         return (output * 255).round().astype(np.uint8)  # type: ignore[no-any-return]
 
-
     def _interval_arguments(self, request: Request, prompts: list[str]) -> dict[str, Any]:
         """Return arguments of a call that guides within an interval of noise levels.
 
@@ -235,7 +234,6 @@ class TextGenerator:
             }
 
         return embeddings, step_embeddings
-
 
 
 def _settings(component: Any) -> dict[str, Any]:

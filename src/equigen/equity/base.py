@@ -133,10 +133,13 @@ class CensusMechanism(BaseMechanism):
             problem = Problem(
                 f"there are {int(census.counts.sum())} images in {len(census.counts)} cells of groups there, and "
                 f"{int(self._census.counts.sum())} in {len(self._census.counts)} here",
-                "go on with the same cohort, or start a new run")
+                "go on with the same cohort, or start a new run",
+            )
             raise InputError("The training images are not those that the mechanism counted.", [problem])
 
     def _layout(self) -> Layout:
-        loose: Layout = {"census_cells": ((None, len(self.groups.names)), torch.int64),
-                         "census_counts": ((None,), torch.int64)}
+        loose: Layout = {
+            "census_cells": ((None, len(self.groups.names)), torch.int64),
+            "census_counts": ((None,), torch.int64),
+        }
         return {**super()._layout(), **loose}

@@ -25,8 +25,15 @@ class Proposal:
     fallback: str | None
 
 
-def propose(points: Tensor, rewards: Tensor, *, seed: int, beta: float = 0.1,
-            times: Tensor | None = None, current_time: float | None = None) -> Proposal:
+def propose(
+    points: Tensor,
+    rewards: Tensor,
+    *,
+    seed: int,
+    beta: float = 0.1,
+    times: Tensor | None = None,
+    current_time: float | None = None,
+) -> Proposal:
     """Return the maximiser over [0,1]^K of UCB = mu + sqrt(beta) s of a Gaussian process given (points, rewards).
 
     METHODS section 2: ``SingleTaskGP``, exact marginal likelihood, ``optimize_acqf`` with q=1, 5 restarts

@@ -47,13 +47,20 @@ def maximise(x: Tensor, y: Tensor, bounds: Tensor, beta: float, fixed: dict[int,
     float64.
     """
     model = SingleTaskGP(
-        x, y.unsqueeze(-1),
-        input_transform=Normalize(x.shape[1], bounds=bounds), outcome_transform=Standardize(1),
+        x,
+        y.unsqueeze(-1),
+        input_transform=Normalize(x.shape[1], bounds=bounds),
+        outcome_transform=Standardize(1),
     )
     fit_gpytorch_mll(ExactMarginalLogLikelihood(model.likelihood, model))
     bound = UpperConfidenceBound(model, beta=beta)
     candidates, _ = optimize_acqf(
-        bound, bounds=bounds, q=1, num_restarts=RESTARTS, raw_samples=RAW_SAMPLES, fixed_features=fixed,
+        bound,
+        bounds=bounds,
+        q=1,
+        num_restarts=RESTARTS,
+        raw_samples=RAW_SAMPLES,
+        fixed_features=fixed,
     )
     best: Tensor = candidates[0].detach()
     return best

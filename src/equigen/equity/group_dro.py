@@ -53,22 +53,50 @@ class GroupDRO(CensusMechanism):
     name = "group_dro"
     nonnegative = True
 
-    def __init__(self, groups: Groups, seed: int, *, eta: float = 3e-4, adjustment: float = 0.0,
-                 start: str = "uniform", combine: str = "mean", min_weight: float = 0.1, max_weight: float = 10.0,
-                 strata: int = 20, memory: float = 300.0, noise_levels: float = 1000) -> None:
+    def __init__(
+        self,
+        groups: Groups,
+        seed: int,
+        *,
+        eta: float = 3e-4,
+        adjustment: float = 0.0,
+        start: str = "uniform",
+        combine: str = "mean",
+        min_weight: float = 0.1,
+        max_weight: float = 10.0,
+        strata: int = 20,
+        memory: float = 300.0,
+        noise_levels: float = 1000,
+    ) -> None:
         check_choice(self.name, "start", start, STARTS)
         check_choice(self.name, "combine", combine, COMBINE)
-        check_numbers(self.name, {
-            "eta": (eta, 0, 10, False), "adjustment": (adjustment, 0, 1e6, False),
-            "min_weight": (min_weight, 1e-6, 1, False), "max_weight": (max_weight, 1, 1e6, False),
-            "strata": (strata, 1, 1000, True), "memory": (memory, 1, 1e9, False),
-            "noise_levels": (noise_levels, 1e-6, 1e9, False),
-        })
-        super().__init__(groups, seed, {
-            "eta": float(eta), "adjustment": float(adjustment), "start": start, "combine": combine,
-            "min_weight": float(min_weight), "max_weight": float(max_weight), "strata": strata,
-            "memory": float(memory), "noise_levels": float(noise_levels),
-        })
+        check_numbers(
+            self.name,
+            {
+                "eta": (eta, 0, 10, False),
+                "adjustment": (adjustment, 0, 1e6, False),
+                "min_weight": (min_weight, 1e-6, 1, False),
+                "max_weight": (max_weight, 1, 1e6, False),
+                "strata": (strata, 1, 1000, True),
+                "memory": (memory, 1, 1e9, False),
+                "noise_levels": (noise_levels, 1e-6, 1e9, False),
+            },
+        )
+        super().__init__(
+            groups,
+            seed,
+            {
+                "eta": float(eta),
+                "adjustment": float(adjustment),
+                "start": start,
+                "combine": combine,
+                "min_weight": float(min_weight),
+                "max_weight": float(max_weight),
+                "strata": strata,
+                "memory": float(memory),
+                "noise_levels": float(noise_levels),
+            },
+        )
         self.eta, self.adjustment, self.start, self.combine = float(eta), float(adjustment), start, combine
         self.bounds = float(min_weight), float(max_weight)
         self.strata, self.half_life, self.noise_levels = strata, float(memory), float(noise_levels)

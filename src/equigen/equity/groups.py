@@ -73,8 +73,10 @@ class Groups:
         """
         if groups.shape != (rows, len(self.names)) or groups.is_floating_point():
             actual = f"{tuple(groups.shape)} {groups.dtype}"
-            problem = Problem(f"the group index is {actual}, not integer ({rows}, {len(self.names)})",
-                              "give one row an image and one column an attribute")
+            problem = Problem(
+                f"the group index is {actual}, not integer ({rows}, {len(self.names)})",
+                "give one row an image and one column an attribute",
+            )
             raise InputError("The group index does not fit the attributes.", [problem])
         if groups.device.type == "cpu" and rows:
             _check_range(self, groups)
@@ -90,13 +92,13 @@ class Groups:
         return table.to(groups.device).t().gather(0, slot)
 
 
-
 def _check_range(names: Groups, groups: Tensor) -> None:
     low, high = groups.amin(0).tolist(), groups.amax(0).tolist()
     problems = [
         Problem(f"{bad} is outside -1..{len(levels) - 1}", "-1 is unknown, else a level", column=attribute)
         for (attribute, levels), small, large in zip(names.names, low, high, strict=True)
-        for bad in {small, large} if not -1 <= bad < len(levels)
+        for bad in {small, large}
+        if not -1 <= bad < len(levels)
     ]
     if problems:
         raise InputError("The group index does not fit the attributes.", problems)

@@ -74,5 +74,3 @@ class Mechanism(Protocol):
     def load_state_dict(self, state: State) -> None:
         """Load ``state``; raises ``InputError`` when it is of another mechanism, other groups or settings."""
         ...
-
-

@@ -38,21 +38,47 @@ class MinMaxNoise(CensusMechanism):
 
     name = "minmax_noise"
 
-    def __init__(self, groups: Groups, seed: int, *, temperature: float = 0.1, strata: int = 10,
-                 memory: float = 300.0, minimum: int = 30, combine: str = "mean", min_weight: float = 0.1,
-                 max_weight: float = 10.0, noise_levels: float = 1000) -> None:
+    def __init__(
+        self,
+        groups: Groups,
+        seed: int,
+        *,
+        temperature: float = 0.1,
+        strata: int = 10,
+        memory: float = 300.0,
+        minimum: int = 30,
+        combine: str = "mean",
+        min_weight: float = 0.1,
+        max_weight: float = 10.0,
+        noise_levels: float = 1000,
+    ) -> None:
         check_choice(self.name, "combine", combine, COMBINE)
-        check_numbers(self.name, {
-            "temperature": (temperature, 1e-4, 1e6, False), "strata": (strata, 1, 1000, True),
-            "memory": (memory, 1, 1e9, False), "minimum": (minimum, 1, 1e9, True),
-            "min_weight": (min_weight, 1e-6, 1, False), "max_weight": (max_weight, 1, 1e6, False),
-            "noise_levels": (noise_levels, 1e-6, 1e9, False),
-        })
-        super().__init__(groups, seed, {
-            "temperature": float(temperature), "strata": strata, "memory": float(memory), "minimum": minimum,
-            "combine": combine, "min_weight": float(min_weight), "max_weight": float(max_weight),
-            "noise_levels": float(noise_levels),
-        })
+        check_numbers(
+            self.name,
+            {
+                "temperature": (temperature, 1e-4, 1e6, False),
+                "strata": (strata, 1, 1000, True),
+                "memory": (memory, 1, 1e9, False),
+                "minimum": (minimum, 1, 1e9, True),
+                "min_weight": (min_weight, 1e-6, 1, False),
+                "max_weight": (max_weight, 1, 1e6, False),
+                "noise_levels": (noise_levels, 1e-6, 1e9, False),
+            },
+        )
+        super().__init__(
+            groups,
+            seed,
+            {
+                "temperature": float(temperature),
+                "strata": strata,
+                "memory": float(memory),
+                "minimum": minimum,
+                "combine": combine,
+                "min_weight": float(min_weight),
+                "max_weight": float(max_weight),
+                "noise_levels": float(noise_levels),
+            },
+        )
         self.temperature, self.strata, self.half_life = float(temperature), strata, float(memory)
         self.minimum, self.combine, self.noise_levels = minimum, combine, float(noise_levels)
         self.bounds = float(min_weight), float(max_weight)

@@ -60,9 +60,9 @@ class GroupLosses:
         return sum(self.gaps(minimum).values())
 
 
-
-def group_losses(losses: Tensor, index: Tensor, groups: Groups, *,
-                 strata: Tensor | None = None, n_strata: int = 1) -> GroupLosses:
+def group_losses(
+    losses: Tensor, index: Tensor, groups: Groups, *, strata: Tensor | None = None, n_strata: int = 1
+) -> GroupLosses:
     """Return mean losses per group, by timestep stratum first.
 
     ``losses`` is [N, S], each image measured once in each of S strata (the fixed probe), or [N], each image
@@ -107,7 +107,6 @@ def _rows(losses: Tensor, strata: Tensor | None, n_strata: int) -> tuple[Tensor,
         mend = "give [N, S] losses, or [N] losses with [N] strata in 0..n_strata-1"
         raise InputError("The group losses cannot be measured.", [Problem(f"{shapes} do not fit", mend)])
     return values, cells, n_strata
-
 
 
 def _cell_means(values: Tensor, group: Tensor, cells: Tensor, levels: int, n_strata: int) -> Tensor:

@@ -42,13 +42,18 @@ class ReleasedPerturbation:
 
     name = "perturbation-released"
 
-    def __init__(self, groups: Groups, seed: int, *, time_window: int = 30, rho: float = 0.95,
-                 beta: float = 0.1) -> None:
+    def __init__(
+        self, groups: Groups, seed: int, *, time_window: int = 30, rho: float = 0.95, beta: float = 0.1
+    ) -> None:
         check_groups(self.name, groups)
-        check_numbers(self.name, {
-            "time_window": (time_window, 1, 10**6, True), "rho": (rho, 0, 1, False),
-            "beta": (beta, 0, 1e6, False),
-        })
+        check_numbers(
+            self.name,
+            {
+                "time_window": (time_window, 1, 10**6, True),
+                "rho": (rho, 0, 1, False),
+                "beta": (beta, 0, 1e6, False),
+            },
+        )
         self.groups, self.seed = groups, seed
         self.time_window, self.rho, self.beta = time_window, float(rho), float(beta)
         self.sigma = torch.ones(len(groups), dtype=torch.float64)  # [K]
@@ -104,16 +109,23 @@ class ReleasedPerturbation:
         """Return sigma and the window so far."""
         last = torch.tensor(self.reward, dtype=torch.float64)  # a tensor, since JSON has no NaN
         return {
-            **self._header(), "sigma": self.sigma.clone(), "points": self.points.clone(),
-            "rewards": self.rewards.clone(), "reward": last, "fallbacks": self.fallbacks, "note": self.note,
+            **self._header(),
+            "sigma": self.sigma.clone(),
+            "points": self.points.clone(),
+            "rewards": self.rewards.clone(),
+            "reward": last,
+            "fallbacks": self.fallbacks,
+            "note": self.note,
         }
 
     def load_state_dict(self, state: State) -> None:
         """Load ``state``, also of the middle of a window; raises ``InputError`` where it does not fit."""
         k, real = len(self.groups), torch.float64
         layout: Layout = {
-            "sigma": ((k,), real), "points": ((None, k), real),
-            "rewards": ((None,), real), "reward": ((), real),
+            "sigma": ((k,), real),
+            "points": ((None, k), real),
+            "rewards": ((None,), real),
+            "reward": ((), real),
         }
         check_state(state, self._header(), layout, {"fallbacks": int, "note": str})
         self.sigma, self.points = tensor_of(state, "sigma"), tensor_of(state, "points")

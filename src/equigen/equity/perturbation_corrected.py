@@ -60,14 +60,29 @@ class CorrectedPerturbation:
     nonnegative = True
     uses_losses = False
 
-    def __init__(self, groups: Groups, seed: int, *, window_images: int = 10_000, sigma_max: float = 1.0,
-                 beta: float = 0.1, design: int = 3, minimum: int = 8, delay_images: int | None = None) -> None:
+    def __init__(
+        self,
+        groups: Groups,
+        seed: int,
+        *,
+        window_images: int = 10_000,
+        sigma_max: float = 1.0,
+        beta: float = 0.1,
+        design: int = 3,
+        minimum: int = 8,
+        delay_images: int | None = None,
+    ) -> None:
         check_groups(self.name, groups)
-        check_numbers(self.name, {
-            "window_images": (window_images, 1, 10**12, True), "sigma_max": (sigma_max, 1e-6, 3, False),
-            "beta": (beta, 0, 1e6, False), "design": (design, 1, 64, True),
-            "minimum": (minimum, 1, 10**9, True),
-        })
+        check_numbers(
+            self.name,
+            {
+                "window_images": (window_images, 1, 10**12, True),
+                "sigma_max": (sigma_max, 1e-6, 3, False),
+                "beta": (beta, 0, 1e6, False),
+                "design": (design, 1, 64, True),
+                "minimum": (minimum, 1, 10**9, True),
+            },
+        )
         delay_images = window_images // 8 if delay_images is None else delay_images
         check_numbers(self.name, {"delay_images": (delay_images, 0, window_images // 2, True)})
         self.groups, self.seed = groups, seed
@@ -148,8 +163,14 @@ class CorrectedPerturbation:
     def _proposal_request(self, request_time: int) -> ProposalRequest:
         """Return the request of the window that ended at ``request_time``, with all results until then."""
         mask = self.times <= request_time
-        return ProposalRequest(self.points[mask], self.rewards[mask], self.times[mask], float(request_time), self.beta,
-                        derive_seed(self.seed, "equity/proposal", request_time))
+        return ProposalRequest(
+            self.points[mask],
+            self.rewards[mask],
+            self.times[mask],
+            float(request_time),
+            self.beta,
+            derive_seed(self.seed, "equity/proposal", request_time),
+        )
 
     def _submit_pending(self) -> None:
         """Submit the oldest pending request; before the first one, start the background process in time."""
@@ -183,13 +204,19 @@ class CorrectedPerturbation:
         if monitor.groups.names != self.groups.names:
             problems.append(Problem("its groups are others", "measure it on the attributes of the mechanism"))
         elif max(comparable) < 2:
-            problems.append(Problem(
-                f"no attribute has two groups with {self.minimum} images (counts: {monitor.counts.tolist()})",
-                "make the probe larger, lower 'minimum', or use the mechanism 'none'"))
+            problems.append(
+                Problem(
+                    f"no attribute has two groups with {self.minimum} images (counts: {monitor.counts.tolist()})",
+                    "make the probe larger, lower 'minimum', or use the mechanism 'none'",
+                )
+            )
         elif int(self.probe_counts.sum()) and not torch.equal(self.probe_counts, monitor.counts):
-            problems.append(Problem(
-                f"it has {monitor.counts.tolist()} images per group, and had {self.probe_counts.tolist()}",
-                "go on with the same cohort and probe, or start a new run"))
+            problems.append(
+                Problem(
+                    f"it has {monitor.counts.tolist()} images per group, and had {self.probe_counts.tolist()}",
+                    "go on with the same cohort and probe, or start a new run",
+                )
+            )
         if problems:
             raise InputError("The probe cannot steer the mechanism.", problems)
 
@@ -206,18 +233,30 @@ class CorrectedPerturbation:
     def state_dict(self) -> State:
         """Return the current window and the history of all windows."""
         return {
-            **self._header(), "point": self.point.clone(), "points": self.points.clone(),
-            "rewards": self.rewards.clone(), "times": self.times.clone(),
-            "probe_counts": self.probe_counts.clone(), "pending": self.pending.clone(),
-            "fallbacks": torch.tensor(self.fallbacks), "window": self.window, "note": self.note,
+            **self._header(),
+            "point": self.point.clone(),
+            "points": self.points.clone(),
+            "rewards": self.rewards.clone(),
+            "times": self.times.clone(),
+            "probe_counts": self.probe_counts.clone(),
+            "pending": self.pending.clone(),
+            "fallbacks": torch.tensor(self.fallbacks),
+            "window": self.window,
+            "note": self.note,
         }
 
     def load_state_dict(self, state: State) -> None:
         """Load ``state``, also of the middle of a window; raises ``InputError`` where it does not fit."""
         k, real, integer = len(self.groups), torch.float64, torch.int64
-        layout: Layout = {"point": ((k,), real), "points": ((None, k), real), "rewards": ((None,), real),
-                  "times": ((None,), integer), "probe_counts": ((k,), integer), "pending": ((None,), integer),
-                  "fallbacks": ((), integer)}
+        layout: Layout = {
+            "point": ((k,), real),
+            "points": ((None, k), real),
+            "rewards": ((None,), real),
+            "times": ((None,), integer),
+            "probe_counts": ((k,), integer),
+            "pending": ((None,), integer),
+            "fallbacks": ((), integer),
+        }
         check_state(state, self._header(), layout, {"window": int, "note": str})
         self.point, self.points = tensor_of(state, "point"), tensor_of(state, "points")
         self.rewards, self.times = tensor_of(state, "rewards"), tensor_of(state, "times")
@@ -227,8 +266,12 @@ class CorrectedPerturbation:
 
     def _header(self) -> State:
         settings: dict[str, Setting] = {
-            "window_images": self.window_images, "sigma_max": self.sigma_max, "beta": self.beta,
-            "design": self.design, "minimum": self.minimum, "delay_images": self.delay_images,
+            "window_images": self.window_images,
+            "sigma_max": self.sigma_max,
+            "beta": self.beta,
+            "design": self.design,
+            "minimum": self.minimum,
+            "delay_images": self.delay_images,
         }
         return header(self.name, self.groups, self.seed, settings)
 

@@ -42,8 +42,13 @@ class Proposer:
             return
         try:
             self.worker = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-                encoding="utf-8", env={**os.environ, "OMP_NUM_THREADS": "1"},
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                encoding="utf-8",
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # Ctrl-C is for the training, which ends the worker itself
             )
         except OSError:
@@ -77,7 +82,9 @@ class Proposer:
             self.close()
             warnings.warn(
                 f"The process that proposes sigma beside the training has failed ({error}). This proposal is computed "
-                "within a training step, which takes longer and gives the same.", RuntimeWarning, stacklevel=2,
+                "within a training step, which takes longer and gives the same.",
+                RuntimeWarning,
+                stacklevel=2,
             )
             return question.compute()
         self._asked = None

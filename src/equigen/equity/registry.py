@@ -72,8 +72,10 @@ def _factory(name: str, settings: dict[str, object]) -> Factory:
 def _load(name: str) -> Factory:
     matches = [point for point in _entry_points() if point.name == name]
     if not matches:
-        raise InputError("There is no such mechanism.", [Problem(f"'{name}' is not known",
-                                                                f"use one of: {', '.join(mechanism_names())}")])
+        raise InputError(
+            "There is no such mechanism.",
+            [Problem(f"'{name}' is not known", f"use one of: {', '.join(mechanism_names())}")],
+        )
     factory: Factory = matches[0].load()
     return factory
 

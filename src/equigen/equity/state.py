@@ -34,15 +34,18 @@ def check_state(state: State, head: State, layout: Layout, scalars: Mapping[str,
     problems += [_problem(f"'{key}' is not known") for key in state if key not in expected]
     problems += [
         _problem(f"'{key}' is {state[key]!r} there and {value!r} here")
-        for key, value in head.items() if key in state and state[key] != value
+        for key, value in head.items()
+        if key in state and state[key] != value
     ]
     problems += [
         _problem(f"'{key}' is no {kind.__name__}")
-        for key, kind in scalars.items() if key in state and not isinstance(state[key], kind)
+        for key, kind in scalars.items()
+        if key in state and not isinstance(state[key], kind)
     ]
     problems += [
         _problem(f"'{key}' is not {dtype} of shape {shape}")
-        for key, (shape, dtype) in layout.items() if key in state and not _fits(state[key], shape, dtype)
+        for key, (shape, dtype) in layout.items()
+        if key in state and not _fits(state[key], shape, dtype)
     ]
     if problems:
         raise InputError("The state of the mechanism cannot be loaded.", problems)

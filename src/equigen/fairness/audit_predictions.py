@@ -200,9 +200,7 @@ def _read(
     return result, names, CaseMix(trait, f"attr.{trait}", levels)
 
 
-def _check_settings(
-    replicates: int, permutations: int, threshold: float | None, target: float | None
-) -> None:
+def _check_settings(replicates: int, permutations: int, threshold: float | None, target: float | None) -> None:
     """Raise InputError for invalid settings."""
     problems = []
     if replicates < 0 or permutations < 0:
@@ -330,8 +328,9 @@ def _task_rows(
         shared = {_quantity(item): item for item in cell_series(pair.recipe, minimum)}
         reference = {_quantity(item): item for item in cell_series(pair.baseline, minimum)}
         for item in items:
-            row = table_row(_with_note(item, pair.note), reference.get(_quantity(item)), baseline,
-                            shared.get(_quantity(item)))
+            row = table_row(
+                _with_note(item, pair.note), reference.get(_quantity(item)), baseline, shared.get(_quantity(item))
+            )
             rows.append({"recipe": recipe} | row)
     return rows
 

@@ -140,7 +140,11 @@ def _valid_values(
 
 
 def _attribute_frame(
-    attribute: Attribute, runs: SeedRuns, resamples: Resamples, overall: MetricValues, minimum: MinimumSizes,
+    attribute: Attribute,
+    runs: SeedRuns,
+    resamples: Resamples,
+    overall: MetricValues,
+    minimum: MinimumSizes,
     mix: CaseMix | None,
 ) -> Frame:
     """Metrics of all groups of one attribute."""

@@ -100,9 +100,7 @@ def _split_problems(table: pd.DataFrame) -> list[Problem]:
     return problems
 
 
-def _name_problems(
-    table: pd.DataFrame, raw: pd.DataFrame, names: Mapping[str, str], columns: Columns
-) -> list[Problem]:
+def _name_problems(table: pd.DataFrame, raw: pd.DataFrame, names: Mapping[str, str], columns: Columns) -> list[Problem]:
     """Reserved names of groups, sites and domains, and numeric measurements as groups."""
     problems = []
     for name, column in names.items():

@@ -267,9 +267,7 @@ def dpd(truth: NDArray[Any], score: NDArray[Any], groups: NDArray[Any], *, thres
     return float(np.ptp(_group_values("selection_rate", truth, score, groups, threshold)))
 
 
-def deodds(
-    truth: NDArray[Any], score: NDArray[Any], groups: NDArray[Any], *, threshold: float = 0.5
-) -> float:
+def deodds(truth: NDArray[Any], score: NDArray[Any], groups: NDArray[Any], *, threshold: float = 0.5) -> float:
     """Equalised odds difference, the larger of the groups' gaps in true- and false-positive rate.
 
     Source: fairlearn's ``equalized_odds_difference`` (worst case). NaN where a group has one class only.

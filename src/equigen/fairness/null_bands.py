@@ -36,8 +36,9 @@ def effective_numbers(values: Floats, patients: Counts) -> Floats:
 
     """
     estimate, number = values[:, 0], np.maximum(patients, 2).astype(np.float64)
-    spread = np.array([np.var(row[np.isfinite(row)], ddof=1) if np.isfinite(row).sum() > 1 else 0.0
-                       for row in values[:, 1:]])
+    spread = np.array(
+        [np.var(row[np.isfinite(row)], ddof=1) if np.isfinite(row).sum() > 1 else 0.0 for row in values[:, 1:]]
+    )
     ceiling = estimate * (1 - estimate)
     varies = (spread > TOLERANCE) & (ceiling > TOLERANCE)
     unit = np.divide(spread * number / (number - 1), ceiling, out=1 / number, where=varies)
@@ -56,9 +57,7 @@ def common_value(estimates: Floats, numbers: Floats) -> float:
     return float((np.nansum(numbers * estimates) + 0.5) / (np.nansum(numbers) + 1))
 
 
-def group_noise(
-    draws: int, patients: Counts, rng: np.random.Generator, replicates: Floats | None = None
-) -> Floats:
+def group_noise(draws: int, patients: Counts, rng: np.random.Generator, replicates: Floats | None = None) -> Floats:
     """Standardised noise of each group [G, draws]: Student's t with K_g - 1 degrees of freedom.
 
     The t distribution accounts for a variance estimated from K_g patients. ``replicates`` [G, R] are given where
@@ -133,9 +132,7 @@ def null_values(
     return result
 
 
-def null_calibration_errors(
-    residuals: Floats, shares: Floats, rows: Counts, patients: Counts, draws: int
-) -> Floats:
+def null_calibration_errors(residuals: Floats, shares: Floats, rows: Counts, patients: Counts, draws: int) -> Floats:
     """Each group's calibration error under equal recalibration curves of all groups, [G, draws].
 
     The common curve is the mean of truth less probability in each bin over all groups. The group's own bootstrap noise

@@ -20,9 +20,7 @@ class Threshold:
     note: str = ""
 
 
-def choose_threshold(
-    truth: NDArray[Any], score: NDArray[Any], *, target_sensitivity: float | None = None
-) -> float:
+def choose_threshold(truth: NDArray[Any], score: NDArray[Any], *, target_sensitivity: float | None = None) -> float:
     """The best threshold on some rows.
 
     Without a target it maximises balanced accuracy, equivalent to Youden's J = sensitivity + specificity - 1 (Youden,

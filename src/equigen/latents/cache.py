@@ -20,7 +20,7 @@ from equigen.latents.fitting import psnr
 from equigen.progress import console, progress_bar
 
 SHARD = 2048  # images a shard
-ROUNDS = 3    # times that damaged shards are encoded again before the disk is given up
+ROUNDS = 3  # times that damaged shards are encoded again before the disk is given up
 
 
 class ShardError(InputError):
@@ -167,9 +167,7 @@ def _encode_missing(
     """Encode the images, by hash and path, that are not in the cache."""
     missing = [name for name in first if name not in cache.locations]
     missing = [missing[position] for position in reading_order([first[name] for name in missing])]
-    with progress_bar(
-        "encode", len(first), completed=len(first) - len(missing), show=show and bool(missing)
-    ) as bar:
+    with progress_bar("encode", len(first), completed=len(first) - len(missing), show=show and bool(missing)) as bar:
         for start in range(0, len(missing), SHARD):
             names = missing[start : start + SHARD]
             parts = []
@@ -199,9 +197,7 @@ def channel_statistics(latents: torch.Tensor) -> tuple[list[float], list[float]]
     return flat.mean(1).tolist(), flat.std(1).clamp_min(1e-6).tolist()
 
 
-def reconstruction_error(
-    cohort: Cohort, latents: Latents, autoencoder: Autoencoder, sample: int = 256
-) -> float:
+def reconstruction_error(cohort: Cohort, latents: Latents, autoencoder: Autoencoder, sample: int = 256) -> float:
     """Mean PSNR in dB of decoded latents against the images, over up to ``sample`` rows spread over the cohort."""
     rows = np.unique(np.linspace(0, len(cohort) - 1, min(sample, len(cohort))).astype(int))
     images = load_images([cohort.frame["path"].iloc[row] for row in rows], latents.size)

@@ -36,18 +36,18 @@ class AutoencoderSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    factor: int = Field(8, ge=2, le=32)             # side of the pixel block behind one latent position
+    factor: int = Field(8, ge=2, le=32)  # side of the pixel block behind one latent position
     latent_channels: int = Field(12, ge=1, le=64)
     encoder_channels: int = Field(96, ge=8)
     decoder_channels: int = Field(128, ge=8)
-    encoder_blocks: int = Field(2, ge=1)            # residual blocks of three convolutions
+    encoder_blocks: int = Field(2, ge=1)  # residual blocks of three convolutions
     decoder_blocks: int = Field(4, ge=1)
-    patches: int = Field(100_000, ge=1)             # how many training patches are seen
-    patch: int = Field(64, ge=32)                   # side of a training patch
+    patches: int = Field(100_000, ge=1)  # how many training patches are seen
+    patch: int = Field(64, ge=32)  # side of a training patch
     batch: int = Field(32, ge=1)
-    learning_rate: float = Field(1e-3, gt=0)        # peak; 2 % warm-up, then cosine to nothing
-    noise: float = Field(0.05, ge=0)                # noise on latents in training, in their standard deviations
-    colour: float = Field(0.15, ge=0, le=1)         # spread of random gain, shift and gamma of each patch
+    learning_rate: float = Field(1e-3, gt=0)  # peak; 2 % warm-up, then cosine to nothing
+    noise: float = Field(0.05, ge=0)  # noise on latents in training, in their standard deviations
+    colour: float = Field(0.15, ge=0, le=1)  # spread of random gain, shift and gamma of each patch
     checkpoint_every: int = Field(20_000, ge=1)
 
     @model_validator(mode="after")

@@ -20,7 +20,7 @@ from equigen.latents.fitting import psnr
 from equigen.latents.store_file import STORE_FILE, StoreFile, create_store
 from equigen.progress import Bar, progress_bar
 
-PART = 2048   # images outside shards that are encoded before they are marked as done
+PART = 2048  # images outside shards that are encoded before they are marked as done
 BLOCK = 1024  # latents in memory while they are copied, or their moments while statistics are taken
 
 

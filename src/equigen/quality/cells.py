@@ -39,8 +39,11 @@ class ResamplingSettings:
     def check(self) -> None:
         """Raise InputError, with one problem for each setting that is out of range."""
         least = {"repeats": 1, "replicates": 20, "min_patients": 2, "limit": 1}
-        problems = [Problem(f"{name} is {getattr(self, name)}", f"give at least {low}")
-                    for name, low in least.items() if getattr(self, name) < low]
+        problems = [
+            Problem(f"{name} is {getattr(self, name)}", f"give at least {low}")
+            for name, low in least.items()
+            if getattr(self, name) < low
+        ]
         if self.matched_n is not None and self.matched_n < 2:
             problems.append(Problem(f"matched_n is {self.matched_n}", "give at least 2"))
         if problems:
@@ -94,7 +97,9 @@ def make_cells(
 
 
 def _make_cell(
-    name: tuple[str, str, int], rows: tuple[Rows, Rows], images: tuple[GroupedImages, GroupedImages],
+    name: tuple[str, str, int],
+    rows: tuple[Rows, Rows],
+    images: tuple[GroupedImages, GroupedImages],
     settings: ResamplingSettings,
 ) -> Cell:
     """Make a cell of the real and generated ``rows``, limited by patient, with its half splits."""
@@ -123,10 +128,12 @@ def _split_cell(
     ``patients`` are those of its real rows.
     """
     purpose = f"quality/halves/{cell.attribute}/{cell.group}"
-    halves = [split_halves(patients, numpy_generator(settings.seed, purpose, index))
-              for index in range(settings.repeats)]
-    largest = min(len(np.unique(generated_patients)),
-                  *(len(np.unique(patients[half])) for pair in halves for half in pair))
+    halves = [
+        split_halves(patients, numpy_generator(settings.seed, purpose, index)) for index in range(settings.repeats)
+    ]
+    largest = min(
+        len(np.unique(generated_patients)), *(len(np.unique(patients[half])) for pair in halves for half in pair)
+    )
     if largest >= max(2, settings.matched_n or 0):
         return replace(cell, halves=halves, largest_n=largest)
     reason = f"too small for matched n: at most {largest} patients per real half and generated side"
@@ -175,9 +182,12 @@ def cross_groups(
     unknown in one of them is unknown. Returns the sets with these attributes alone, and their levels.
     """
     pairs = list(combinations(levels, 2))
-    crossed = {INTERSECTION_SEPARATOR.join(pair): [INTERSECTION_SEPARATOR.join(groups)
-                                                   for groups in product(*(levels[name] for name in pair))]
-               for pair in pairs}
+    crossed = {
+        INTERSECTION_SEPARATOR.join(pair): [
+            INTERSECTION_SEPARATOR.join(groups) for groups in product(*(levels[name] for name in pair))
+        ]
+        for pair in pairs
+    }
     result = []
     for images in sets:
         groups = {}

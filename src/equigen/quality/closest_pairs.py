@@ -7,13 +7,24 @@ import pandas as pd
 from equigen.quality.metrics.memorisation import NearestTraining, closest_pairs
 
 COPIES_COLUMNS = [
-    "run", "rank", "generated", "training", "distance", "ratio", "near_copy", "view", "thumbnail_distance",
+    "run",
+    "rank",
+    "generated",
+    "training",
+    "distance",
+    "ratio",
+    "near_copy",
+    "view",
+    "thumbnail_distance",
 ]
 PAIR_COUNT = 24
 
 
 def copies_table(
-    run: str, closest: NearestTraining | None, generated: pd.DataFrame | None, training: pd.DataFrame | None,
+    run: str,
+    closest: NearestTraining | None,
+    generated: pd.DataFrame | None,
+    training: pd.DataFrame | None,
     attributes: list[str],
 ) -> pd.DataFrame:
     """Table of the 24 closest pairs of one set, closest first, with ``attributes``; empty without ``closest``.
@@ -27,15 +38,22 @@ def copies_table(
     if closest is not None and generated is not None and training is not None:
         for rank, index in enumerate(closest_pairs(closest, PAIR_COUNT), start=1):
             nearest = int(closest.training[index])
-            rows.append({
-                "run": run, "rank": rank, "generated": _image_name(generated, int(index)),
-                "training": _image_name(training, nearest), "distance": float(closest.distance[index]),
-                "ratio": float(closest.ratio[index]), "near_copy": bool(closest.near_copy[index]),
-                "view": str(closest.view[index]),
-                "thumbnail_distance": None if closest.thumbnail_distance is None
-                else float(closest.thumbnail_distance[index]),
-                **{name: generated[name].iloc[index] if name in generated else None for name in names},
-            })
+            rows.append(
+                {
+                    "run": run,
+                    "rank": rank,
+                    "generated": _image_name(generated, int(index)),
+                    "training": _image_name(training, nearest),
+                    "distance": float(closest.distance[index]),
+                    "ratio": float(closest.ratio[index]),
+                    "near_copy": bool(closest.near_copy[index]),
+                    "view": str(closest.view[index]),
+                    "thumbnail_distance": None
+                    if closest.thumbnail_distance is None
+                    else float(closest.thumbnail_distance[index]),
+                    **{name: generated[name].iloc[index] if name in generated else None for name in names},
+                }
+            )
     return pd.DataFrame(rows, columns=[*COPIES_COLUMNS, *names])
 
 

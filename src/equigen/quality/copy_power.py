@@ -79,8 +79,9 @@ def sample_planted_rows(patients: NDArray[Any], seed: int, limit: int = MAX_PLAN
 def changed_images(images: Images, seed: int, autoencoder: Autoencoder | None = None) -> dict[str, Images]:
     """Images after each kind of change, and their reconstructions where an ``autoencoder`` is given."""
     changed = {
-        name: np.stack([change(image, numpy_generator(seed, f"quality/copies/{name}/{row}"))
-                        for row, image in enumerate(images)])
+        name: np.stack(
+            [change(image, numpy_generator(seed, f"quality/copies/{name}/{row}")) for row, image in enumerate(images)]
+        )
         for name, change in CHANGES.items()
     }
     return changed if autoencoder is None else changed | {AUTOENCODER: autoencoder.reconstruct(images)}
@@ -131,8 +132,9 @@ def copy_check_power(
     owners = np.concatenate([patients[1], patients[0][planted_rows]]).astype(str)
     reference, common = np.concatenate([train, real[planted_rows]]), common_components(train)
     cells = [("*", "*", np.ones(len(real), dtype=bool))]
-    cells += [(name, level, codes == code) for name, (codes, levels) in groups.items()
-              for code, level in enumerate(levels)]
+    cells += [
+        (name, level, codes == code) for name, (codes, levels) in groups.items() for code, level in enumerate(levels)
+    ]
     rows = []
     for name, values in planted.changed.items():
         distance, nearest = nearest_thumbnails(values, reference, common=common)
@@ -141,8 +143,9 @@ def copy_check_power(
         for attribute, group, mask in cells:
             head = {"change": name, "attribute": attribute, "group": group}
             rows.append(head | _power_row(detected[mask[planted_rows]], alarms[mask]))
-    rows += [{"change": name, "attribute": "*", "group": "*", "n": 0, "note": note}
-             for name, note in planted.notes.items()]
+    rows += [
+        {"change": name, "attribute": "*", "group": "*", "n": 0, "note": note} for name, note in planted.notes.items()
+    ]
     frame = pd.DataFrame(rows, columns=POWER_COLUMNS)
     numbers = dict.fromkeys(("share", "ci_low", "ci_high", "false_alarm"), "float64")
     return frame.astype({"n": "int64", **numbers, "note": "str"})

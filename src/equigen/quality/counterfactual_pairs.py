@@ -26,8 +26,22 @@ Codes = NDArray[np.int64]
 NEIGHBOURS = 4  # other pairs that each pair is compared with
 SEEDS, REAL = "other seeds", "real images"
 COLUMNS = [
-    "metric", "field", "attribute", "group", "n", "estimate", "ci_low", "ci_high", "reference_to", "reference",
-    "reference_low", "reference_high", "ratio", "ratio_low", "ratio_high", "note",
+    "metric",
+    "field",
+    "attribute",
+    "group",
+    "n",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "reference_to",
+    "reference",
+    "reference_low",
+    "reference_high",
+    "ratio",
+    "ratio_low",
+    "ratio_high",
+    "note",
 ]
 NUMBERS = [name for name in COLUMNS[5:15] if name != "reference_to"]
 
@@ -65,7 +79,9 @@ def neighbour_pairs(kinds: Codes, rng: np.random.Generator) -> Codes:
 
 
 def pair_distances(
-    load: Callable[[int], NDArray[Any]], neighbours: Codes, metric: Callable[[NDArray[Any], NDArray[Any]], float],
+    load: Callable[[int], NDArray[Any]],
+    neighbours: Codes,
+    metric: Callable[[NDArray[Any], NDArray[Any]], float],
     tick: Callable[[], None] = lambda: None,
 ) -> tuple[Array, Array]:
     """Distances of each two levels, [P, C]: within each pair, and to its ``neighbours`` (mean over them).
@@ -89,8 +105,15 @@ def pair_distances(
         within[pair] = [metric(images[a], images[b]) for a, b in level_pairs]
         references = [cached(int(index)) for index in neighbours[pair] if index >= 0]
         if references:
-            between[pair] = [np.mean([(metric(images[a], reference[b]) + metric(images[b], reference[a])) / 2
-                                      for reference in references]) for a, b in level_pairs]
+            between[pair] = [
+                np.mean(
+                    [
+                        (metric(images[a], reference[b]) + metric(images[b], reference[a])) / 2
+                        for reference in references
+                    ]
+                )
+                for a, b in level_pairs
+            ]
         tick()
     return within, between
 
@@ -190,13 +213,25 @@ class PairMetrics:
             self._add_row("flip", name, level, within[:, index], between[:, index])
 
     def _add_row(
-        self, metric: str, field: str, group: str, values: Array, reference: Array | None = None,
+        self,
+        metric: str,
+        field: str,
+        group: str,
+        values: Array,
+        reference: Array | None = None,
         real: ReferenceShare | None = None,
     ) -> None:
         """Add a row with the mean of [P] ``values`` and of ``reference``, their intervals and their ratio."""
         defined = np.isfinite(values)
-        row: dict[str, Any] = {"metric": metric, "field": field, "attribute": self.attribute, "group": group,
-                               "n": int(defined.sum()), "reference_to": "", "note": ""}
+        row: dict[str, Any] = {
+            "metric": metric,
+            "field": field,
+            "attribute": self.attribute,
+            "group": group,
+            "n": int(defined.sum()),
+            "reference_to": "",
+            "note": "",
+        }
         if defined.sum() < self.settings.min_patients:
             self._rows.append(row | {"note": f"too small: {defined.sum()} pairs"})
             return

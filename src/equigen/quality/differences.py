@@ -21,7 +21,14 @@ from equigen.statistics import two_sided_p_value
 
 NUMBER_COLUMNS = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
 DIFFERENCES_COLUMNS = [
-    "run", "difference_to", "encoder", "metric", "attribute", "group", *NUMBER_COLUMNS, "note",
+    "run",
+    "difference_to",
+    "encoder",
+    "metric",
+    "attribute",
+    "group",
+    *NUMBER_COLUMNS,
+    "note",
 ]
 PAIRED = "paired bootstrap: the same real patients are drawn for both; p is two-sided, by inverting the interval"
 Row = dict[str, Any]
@@ -38,8 +45,10 @@ def paired_differences(families: dict[str, list[FamilyResult]], encoder: str) ->
     for index, run in enumerate(names):
         for reference in names[:index]:
             for number, (first, second) in enumerate(zip(families[run], families[reference], strict=True)):
-                rows += [{"run": run, "difference_to": reference, "encoder": encoder, **row}
-                         for row in _family_rows(first, second, overall=number == 0)]
+                rows += [
+                    {"run": run, "difference_to": reference, "encoder": encoder, **row}
+                    for row in _family_rows(first, second, overall=number == 0)
+                ]
     frame = pd.DataFrame(rows, columns=DIFFERENCES_COLUMNS)
     return frame.astype({**dict.fromkeys(NUMBER_COLUMNS, "float64"), "note": "str"})
 
@@ -65,8 +74,10 @@ def _summary_differences(
     metrics: tuple[MetricResult, MetricResult], families: tuple[FamilyResult, FamilyResult], attribute: str
 ) -> list[Row]:
     """Differences of gap and es, over the groups in which both sets have a number."""
-    defined = [[cell.group for cell in cells_with_estimate(metric, family.cells, attribute)]
-               for metric, family in zip(metrics, families, strict=True)]
+    defined = [
+        [cell.group for cell in cells_with_estimate(metric, family.cells, attribute)]
+        for metric, family in zip(metrics, families, strict=True)
+    ]
     groups = [group for group in defined[0] if group in defined[1]]
     overall = [overall_estimate(metric, attribute) for metric in metrics]
     rows: list[Row] = []
@@ -79,8 +90,12 @@ def _summary_differences(
             estimates = [total, *(metric.estimates[attribute, group] for group in groups)]
             values = np.array([[estimate.value for estimate in estimates if estimate is not None]])
             replicates = np.stack([estimate.replicates for estimate in estimates if estimate is not None], axis=1)
-            results.append(Estimate(float(summarise_rows(values, metrics[0].kind, summary)[0]),
-                                    summarise_rows(replicates, metrics[0].kind, summary)))
+            results.append(
+                Estimate(
+                    float(summarise_rows(values, metrics[0].kind, summary)[0]),
+                    summarise_rows(replicates, metrics[0].kind, summary),
+                )
+            )
         note = "" if len(groups) == len(defined[0]) == len(defined[1]) else f"over {', '.join(groups)}"
         row = _difference(*results)
         rows.append({"group": name, **row, "note": join_notes(row["note"], note)})

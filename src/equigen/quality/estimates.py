@@ -39,7 +39,12 @@ WEIGHTS_IN_MEMORY = 2**25  # multiplicities of one set in memory at a time, 256 
 
 
 def measure_weighted(
-    metric: str, kind: str, value: WeightedMetric, floor: FloorMetric | None, plan: MeasurementPlan, note: str = "",
+    metric: str,
+    kind: str,
+    value: WeightedMetric,
+    floor: FloorMetric | None,
+    plan: MeasurementPlan,
+    note: str = "",
     null: NullMetric | None = None,
 ) -> MetricResult:
     """Measure a metric of weighted images, evaluated exactly in each replicate and permutation.
@@ -82,8 +87,11 @@ def pool_values(value: WeightedMetric, pool: Pool) -> Array:
 
 
 def measure_with_influences(
-    metrics: list[tuple[str, str]], metric: InfluenceMetric, floor: Callable[[Cell], Any] | None,
-    plan: MeasurementPlan, notes: list[str],
+    metrics: list[tuple[str, str]],
+    metric: InfluenceMetric,
+    floor: Callable[[Cell], Any] | None,
+    plan: MeasurementPlan,
+    notes: list[str],
 ) -> list[MetricResult]:
     """Measure metrics that have influence functions at matched n, over subsamples, in every eligible cell.
 
@@ -101,15 +109,18 @@ def measure_with_influences(
             floors = [None] * len(metrics)
             if floor is not None:
                 floors = plan.compute_for_halves("floor of " + names, cell, partial(floor, cell))
-            weights = [multiplicities / images for multiplicities, images
-                       in zip(plan.weights(cell), images_per_patient(cell, plan), strict=True)]
+            weights = [
+                multiplicities / images
+                for multiplicities, images in zip(plan.weights(cell), images_per_patient(cell, plan), strict=True)
+            ]
             for index, (mean, halves) in enumerate(zip(means, floors, strict=True)):
                 replicates = first_order_replicates(mean.influence(expected_overlap(cell, plan)), *weights)
                 noise = plan.rng(f"monte-carlo/{metrics[index][0]}", cell).standard_normal(len(replicates))
                 replicates = replicates + mean.error * noise  # the estimate has the error of its few subsamples too
                 centre, spread = _mean_and_error(halves) if halves is not None else (None, 0.0)
                 estimates[index][cell.attribute, cell.group] = Estimate(
-                    mean.value, replicates, centre, mean.error, spread)
+                    mean.value, replicates, centre, mean.error, spread
+                )
             if cell.attribute == "*":
                 null = _first_order_null(means, metric, cell, plan)
         plan.bar.advance()
@@ -140,13 +151,17 @@ def _first_order_null(
         images = images_per_patient(cell, plan)
         columns: list[list[Array]] = [[] for _ in means]
         for group, eligible in enumerate(plan.eligible(attribute)):
-            weights = ((pool.real_groups == group) / images[0][real],
-                       (pool.generated_groups == group) / images[1][generated])
+            weights = (
+                (pool.real_groups == group) / images[0][real],
+                (pool.generated_groups == group) / images[1][generated],
+            )
             for index, mean in enumerate(pool_means):
                 influence = mean.influence(expected_overlap(eligible, plan))
-                local = Influence(means[index].value,
-                                  influence.real[real] if len(influence.real) else influence.real,
-                                  influence.generated[generated] if len(influence.generated) else influence.generated)
+                local = Influence(
+                    means[index].value,
+                    influence.real[real] if len(influence.real) else influence.real,
+                    influence.generated[generated] if len(influence.generated) else influence.generated,
+                )
                 columns[index].append(first_order_replicates(local, *weights))
         for index, column in enumerate(columns):
             result[index][attribute] = np.stack(column, axis=1)
@@ -219,9 +234,7 @@ class SubsampleMean:
         return Influence(self.value, self.real.scaled(overlap), self.generated.scaled(overlap))
 
 
-def subsample_means(
-    metric: InfluenceMetric, cell: Cell, plan: MeasurementPlan, purpose: str
-) -> list[SubsampleMean]:
+def subsample_means(metric: InfluenceMetric, cell: Cell, plan: MeasurementPlan, purpose: str) -> list[SubsampleMean]:
     """Means of metrics over subsamples of n real and n generated rows, with the mean influence of every patient.
 
     There are as many subsamples as it takes to use every patient ``repeats`` times.
@@ -237,7 +250,8 @@ def subsample_means(
         pairs = list(zip(samples, (sample[index] for sample in influences), strict=True))
         real = influence_variance(patients[0], [(rows[0], influence.real) for rows, influence in pairs], overlap)
         generated = influence_variance(
-            patients[1], [(rows[1], influence.generated) for rows, influence in pairs], overlap)
+            patients[1], [(rows[1], influence.generated) for rows, influence in pairs], overlap
+        )
         means.append(SubsampleMean(float(values[:, index].mean()), float(errors[index]), real, generated))
     return means
 
@@ -291,8 +305,10 @@ def first_order_replicates(influence: Influence, real: Array, generated: Array) 
 
     NaN where rows that have an influence have no weight.
     """
-    shifts = [weighted_mean(psi, weights) if psi.any() else np.zeros(len(weights))
-              for psi, weights in ((influence.real, real), (influence.generated, generated))]
+    shifts = [
+        weighted_mean(psi, weights) if psi.any() else np.zeros(len(weights))
+        for psi, weights in ((influence.real, real), (influence.generated, generated))
+    ]
     return np.asarray(influence.value + shifts[0] + shifts[1], dtype=np.float64)
 
 
@@ -312,12 +328,14 @@ def measure_mean(
     ``generated`` [M] and ``real`` [N] (None: no floor) are the scores of the images; an image whose score is NaN
     does not count. A mean is its own first-order expansion, so everything is exact.
     """
+
     def value(_: Rows, rows: Rows, __: Array, weights: Array) -> Array:
         return weighted_mean(generated[rows], weights)
 
     def floor(cell: Cell) -> float:
         scores = np.zeros(0) if real is None else real[cell.real]
         return float(weighted_mean(scores, np.ones((1, len(scores))))[0])
+
     result = measure_weighted(metric, kind, value, None if real is None else floor, plan, note)
     if real is None:
         return result

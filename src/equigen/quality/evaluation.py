@@ -149,8 +149,11 @@ def evaluate(
     settings.check()
     sources = _load_sources(real, sets, train)
     levels: dict[str, list[str]] = {}
-    names = groups if groups is not None else [
-        name for name in sources["real"].attributes if all(name in sources[title].attributes for title in sets)]
+    names = (
+        groups
+        if groups is not None
+        else [name for name in sources["real"].attributes if all(name in sources[title].attributes for title in sets)]
+    )
     for name in sets:
         levels = attribute_levels(sources["real"], sources[name], names)
     sources |= filter_by_labels({name: sources[name] for name in ("real", *sets)}, only or {})
@@ -179,15 +182,29 @@ def evaluate(
         equal = [run for run in streams if requests[run].equals(requests[name])]
         streams[name] = streams[equal[0]] if equal else ("generated" if not streams else f"generated/{name}")
     inputs = EvaluationInputs(
-        encoded["real"], {name: encoded[name] for name in sets}, selection, encoded.get("train"), None, streams,
+        encoded["real"],
+        {name: encoded[name] for name in sets},
+        selection,
+        encoded.get("train"),
+        None,
+        streams,
         planted,
     )
     columns = [*(f"label.{name}" for name in judged_labels), *(f"attr.{name}" for name in levels)]
-    result = measure_sets(inputs, levels, settings, encoder=identity(network), columns=columns, kinds=kinds,
-                          intersections=intersections, show=show)
+    result = measure_sets(
+        inputs,
+        levels,
+        settings,
+        encoder=identity(network),
+        columns=columns,
+        kinds=kinds,
+        intersections=intersections,
+        show=show,
+    )
     preprocessing = f"images at {pixels} px; {network.preprocessing}"
-    notes = {name: join_notes(sources["real"].remark, sources[name].remark, *remarks[name], preprocessing)
-             for name in sets}
+    notes = {
+        name: join_notes(sources["real"].remark, sources[name].remark, *remarks[name], preprocessing) for name in sets
+    }
     overall = result.quality["group"] == "*"
     result.quality.loc[overall, "note"] = [
         join_notes(note, notes[run])
@@ -197,17 +214,34 @@ def evaluate(
 
 
 def _encode(
-    images: ImageSet, networks: tuple[Encoder, Encoder | None], size: int, levels: dict[str, list[str]], name: str,
-    cache_dir: str | Path | None, show: bool,
+    images: ImageSet,
+    networks: tuple[Encoder, Encoder | None],
+    size: int,
+    levels: dict[str, list[str]],
+    name: str,
+    cache_dir: str | Path | None,
+    show: bool,
 ) -> EncodedImages:
     """Encode a set; returns its features, thumbnails, patients and group codes in the order of their content."""
     network, small = networks
     features = extract_features(images, network, size, cache_dir=cache_dir, title=f"Encoding {name} images", show=show)
-    thumbnails = None if small is None else extract_features(
-        images, small, size, cache_dir=cache_dir, title=f"Thumbnails of {name} images", show=show,
-    ).values.astype(np.float16)
-    groups = {attribute: group_codes(images.frame, attribute, levels[attribute])
-              for attribute in levels if attribute in images.attributes}
+    thumbnails = (
+        None
+        if small is None
+        else extract_features(
+            images,
+            small,
+            size,
+            cache_dir=cache_dir,
+            title=f"Thumbnails of {name} images",
+            show=show,
+        ).values.astype(np.float16)
+    )
+    groups = {
+        attribute: group_codes(images.frame, attribute, levels[attribute])
+        for attribute in levels
+        if attribute in images.attributes
+    }
     return sort_by_content(EncodedImages(images.patients(name), groups, features, images.frame, thumbnails), name)
 
 
@@ -227,8 +261,15 @@ def _plant_copies(
 
 
 def measure_sets(
-    inputs: EvaluationInputs, levels: dict[str, list[str]], settings: ResamplingSettings, *, encoder: str,
-    columns: Sequence[str] = (), kinds: Mapping[str, str] | None = None, intersections: bool = True, show: bool = True,
+    inputs: EvaluationInputs,
+    levels: dict[str, list[str]],
+    settings: ResamplingSettings,
+    *,
+    encoder: str,
+    columns: Sequence[str] = (),
+    kinds: Mapping[str, str] | None = None,
+    intersections: bool = True,
+    show: bool = True,
 ) -> Evaluation:
     """Measure sets of features: the numerical part of ``evaluate``, without images.
 
@@ -246,13 +287,24 @@ def measure_sets(
         InputError: features are not finite.
 
     """
-    inputs = replace(inputs, real=sort_by_content(inputs.real), train=inputs.train and sort_by_content(inputs.train),
-                     sets={name: sort_by_content(images) for name, images in inputs.sets.items()})
+    inputs = replace(
+        inputs,
+        real=sort_by_content(inputs.real),
+        train=inputs.train and sort_by_content(inputs.train),
+        sets={name: sort_by_content(images) for name, images in inputs.sets.items()},
+    )
     if set(inputs.metrics) & set(SEMANTIC):
         train = inputs.train.annotated() if inputs.train is not None else None
         order = {f"attr.{name}": groups for name, groups in levels.items()}
-        judges = fit_judges(inputs.real.annotated(), train, columns=columns, kinds=kinds, levels=order,
-                            min_patients=settings.min_patients, seed=settings.seed)
+        judges = fit_judges(
+            inputs.real.annotated(),
+            train,
+            columns=columns,
+            kinds=kinds,
+            levels=order,
+            min_patients=settings.min_patients,
+            seed=settings.seed,
+        )
         inputs = replace(inputs, judges=judges)
     crossed = intersections and len(levels) > 1
     cells = 1 + sum(len(groups) for groups in levels.values())
@@ -260,21 +312,33 @@ def measure_sets(
     total = len(inputs.sets) * count_passes(inputs.metrics) * (cells + pairs * crossed)
     with progress_bar("Measuring quality", total, show=show) as bar:
         families = measure_families(inputs, levels, settings, bar, intersections=crossed)
-    tables = [quality_table(family.metrics, family.cells, name, encoder, family.n, overall=index == 0)
-              for name, results in families.items() for index, family in enumerate(results)]
+    tables = [
+        quality_table(family.metrics, family.cells, name, encoder, family.n, overall=index == 0)
+        for name, results in families.items()
+        for index, family in enumerate(results)
+    ]
     quality, differences = pd.concat(tables, ignore_index=True), paired_differences(families, encoder)
     closest = {name: results[0].closest for name, results in families.items() if results[0].closest is not None}
     copies = copies_table("", None, None, None, list(levels))
     if closest and inputs.train is not None:
-        copies = pd.concat([copies_table(name, nearest, inputs.sets[name].frame, inputs.train.frame, list(levels))
-                            for name, nearest in closest.items()], ignore_index=True)
+        copies = pd.concat(
+            [
+                copies_table(name, nearest, inputs.sets[name].frame, inputs.train.frame, list(levels))
+                for name, nearest in closest.items()
+            ],
+            ignore_index=True,
+        )
     real, training, planted = inputs.real, inputs.train, inputs.planted
     if not closest or planted is None or training is None or real.thumbnails is None or training.thumbnails is None:
         return Evaluation(quality, differences, copies)
     held_out = next(iter(closest.values())).held_out  # the same for all sets
     power = copy_check_power(
-        planted, held_out, (real.thumbnails, training.thumbnails), (real.patients, training.patients),
-        {name: (real.groups[name], levels[name]) for name in levels}, seed=settings.seed,
+        planted,
+        held_out,
+        (real.thumbnails, training.thumbnails),
+        (real.patients, training.patients),
+        {name: (real.groups[name], levels[name]) for name in levels},
+        seed=settings.seed,
     )
     return Evaluation(quality, differences, copies, power)
 
@@ -288,8 +352,9 @@ def _load_sources(real: Source, generated: Mapping[str, Source], train: Source |
         raise InputError(title, [problem])
     check_unseen_sets(real, generated)
     sets = {"real": load_image_set(real, "real")}
-    sets |= {name: load_image_set(source, name if len(generated) > 1 else "generated")
-             for name, source in generated.items()}
+    sets |= {
+        name: load_image_set(source, name if len(generated) > 1 else "generated") for name, source in generated.items()
+    }
     return sets if train is None else {**sets, "train": load_image_set(train, "train")}
 
 
@@ -319,8 +384,13 @@ def _judged_labels(
     shared = [name for name in real.labels if all(name in images.labels for images in [real, *generated])]
     if labels is None:
         return [name for name in shared if name not in only or real.frame[f"label.{name}"].nunique() > 1]
-    problems = [Problem(f"not every side has the label '{name}'", f"all have: {', '.join(shared) or 'none'}",
-                        column=f"label.{name}") for name in labels if name not in shared]
+    problems = [
+        Problem(
+            f"not every side has the label '{name}'", f"all have: {', '.join(shared) or 'none'}", column=f"label.{name}"
+        )
+        for name in labels
+        if name not in shared
+    ]
     if problems:
         raise InputError("These labels cannot be judged.", problems)
     return list(labels)

@@ -31,8 +31,10 @@ def group_heterogeneity(real: NDArray[Any], generated: NDArray[Any], plan: Measu
     result = {}
     for attribute, pool in plan.draws.null.items():
         cells = plan.eligible(attribute)
-        sets = [(real, pool.real_groups, [cell.real for cell in cells], plan.draws.real.patients),
-                (generated, pool.generated_groups, [cell.generated for cell in cells], plan.draws.generated.patients)]
+        sets = [
+            (real, pool.real_groups, [cell.real for cell in cells], plan.draws.real.patients),
+            (generated, pool.generated_groups, [cell.generated for cell in cells], plan.draws.generated.patients),
+        ]
         differences = []
         if any(_spreads_differ(values, permuted, rows) for values, permuted, rows, _ in sets):
             differences.append("spread")
@@ -53,7 +55,11 @@ def _spreads_differ(values: NDArray[Any], permuted: NDArray[np.int16], rows: lis
     distances = np.concatenate(squares)
     groups = np.repeat(np.arange(len(rows)), [len(members) for members in rows])
     size = len(rows)
-    means = np.stack([np.bincount(labels, distances, size) / np.maximum(np.bincount(labels, minlength=size), 1)
-                      for labels in (groups, *permuted)])
+    means = np.stack(
+        [
+            np.bincount(labels, distances, size) / np.maximum(np.bincount(labels, minlength=size), 1)
+            for labels in (groups, *permuted)
+        ]
+    )
     ranges = np.ptp(np.log(np.maximum(means, np.finfo(np.float64).tiny)), axis=1)
     return bool(p_value(float(ranges[0]), ranges[1:]) <= LEVEL / 2)

@@ -63,8 +63,13 @@ def load_pixels(images: ImageSet, rows: Rows, size: int) -> NDArray[np.uint8]:
 
 
 def extract_features(
-    images: ImageSet, encoder: Encoder, size: int, *, cache_dir: str | Path | None = None,
-    title: str = "Encoding images", show: bool = True,
+    images: ImageSet,
+    encoder: Encoder,
+    size: int,
+    *,
+    cache_dir: str | Path | None = None,
+    title: str = "Encoding images",
+    show: bool = True,
 ) -> Features:
     """Encode every image once; with ``cache_dir``, only images whose features are not cached.
 
@@ -152,8 +157,10 @@ def _chunks(rows: Rows, length: int) -> Iterator[Rows]:
 def _file_hashes(images: ImageSet) -> list[str]:
     """SHA-256 of each image's file: that of the table, or computed where it has none."""
     hashes = images.frame["sha256"] if "sha256" in images.frame.columns else [None] * len(images)
-    return [str(value) if SHA256.fullmatch(str(value)) else hash_file(path)
-            for value, path in zip(hashes, images.frame["path"], strict=True)]
+    return [
+        str(value) if SHA256.fullmatch(str(value)) else hash_file(path)
+        for value, path in zip(hashes, images.frame["path"], strict=True)
+    ]
 
 
 def same_files_remark(first: ImageSet, second: ImageSet, first_name: str, second_name: str) -> str:
@@ -163,8 +170,10 @@ def same_files_remark(first: ImageSet, second: ImageSet, first_name: str, second
     """
     if first.pixels is not None or second.pixels is not None:
         return ""
-    frames = [pd.DataFrame({"path": [f"row {row + 2}" for row in range(len(images))], "sha256": _file_hashes(images)})
-              for images in (first, second)]
+    frames = [
+        pd.DataFrame({"path": [f"row {row + 2}" for row in range(len(images))], "sha256": _file_hashes(images)})
+        for images in (first, second)
+    ]
     return same_files_note(frames[0], frames[1], first_name, second_name)
 
 
@@ -259,8 +268,10 @@ def file_remarks(real: ImageSet, generated: ImageSet, size: int) -> list[str]:
     ranges = [_native_range(real), _native_range(generated)]
     if ranges[0] != ranges[1] and ranges[0] is not None and ranges[1] is not None:
         texts = [str(low) if low == high else f"{low} to {high}" for low, high in (ranges[0], ranges[1])]
-        remarks.append(f"native sizes differ (shorter side: real {texts[0]}, generated {texts[1]} px), "
-                       f"so bringing them to {size} px resamples the two sides differently")
+        remarks.append(
+            f"native sizes differ (shorter side: real {texts[0]}, generated {texts[1]} px), "
+            f"so bringing them to {size} px resamples the two sides differently"
+        )
     return [remark for remark in remarks if remark]
 
 
@@ -273,7 +284,10 @@ def _native_range(images: ImageSet) -> tuple[int, int] | None:
     rows = np.unique(np.linspace(0, len(images) - 1, min(SIZE_SAMPLE, len(images))).astype(np.int64))
     for path in images.frame["path"].iloc[rows]:
         # NPZ and DICOM, whose headers Pillow does not know, are not counted
-        with (suppress(ImageFault, OSError, SyntaxError, Image.DecompressionBombError),
-              open_image(Path(path)) as handle, Image.open(handle) as image):
+        with (
+            suppress(ImageFault, OSError, SyntaxError, Image.DecompressionBombError),
+            open_image(Path(path)) as handle,
+            Image.open(handle) as image,
+        ):
             lengths.append(min(image.size))
     return (min(lengths), max(lengths)) if lengths else None

@@ -134,14 +134,22 @@ def clustered_group_means(
     cells = {}
     for index, level in enumerate(levels):
         mask = codes == index
-        cells[level] = CellMean(int(mask.sum()), len(set(patients[mask])), float(values[mask].sum()),
-                                draws[:, index] if index in large else None)
+        cells[level] = CellMean(
+            int(mask.sum()),
+            len(set(patients[mask])),
+            float(values[mask].sum()),
+            draws[:, index] if index in large else None,
+        )
     if len(large) < 2:
         return GroupMeans(cells)
     mask = np.isin(codes, large)
     rng = numpy_generator(settings.seed, f"{purpose}/null")
-    null = np.stack([_group_means(values[mask], permute_groups(codes[mask], patients[mask], rng), len(levels))
-                     for _ in range(settings.replicates)])
+    null = np.stack(
+        [
+            _group_means(values[mask], permute_groups(codes[mask], patients[mask], rng), len(levels))
+            for _ in range(settings.replicates)
+        ]
+    )
     return GroupMeans(cells, {levels[index]: null[:, index] for index in large})
 
 

@@ -150,18 +150,27 @@ def attribute_levels(real: ImageSet, generated: ImageSet, groups: list[str] | No
     names = [name for name in real.attributes if name in generated.attributes] if groups is None else groups
     sets = {"real": real, "generated": generated}
     problems = [
-        Problem(f"the {title} images have no attribute '{name}'",
-                f"they have: {', '.join(images.attributes) or 'none'}", column=f"attr.{name}")
-        for title, images in sets.items() for name in names if name not in images.attributes
+        Problem(
+            f"the {title} images have no attribute '{name}'",
+            f"they have: {', '.join(images.attributes) or 'none'}",
+            column=f"attr.{name}",
+        )
+        for title, images in sets.items()
+        for name in names
+        if name not in images.attributes
     ]
     if problems:
         raise InputError("These groups cannot be compared.", problems)
     levels = {name: real.levels.get(name) or sorted(_present_levels(real, name)) for name in names}
     problems = [
-        Problem(f"level '{value}' of the {title} images is not listed", f"levels: {', '.join(levels[name])}",
-                column=f"attr.{name}")
+        Problem(
+            f"level '{value}' of the {title} images is not listed",
+            f"levels: {', '.join(levels[name])}",
+            column=f"attr.{name}",
+        )
         for title, images in sets.items()
-        for name in names for value in sorted(_present_levels(images, name) - set(levels[name]))
+        for name in names
+        for value in sorted(_present_levels(images, name) - set(levels[name]))
     ]
     if problems:
         raise InputError("The two sides name their groups differently.", problems)
@@ -176,5 +185,7 @@ def group_codes(frame: pd.DataFrame, name: str, levels: list[str]) -> NDArray[np
     """[N] index of each row's group in ``levels``; -1 where it is unknown."""
     index = {level: code for code, level in enumerate(levels)}
     values = frame[f"attr.{name}"]
-    return np.array([index.get(str(value), -1) if valid else -1
-                     for value, valid in zip(values, values.notna(), strict=True)], dtype=np.int64)
+    return np.array(
+        [index.get(str(value), -1) if valid else -1 for value, valid in zip(values, values.notna(), strict=True)],
+        dtype=np.int64,
+    )

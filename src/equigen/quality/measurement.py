@@ -32,8 +32,16 @@ FIDELITY = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "cover
 MEMORISATION = ["mifid", "nn_ratio", "authenticity", "near_copies"]
 SEMANTIC = ["semantic_auc", "semantic_attribute_auc", "semantic_attribute_probability", "judge_agreement"]
 METRICS = [*FIDELITY, *MEMORISATION, *SEMANTIC]
-KINDS = {"fd": "lower", "fd_inf": "lower", "kd": "lower", "is": "higher", "density": "higher", "mifid": "lower",
-         "nn_ratio": "higher", "near_copies": "lower"}
+KINDS = {
+    "fd": "lower",
+    "fd_inf": "lower",
+    "kd": "lower",
+    "is": "higher",
+    "density": "higher",
+    "mifid": "lower",
+    "nn_ratio": "higher",
+    "near_copies": "lower",
+}
 HIGHER_IS_BETTER = tuple(name for name in METRICS if KINDS.get(name, "share") != "lower")
 BLOCK = 8192  # rows whose features are checked at a time
 BANDS = "interval and null band to first order"
@@ -108,7 +116,11 @@ class SharedResults:
             if real.thumbnails is not None and generated.thumbnails is not None and train.thumbnails is not None:
                 thumbnails = real.thumbnails, generated.thumbnails, train.thumbnails
             self.searches[name] = search_training(
-                *values, real.patients, train.patients, generated_patients=generated.patients, held_out=held_out,
+                *values,
+                real.patients,
+                train.patients,
+                generated_patients=generated.patients,
+                held_out=held_out,
                 thumbnails=thumbnails,
             )
             bar.note("")
@@ -174,7 +186,11 @@ def check_features(images: EncodedImages, name: str) -> None:
 
 
 def measure_families(
-    inputs: EvaluationInputs, levels: dict[str, list[str]], settings: ResamplingSettings, bar: Bar, *,
+    inputs: EvaluationInputs,
+    levels: dict[str, list[str]],
+    settings: ResamplingSettings,
+    bar: Bar,
+    *,
     intersections: bool,
 ) -> dict[str, list[FamilyResult]]:
     """Measure each set in the cells of its attributes, and in those of their intersections as a second family.
@@ -192,16 +208,21 @@ def measure_families(
     families = [_measure_family(shared, inputs.real, inputs.sets, levels, settings, bar)]
     if intersections and len(levels) > 1:
         crossed, pairs = cross_groups([inputs.real, *inputs.sets.values()], levels)
-        real, *sets = [replace(images, groups=grouped.groups)
-                       for images, grouped in zip([inputs.real, *inputs.sets.values()], crossed, strict=True)]
-        families.append(
-            _measure_family(shared, real, dict(zip(inputs.sets, sets, strict=True)), pairs, settings, bar))
+        real, *sets = [
+            replace(images, groups=grouped.groups)
+            for images, grouped in zip([inputs.real, *inputs.sets.values()], crossed, strict=True)
+        ]
+        families.append(_measure_family(shared, real, dict(zip(inputs.sets, sets, strict=True)), pairs, settings, bar))
     return {name: [family[name] for family in families] for name in inputs.sets}
 
 
 def _measure_family(
-    shared: SharedResults, real: EncodedImages, sets: Mapping[str, EncodedImages], levels: dict[str, list[str]],
-    settings: ResamplingSettings, bar: Bar,
+    shared: SharedResults,
+    real: EncodedImages,
+    sets: Mapping[str, EncodedImages],
+    levels: dict[str, list[str]],
+    settings: ResamplingSettings,
+    bar: Bar,
 ) -> dict[str, FamilyResult]:
     """Measure all sets in the cells of one family, at one matched n."""
     inputs = shared.inputs
@@ -218,15 +239,21 @@ def _measure_family(
         stream = (inputs.streams or {}).get(name, "generated")
         draws = make_draws(real, generated, cells[name], settings, stream)
         plan = MeasurementPlan(cells[name], draws, n, settings, bar, shared.cache)
-        metrics, closest = measure_set(real, generated, plan, inputs.metrics, inputs.train, shared.judged(name),
-                                       shared.search(name, bar))
+        metrics, closest = measure_set(
+            real, generated, plan, inputs.metrics, inputs.train, shared.judged(name), shared.search(name, bar)
+        )
         result[name] = FamilyResult(cells[name], metrics, n, closest)
     return result
 
 
 def measure_set(
-    real: EncodedImages, generated: EncodedImages, plan: MeasurementPlan, metrics: list[str],
-    train: EncodedImages | None = None, judged: SetPredictions | None = None, search: TrainingSearch | None = None,
+    real: EncodedImages,
+    generated: EncodedImages,
+    plan: MeasurementPlan,
+    metrics: list[str],
+    train: EncodedImages | None = None,
+    judged: SetPredictions | None = None,
+    search: TrainingSearch | None = None,
 ) -> tuple[list[MetricResult], NearestTraining | None]:
     """All ``metrics`` of one generated set in all cells of a plan, in the order of the table.
 
@@ -248,15 +275,22 @@ def measure_set(
     closest = None
     if train is not None and set(MEMORISATION) & set(metrics):
         memorisation, closest = measure_memorisation(
-            *values, train.features.values, real.patients, train.patients, plan,
-            generated_patients=generated.patients, search=search,
+            *values,
+            train.features.values,
+            real.patients,
+            train.patients,
+            plan,
+            generated_patients=generated.patients,
+            search=search,
         )
         results += memorisation
     if judged is not None and set(SEMANTIC) & set(metrics):
         results += measure_semantic(judged, plan)
     order = [name for name in METRICS if name in metrics]
-    return sorted((result for result in results if result.metric in metrics or result.metric not in METRICS),
-                  key=lambda result: order.index(result.metric) if result.metric in order else len(order)), closest
+    return sorted(
+        (result for result in results if result.metric in metrics or result.metric not in METRICS),
+        key=lambda result: order.index(result.metric) if result.metric in order else len(order),
+    ), closest
 
 
 def _measure_frechet(values: tuple[Any, Any], plan: MeasurementPlan, names: list[str]) -> list[MetricResult]:
@@ -264,9 +298,12 @@ def _measure_frechet(values: tuple[Any, Any], plan: MeasurementPlan, names: list
     d, n = values[0].shape[1], plan.n
     bias = f"n {n} is below the {d} features, so FD is mostly bias: quote its excess, or KD" if n < d else ""
     curvature = f"n/4 is {n // PARTS}, below the {d} features, where FD is not linear in 1/n: bias remains, quote KD"
-    notes = {"fd": join_notes(bias, BANDS),
-             "fd_inf": join_notes("intercept of FD at n, n/2, n/3 and n/4, may be negative",
-                                  curvature if n < PARTS * d else "", BANDS)}
+    notes = {
+        "fd": join_notes(bias, BANDS),
+        "fd_inf": join_notes(
+            "intercept of FD at n, n/2, n/3 and n/4, may be negative", curvature if n < PARTS * d else "", BANDS
+        ),
+    }
     small = n < 2 * PARTS
     possible = [name for name in names if name == "fd" or not small]
     results = measure_frechet(*values, plan, possible, notes) if possible else []

@@ -114,8 +114,10 @@ class MeasurementPlan:
         for halves in cell.halves:
             patients = [self.draws.real.patients[cell.real[half]] for half in halves]
             least = max(-(-len(np.unique(codes)) // self.n) for codes in patients)
-            samples = [[half[rows] for rows in covering_subsamples(codes, self.n, least, rng)]
-                       for half, codes in zip(halves, patients, strict=True)]
+            samples = [
+                [half[rows] for rows in covering_subsamples(codes, self.n, least, rng)]
+                for half, codes in zip(halves, patients, strict=True)
+            ]
             pairs += [(cell.real[first], cell.real[second]) for first, second in zip(*samples, strict=False)]
         return pairs
 

@@ -51,7 +51,10 @@ class Draws:
 
 
 def make_draws(
-    real: GroupedImages, generated: GroupedImages, cells: list[Cell], settings: ResamplingSettings,
+    real: GroupedImages,
+    generated: GroupedImages,
+    cells: list[Cell],
+    settings: ResamplingSettings,
     stream: str = "generated",
 ) -> Draws:
     """Draw bootstrap multiplicities and permutations; all images of a patient are drawn together.

@@ -34,10 +34,13 @@ def sort_by_content(images: EncodedImages, name: str | None = None) -> EncodedIm
     groups = [images.groups[attribute] for attribute in sorted(images.groups)]
     codes = np.stack(groups, axis=1) if groups else np.zeros((len(patients), 0), dtype=np.int64)
     requests = request_table(images.frame).to_numpy(dtype=object) if len(images.frame) == len(patients) else None
-    digests = [hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest()
-               for row in images.features.values]
-    keys = [(tuple(requests[row]) if requests is not None else (), patients[row], tuple(codes[row].tolist()),
-             digests[row]) for row in range(len(patients))]
+    digests = [
+        hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16).digest() for row in images.features.values
+    ]
+    keys = [
+        (tuple(requests[row]) if requests is not None else (), patients[row], tuple(codes[row].tolist()), digests[row])
+        for row in range(len(patients))
+    ]
     order = np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
     patients = patients[order]
     if name is not None:
@@ -47,15 +50,25 @@ def sort_by_content(images: EncodedImages, name: str | None = None) -> EncodedIm
         return images
     features, thumbnails = images.features, images.thumbnails
     probabilities = None if features.probabilities is None else features.probabilities[order]
-    return EncodedImages(patients, {key: codes[order] for key, codes in images.groups.items()},
-                         Features(features.values[order], probabilities), images.frame.iloc[order],
-                         None if thumbnails is None else thumbnails[order])
+    return EncodedImages(
+        patients,
+        {key: codes[order] for key, codes in images.groups.items()},
+        Features(features.values[order], probabilities),
+        images.frame.iloc[order],
+        None if thumbnails is None else thumbnails[order],
+    )
 
 
 def request_table(frame: pd.DataFrame) -> pd.DataFrame:
     """Request of each row as text: its patient, seed, prompt, attributes and labels."""
-    columns = sorted((column for column in frame.columns
-                      if str(column) in REQUEST_COLUMNS or str(column).startswith(("attr.", "label."))), key=str)
+    columns = sorted(
+        (
+            column
+            for column in frame.columns
+            if str(column) in REQUEST_COLUMNS or str(column).startswith(("attr.", "label."))
+        ),
+        key=str,
+    )
     if not columns:
         return pd.DataFrame(index=np.arange(len(frame)))
     strings = frame[columns].astype(object).where(frame[columns].notna(), None)

@@ -18,8 +18,18 @@ Row = dict[str, Any]
 NUMBER_COLUMNS = ["estimate", "ci_low", "ci_high", "floor", "excess", "null_low", "null_high", "p_value"]
 ERROR_COLUMNS = ["standard_error", "mc_estimate", "mc_floor", "mc_interval", "mc_p"]
 COLUMNS = [
-    "run", "encoder", "metric", "attribute", "group", "n_real", "n_generated", "matched_n", *NUMBER_COLUMNS, "note",
-    *ERROR_COLUMNS, "p_floor",
+    "run",
+    "encoder",
+    "metric",
+    "attribute",
+    "group",
+    "n_real",
+    "n_generated",
+    "matched_n",
+    *NUMBER_COLUMNS,
+    "note",
+    *ERROR_COLUMNS,
+    "p_floor",
 ]
 IMAGE_SHARES = {"authenticity", "near_copies", "judge_agreement"}  # shares of the generated images
 GAP_BIAS_NOTE = (
@@ -89,15 +99,22 @@ def equity_value(kind: str, values: Array) -> float:
 
 
 SUMMARIES: dict[str, Callable[[str, Array], float]] = {
-    "gap": lambda kind, values: gap(values[1:]), "es": equity_value,
+    "gap": lambda kind, values: gap(values[1:]),
+    "es": equity_value,
 }
 
 
 def _empty_row(attribute: str, group: str, cells: list[Cell]) -> Row:
     """A row with the numbers of images in ``cells`` and no estimate."""
     real, generated = sum(len(cell.real) for cell in cells), sum(len(cell.generated) for cell in cells)
-    return {"attribute": attribute, "group": group, "n_real": real, "n_generated": generated, "note": "",
-            **dict.fromkeys([*NUMBER_COLUMNS, *ERROR_COLUMNS, "p_floor"])}
+    return {
+        "attribute": attribute,
+        "group": group,
+        "n_real": real,
+        "n_generated": generated,
+        "note": "",
+        **dict.fromkeys([*NUMBER_COLUMNS, *ERROR_COLUMNS, "p_floor"]),
+    }
 
 
 def _eligible(cells: list[Cell], attribute: str) -> list[Cell]:
@@ -166,8 +183,11 @@ def _null_band(null: Array) -> Row:
 def _summary_rows(metric: MetricResult, attribute: str, cells: list[Cell]) -> list[Row]:
     """Rows of gap and es of an attribute, over the groups in which the metric has a number."""
     large, overall = cells_with_estimate(metric, cells, attribute), overall_estimate(metric, attribute)
-    exclusions = [f"without {cell.group} ({cell.reason or 'undefined there'})" for cell in cells
-                  if cell.attribute == attribute and cell not in large]
+    exclusions = [
+        f"without {cell.group} ({cell.reason or 'undefined there'})"
+        for cell in cells
+        if cell.attribute == attribute and cell not in large
+    ]
     if len(large) < 2 or overall is None or not np.isfinite(overall.value):
         note = join_notes("fewer than two groups are large enough to compare", metric.note, *exclusions)
         return [{**_empty_row(attribute, group, large), "note": note} for group in SUMMARIES]
@@ -277,5 +297,7 @@ def summarise_rows(table: Array, kind: str, summary: Callable[[str, Array], floa
     undefined = np.asarray(~np.isfinite(table).all(axis=1))
     if kind == "higher" and summary is equity_value:
         undefined |= table[:, 0] <= 0
-    return np.array([np.nan if missing else summary(kind, row) for missing, row in zip(undefined, table, strict=True)],
-                    dtype=np.float64)
+    return np.array(
+        [np.nan if missing else summary(kind, row) for missing, row in zip(undefined, table, strict=True)],
+        dtype=np.float64,
+    )

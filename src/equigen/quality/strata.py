@@ -37,15 +37,19 @@ def filter_by_labels(sets: Mapping[str, ImageSet], only: LabelFilter) -> dict[st
 
     """
     problems = [
-        Problem(f"the images of {name} have no label '{label}'", suggestion(label, images.labels),
-                column=f"label.{label}")
-        for name, images in sets.items() for label in only if label not in images.labels
+        Problem(
+            f"the images of {name} have no label '{label}'", suggestion(label, images.labels), column=f"label.{label}"
+        )
+        for name, images in sets.items()
+        for label in only
+        if label not in images.labels
     ]
     real = sets["real"].frame
     if not problems:
         levels = {
-            label: sorted({level for cell in real[f"label.{label}"].dropna().unique()
-                           for level in str(cell).split(JOIN) if level})
+            label: sorted(
+                {level for cell in real[f"label.{label}"].dropna().unique() for level in str(cell).split(JOIN) if level}
+            )
             for label in only
         }
         problems = label_filter_problems(levels, only)
@@ -55,8 +59,11 @@ def filter_by_labels(sets: Mapping[str, ImageSet], only: LabelFilter) -> dict[st
         return dict(sets)
     subsets = {name: images.take(np.flatnonzero(label_mask(images.frame, only))) for name, images in sets.items()}
     mend = "name other levels, or generate images that have it"
-    problems = [Problem(f"{name}: no image has {describe_label_filter(only)}", mend)
-                for name, images in subsets.items() if not len(images)]
+    problems = [
+        Problem(f"{name}: no image has {describe_label_filter(only)}", mend)
+        for name, images in subsets.items()
+        if not len(images)
+    ]
     if problems:
         raise InputError("The comparison cannot be kept within these diagnoses.", problems)
     if len(subsets["real"]) == len(real):
@@ -82,7 +89,8 @@ def label_filter_problems(
         else:
             problems += [
                 Problem(f"{key}'{level}' is no level of '{name}'", suggestion(level, levels[name]), file=source)
-                for level in selection if level not in levels[name]
+                for level in selection
+                if level not in levels[name]
             ]
     return problems
 

@@ -36,8 +36,7 @@ def curve_figure(
     total = top + 2.35
     with page_figure(total) as figure:
         entries = [
-            (name, {"color": styles[name].color, "linestyle": styles[name].dash, "linewidth": 1.6})
-            for name in lines
+            (name, {"color": styles[name].color, "linestyle": styles[name].dash, "linewidth": 1.6}) for name in lines
         ]
         add_legend(figure, entries, total)
         axes = figure.add_axes((0.8 / WIDTH, 0.5 / total, 1 - 0.98 / WIDTH, 1.75 / total))

@@ -166,9 +166,7 @@ def _draw_gaps(axes: Any, marks: list[Mark], names: list[str], style: dict[str, 
     bands = [(mark, y) for mark, y in zip(marks, heights, strict=True) if is_finite(mark.null_high)]
     lows = [mark.null_low if is_finite(mark.null_low) else 0.0 for mark, _ in bands]
     widths = [(mark.null_high - low) * scale for (mark, _), low in zip(bands, lows, strict=True)]
-    axes.barh(
-        [y for _, y in bands], widths, left=[low * scale for low in lows], height=0.8, color=BAND, zorder=1
-    )
+    axes.barh([y for _, y in bands], widths, left=[low * scale for low in lows], height=0.8, color=BAND, zorder=1)
     _draw_points(axes, marks, heights, style=style, scale=scale)
     axes.set_xlim(left=0)
     _format_axes(axes, present, lines=1)

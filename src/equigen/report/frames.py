@@ -50,9 +50,7 @@ def _complete_table(
             f"The {name} table cannot be reported.",
             [Problem("column is missing", mend, column=c) for c in missing],
         )
-    texts = {
-        c: frame[c].astype(object).where(frame[c].notna(), "").map(str) if c in frame else "" for c in text
-    }
+    texts = {c: frame[c].astype(object).where(frame[c].notna(), "").map(str) if c in frame else "" for c in text}
     nan = float("nan")
     values = {c: pd.to_numeric(frame[c]).astype(float) if c in frame else nan for c in numbers}
     return pd.DataFrame({**texts, **values}, index=frame.index).reset_index(drop=True)

@@ -87,8 +87,10 @@ class ClosePairs:
 
 def pair_strip(pairs: ClosePairs) -> PairStrip:
     """The pairs as one PNG each: generated left, training right; large images shrunk, small ones enlarged."""
-    note = "" if pairs.threshold is None or not np.isfinite(pairs.threshold) else (
-        f"A distance of {pairs.threshold:.4g} or less counts as a near copy."
+    note = (
+        ""
+        if pairs.threshold is None or not np.isfinite(pairs.threshold)
+        else (f"A distance of {pairs.threshold:.4g} or less counts as a near copy.")
     )
     result = []
     for rank, caption in enumerate(pairs.captions, start=1):

@@ -63,6 +63,7 @@ def equity_scaled(
     if not relative:
         return overall / (1 + alpha * distance)
     if overall <= 0:
-        raise InputError("A relative scale needs a value above zero.",
-                         [Problem(f"overall is {overall}", "use relative=False")])
+        raise InputError(
+            "A relative scale needs a value above zero.", [Problem(f"overall is {overall}", "use relative=False")]
+        )
     return overall / (1 + alpha * distance / overall)

@@ -53,9 +53,7 @@ def weighted_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]
     return np.concatenate([np.zeros(0), *areas])
 
 
-def _areas(
-    weights: Array, positive: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]
-) -> Array:
+def _areas(weights: Array, positive: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]) -> Array:
     """AUC of rows in ascending order of score; the ties of a positive are the rows from ``first`` to ``last``."""
     below = np.zeros((len(weights), len(positive) + 1))  # weight of the negatives among the first 0, 1, .. n rows
     np.cumsum(weights * ~positive, axis=1, out=below[:, 1:])

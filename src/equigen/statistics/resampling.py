@@ -23,8 +23,11 @@ def patient_codes(patients: NDArray[Any]) -> Rows:
     absent = np.asarray(pd.isna(names), dtype=bool)
     if bool(np.any(absent)):
         first = int(np.flatnonzero(absent)[0])
-        problem = Problem(f"{int(np.sum(absent))} rows have no patient, the first at index {first}",
-                          "give each row a patient, or its own image's name", column="patient")
+        problem = Problem(
+            f"{int(np.sum(absent))} rows have no patient, the first at index {first}",
+            "give each row a patient, or its own image's name",
+            column="patient",
+        )
         raise InputError("Resampling by patient needs a patient in every row.", [problem])
     names = names.astype(str) if names.dtype == object else names
     codes: Rows = np.unique(names, return_inverse=True)[1].reshape(-1).astype(np.int64)
@@ -99,7 +102,8 @@ def permute_groups(groups: Rows, patients: NDArray[Any], rng: np.random.Generato
     patients_of_rows, values = codes[mixed_rows], result[mixed_rows]
     shuffled = np.empty_like(values)  # within each patient
     shuffled[np.argsort(patients_of_rows, kind="stable")] = values[
-        np.lexsort((rng.random(len(patients_of_rows)), patients_of_rows))]
+        np.lexsort((rng.random(len(patients_of_rows)), patients_of_rows))
+    ]
     result[mixed_rows] = shuffled
     return result
 

@@ -99,9 +99,7 @@ def check_mechanism_options(
             build_mechanism(str(options.get("mechanism", name)), groups, seed, **rest)
 
 
-def check_names(
-    settings: StudySettings, labels: Collection[str], attributes: Collection[str], source: str
-) -> None:
+def check_names(settings: StudySettings, labels: Collection[str], attributes: Collection[str], source: str) -> None:
     """Raise InputError for labels and attributes of later stages that the cohort does not have."""
     label, problems = settings.diagnose.label, []
     if not labels:
@@ -130,9 +128,11 @@ def check_only(only: LabelFilter, cohort: Cohort, plans: Mapping[str, pd.DataFra
     problems = label_filter_problems(levels, only, "evaluate.only: ", source)
     tables = {"the test split": cohort.split("test", domain="id").frame, **plans}
     problems = problems or [
-        Problem(f"evaluate.only: no image of {name} has {describe_label_filter(only)}", "name other levels",
-                file=source)
-        for name, table in tables.items() if not label_mask(table, only).any()
+        Problem(
+            f"evaluate.only: no image of {name} has {describe_label_filter(only)}", "name other levels", file=source
+        )
+        for name, table in tables.items()
+        if not label_mask(table, only).any()
     ]
     if problems:
         raise InputError("The settings do not fit the cohort.", problems)

@@ -16,7 +16,7 @@ from equigen.files import read_parquet, write_parquet
 from equigen.quality import Evaluation
 from equigen.report import ClosePairs, pair_caption, write_report
 
-MAX_PAIRS = 12   # of a run, in a report
+MAX_PAIRS = 12  # of a run, in a report
 FILES = {"quality": "quality.parquet", "differences": "comparison.parquet", "copies": "copies.parquet",
          "copy_power": "copy_power.parquet"}  # fmt: skip
 

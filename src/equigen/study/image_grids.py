@@ -13,7 +13,7 @@ from equigen.report import Grid
 from equigen.seeds import numpy_generator
 
 COLUMNS = 5  # images of a group and source
-GREY = 235   # of tiles without an image
+GREY = 235  # of tiles without an image
 
 
 def image_grids(real: Cohort, generated: Mapping[str, pd.DataFrame], size: int, seed: int = 0) -> list[Grid]:
@@ -34,14 +34,10 @@ def image_grids(real: Cohort, generated: Mapping[str, pd.DataFrame], size: int, 
         tiles = {source: np.stack([_pad(images, size) for images in rows]) for source, rows in samples.items()}
         caption = "Drawn at random, not chosen. Real images are held-out test images."
         short = [
-            level
-            for index, level in enumerate(levels)
-            if any(len(rows[index]) < COLUMNS for rows in samples.values())
+            level for index, level in enumerate(levels) if any(len(rows[index]) < COLUMNS for rows in samples.values())
         ]
         if short:
-            caption += (
-                f" Fewer than {COLUMNS} images exist in some source of: {', '.join(short)} (grey tiles)."
-            )
+            caption += f" Fewer than {COLUMNS} images exist in some source of: {', '.join(short)} (grey tiles)."
         grids.append(Grid(name, levels, tiles.pop("real"), tiles, caption))
     return grids
 

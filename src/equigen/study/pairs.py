@@ -20,8 +20,17 @@ PAGE = ("index.html", "report.json")
 
 
 def pairs_stage(
-    stages: Stages, name: str, synthetic: SyntheticSet, settings: PairsSettings, encoder: str, validation: Cohort, *,
-    judge: Callable[[], JudgeClassifier], cache: Path, versions: Mapping[str, str], show: bool,
+    stages: Stages,
+    name: str,
+    synthetic: SyntheticSet,
+    settings: PairsSettings,
+    encoder: str,
+    validation: Cohort,
+    *,
+    judge: Callable[[], JudgeClassifier],
+    cache: Path,
+    versions: Mapping[str, str],
+    show: bool,
 ) -> Path:
     """Measure a generator's pairs and write their page, unless that is done; return the folder of the page."""
     version = hash_value(set_version(synthetic))

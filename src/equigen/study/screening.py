@@ -23,8 +23,15 @@ SCREENING, TABLE = "screening.parquet", "synthetic.parquet"
 
 
 def screen_set(
-    stages: Stages, synthetic: SyntheticSet, settings: ScreenSettings, encoder: str, validation: Cohort, *,
-    generator: Callable[[], Generator], judge: Callable[[], JudgeClassifier], show: bool,
+    stages: Stages,
+    synthetic: SyntheticSet,
+    settings: ScreenSettings,
+    encoder: str,
+    validation: Cohort,
+    *,
+    generator: Callable[[], Generator],
+    judge: Callable[[], JudgeClassifier],
+    show: bool,
 ) -> None:
     """Screen a set of the run folder, unless that is done; its table then has the verdicts.
 

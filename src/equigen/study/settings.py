@@ -27,28 +27,28 @@ from equigen.study.stage_settings import (
 )
 from equigen.training import TrainSettings
 
-FOLDER_NAME = re.compile(r"^\w[\w .\-]*$")   # of generators and plans: they name folders
-RESERVED_NAMES = ("real", "reconstruction", "synthetic")   # rows of result tables that are no generator
-_EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")   # 1e-4, which YAML 1.1 takes for text
+FOLDER_NAME = re.compile(r"^\w[\w .\-]*$")  # of generators and plans: they name folders
+RESERVED_NAMES = ("real", "reconstruction", "synthetic")  # rows of result tables that are no generator
+_EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")  # 1e-4, which YAML 1.1 takes for text
 
 
 class StudySettings(StrictModel):
     """Settings of a study: cohort, generators, and measurements. A missing key takes the default written here."""
 
     name: str
-    cohort: dict[str, Any] | str | None = None      # a cohort.yaml, or its content
-    phantom: PhantomStage | None = None             # or a phantom made on the spot
-    quarantine: bool = False                        # go on without bad rows
-    size: int = Field(64, ge=16)                    # side of all images, pixels
-    autoencoder: str | None = None                  # a diffusers folder; None: of train.base its own, else the shipped
-    train: dict[str, Any] = Field(default_factory=dict)   # TrainSettings but for size, mechanism and seed
+    cohort: dict[str, Any] | str | None = None  # a cohort.yaml, or its content
+    phantom: PhantomStage | None = None  # or a phantom made on the spot
+    quarantine: bool = False  # go on without bad rows
+    size: int = Field(64, ge=16)  # side of all images, pixels
+    autoencoder: str | None = None  # a diffusers folder; None: of train.base its own, else the shipped
+    train: dict[str, Any] = Field(default_factory=dict)  # TrainSettings but for size, mechanism and seed
     mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
-    seeds: list[int] = Field([0], min_length=1)     # training seeds of every mechanism
+    seeds: list[int] = Field([0], min_length=1)  # training seeds of every mechanism
     plans: dict[str, PlanSettings] = Field(
         {"match": PlanSettings(policy="match"), "balanced": PlanSettings(policy="balanced")}
     )
-    screen: ScreenSettings | None = None            # None: no image is refused
-    pairs: PairsSettings | None = None              # None: no page of pairs
+    screen: ScreenSettings | None = None  # None: no image is refused
+    pairs: PairsSettings | None = None  # None: no page of pairs
     evaluate: EvaluateSettings = EvaluateSettings()
     diagnose: DiagnoseSettings = DiagnoseSettings()
     audit: AuditSettings = AuditSettings()
@@ -65,10 +65,15 @@ class StudySettings(StrictModel):
                 raise ValueError(f"{stage}.plan '{name}' is not among plans ({', '.join(self.plans)})")
         # a screening would hide what counterfactual pairs are to show, and draw their images from different seeds
         screened = [("evaluate", self.evaluate.plan), ("diagnose", self.diagnose.plan)] if self.screen else []
-        messages = [*_pairs_problems(self), *(
-            f"{stage}.plan '{name}' is counterfactual, and with 'screen' its pairs would be parted: name another plan"
-            for stage, name in screened if self.plans[name].policy == "counterfactual"
-        ), *base_problems(self.autoencoder, self.train)]
+        messages = [
+            *_pairs_problems(self),
+            *(
+                f"{stage}.plan '{name}' is counterfactual, and 'screen' would part its pairs: name another plan"
+                for stage, name in screened
+                if self.plans[name].policy == "counterfactual"
+            ),
+            *base_problems(self.autoencoder, self.train),
+        ]
         if messages:
             raise ValueError(messages[0])
         doubled = sorted({"size", "mechanism", "mechanism_settings", "seed"} & set(self.train))
@@ -81,8 +86,10 @@ class StudySettings(StrictModel):
                 raise ValueError(f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -")
         reserved = [name for name in self.mechanisms if name in RESERVED_NAMES]
         if reserved:
-            raise ValueError(f"mechanisms.{reserved[0]}: the name means something else in result tables; "
-                             f"write another, such as my-{reserved[0]}: {{mechanism: perturbation}}")
+            raise ValueError(
+                f"mechanisms.{reserved[0]}: the name means something else in result tables; "
+                f"write another, such as my-{reserved[0]}: {{mechanism: perturbation}}"
+            )
         return self
 
 
@@ -94,9 +101,11 @@ def _pairs_problems(settings: StudySettings) -> list[str]:
     if name not in settings.plans:
         return [f"pairs.plan '{name}' is not among plans ({', '.join(settings.plans)})"]
     policy = settings.plans[name].policy
-    return [] if policy == "counterfactual" else [
-        f"pairs.plan '{name}' has the policy {policy}: name a plan with the policy counterfactual"
-    ]
+    return (
+        []
+        if policy == "counterfactual"
+        else [f"pairs.plan '{name}' has the policy {policy}: name a plan with the policy counterfactual"]
+    )
 
 
 def base_problems(autoencoder: str | None, *trainings: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,5 @@ def settings_key(key: str, source: str) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        problems = [
-            replace(problem, message=f"{key}: {problem.message}", file=source) for problem in error.problems
-        ]
+        problems = [replace(problem, message=f"{key}: {problem.message}", file=source) for problem in error.problems]
         raise InputError(error.title, problems) from error

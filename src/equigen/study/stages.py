@@ -38,11 +38,15 @@ class Stages:
         self.skipped: list[str] = []
         self.accepted: list[str] = []
         self._verified: set[str] = set()  # stages whose content this process has hashed or made
-        self._broken: set[str] = set()    # stages to run again
+        self._broken: set[str] = set()  # stages to run again
         self._results: dict[str, tuple[Sequence[str], Damaged | None]] = {}
 
     def run(
-        self, name: str, inputs: Any, work: Callable[[Path], object], results: Sequence[str] = (),
+        self,
+        name: str,
+        inputs: Any,
+        work: Callable[[Path], object],
+        results: Sequence[str] = (),
         damaged: Damaged | None = None,
     ) -> Path:
         """Run one stage in ``folder/name`` unless it is finished for these inputs; return its folder.

@@ -76,8 +76,11 @@ def plan_tables(plans: Mapping[str, PlanRequest], cohort: Cohort, settings: Trai
 
 
 def check_starts(
-    runs: Mapping[str, TrainSettings], cohort: Cohort, coders: Mapping[str, Autoencoder],
-    plans: Mapping[str, Tables], source: str,
+    runs: Mapping[str, TrainSettings],
+    cohort: Cohort,
+    coders: Mapping[str, Autoencoder],
+    plans: Mapping[str, Tables],
+    source: str,
 ) -> dict[str, str]:
     """Open the weights that trainings start from, once each, and check that every generator can follow its plans.
 
@@ -97,9 +100,7 @@ def check_starts(
     return hashes
 
 
-def _check_token_start(
-    settings: TrainSettings, cohort: Cohort, coder: Autoencoder, plans: Tables, source: str
-) -> str:
+def _check_token_start(settings: TrainSettings, cohort: Cohort, coder: Autoencoder, plans: Tables, source: str) -> str:
     """Check a generator that is conditioned on tokens; the hash is empty, since its key is that of the training."""
     if settings.start is not None:
         with settings_key("train.start", source):
@@ -110,9 +111,7 @@ def _check_token_start(
     return ""
 
 
-def _check_prompt_start(
-    settings: TrainSettings, cohort: Cohort, coder: Autoencoder, plans: Tables, source: str
-) -> str:
+def _check_prompt_start(settings: TrainSettings, cohort: Cohort, coder: Autoencoder, plans: Tables, source: str) -> str:
     """Check a pipeline that is conditioned on prompts; return its hash."""
     with settings_key("train", source):
         PromptConditions(cohort.split("train", "val", domain="id"), settings.drop_all, settings.drop_one)

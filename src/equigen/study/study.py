@@ -51,8 +51,13 @@ class Study:
     """
 
     def __init__(
-        self, settings: StudySettings, workspace: Workspace, runs: Mapping[str, TrainSettings], cohort: Cohort,
-        coder: Autoencoder, starts: Mapping[str, str],
+        self,
+        settings: StudySettings,
+        workspace: Workspace,
+        runs: Mapping[str, TrainSettings],
+        cohort: Cohort,
+        coder: Autoencoder,
+        starts: Mapping[str, str],
     ) -> None:
         self.settings, self.workspace, self.stages = settings, workspace, workspace.stages
         self.runs, self.cohort, self.coder, self.starts = runs, cohort, coder, starts
@@ -228,9 +233,7 @@ class Study:
         groups = list(self.cohort.attributes) if settings.groups is None else settings.groups
 
         def work(out: Path) -> None:
-            table = audit(
-                predictions, groups, replicates=settings.replicates, permutations=settings.permutations
-            ).table
+            table = audit(predictions, groups, replicates=settings.replicates, permutations=settings.permutations).table
             write_parquet(out / "fairness.parquet", table)
 
         content = int(pd.util.hash_pandas_object(predictions).sum())
@@ -239,7 +242,11 @@ class Study:
         return read_parquet(folder / "fairness.parquet")
 
     def write_report(
-        self, generators: Mapping[str, Run], sets: Sets, evaluation: Evaluation, fairness: pd.DataFrame,
+        self,
+        generators: Mapping[str, Run],
+        sets: Sets,
+        evaluation: Evaluation,
+        fairness: pd.DataFrame,
         pages: Mapping[str, Path],
     ) -> Path:
         """Write the page, its JSON and the cards, at every run since this is cheap; return the path of the page."""
@@ -278,8 +285,7 @@ class Study:
         return {
             "Cohort": f"{self.cohort.name}: {len(frame):,} images of {frame['patient'].nunique():,} patients",
             "Out of distribution": f"{int(domains.get('ood', 0)):,} images",
-            "Generators": ", ".join(self.settings.mechanisms)
-            + f" ({seeds} training seed{'s' if seeds > 1 else ''})",
+            "Generators": ", ".join(self.settings.mechanisms) + f" ({seeds} training seed{'s' if seeds > 1 else ''})",
             "Images seen in training": f"{self.training.images:,} each",
             **base_fact(self.training),
             "Image size": f"{self.settings.size} x {self.settings.size} pixels",

@@ -45,7 +45,12 @@ class Workspace:
     """
 
     def __init__(
-        self, folder: str | Path, base: str | Path, show: bool = True, source: str = "study", verify: bool = False,
+        self,
+        folder: str | Path,
+        base: str | Path,
+        show: bool = True,
+        source: str = "study",
+        verify: bool = False,
         accept: bool = False,
     ) -> None:
         self.folder, self.base, self.show, self.source = Path(folder), Path(base), show, source
@@ -83,9 +88,7 @@ class Workspace:
             )
             cohort = Cohort.read(folder / "cohort.yaml", show_progress=self.show)
         elif isinstance(settings.cohort, str):
-            cohort = Cohort.read(
-                self.base / settings.cohort, quarantine=settings.quarantine, show_progress=self.show
-            )
+            cohort = Cohort.read(self.base / settings.cohort, quarantine=settings.quarantine, show_progress=self.show)
         else:
             cohort = Cohort.from_spec(
                 settings.cohort or {},

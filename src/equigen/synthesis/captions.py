@@ -19,10 +19,7 @@ def cell_keys(frame: pd.DataFrame) -> list[Cell]:
     """Rows as tuples in which every missing value is None."""
     if len(frame.columns) == 0:  # itertuples yields no rows
         return [()] * len(frame)
-    return [
-        tuple(None if pd.isna(value) else str(value) for value in row)
-        for row in frame.itertuples(index=False)
-    ]
+    return [tuple(None if pd.isna(value) else str(value) for value in row) for row in frame.itertuples(index=False)]
 
 
 def deal_captions(source: pd.DataFrame, conditions: pd.DataFrame, seed: int) -> list[str | None]:
@@ -59,8 +56,10 @@ def check_captions(conditions: pd.DataFrame, prompts: Sequence[str | None]) -> N
     mend = "use the policy match, or prompts by a template, which can be written for any cell"
     problems = []
     for cell in lacking:
-        levels = ", ".join(f"{column} unknown" if value is None else f"{column} = {value or 'no finding'}"
-                           for column, value in zip(conditions.columns, cell, strict=True))
+        levels = ", ".join(
+            f"{column} unknown" if value is None else f"{column} = {value or 'no finding'}"
+            for column, value in zip(conditions.columns, cell, strict=True)
+        )
         problems.append(Problem(f"no training image with {levels} has a caption", mend))
     if problems:
         raise InputError("No plan can be made: prompts are a column of the table.", problems)

@@ -13,7 +13,7 @@ from equigen.diffusion import EquigenPipeline, Generator, sampling_requests
 from equigen.errors import InputError, Problem
 from equigen.progress import console
 
-CHUNK = 32   # rows of a chunk on a CPU
+CHUNK = 32  # rows of a chunk on a CPU
 LARGE = 256  # on a GPU for latents up to 32 x 32; fewer of larger ones, for about the same number of positions
 MEMORY_MESSAGES = ("out of memory", "ALLOC_FAILED", "can't allocate memory", "not enough memory")  # of torch
 Rows = NDArray[np.int64]

@@ -186,8 +186,13 @@ def _readings(
 
 
 def _real_shares(
-    pairs: Pairs, readings: Sequence[FieldPrediction], classifier: Classifier | None, held_out: Cohort | None,
-    size: int, settings: ResamplingSettings, show: bool,
+    pairs: Pairs,
+    readings: Sequence[FieldPrediction],
+    classifier: Classifier | None,
+    held_out: Cohort | None,
+    size: int,
+    settings: ResamplingSettings,
+    show: bool,
 ) -> dict[str, dict[str, ReferenceShare]]:
     """Share of real images that are read correctly, by field, over all and by level of the changed attribute."""
     if classifier is None or held_out is None:

@@ -155,8 +155,11 @@ def _remove_damaged(folder: Path, names: list[str]) -> None:
     if not {f"{prefix}image", f"{prefix}sha256"} <= set(frame.columns):
         return
     recorded = dict(zip(frame[f"{prefix}image"], frame[f"{prefix}sha256"], strict=True))
-    damaged = [name for name in names
-               if (folder / name).is_file() and recorded.get(name) and hash_file(folder / name) != recorded[name]]
+    damaged = [
+        name
+        for name in names
+        if (folder / name).is_file() and recorded.get(name) and hash_file(folder / name) != recorded[name]
+    ]
     if damaged:
         listed = ", ".join(damaged[:3]) + (", ..." if len(damaged) > 3 else "")
         console.print(f"[yellow]{folder}: {len(damaged)} images are not those of {TABLE} and are made again: "

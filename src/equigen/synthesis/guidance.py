@@ -25,25 +25,25 @@ DEFAULT = 2.0  # the guidance of `plan` and of `equigen generate`, to which a ca
 class Guidance:
     """The guidance chosen for one generator and the settings of its search: the content of ``calibration.json``."""
 
-    attribute: str                # an attribute, or an intersection such as "sex & age"
-    groups: dict[str, float]      # guidance of each group with enough patients
-    common: float                 # the best single guidance for all groups, by the same objective and data
-    default: float                # guidance without a calibration
-    objective: Objective          # "worst" or "gap"
-    gap_weight: float             # multiple of the gap in the objective "gap"
-    bounds: tuple[float, float]   # least and greatest guidance
-    budget: int                   # greatest number of images of the search
-    spent: int                    # images that the search generated
-    images: int                   # of one group in one evaluation
-    steps: int                    # of the sampler
+    attribute: str  # an attribute, or an intersection such as "sex & age"
+    groups: dict[str, float]  # guidance of each group with enough patients
+    common: float  # the best single guidance for all groups, by the same objective and data
+    default: float  # guidance without a calibration
+    objective: Objective  # "worst" or "gap"
+    gap_weight: float  # multiple of the gap in the objective "gap"
+    bounds: tuple[float, float]  # least and greatest guidance
+    budget: int  # greatest number of images of the search
+    spent: int  # images that the search generated
+    images: int  # of one group in one evaluation
+    steps: int  # of the sampler
     seed: int
-    encoder: str                  # identity of the encoder
-    cohort: str                   # name of the cohort
-    cohort_hash: str              # of the tuning images
-    split: str                    # of the tuning images
-    generator: str                # hash of the generator
-    left_out: dict[str, str]      # groups that take the common guidance, with the reason
-    equigen: str                  # version
+    encoder: str  # identity of the encoder
+    cohort: str  # name of the cohort
+    cohort_hash: str  # of the tuning images
+    split: str  # of the tuning images
+    generator: str  # hash of the generator
+    left_out: dict[str, str]  # groups that take the common guidance, with the reason
+    equigen: str  # version
     against: Reference = "images"  # real images or their reconstructions by the autoencoder
 
     def for_rows(self, rows: pd.DataFrame, choice: Choice = "group") -> NDArray[np.float64]:
@@ -94,9 +94,7 @@ def attribute_parts(attribute: str) -> list[str]:
     return [name.strip() for name in attribute.split(INTERSECTION_SEPARATOR.strip())]
 
 
-def apply_guidance(
-    rows: pd.DataFrame, calibration: Guidance | Calibrated, choice: Choice = "group"
-) -> pd.DataFrame:
+def apply_guidance(rows: pd.DataFrame, calibration: Guidance | Calibrated, choice: Choice = "group") -> pd.DataFrame:
     """A copy of a plan with the guidance that was chosen for the group of each row.
 
     Args:

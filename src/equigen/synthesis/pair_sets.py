@@ -94,8 +94,11 @@ def _complete_pairs(folder: Path, attribute: str, frame: pd.DataFrame) -> Pairs:
                   if str(name).startswith(("label.", "attr.")) and name != column]  # fmt: skip
     names = [*conditions, "seed", "guidance", "steps"]
     varied = [(name, int((rows.groupby("pair")[name].nunique(dropna=False) > 1).sum())) for name in names]
-    warnings += [f"{name} differs within {count} pairs: more than the attribute is changed there."
-                 for name, count in varied if count]
+    warnings += [
+        f"{name} differs within {count} pairs: more than the attribute is changed there."
+        for name, count in varied
+        if count
+    ]
     if rows["prompt"].notna().any():
         same = int((rows.groupby("pair")["prompt"].nunique(dropna=False) == 1).sum())
         if same:

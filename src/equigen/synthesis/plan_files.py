@@ -95,8 +95,9 @@ def _parse_number(column: str, cell: str) -> tuple[float | None, tuple[str, str]
             return 0, (NOT_INTEGER, "write it out; a spreadsheet rounds long numbers unless their column is text")
         integer, least = int(cell.partition(".")[0]), 1 if column == "steps" else 0
         in_range = least <= integer <= LARGEST
-        return (integer, None) if in_range else (
-            0, ("is out of range", f"give a whole number from {least} to 2**63 - 1"))
+        return (
+            (integer, None) if in_range else (0, ("is out of range", f"give a whole number from {least} to 2**63 - 1"))
+        )
     try:
         number = float(cell)
     except ValueError:

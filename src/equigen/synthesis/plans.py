@@ -189,8 +189,15 @@ def _check_attribute(cohort: Cohort, policy: str, attribute: str | None, size: i
     """Raise InputError for an invalid ``attribute`` of a counterfactual plan, or one with another policy."""
     problems = []
     if policy != "counterfactual":
-        problems = [] if attribute is None else [
-            Problem(f"attribute '{attribute}' with the policy {policy}", "it is for the policy counterfactual alone")]
+        problems = (
+            []
+            if attribute is None
+            else [
+                Problem(
+                    f"attribute '{attribute}' with the policy {policy}", "it is for the policy counterfactual alone"
+                )
+            ]
+        )
     elif attribute not in cohort.attributes:
         message = "no attribute" if attribute is None else f"attribute '{attribute}' is unknown"
         available = ", ".join(cohort.attributes) or "none"

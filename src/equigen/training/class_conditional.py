@@ -190,4 +190,3 @@ def _pipeline(
         size=settings.size,
     )
     return pipeline.to("cpu")  # type: ignore[no-any-return]
-

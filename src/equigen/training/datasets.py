@@ -20,8 +20,13 @@ from equigen.training.settings import TrainSettings
 
 
 def prepare_splits(
-    cohort: Cohort | Manifest, autoencoder: Autoencoder, cache: str | Path, settings: TrainSettings,
-    accelerator: Accelerator, show: bool, statistics: Statistics | None = None,
+    cohort: Cohort | Manifest,
+    autoencoder: Autoencoder,
+    cache: str | Path,
+    settings: TrainSettings,
+    accelerator: Accelerator,
+    show: bool,
+    statistics: Statistics | None = None,
 ) -> LatentSplits:
     """Return latents in memory, encoded by the first process, or on disk, encoded by all, by ``settings.store``."""
     if settings.store == "disk":

@@ -21,6 +21,7 @@ Sampler = Callable[[torch.Tensor, list[int]], NDArray[np.uint8]]
 
 def token_sampler(pipeline: EquigenPipeline) -> Sampler:
     """Return a sampler of a class-conditional generator."""
+
     def sample(ids: torch.Tensor, seeds: list[int]) -> NDArray[np.uint8]:
         scale = torch.full((len(ids),), GUIDANCE)
         latents = pipeline.sample(pipeline.starting_noise(seeds), ids, scale, STEPS)

@@ -94,7 +94,6 @@ def pipeline_factory(settings: TrainSettings, autoencoder: Autoencoder, scale: C
     return PipelineFactory(settings, scratch)
 
 
-
 def latent_scale(
     cohort: Cohort | Manifest, autoencoder: Autoencoder, cache: str | Path, size: int, show: bool
 ) -> float:

@@ -20,7 +20,7 @@ from equigen.training.loop import Trainer
 RECORD = "training.json"
 CHECKPOINT = "checkpoint.safetensors"
 OTHER_FILES = (RECORD, CHECKPOINT, "begun.json", "stage.json", ".lock")  # not part of the generator
-OTHER_FOLDERS = ("snapshots", "grids", "runs", "wandb", "mlruns", "logs", "calibration")   # folders that are not either
+OTHER_FOLDERS = ("snapshots", "grids", "runs", "wandb", "mlruns", "logs", "calibration")  # folders that are not either
 SNAPSHOT_FOLDERS = ("snapshots", "grids")  # folders that are written during training
 
 
@@ -91,8 +91,11 @@ def write_record(trainer: Trainer, generator: str, autoencoder: str, folder: Pat
         "parameters": sum(parameter.numel() for parameter in trainer.network.parameters()),
         "trained_parameters": sum(parameter.numel() for parameter in trainer.parameters),
         "processes": trainer.accelerator.num_processes,
-        "files": {name: entry["sha256"] for name, entry in record_files(folder, OTHER_FILES).items()
-                  if name.partition("/")[0] not in OTHER_FOLDERS},
+        "files": {
+            name: entry["sha256"]
+            for name, entry in record_files(folder, OTHER_FILES).items()
+            if name.partition("/")[0] not in OTHER_FOLDERS
+        },
         "versions": {"equigen": equigen.__version__, "torch": torch.__version__},
     }
     write_json(folder / RECORD, record)

@@ -18,43 +18,43 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: int = Field(64, ge=16)                         # side of the images, pixels
-    base: str | None = None                              # text-to-image pipeline to fine-tune: folder, or hub id
-    tune: Tune | None = None                             # what of it is trained; None: lora of a base, else the network
-    rank: int = Field(16, ge=1)                          # of LoRA
-    alpha: float | None = Field(None, gt=0)              # of LoRA; None: the rank
-    text_encoder: str | None = None                      # without a base: prompts, by `minilm` or a folder, for tokens
-    preset: Preset = "small"                             # network: tiny (2 M parameters), small (6 M), base (53 M)
-    prediction: Prediction = "v_prediction"              # or epsilon
-    images: int = Field(200_000, ge=1)                   # length of training
-    batch: int = Field(64, ge=1)                         # global batch, over all processes
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"   # adamw8bit needs bitsandbytes, and a quarter of the memory
-    learning_rate: float = Field(6e-4, gt=0)             # at the peak
-    schedule: Literal["cosine", "constant"] = "cosine"   # cosine falls to a tenth of the peak
-    warmup: int = Field(5_000, ge=0)                     # images of linear warm-up
+    size: int = Field(64, ge=16)  # side of the images, pixels
+    base: str | None = None  # text-to-image pipeline to fine-tune: folder, or hub id
+    tune: Tune | None = None  # what of it is trained; None: lora of a base, else the network
+    rank: int = Field(16, ge=1)  # of LoRA
+    alpha: float | None = Field(None, gt=0)  # of LoRA; None: the rank
+    text_encoder: str | None = None  # without a base: prompts, by `minilm` or a folder, for tokens
+    preset: Preset = "small"  # network: tiny (2 M parameters), small (6 M), base (53 M)
+    prediction: Prediction = "v_prediction"  # or epsilon
+    images: int = Field(200_000, ge=1)  # length of training
+    batch: int = Field(64, ge=1)  # global batch, over all processes
+    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit needs bitsandbytes, and a quarter of the memory
+    learning_rate: float = Field(6e-4, gt=0)  # at the peak
+    schedule: Literal["cosine", "constant"] = "cosine"  # cosine falls to a tenth of the peak
+    warmup: int = Field(5_000, ge=0)  # images of linear warm-up
     weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0)                       # largest gradient norm
-    ema: float = Field(20_000, ge=0)                     # half-life of the averaged weights in images; 0 keeps none
-    drop_all: float = Field(0.1, ge=0, le=1)             # chance that an image's whole condition is dropped
-    drop_one: float = Field(0.05, ge=0, le=1)            # chance that one token of it is dropped
-    noise_offset: float = Field(0, ge=0)                 # std of a constant in each channel of the noise; 0.1 is a lot
-    input_perturbation: float = Field(0, ge=0)           # gamma of noise that the network sees and is not asked for
+    clip: float = Field(1.0, gt=0)  # largest gradient norm
+    ema: float = Field(20_000, ge=0)  # half-life of the averaged weights in images; 0 keeps none
+    drop_all: float = Field(0.1, ge=0, le=1)  # chance that an image's whole condition is dropped
+    drop_one: float = Field(0.05, ge=0, le=1)  # chance that one token of it is dropped
+    noise_offset: float = Field(0, ge=0)  # std of a constant in each channel of the noise; 0.1 is a lot
+    input_perturbation: float = Field(0, ge=0)  # gamma of noise that the network sees and is not asked for
     timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"  # logit_normal is usual for flow matching
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU; on a CPU it is no faster here
-    gradient_checkpointing: bool = False                 # a third more work, far less memory: activations made twice
-    sharding: Literal["none", "full"] = "none"           # full: each process holds its part of weights and state (FSDP)
-    probe_images: int = Field(128, ge=8)                 # images of each fixed probe (training side, held-out side)
-    probe_every: int = Field(20_000, ge=1)               # images between two measurements of both probes
-    log_every: int = Field(2_000, ge=1)                  # images over which training losses are averaged
-    checkpoint_every: int = Field(20_000, ge=1)          # images between two checkpoints
-    snapshot_every: int = Field(0, ge=0)                 # images between two kept generators; 0 keeps the last alone
+    gradient_checkpointing: bool = False  # a third more work, far less memory: activations made twice
+    sharding: Literal["none", "full"] = "none"  # full: each process holds its part of weights and state (FSDP)
+    probe_images: int = Field(128, ge=8)  # images of each fixed probe (training side, held-out side)
+    probe_every: int = Field(20_000, ge=1)  # images between two measurements of both probes
+    log_every: int = Field(2_000, ge=1)  # images over which training losses are averaged
+    checkpoint_every: int = Field(20_000, ge=1)  # images between two checkpoints
+    snapshot_every: int = Field(0, ge=0)  # images between two kept generators; 0 keeps the last alone
     best: Literal["none", "overall", "worst_group"] = "none"  # weights of the lowest validation loss, not the last
-    grid_every: int = Field(0, ge=0)                     # images between two grids of samples; 0 makes none
-    trackers: Tracker | None = None                      # auto: TensorBoard where installed; None: auto with prompts
-    start: str | None = None                             # folder of a generator whose weights are gone on from
-    min_snr: float = Field(0, ge=0)                      # gamma of min-SNR loss weights, 5 is usual; 0: none
-    store: Literal["memory", "disk"] = "memory"          # of latents; disk: read as needed, for very large cohorts
-    accumulate: int = Field(1, ge=1)                     # parts in which a batch passes the network, to save memory
+    grid_every: int = Field(0, ge=0)  # images between two grids of samples; 0 makes none
+    trackers: Tracker | None = None  # auto: TensorBoard where installed; None: auto with prompts
+    start: str | None = None  # folder of a generator whose weights are gone on from
+    min_snr: float = Field(0, ge=0)  # gamma of min-SNR loss weights, 5 is usual; 0: none
+    store: Literal["memory", "disk"] = "memory"  # of latents; disk: read as needed, for very large cohorts
+    accumulate: int = Field(1, ge=1)  # parts in which a batch passes the network, to save memory
     mechanism: str = "perturbation"
     mechanism_settings: dict[str, Any] = {}
     seed: int = 0

@@ -43,8 +43,13 @@ from equigen.training.settings import TrainSettings
 
 
 def train_text(
-    cohort: Cohort | Manifest, settings: TrainSettings, folder: Path, cache: str | Path, autoencoder: Autoencoder,
-    accelerator: Accelerator, show: bool,
+    cohort: Cohort | Manifest,
+    settings: TrainSettings,
+    folder: Path,
+    cache: str | Path,
+    autoencoder: Autoencoder,
+    accelerator: Accelerator,
+    show: bool,
 ) -> Run:
     """Fine-tune a text-to-image pipeline on a cohort's training split, with an equity mechanism.
 
@@ -101,8 +106,15 @@ def use_prompts(splits: LatentSplits, conditions: PromptConditions, training: ND
 
 
 def _build_trainer(
-    base: PipelineFactory, pretrained: Pretrained, table: PromptTable, conditions: PromptConditions,
-    training: NDArray[np.bool_], splits: LatentSplits, folder: Path, key: str, accelerator: Accelerator,
+    base: PipelineFactory,
+    pretrained: Pretrained,
+    table: PromptTable,
+    conditions: PromptConditions,
+    training: NDArray[np.bool_],
+    splits: LatentSplits,
+    folder: Path,
+    key: str,
+    accelerator: Accelerator,
 ) -> Trainer:
     """Return the trainer, with its callbacks that save snapshots and sample grids."""
     settings, groups = base.settings, splits.train.groups
@@ -142,6 +154,7 @@ def _pipeline_on_device(source: Pretrained, device: torch.device) -> Iterator[An
 
 def _prompt_sampler(generator: TextGenerator, texts: Sequence[str]) -> Sampler:
     """Return a sampler of a text-to-image pipeline."""
+
     def sample(ids: torch.Tensor, seeds: list[int]) -> NDArray[np.uint8]:
         plan = pd.DataFrame({"prompt": [texts[number] for number in ids[:, 0].tolist()]})
         return generator(plan, seeds, guidance=GUIDANCE, steps=STEPS)
@@ -171,4 +184,3 @@ def _write(base: PipelineFactory, weights: Tensors, table: PromptTable, trainer:
             fresh.save(folder, record)
         else:
             save_lora(fresh, folder, record)
-

@@ -77,10 +77,12 @@ def open_tracker(folder: Path, settings: TrainSettings) -> GeneralTracker | None
     }
     tracker: GeneralTracker = trackers[name]()
     tracker.start()
-    tracker.store_init_configuration({
-        key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
-        for key, value in settings.model_dump().items()
-    })
+    tracker.store_init_configuration(
+        {
+            key: value if isinstance(value, bool | int | float | str) else json.dumps(value)
+            for key, value in settings.model_dump().items()
+        }
+    )
     return tracker
 
 

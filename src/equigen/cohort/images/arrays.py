@@ -94,9 +94,7 @@ def check_image(header: ArrayHeader, limit: int, name: str) -> None:
     """Raise ``ImageFault`` for an array that is no image, or too large to open safely, before its values are read."""
     shape = header.shape
     if header.dtype.hasobject:
-        raise ImageFault(
-            f"holds Python objects under {name}", "save a plain number array; objects are never unpickled"
-        )
+        raise ImageFault(f"holds Python objects under {name}", "save a plain number array; objects are never unpickled")
     if not all(length > 0 for length in shape):
         raise ImageFault(f"holds an array without values ({_shape_text(shape)})", "save it again, or leave the row out")
     if not (len(shape) == 2 or (len(shape) == 3 and shape[2] in {1, 3})):

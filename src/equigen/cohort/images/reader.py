@@ -117,9 +117,7 @@ def _decode_pillow(handle: BinaryIO, limit: int, png: bool) -> DecodedImage:
     except ImageFault:
         raise
     except Exception as error:  # decoders raise many kinds
-        raise ImageFault(
-            "is truncated or damaged", "copy it again from its source, or leave the row out"
-        ) from error
+        raise ImageFault("is truncated or damaged", "copy it again from its source, or leave the row out") from error
 
 
 def _check_png(data: memoryview) -> None:
@@ -188,9 +186,7 @@ def _from_array(values: NDArray[Any], wide_int: bool = False, bits: int = 16) ->
 def _from_float(values: NDArray[np.float64], top: float) -> NDArray[np.uint8]:
     """Scale floats in 0 to 1, or in 0 to ``top``, to 0 to 255."""
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > top:
-        raise ImageFault(
-            f"holds values that are not finite or outside 0 to {top:g}", "save values of 0 to 1, or 8 bit"
-        )
+        raise ImageFault(f"holds values that are not finite or outside 0 to {top:g}", "save values of 0 to 1, or 8 bit")
     return np.round(values * (255.0 if values.max() <= 1 else 1.0)).astype(np.uint8)
 
 
@@ -206,9 +202,7 @@ def square(image: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
 
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape or size < 1:
-        problem = Problem(
-            f"{image.dtype} {image.shape} to size {size}", "give [H, W, 3] uint8, as read_image does"
-        )
+        problem = Problem(f"{image.dtype} {image.shape} to size {size}", "give [H, W, 3] uint8, as read_image does")
         raise InputError("Not an image that can be made square.", [problem])
     height, width = image.shape[:2]
     length = min(height, width)

@@ -129,9 +129,7 @@ def _sample_level(shares: Iterable[tuple[str, Any]], rng: np.random.Generator) -
     return str(names[min(int(np.searchsorted(edges, rng.random(), side="right")), len(names) - 1)])
 
 
-def _eye_parameters(
-    index: int, seed: int, settings: PhantomSettings, race: str, sex: str, ill: bool
-) -> dict[str, Any]:
+def _eye_parameters(index: int, seed: int, settings: PhantomSettings, race: str, sex: str, ill: bool) -> dict[str, Any]:
     """Sample the parameters of one eye: ratio and geometry of the disc, and the seeds of its textures."""
     rng = numpy_generator(seed, "phantom/eye", index)
     appearance, shift = settings.races[race], settings.sexes[sex].disc_shift
@@ -185,9 +183,7 @@ def _image_parameters(index: int, seed: int, settings: PhantomSettings) -> dict[
     }
 
 
-def sample_parameters(
-    n: int, seed: int = 0, settings: PhantomSettings | None = None, start: int = 0
-) -> pd.DataFrame:
+def sample_parameters(n: int, seed: int = 0, settings: PhantomSettings | None = None, start: int = 0) -> pd.DataFrame:
     """Sample the parameters of images ``start`` to ``start + n - 1``: one row each.
 
     Row k depends on (seed, settings, k) alone, so a longer cohort begins with the shorter one.

@@ -89,4 +89,3 @@ def quote_visible(value: str) -> str:
 def is_rounded(value: str) -> bool:
     """Whether a spreadsheet rounded a long number: ``1.23457E+11``."""
     return _ROUNDED.fullmatch(value.strip()) is not None
-

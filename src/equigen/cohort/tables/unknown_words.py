@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 UNKNOWN_WORDS = (
-    "", "NA", "N/A", "#N/A", "<NA>", "NaN", "NaT", "null", "None", "?", "unknown", "unk", "missing",
-    "not available", "not reported", "not known",
+    "",
+    "NA",
+    "N/A",
+    "#N/A",
+    "<NA>",
+    "NaN",
+    "NaT",
+    "null",
+    "None",
+    "?",
+    "unknown",
+    "unk",
+    "missing",
+    "not available",
+    "not reported",
+    "not known",
 )
 """Default texts, compared without case and outer blanks; ``missing`` of a cohort adds to them."""
 

@@ -23,12 +23,12 @@ class Job:
     """One process, which starts after the jobs that it needs."""
 
     name: str
-    kind: str                                   # jobs of one kind take about equally long for each unit
+    kind: str  # jobs of one kind take about equally long for each unit
     command: tuple[str, ...]
-    log: Path                                   # what it prints, behind what earlier tries printed
-    is_done: Callable[[], bool]                 # whether its result exists; called when the job could start
-    after: tuple[str, ...] = ()                 # names of the jobs it needs
-    units: float = 1                            # its size, to foretell its time: images, say
+    log: Path  # what it prints, behind what earlier tries printed
+    is_done: Callable[[], bool]  # whether its result exists; called when the job could start
+    after: tuple[str, ...] = ()  # names of the jobs it needs
+    units: float = 1  # its size, to foretell its time: images, say
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -41,8 +41,8 @@ class Handle(ABC):
     def __init__(self, job: Job, after: Sequence[Handle]) -> None:
         self.job, self.after = job, list(after)
         self.state: State = "waiting"
-        self.message = ""                       # why it failed, where the log cannot say
-        self.began, self.seconds = 0.0, 0.0     # of this try; nothing where the result was there already
+        self.message = ""  # why it failed, where the log cannot say
+        self.began, self.seconds = 0.0, 0.0  # of this try; nothing where the result was there already
 
     def poll(self) -> State:
         """Update the state, starting the job if it can start; return the state."""

@@ -46,8 +46,9 @@ def check_engine(name: str, settings: Mapping[str, Any]) -> None:
     wrong = [key for key in settings if keys is not None and key not in keys]
     if wrong:
         mend = f"use some of: {', '.join(keys)}" if keys else "the engine 'local' takes none: leave them out"
-        raise InputError(f"The engine '{name}' does not know a setting.",
-                         [Problem(f"engine_settings.{key}", mend) for key in wrong])
+        raise InputError(
+            f"The engine '{name}' does not know a setting.", [Problem(f"engine_settings.{key}", mend) for key in wrong]
+        )
 
 
 def _extra(name: str) -> ModuleType:

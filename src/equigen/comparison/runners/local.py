@@ -12,8 +12,8 @@ import torch
 
 from equigen.comparison.runners.base import Handle, Job, State
 
-PARENT = "EQUIGEN_PARENT"   # process that a job ends with
-GRACE = 10.0                # seconds in which a process that is ended may tidy up
+PARENT = "EQUIGEN_PARENT"  # process that a job ends with
+GRACE = 10.0  # seconds in which a process that is ended may tidy up
 
 
 def default_slots(threads: int) -> int:

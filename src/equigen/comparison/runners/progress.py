@@ -33,8 +33,9 @@ def time_left(handles: Sequence[Handle], spent: Mapping[str, float], slots: int)
     run. The time left is the sum of costs / slots, or the largest cost if that is more. ``spent``: seconds of earlier
     tries.
     """
-    finished = [(handle, spent.get(handle.job.name, 0.0) + handle.seconds)
-                for handle in handles if handle.state == "done"]
+    finished = [
+        (handle, spent.get(handle.job.name, 0.0) + handle.seconds) for handle in handles if handle.state == "done"
+    ]
     rates = {}
     for kind in {handle.job.kind for handle, _ in finished}:
         pairs = [(handle.job.units, cost) for handle, cost in finished if handle.job.kind == kind and cost]

@@ -7,6 +7,14 @@ from equigen.diffusion.pretrained.memory import MappedTable, MemoryTable, Prompt
 from equigen.diffusion.pretrained.pretrained import Pretrained, prediction_of
 
 __all__ = [
-    "FAMILIES", "Family", "MappedTable", "MemoryTable", "Pretrained", "PromptTable", "TextDenoiser", "open_pretrained",
-    "pipeline_folder", "prediction_of",
+    "FAMILIES",
+    "Family",
+    "MappedTable",
+    "MemoryTable",
+    "Pretrained",
+    "PromptTable",
+    "TextDenoiser",
+    "open_pretrained",
+    "pipeline_folder",
+    "prediction_of",
 ]

@@ -20,13 +20,13 @@ class Family(ABC):
     ``tokenize`` and ``embed`` return the rows that are cached, one for each prompt; ``call`` gives rows to the network.
     """
 
-    pipelines: ClassVar[tuple[str, ...]]      # classes of diffusers
-    network: ClassVar[str]                    # the part that denoises ...
-    network_class: ClassVar[str]              # ... and its class
-    encoders: ClassVar[tuple[str, ...]]       # parts that read text
-    text_trained: ClassVar[tuple[str, ...]]   # those of them that training may change
-    lora_targets: ClassVar[tuple[str, ...]]   # layers of the network that LoRA adapts unless told otherwise
-    plain_lora: ClassVar[bool]                # whether the plain pipeline has load_lora_weights
+    pipelines: ClassVar[tuple[str, ...]]  # classes of diffusers
+    network: ClassVar[str]  # the part that denoises ...
+    network_class: ClassVar[str]  # ... and its class
+    encoders: ClassVar[tuple[str, ...]]  # parts that read text
+    text_trained: ClassVar[tuple[str, ...]]  # those of them that training may change
+    lora_targets: ClassVar[tuple[str, ...]]  # layers of the network that LoRA adapts unless told otherwise
+    plain_lora: ClassVar[bool]  # whether the plain pipeline has load_lora_weights
     omitted: ClassVar[Mapping[str, Any]] = {}  # parts and settings of the plain pipeline that are left out
     optional: ClassVar[tuple[str, ...]] = ()  # encoders that a pipeline may lack
 

@@ -177,7 +177,7 @@ def _has_component(index: dict[str, Any], name: str) -> bool:
 
 def _class_of(folder: Path, index: dict[str, Any], name: str, library: Any) -> Any:
     """Return the class of a component, which must be the library's own."""
-    home, kind = (index[name] if _has_component(index, name) and len(index[name]) == 2 else (None, None))
+    home, kind = index[name] if _has_component(index, name) and len(index[name]) == 2 else (None, None)
     kind_class = getattr(library, str(kind), None) if home == library.__name__ else None
     if kind_class is None or not hasattr(kind_class, "from_pretrained"):
         message = f"its '{name}' is {home}.{kind}" if home else f"has no '{name}'"
@@ -247,7 +247,6 @@ def clear_paths(pipeline: Any) -> None:
             component.register_to_config(_name_or_path="")
         elif isinstance(component, transformers.PreTrainedTokenizerBase):
             component.name_or_path = ""
-
 
 
 def _first_line(error: BaseException) -> str:

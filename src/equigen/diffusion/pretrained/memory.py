@@ -68,9 +68,7 @@ class MappedTable:
     def take(self, numbers: torch.Tensor) -> Tensors:
         """Rows [B, ...] for numbers [B]."""
         places = self._places[numbers].tolist()
-        return {
-            name: torch.stack([self._files[file][name][row] for file, row in places]) for name in self._files[0]
-        }
+        return {name: torch.stack([self._files[file][name][row] for file, row in places]) for name in self._files[0]}
 
 
 def _mapped(file: Path) -> Tensors:

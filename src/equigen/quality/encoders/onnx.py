@@ -36,8 +36,13 @@ class ONNXEncoder:
     """
 
     def __init__(
-        self, file: str | Path, resolution: int | None = None, mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None, output: str | None = None, batch: int | None = None,
+        self,
+        file: str | Path,
+        resolution: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        output: str | None = None,
+        batch: int | None = None,
     ) -> None:
         path = Path(file).expanduser()
         if not path.is_file():
@@ -71,11 +76,19 @@ class ONNXEncoder:
             values = self._encode_batch(grey)[0]
         except Exception as error:  # onnxruntime's errors have no base class of their own
             reason = str(error).strip().partition("\n")[0]
-            raise weights_error("onnx", f"it fails on [{self.batch}, 3, {resolution}, {resolution}]: {reason}",
-                           "correct the resolution or export it again", path) from error
+            raise weights_error(
+                "onnx",
+                f"it fails on [{self.batch}, 3, {resolution}, {resolution}]: {reason}",
+                "correct the resolution or export it again",
+                path,
+            ) from error
         if values.ndim != 2 or len(values) != self.batch:
-            raise weights_error("onnx", f"it gives {values.shape} for {self.batch} images",
-                           "pool and flatten: features must be [N, D]", path)
+            raise weights_error(
+                "onnx",
+                f"it gives {values.shape} for {self.batch} images",
+                "pool and flatten: features must be [N, D]",
+                path,
+            )
         return values[:0], None
 
 
@@ -100,8 +113,12 @@ def _fixed_shape(entry: Any, inputs: int, path: Path) -> tuple[int | None, int |
     """Return the fixed batch and width of the file's input, None where they are dynamic."""
     shape = list(entry.shape)
     if inputs != 1 or len(shape) != 4 or entry.type != "tensor(float)" or shape[1] not in {3, "C", "channels", None}:
-        raise weights_error("onnx", f"{inputs} inputs, the first {entry.type} {shape}",
-                       "export it with one input, [N, 3, H, W] float32", path)
+        raise weights_error(
+            "onnx",
+            f"{inputs} inputs, the first {entry.type} {shape}",
+            "export it with one input, [N, 3, H, W] float32",
+            path,
+        )
     batch, height, width = (value if isinstance(value, int) else None for value in (shape[0], shape[2], shape[3]))
     if height != width:
         raise weights_error("onnx", f"its input is {shape}", "export it for square images", path)

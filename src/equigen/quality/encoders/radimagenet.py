@@ -37,13 +37,18 @@ class RadImageNet(NetworkEncoder):
         state = {convert_release_name(key): value for key, value in read_state(weights, "radimagenet").items()}
         weight = state.get("fc.weight")
         if weight is not None and weight.ndim != 2:
-            raise weights_error("radimagenet", f"fc.weight is {list(weight.shape)}", "give a matrix, or leave fc out",
-                                weights)
+            raise weights_error(
+                "radimagenet", f"fc.weight is {list(weight.shape)}", "give a matrix, or leave fc out", weights
+            )
         network = _Classified(None if weight is None else len(weight))
         load_strict(network, state, "radimagenet", weights, convert_transformers_name)
         super().__init__(
-            network, read_pair, name=f"radimagenet@{resolution}", weight_hash=state_hash(network.state_dict().items()),
-            preparation=Bicubic(resolution, (127.5,) * 3, (127.5,) * 3, scale=1.0), batch=batch,
+            network,
+            read_pair,
+            name=f"radimagenet@{resolution}",
+            weight_hash=state_hash(network.state_dict().items()),
+            preparation=Bicubic(resolution, (127.5,) * 3, (127.5,) * 3, scale=1.0),
+            batch=batch,
         )
 
 

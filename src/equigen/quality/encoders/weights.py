@@ -47,13 +47,21 @@ def read_state(path: str | Path, encoder: str) -> State:
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()
     if any("/code/" in name or name.endswith("constants.pkl") for name in names):
-        raise weights_error(encoder, "a TorchScript archive holds code, which is never run",
-                       "save its state_dict, best as .safetensors", file)
+        raise weights_error(
+            encoder,
+            "a TorchScript archive holds code, which is never run",
+            "save its state_dict, best as .safetensors",
+            file,
+        )
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except (UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise weights_error(encoder, "damaged, or it holds other objects than tensors, which are never unpickled",
-                       "copy it again, or save its state_dict as .safetensors", file) from error
+        raise weights_error(
+            encoder,
+            "damaged, or it holds other objects than tensors, which are never unpickled",
+            "copy it again, or save its state_dict as .safetensors",
+            file,
+        ) from error
     return _check_tensors(content, encoder, file)
 
 
@@ -67,7 +75,10 @@ def _check_tensors(content: object, encoder: str, file: Path) -> State:
 
 
 def load_strict(
-    network: nn.Module, state: Mapping[str, torch.Tensor], encoder: str, path: str | Path,
+    network: nn.Module,
+    state: Mapping[str, torch.Tensor],
+    encoder: str,
+    path: str | Path,
     file_name: Callable[[str], str] = str,
 ) -> None:
     """Load a state dict of which all keys and shapes must fit; counters of batch norm may be missing.
@@ -81,8 +92,11 @@ def load_strict(
     """
     expected = network.state_dict()
     names = {file_name(key): key for key in expected}
-    misshapen = [f"{name} {list(state[name].shape)} for {list(expected[key].shape)}"
-                 for name, key in names.items() if name in state and state[name].shape != expected[key].shape]
+    misshapen = [
+        f"{name} {list(state[name].shape)} for {list(expected[key].shape)}"
+        for name, key in names.items()
+        if name in state and state[name].shape != expected[key].shape
+    ]
     missing = [name for name in names if name not in state and not name.endswith(COUNTER)]
     unknown = [name for name in state if name not in names]
     differences = []
@@ -90,8 +104,12 @@ def load_strict(
         more = f", and {len(keys) - LISTED} more" if len(keys) > LISTED else ""
         differences += [f"{len(keys)} {kind}: {', '.join(keys[:LISTED])}{more}"] if keys else []
     if differences:
-        raise weights_error(encoder, f"these are not its weights; keys {'; '.join(differences)}",
-                       "give the whole state_dict of this network", path)
+        raise weights_error(
+            encoder,
+            f"these are not its weights; keys {'; '.join(differences)}",
+            "give the whole state_dict of this network",
+            path,
+        )
     fault = nonfinite_weight(state)
     if fault is not None:
         raise weights_error(encoder, fault, "copy the file again", path)

@@ -141,16 +141,25 @@ class JudgeClassifier:
     @cached_property
     def identity(self) -> str:
         """``judge#`` and 12 digits of a hash of encoder, size, targets, weights and priors."""
-        parts = [[target.column, target.levels, target.finding,
-                  hash_bytes(probe.weights.tobytes() + probe.intercept.tobytes() + shares.tobytes()), probe.temperature]
-                 for target, probe, shares in zip(self.targets, self.probes, self.shares, strict=True)]
+        parts = [
+            [
+                target.column,
+                target.levels,
+                target.finding,
+                hash_bytes(probe.weights.tobytes() + probe.intercept.tobytes() + shares.tobytes()),
+                probe.temperature,
+            ]
+            for target, probe, shares in zip(self.targets, self.probes, self.shares, strict=True)
+        ]
         return f"judge#{hash_value([identity(self.encoder), self.size, parts])[:12]}"
 
     def __call__(self, images: Images) -> dict[str, Array]:
         """Return probabilities [N, L] of each target for uint8 [N, size, size, 3]."""
         if images.shape[1:3] != (self.size, self.size):
-            problem = Problem(f"images of {images.shape[1]} x {images.shape[2]} pixels",
-                              f"fit the judge with the size of these images; it has {self.size}")
+            problem = Problem(
+                f"images of {images.shape[1]} x {images.shape[2]} pixels",
+                f"fit the judge with the size of these images; it has {self.size}",
+            )
             raise InputError("The judge has learned from images of another size.", [problem])
         features = self.encoder(images)[0]
         parts = zip(self.targets, self.probes, self.shares, strict=True)
@@ -223,8 +232,11 @@ def learnable_targets(
     available = [str(name) for name in real.frame.columns if str(name).startswith(("label.", "attr."))]
     names = available if columns is None else list(columns)
     _check_cohort(real, names, available)
-    levels = {f"{kind}.{name}": spec.levels for kind, specs in (("label", real.labels), ("attr", real.attributes))
-              for name, spec in specs.items()}
+    levels = {
+        f"{kind}.{name}": spec.levels
+        for kind, specs in (("label", real.labels), ("attr", real.attributes))
+        for name, spec in specs.items()
+    }
     kinds = {name: spec.kind for name, spec in real.labels.items()}
     patients = real.frame["patient"].to_numpy()
     source = AnnotatedFeatures(np.zeros((len(patients), 1)), real.frame, patients)
@@ -240,8 +252,11 @@ def _check_cohort(real: Cohort, names: list[str], available: list[str]) -> None:
     test = int((real.frame["split"] == "test").sum())
     problems = [Problem(f"{test} images are of the test split", "give the splits train or val", column="split")]
     problems = problems if test else []
-    problems += [Problem("there is no such column", f"choose of {', '.join(available)}", column=name)
-                 for name in names if name not in available]
+    problems += [
+        Problem("there is no such column", f"choose of {', '.join(available)}", column=name)
+        for name in names
+        if name not in available
+    ]
     if len(real) == 0 or not names:
         problems.append(Problem(f"{len(real)} images, {len(names)} columns", "give some of both"))
     if problems:

@@ -67,8 +67,10 @@ class FittedJudge:
         """
         rows = np.ascontiguousarray(features)
         pairs = zip(rows, patients, strict=True)
-        folds = np.array([self.folds.get(str(patient), crc32(row.tobytes()) % len(self.probes))
-                         for row, patient in pairs], dtype=np.int64)
+        folds = np.array(
+            [self.folds.get(str(patient), crc32(row.tobytes()) % len(self.probes)) for row, patient in pairs],
+            dtype=np.int64,
+        )
         result = np.zeros((len(rows), len(self.target.levels)))
         for index, probe in enumerate(self.probes):
             result[folds == index] = probe.probabilities(rows[folds == index])
@@ -78,8 +80,10 @@ class FittedJudge:
     def calibration_note(self) -> str:
         """Brier score and expected calibration error, for a note."""
         fits = "" if all(probe.converged for probe in self.probes) else ", stopped before its tolerance"
-        return (f"{self.target.name} Brier {self.brier:.3g}, ECE {self.ece:.3g} "
-                f"(uncalibrated {self.uncalibrated[0]:.3g}, {self.uncalibrated[1]:.3g}){fits}")
+        return (
+            f"{self.target.name} Brier {self.brier:.3g}, ECE {self.ece:.3g} "
+            f"(uncalibrated {self.uncalibrated[0]:.3g}, {self.uncalibrated[1]:.3g}){fits}"
+        )
 
 
 def _calibration(judges: list[FittedJudge]) -> str:
@@ -88,12 +92,15 @@ def _calibration(judges: list[FittedJudge]) -> str:
         return ""
     if len(judges) <= LISTED:
         return f"on held-out real images {', '.join(judge.calibration_note for judge in judges)}"
-    lows, highs = ([f"{extreme(scores):.3g}" for scores in ([judge.brier for judge in judges],
-                                                            [judge.ece for judge in judges])]
-                   for extreme in (min, max))
+    lows, highs = (
+        [f"{extreme(scores):.3g}" for scores in ([judge.brier for judge in judges], [judge.ece for judge in judges])]
+        for extreme in (min, max)
+    )
     loose = sum(not all(probe.converged for probe in judge.probes) for judge in judges)
-    return join_notes(f"on held-out real images {len(judges)} judges have Brier {lows[0]} to {highs[0]}, "
-                f"ECE {lows[1]} to {highs[1]}", f"{loose} fits stopped before their tolerance" if loose else "")
+    return join_notes(
+        f"on held-out real images {len(judges)} judges have Brier {lows[0]} to {highs[0]}, ECE {lows[1]} to {highs[1]}",
+        f"{loose} fits stopped before their tolerance" if loose else "",
+    )
 
 
 @dataclass(frozen=True)
@@ -115,13 +122,21 @@ class Judges:
         """
         generated.check("generated")
         predictions = [
-            JudgePredictions(judge.target, judge.real, judge.probabilities(generated.features, generated.patients),
-                             judge.truth, judge.target.truth(generated.frame))
+            JudgePredictions(
+                judge.target,
+                judge.real,
+                judge.probabilities(generated.features, generated.patients),
+                judge.truth,
+                judge.target.truth(generated.frame),
+            )
             for judge in self.judges
         ]
         columns = generated.frame.columns
-        absent = [f"nothing to judge {name} by: the generated images have no such column"
-                  for name in self.columns if name not in columns]
+        absent = [
+            f"nothing to judge {name} by: the generated images have no such column"
+            for name in self.columns
+            if name not in columns
+        ]
         kinds = dict.fromkeys(name.split(".")[0] for name in self.columns)
         notes = {}
         for kind in kinds:
@@ -208,8 +223,10 @@ def _cross_fit(target: Target, source: AnnotatedFeatures, real: AnnotatedFeature
         probes.append(probe)
     truth = target.truth(real.frame)
     calibration_rows = [(folds != fold) & (truth >= 0) for fold in range(FOLDS)]
-    probes = [replace(probe, temperature=fit_temperature(logits[rows], truth[rows]))
-              for probe, rows in zip(probes, calibration_rows, strict=True)]
+    probes = [
+        replace(probe, temperature=fit_temperature(logits[rows], truth[rows]))
+        for probe, rows in zip(probes, calibration_rows, strict=True)
+    ]
     temperatures = np.array([probe.temperature for probe in probes])[folds]
     fold_of_patient = dict(zip(map(str, real.patients), map(int, folds), strict=True))
     return _judge(target, (probes, fold_of_patient), logits, temperatures, real)
@@ -225,7 +242,10 @@ def _probe(target: Target, source: AnnotatedFeatures, rows: Codes, draw: tuple[i
 
 
 def _judge(
-    target: Target, probes: tuple[list[Probe], dict[str, int]], logits: Array, temperatures: Array,
+    target: Target,
+    probes: tuple[list[Probe], dict[str, int]],
+    logits: Array,
+    temperatures: Array,
     real: AnnotatedFeatures,
 ) -> FittedJudge:
     """Return the judge with its calibration on the real images; ``logits`` of these are held out."""

@@ -74,11 +74,14 @@ def oracle_correctness(
         problem = Problem(f"{len(images)} images, {len(requested)} rows", "give one row per image")
         raise InputError("The oracle needs a request for each image.", [problem])
     settings = ResamplingSettings(
-        repeats=1, replicates=replicates, seed=seed, min_patients=min_patients, limit=len(images))
+        repeats=1, replicates=replicates, seed=seed, min_patients=min_patients, limit=len(images)
+    )
     settings.check()
     table = ImageSet(requested.reset_index(drop=True), levels=levels or {})
-    order = {name: table.levels.get(name) or sorted(table.frame[f"attr.{name}"].dropna().astype(str).unique())
-             for name in table.attributes}
+    order = {
+        name: table.levels.get(name) or sorted(table.frame[f"attr.{name}"].dropna().astype(str).unique())
+        for name in table.attributes
+    }
     blocks = []
     with progress_bar("Judging images", len(images), show=show) as bar:
         for start in range(0, len(images), BLOCK):
@@ -122,7 +125,9 @@ def _scores(requested: pd.DataFrame, predictions: pd.DataFrame) -> dict[str, Arr
             detected: Array = np.asarray(predictions[names].notna().all(axis=1), dtype=np.float64)
             scores = {"oracle_found": detected, **scores}
     if "oracle_found" not in scores:
-        problem = Problem(f"it judges {', '.join(map(str, predictions.columns))}",
-                          "ask for a label of that name in the column label.<name>")
+        problem = Problem(
+            f"it judges {', '.join(map(str, predictions.columns))}",
+            "ask for a label of that name in the column label.<name>",
+        )
         raise InputError("The oracle judges no label that was asked for.", [problem])
     return scores

@@ -91,7 +91,11 @@ def patient_folds(truth: Codes, patients: Codes, folds: int, rng: np.random.Gene
 
 
 def fit_probe(
-    features: NDArray[Any], truth: Codes, patients: NDArray[Any], levels: int, rng: np.random.Generator,
+    features: NDArray[Any],
+    truth: Codes,
+    patients: NDArray[Any],
+    levels: int,
+    rng: np.random.Generator,
     folds: int = FOLDS,
 ) -> Probe:
     """Fit a probe of ``levels`` classes and calibrate it, with cross-validation by patient.

@@ -100,7 +100,10 @@ class SetPredictions:
 
 
 def select_targets(
-    source: AnnotatedFeatures, columns: Sequence[str], kinds: Mapping[str, str], levels: Mapping[str, Sequence[str]],
+    source: AnnotatedFeatures,
+    columns: Sequence[str],
+    kinds: Mapping[str, str],
+    levels: Mapping[str, Sequence[str]],
     min_patients: int,
 ) -> tuple[list[Target], list[str]]:
     """Return the targets that a judge can learn from real images, and a note on each that it cannot.
@@ -118,8 +121,11 @@ def select_targets(
             truth = target.truth(source.frame)
             counts = [len(np.unique(source.patients[truth == code])) for code in range(len(target.levels))]
             frequent = [level for level, count in zip(target.levels, counts, strict=True) if count >= least]
-            notes += [f"{target.name}: {level} left out, fewer than {least} patients show it"
-                      for level in target.levels if level not in frequent]
+            notes += [
+                f"{target.name}: {level} left out, fewer than {least} patients show it"
+                for level in target.levels
+                if level not in frequent
+            ]
             if len(frequent) >= 2:
                 targets.append(Target(target.column, frequent, target.finding))
             else:

@@ -120,18 +120,30 @@ def measure_semantic(predictions: SetPredictions, plan: MeasurementPlan) -> list
     )
     result = []
     if "label" in predictions.notes:
-        note = join_notes(predictions.notes["label"], _ceiling_note(labels, macro_auc, plan),
-                          _omission_note(labels, plan))
+        note = join_notes(
+            predictions.notes["label"], _ceiling_note(labels, macro_auc, plan), _omission_note(labels, plan)
+        )
         result.append(_measure("semantic_auc", macro_auc, lambda _: labels, plan, note))
     if "attr" in predictions.notes:
-        note = join_notes(predictions.notes["attr"], _ceiling_note(attributes, macro_auc, plan), OTHER_ATTRIBUTES_NOTE,
-                          _omission_note(attributes, plan))
-        result.append(_measure("semantic_attribute_auc", macro_auc,
-                               lambda name: _other_attributes(attributes, name), plan, note))
-        note = join_notes(predictions.notes["attr"], _ceiling_note(attributes, requested_probability, plan),
-                          GROUP_ATTRIBUTE_NOTE)
-        probability = _measure("semantic_attribute_probability", requested_probability,
-                               lambda name: _group_attributes(attributes, name), plan, note)
+        note = join_notes(
+            predictions.notes["attr"],
+            _ceiling_note(attributes, macro_auc, plan),
+            OTHER_ATTRIBUTES_NOTE,
+            _omission_note(attributes, plan),
+        )
+        result.append(
+            _measure("semantic_attribute_auc", macro_auc, lambda name: _other_attributes(attributes, name), plan, note)
+        )
+        note = join_notes(
+            predictions.notes["attr"], _ceiling_note(attributes, requested_probability, plan), GROUP_ATTRIBUTE_NOTE
+        )
+        probability = _measure(
+            "semantic_attribute_probability",
+            requested_probability,
+            lambda name: _group_attributes(attributes, name),
+            plan,
+            note,
+        )
         result.append(replace(probability, null={}))
     return result + judge_agreement(predictions, plan)
 
@@ -176,11 +188,13 @@ def _measure_attribute(
     metric: str, statistic: Statistic, predictions: list[JudgePredictions], plan: MeasurementPlan
 ) -> MetricResult:
     """Measure a statistic of some predictions in the cells of one attribute."""
+
     def value(_: Rows, rows: Rows, __: Array, weights: Array) -> Array:
         return statistic(predictions, "generated", rows, weights)
 
     def floor(cell: Cell) -> float:
         return _value(statistic, predictions, "real", cell.real)
+
     return measure_weighted(metric, "share", value, floor, plan)
 
 
@@ -219,8 +233,11 @@ def _omission_note(predictions: list[JudgePredictions], plan: MeasurementPlan) -
         cell_name = "whole set" if cell.attribute == "*" else f"{cell.attribute} {cell.group}"
         for origin in origins:
             rows = cell.generated if origin == "generated" else cell.real
-            names = [name for judge in _other_attributes(predictions, cell.attribute)
-                     for name in _rare_classes(judge, origin, rows)]
+            names = [
+                name
+                for judge in _other_attributes(predictions, cell.attribute)
+                for name in _rare_classes(judge, origin, rows)
+            ]
             notes += [f"{cell_name} {origin}: {', '.join(names)}"] if names else []
     if not notes:
         return ""
@@ -245,8 +262,11 @@ def judge_agreement(predictions: SetPredictions, plan: MeasurementPlan) -> list[
     columns count equally. Images in which the oracle detects nothing do not count. The floor is the agreement on the
     real images. The list is empty where no column is predicted by both.
     """
-    common = [judge for judge in predictions.judges
-              if judge.target.finding is None and judge.target.column.split(".", 1)[1] in predictions.oracle]
+    common = [
+        judge
+        for judge in predictions.judges
+        if judge.target.finding is None and judge.target.column.split(".", 1)[1] in predictions.oracle
+    ]
     judges = [judge for judge in common if judge.target.column.startswith("label.")] or common
     if not judges:
         return []

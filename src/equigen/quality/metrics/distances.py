@@ -62,8 +62,9 @@ def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
     d = r.shape[1]
     large = len(r) * len(g) > d * d
     # R of a QR decomposition has the same Gram matrix RᵀR as the rows, so the same covariance, in [D, D]
-    a_small, b_small = (np.asarray(np.linalg.qr(rows, mode="r")) if large and len(rows) > d else rows
-                        for rows in (a, b))
+    a_small, b_small = (
+        np.asarray(np.linalg.qr(rows, mode="r")) if large and len(rows) > d else rows for rows in (a, b)
+    )
     root = np.linalg.svd(a_small @ b_small.T, compute_uv=False).sum()
     value = np.sum((mean_r - mean_g) ** 2) + np.sum(a * a) + np.sum(b * b) - 2 * root
     return max(0.0, float(value))
@@ -72,8 +73,11 @@ def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
 def _check_sets(real: NDArray[Any], generated: NDArray[Any], least: int) -> tuple[Array, Array]:
     """Return both feature matrices as float64; InputError for fewer than ``least`` rows or different widths."""
     r, g = feature_matrix(real, "Real features"), feature_matrix(generated, "Generated features")
-    problems = [Problem(f"{len(rows)} {name} rows", f"give at least {least}")
-                for rows, name in ((r, "real"), (g, "generated")) if len(rows) < least]
+    problems = [
+        Problem(f"{len(rows)} {name} rows", f"give at least {least}")
+        for rows, name in ((r, "real"), (g, "generated"))
+        if len(rows) < least
+    ]
     if r.shape[1] != g.shape[1]:
         problems.append(Problem(f"{r.shape[1]} and {g.shape[1]} columns", "use one encoder for both sides"))
     if problems:
@@ -119,9 +123,7 @@ def kernel_from_products(inner: Array, dimension: int) -> Array:
     return np.asarray(base * base * base, dtype=np.float64)
 
 
-def kernel_distance(
-    real: NDArray[Any], generated: NDArray[Any], clusters: NDArray[Any] | None = None
-) -> float:
+def kernel_distance(real: NDArray[Any], generated: NDArray[Any], clusters: NDArray[Any] | None = None) -> float:
     """Return the unbiased squared maximum mean discrepancy with the polynomial kernel (KD; KID on Inception features).
 
         KD = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(g_i, g_j) - 2 mean_{i,j} k(r_i, g_j)
@@ -191,8 +193,13 @@ def pair_mean(kernel: Array, weights: Array, codes: NDArray[np.int64] | None) ->
     return _ratio(total, pairs)
 
 
-def cross_mean(kernel: Array, real: Array, generated: Array, codes_real: NDArray[np.int64] | None = None,
-               codes_generated: NDArray[np.int64] | None = None) -> Array:
+def cross_mean(
+    kernel: Array,
+    real: Array,
+    generated: Array,
+    codes_real: NDArray[np.int64] | None = None,
+    codes_generated: NDArray[np.int64] | None = None,
+) -> Array:
     """Return the mean kernel of real and generated rows under multiplicities [R, N] and [R, M] -> [R].
 
     With cluster codes on one scale, the kernel holds zero where both rows are of one cluster, and these pairs

@@ -164,8 +164,10 @@ def frechet_infinity(real: NDArray[Any], generated: NDArray[Any], *, repeats: in
 
 def _extrapolated_distance(real: Array, generated: Array) -> float:
     """Return FD-infinity of equally many rows of both sets in their present order."""
-    means = [np.mean([fast_frechet_distance(real[piece], generated[piece]) for piece in slices])
-             for slices in subsample_slices(len(real))]
+    means = [
+        np.mean([fast_frechet_distance(real[piece], generated[piece]) for piece in slices])
+        for slices in subsample_slices(len(real))
+    ]
     return float(intercept_weights(len(real)) @ means)
 
 
@@ -188,7 +190,8 @@ def infinity_influence(real: Array, generated: Array, full: Influence) -> Influe
 def frechet_halves(real: NDArray[Any], cell: Cell, plan: MeasurementPlan) -> Array:
     """Return FD between the two halves of each of ``plan.half_samples`` of the cell's real rows."""
     return plan.compute_for_halves(
-        "fd of halves", cell, lambda: _half_distances(fast_frechet_distance, real, cell, plan))
+        "fd of halves", cell, lambda: _half_distances(fast_frechet_distance, real, cell, plan)
+    )
 
 
 def _half_distances(
@@ -200,7 +203,10 @@ def _half_distances(
 
 
 def measure_frechet(
-    real: NDArray[np.float32], generated: NDArray[np.float32], plan: MeasurementPlan, metrics: list[str],
+    real: NDArray[np.float32],
+    generated: NDArray[np.float32],
+    plan: MeasurementPlan,
+    metrics: list[str],
     notes: dict[str, str],
 ) -> list[MetricResult]:
     """Measure ``fd`` and ``fd_inf`` at n in every eligible cell; the floor is FD of two halves of its real images.
@@ -213,14 +219,20 @@ def measure_frechet(
         notes: note of each metric's rows.
 
     """
+
     def influences(real_rows: Rows, generated_rows: Rows) -> list[Influence]:
         a, b = real[real_rows].astype(np.float64), generated[generated_rows].astype(np.float64)
         full = frechet_influence(a, b)
         return [full if name == "fd" else infinity_influence(a, b, full) for name in metrics]
 
     def floor(cell: Cell) -> list[Array]:
-        return [frechet_halves(real, cell, plan) if name == "fd"
-                else _half_distances(_extrapolated_distance, real, cell, plan) for name in metrics]
+        return [
+            frechet_halves(real, cell, plan)
+            if name == "fd"
+            else _half_distances(_extrapolated_distance, real, cell, plan)
+            for name in metrics
+        ]
 
-    return measure_with_influences([(name, "lower") for name in metrics], influences, floor, plan,
-                         [notes[name] for name in metrics])
+    return measure_with_influences(
+        [(name, "lower") for name in metrics], influences, floor, plan, [notes[name] for name in metrics]
+    )

@@ -40,7 +40,9 @@ class KernelData:
 
 
 def kernel_data(
-    real: NDArray[np.float32], generated: NDArray[np.float32], real_patients: NDArray[Any],
+    real: NDArray[np.float32],
+    generated: NDArray[np.float32],
+    real_patients: NDArray[Any],
     generated_patients: NDArray[Any],
 ) -> KernelData:
     """Code the patients of both sets on one scale, and take the median kernel of 64 real rows for the shift."""
@@ -56,12 +58,14 @@ def measure_kernel(data: KernelData, plan: MeasurementPlan, note: str = UNBIASED
     KD is unbiased, so its mean over all subsamples of n is its value on all rows. KD, replicates and null values
     are exact. The floor is KD between the full halves of the cell's real images.
     """
+
     def value(real: Rows, generated: Rows, weights_real: Array, weights_generated: Array) -> Array:
         return kernel_value(data, real, generated, weights_real, weights_generated, plan.compute_once)
 
     def floor(cell: Cell) -> Array:
-        return plan.compute_for_halves("floor of kd", cell,
-                                lambda: kernel_halves(data, cell, draw_half_splits(data, cell, plan)))
+        return plan.compute_for_halves(
+            "floor of kd", cell, lambda: kernel_halves(data, cell, draw_half_splits(data, cell, plan))
+        )
 
     def null(pool: Pool) -> Array:
         return kernel_null(data, pool, plan.compute_once)
@@ -70,7 +74,11 @@ def measure_kernel(data: KernelData, plan: MeasurementPlan, note: str = UNBIASED
 
 
 def kernel_value(
-    data: KernelData, real: Rows, generated: Rows, weights_real: Array, weights_generated: Array,
+    data: KernelData,
+    real: Rows,
+    generated: Rows,
+    weights_real: Array,
+    weights_generated: Array,
     once: Once | None = None,
 ) -> Array:
     """Return KD of some rows for multiplicities [R, n] and [R, m] -> [R]; NaN where fewer than two patients remain.
@@ -206,8 +214,7 @@ def kernel_null(data: KernelData, pool: Pool, once: Once | None = None) -> Array
     size = max(len(pool.real), len(pool.generated))
     count = int(min(len(pool.real_groups), max(LEAST, WORK / (4.0 * size * size * max(1, pool.size - 1)))))
     r = _Grouped(data.real[pool.real], data.real_patients[pool.real], pool.real_groups[:count])
-    g = _Grouped(data.generated[pool.generated], data.generated_patients[pool.generated],
-                 pool.generated_groups[:count])
+    g = _Grouped(data.generated[pool.generated], data.generated_patients[pool.generated], pool.generated_groups[:count])
 
     def mean(a: _Grouped, b: _Grouped) -> Array:
         return _null_mean(a, b, pool.size, data.shift)

@@ -79,8 +79,11 @@ def precision_recall_density_coverage(
 
     """
     first, second = check_features(real, "Real features"), check_features(generated, "Generated features")
-    problems = [Problem(f"{len(rows)} {name} rows for k {k}", "give more rows than k, and k of at least 1")
-                for rows, name in ((first, "real"), (second, "generated")) if not 0 < k < len(rows)]
+    problems = [
+        Problem(f"{len(rows)} {name} rows for k {k}", "give more rows than k, and k of at least 1")
+        for rows, name in ((first, "real"), (second, "generated"))
+        if not 0 < k < len(rows)
+    ]
     if first.shape[1] != second.shape[1]:
         problems.append(Problem(f"{first.shape[1]} and {second.shape[1]} columns", "use one encoder for both sides"))
     if problems:
@@ -165,10 +168,14 @@ def _radii(rows: NDArray[Any], codes: Rows, k: int) -> _Radii:
 def _scores(balls: _Membership) -> Array:
     """Return precision, recall, density and coverage [4]."""
     counts = balls.real_balls.sum(axis=0)
-    return np.array([
-        (counts > 0).mean(), balls.generated_balls.any(axis=1).mean(), counts.mean() / balls.k,
-        balls.real_balls.any(axis=1).mean(),
-    ])
+    return np.array(
+        [
+            (counts > 0).mean(),
+            balls.generated_balls.any(axis=1).mean(),
+            counts.mean() / balls.k,
+            balls.real_balls.any(axis=1).mean(),
+        ]
+    )
 
 
 def manifold_influence(
@@ -224,10 +231,14 @@ def _jackknife_generated(balls: _Membership) -> Array:
     single = balls.real_balls & (balls.real_balls.sum(axis=1) == 1)[:, None]
     coverage = balls.real_balls.any(axis=1).mean() - single.mean(axis=0)
     precise = counts > 0
-    return np.stack([
-        (precise.sum() - precise) / (m - 1), (real_counts > 0.5).mean(axis=1),
-        (counts.sum() - counts) / (balls.k * (m - 1)), coverage,
-    ])
+    return np.stack(
+        [
+            (precise.sum() - precise) / (m - 1),
+            (real_counts > 0.5).mean(axis=1),
+            (counts.sum() - counts) / (balls.k * (m - 1)),
+            coverage,
+        ]
+    )
 
 
 def _gained_counts(radii: _Radii, gained: Mask) -> Array:
@@ -282,8 +293,10 @@ def measure_manifold(
     result = []
     for metric in measure_with_influences(METRICS, influences, floor, plan, notes):
         high = 1.0 if metric.kind == "share" else np.inf  # a first-order expansion does not respect the range
-        estimates = {key: replace(estimate, replicates=np.clip(estimate.replicates, 0.0, high))
-                     for key, estimate in metric.estimates.items()}
+        estimates = {
+            key: replace(estimate, replicates=np.clip(estimate.replicates, 0.0, high))
+            for key, estimate in metric.estimates.items()
+        }
         null = {attribute: np.clip(replicates, 0.0, high) for attribute, replicates in metric.null.items()}
         result.append(replace(metric, estimates=estimates, null=null))
     return result

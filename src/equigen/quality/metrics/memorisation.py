@@ -116,15 +116,25 @@ class TrainingSearch:
         near = [view <= limit for view, limit in zip(scores.views, self.thresholds, strict=True)]
         if scores.thumbnail is None or scores.matched is None or self.pair_distance is None:
             view = np.where(near[0], "features", "")
-            return NearestTraining(scores.training, scores.distance, scores.ratio, near[0], self.threshold, view,
-                           self.held_out)
+            return NearestTraining(
+                scores.training, scores.distance, scores.ratio, near[0], self.threshold, view, self.held_out
+            )
         view = np.select([near[0] & near[1], near[1], near[0]], ["both", "thumbnails", "features"], "")
         alone = near[1] & ~near[0]  # where both views show a near copy, the pair is that of the features
         training = np.where(alone, scores.matched, scores.training)
         distance = np.where(alone, self.pair_distance, scores.distance)
         ratio = distance_ratio(distance, scores.spacing)
-        return NearestTraining(training, distance, ratio, near[0] | near[1], self.threshold, view, self.held_out,
-                       scores.thumbnail, self.thresholds[1])
+        return NearestTraining(
+            training,
+            distance,
+            ratio,
+            near[0] | near[1],
+            self.threshold,
+            view,
+            self.held_out,
+            scores.thumbnail,
+            self.thresholds[1],
+        )
 
 
 def shared_thresholds(held_out: list[Array], rate: float = QUANTILE) -> list[float]:
@@ -213,11 +223,16 @@ def search_training(
         InputError: held-out or training images of fewer than two patients, different D, NaN or infinity.
 
     """
-    features = tuple(check_features(values, f"{name} features") for values, name in
-                     ((real_values, "Real"), (generated_values, "Generated"), (train_values, "Training")))
+    features = tuple(
+        check_features(values, f"{name} features")
+        for values, name in ((real_values, "Real"), (generated_values, "Generated"), (train_values, "Training"))
+    )
     real, generated, train = features
-    names = [np.asarray(patients).astype(str) for patients in (real_patients, train_patients, generated_patients)
-             if patients is not None]
+    names = [
+        np.asarray(patients).astype(str)
+        for patients in (real_patients, train_patients, generated_patients)
+        if patients is not None
+    ]
     codes = np.unique(np.concatenate(names), return_inverse=True)[1].astype(np.int64)
     real_codes, train_codes, *rest = np.split(codes, np.cumsum([len(patients) for patients in names])[:-1])
     generated_codes = rest[0] if rest else len(codes) + np.arange(len(generated))  # without patients unique codes
@@ -271,8 +286,14 @@ def measure_memorisation(
     """
     if search is None:
         plan.bar.note("nearest training images")
-        search = search_training(real_values, generated_values, train_values, real_patients, train_patients,
-                                 generated_patients=generated_patients)
+        search = search_training(
+            real_values,
+            generated_values,
+            train_values,
+            real_patients,
+            train_patients,
+            generated_patients=generated_patients,
+        )
         plan.bar.note("")
     generated, held_out = search.generated, search.held_out
     notes = _notes(search)
@@ -327,7 +348,8 @@ def _check_inputs(features: tuple[NDArray[Any], ...], patients: tuple[Rows, Rows
 
 
 def _scores(
-    features: tuple[NDArray[Any], NDArray[Any], NDArray[Any]], real_codes: tuple[Rows, Rows],
+    features: tuple[NDArray[Any], NDArray[Any], NDArray[Any]],
+    real_codes: tuple[Rows, Rows],
     train_codes: tuple[Rows, Rows],
 ) -> MemorisationScores:
     """Return the scores of a set of images; ``features`` are those of the images, the held-out and the training images.
@@ -343,8 +365,9 @@ def _scores(
     spacing = nearest_neighbours(query, held_out, 1, **real_groups)[0][:, 0]
     # only training images that are a nearest neighbour need their own neighbour: all T x T would be expensive
     unique, inverse = np.unique(training, return_inverse=True)
-    train_spacing = nearest_neighbours(train[unique], train, 1, query_groups=train_codes[1][unique],
-                                       reference_groups=train_codes[1])[0][inverse, 0]
+    train_spacing = nearest_neighbours(
+        train[unique], train, 1, query_groups=train_codes[1][unique], reference_groups=train_codes[1]
+    )[0][inverse, 0]
     angle = nearest_angle(query, train, **groups)
     authentic = (distance > train_spacing).astype(np.float64)
     return MemorisationScores(training, distance, distance_ratio(distance, spacing), authentic, angle, spacing)
@@ -354,21 +377,28 @@ def _notes(search: TrainingSearch) -> dict[str, str]:
     """Return the note of each metric's rows."""
     leak = "no held-out patient is a training patient"
     if search.shared_patients:
-        leak = (f"{search.shared_patients} held-out patients are training patients too, so the held-out images are not "
-                "held out; floors leave out a patient's own training images")
+        leak = (
+            f"{search.shared_patients} held-out patients are training patients too, so the held-out images are not "
+            "held out; floors leave out a patient's own training images"
+        )
     count = len(search.held_out.distance)
     small = f"a 1 % quantile of {count} held-out images is hardly more than their smallest distance"
     copied = "held-out images have exact copies in training, so only exact copies count"
     limit = f"near is a distance of {search.threshold:.4g} or less, the 1 % quantile of held-out images"
     if len(search.thresholds) > 1:
-        limit = (f"near is a distance of {search.threshold:.4g} or less in features, or of {search.thresholds[1]:.4g} "
-                 "or less (1 - correlation) in aligned thumbnails: 1 % of held-out images are near in either")
+        limit = (
+            f"near is a distance of {search.threshold:.4g} or less in features, or of {search.thresholds[1]:.4g} "
+            "or less (1 - correlation) in aligned thumbnails: 1 % of held-out images are near in either"
+        )
     parts = {
-        "nn_ratio": ["1 where reference sets are alike, so read it beside the floor"], "authenticity": [],
+        "nn_ratio": ["1 where reference sets are alike, so read it beside the floor"],
+        "authenticity": [],
         "near_copies": [limit, small if count < 1 / QUANTILE else "", copied if max(search.thresholds) == 0 else ""],
         "mifid": [],
     }
     last = {"near_copies": VIEWS} if len(search.thresholds) > 1 else {}
-    parts = {name: [*texts, INTERVAL if name != "mifid" else "", FLOOR, leak, last.get(name, FEATURES)]
-             for name, texts in parts.items()}
+    parts = {
+        name: [*texts, INTERVAL if name != "mifid" else "", FLOOR, leak, last.get(name, FEATURES)]
+        for name, texts in parts.items()
+    }
     return {name: join_notes(*texts) for name, texts in parts.items()}

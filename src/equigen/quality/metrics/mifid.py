@@ -88,6 +88,7 @@ def measure_mifid(
         note: end of the note of each row.
 
     """
+
     def influences(first: Rows, second: Rows) -> list[Influence]:
         a, b = real[first].astype(np.float64), generated[second].astype(np.float64)
         return [mifid_influence(frechet_influence(a, b), angles[0][second])]
@@ -99,8 +100,10 @@ def measure_mifid(
             values.append(mifid_influence(_constant_influence(float(value), len(second)), angles[1][second]).value)
         return [np.array(values)]
 
-    means = [float(distances[np.isfinite(distances)].mean()) if np.isfinite(distances).any() else np.nan
-             for distances in angles]
+    means = [
+        float(distances[np.isfinite(distances)].mean()) if np.isfinite(distances).any() else np.nan
+        for distances in angles
+    ]
     text = f"mean cosine distance to training: {means[0]:.3g} generated, {means[1]:.3g} held out"
     warning = "tau does not fit this encoder, since held-out images are penalised too" if means[1] < TAU else ""
     notes = [join_notes(text, warning, JUMP, note)]

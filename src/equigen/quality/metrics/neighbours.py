@@ -79,8 +79,9 @@ def check_features(values: NDArray[Any], name: str) -> NDArray[Any]:
     if array.ndim != 2 or array.shape[1] == 0:
         problem = Problem(f"shape {array.shape}", "give [N, D] with one row per image")
         raise InputError(f"{name} must be a matrix.", [problem])
-    bad = [rows.start + np.flatnonzero(~np.isfinite(array[rows]).all(axis=1))
-           for rows in blocks(len(array), REFERENCES)]
+    bad = [
+        rows.start + np.flatnonzero(~np.isfinite(array[rows]).all(axis=1)) for rows in blocks(len(array), REFERENCES)
+    ]
     lost = np.concatenate(bad) if bad else np.zeros(0, dtype=np.int64)
     if len(lost):
         problem = Problem(f"{len(lost)} rows are not finite, the first is {lost[0]}", "look at these images")
@@ -171,7 +172,10 @@ def _mean_row(rows: NDArray[Any]) -> Array:
 
 
 def _candidates(
-    query: NDArray[Any], reference: NDArray[Any], count: int, centre: Array,
+    query: NDArray[Any],
+    reference: NDArray[Any],
+    count: int,
+    centre: Array,
     groups: tuple[NDArray[Any], NDArray[Any]] | None,
 ) -> Rows:
     """Return indices [m, <= count] of the nearest references by inner products, -1 where there is none."""

@@ -208,8 +208,7 @@ def _best_correlation(directions: Floats, reference: Floats, basis: Floats) -> A
 def _crop(views: Floats, window: Window, size: int) -> Floats:
     """Return one crop of each image, resized by box averages: [N, 3, SIDE, SIDE] -> [N, 3, size, size]."""
     width = views.shape[-1]
-    rows, columns = (box_matrix(low * width, (low + window.share) * width, size, width)
-                     for low in (window.y, window.x))
+    rows, columns = (box_matrix(low * width, (low + window.share) * width, size, width) for low in (window.y, window.x))
     return np.asarray(rows @ views @ columns.T)
 
 

@@ -14,9 +14,7 @@ from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
 from equigen.quality.metrics.distances import Array, Influence, centred_values, feature_matrix
 
-NOTE = (
-    "the floor is the score of the real images at n, and higher is better; interval and null band to first order"
-)
+NOTE = "the floor is the score of the real images at n, and higher is better; interval and null band to first order"
 
 
 def inception_score(probabilities: NDArray[Any]) -> float:
@@ -77,10 +75,12 @@ def _entropy(p: Array) -> Array:
 
 def measure_inception(real: NDArray[np.float32], generated: NDArray[np.float32], plan: MeasurementPlan) -> MetricResult:
     """Measure IS at n in every eligible cell; its floor is the IS of the cell's real images at n."""
+
     def influences(_: Rows, rows: Rows) -> list[Influence]:
         return [inception_influence(generated[rows])]
 
     def floor(cell: Cell) -> list[Array]:
         samples = covering_subsamples(plan.patients(cell)[0], plan.n, plan.settings.repeats, plan.rng("is/real", cell))
         return [np.array([inception_influence(real[cell.real[rows]]).value for rows in samples])]
+
     return measure_with_influences([("is", "higher")], influences, floor, plan, [NOTE])[0]

@@ -95,9 +95,11 @@ def _gain_sentences(gain: pd.DataFrame | None) -> list[Sentence]:
                 continue
             details = [f"95 % interval {interval(row['difference_low'], row['difference_high'], KD)}",
                        p_text(row["p_value"])]  # fmt: skip
-            text = (f"{title}: excess KD x 1000 from {number(row['excess'] - row['difference'], KD)} to "
-                    f"{number(row['excess'], KD)}, a difference of {signed_number(row['difference'], KD)} "
-                    f"({', '.join(filter(None, details))})")
+            text = (
+                f"{title}: excess KD x 1000 from {number(row['excess'] - row['difference'], KD)} to "
+                f"{number(row['excess'], KD)}, a difference of {signed_number(row['difference'], KD)} "
+                f"({', '.join(filter(None, details))})"
+            )
             if not is_established(row):
                 sentences.append(Sentence(f"{text}, which chance can explain.", "chance", GAIN))
             elif row["difference"] < 0:

@@ -92,8 +92,10 @@ def write_calibration_page(
     tables = {"table": table, "choice": choice, "gain": gain}
     problems = [
         Problem("column is missing", f"give the table {name} of a calibration", column=column)
-        for name, frame in tables.items() if frame is not None
-        for column in COLUMNS[name] if column not in frame.columns
+        for name, frame in tables.items()
+        if frame is not None
+        for column in COLUMNS[name]
+        if column not in frame.columns
     ]
     if problems:
         raise InputError("A calibration cannot be shown.", problems)

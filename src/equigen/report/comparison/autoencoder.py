@@ -23,13 +23,20 @@ def autoencoder_sentences(views: list[View], reference: str) -> list[Sentence]:
             sentences.append(Sentence("What the autoencoder alone costs was not measured.", "missing", topic))
             continue
         rows = [view.row(reference, guidance, "*", "overall") for guidance in view.guidances]
-        values = [f"{number(row['estimate'], view.metric)} {guidance_phrase(row['guidance'])}" for row in rows
-                  if row is not None and is_finite(row["estimate"])]
-        text = (f"Held-out images that go through the autoencoder and back stand at {view.estimate_text(overall)} "
-                f"({view.unit}), which is about where perfect training of the diffusion model would lead")
+        values = [
+            f"{number(row['estimate'], view.metric)} {guidance_phrase(row['guidance'])}"
+            for row in rows
+            if row is not None and is_finite(row["estimate"])
+        ]
+        text = (
+            f"Held-out images that go through the autoencoder and back stand at {view.estimate_text(overall)} "
+            f"({view.unit}), which is about where perfect training of the diffusion model would lead"
+        )
         text += f"; {reference} stands at {listing(values)}." if values else "."
-        text += (" Distances do not add up: a generator that stands near this may still err in other ways, which a "
-                 "measurement against reconstructions shows.")
+        text += (
+            " Distances do not add up: a generator that stands near this may still err in other ways, which a "
+            "measurement against reconstructions shows."
+        )
         parts = []  # as "by age: gap 29 (8 to 50), chance about 17; under 40 159, 40 to 59 188"
         for attribute in view.attributes:
             gap = view.reconstruction_row(attribute, "gap")
@@ -37,8 +44,11 @@ def autoencoder_sentences(views: list[View], reference: str) -> list[Sentence]:
                 continue
             chance = f", chance about {number(gap['null_gap'], view.metric)}" if is_finite(gap["null_gap"]) else ""
             groups = {group: view.reconstruction_row(attribute, group) for group in view.groups(attribute)}
-            values = [f"{group} {number(row['estimate'], view.metric)}" for group, row in groups.items()
-                      if row is not None and is_finite(row["estimate"])]
+            values = [
+                f"{group} {number(row['estimate'], view.metric)}"
+                for group, row in groups.items()
+                if row is not None and is_finite(row["estimate"])
+            ]
             parts.append(f"by {attribute}: gap {view.estimate_text(gap)}{chance}; {', '.join(values)}")
         sentences.append(Sentence(text, "note", topic, tuple(parts)))
     return sentences

@@ -19,7 +19,7 @@ from equigen.report.layout import Block, Picture, Section, Sentence
 from equigen.report.metrics import Metric, lookup_metric
 from equigen.report.rounding import difference_text, is_finite, listing, number
 
-LAST = 0.25    # share of all images, at the end of training, over which the improvement is judged, at least
+LAST = 0.25  # share of all images, at the end of training, over which the improvement is judged, at least
 MARGIN = 0.05  # share of the value before that part; an improvement shown to be smaller counts as none
 TITLE = "Has training converged?"
 RULE = (
@@ -42,15 +42,19 @@ def curve_section(
     metric, pictures, text = lookup_metric(name), [], []
     rows = curve[curve["figure"].isin(DERIVED)]
     for index, (title, subset) in enumerate(rows.assign(title=_titles(rows)).groupby("title", sort=False)):
-        lines = {f"seed {seed}": frame.assign(value=frame["estimate"] * metric.scale)
-                 for seed, frame in subset.groupby("seed", sort=True)}
+        lines = {
+            f"seed {seed}": frame.assign(value=frame["estimate"] * metric.scale)
+            for seed, frame in subset.groupby("seed", sort=True)
+        }
         lines |= _reconstruction_line(subset, reconstruction, metric)
         means = subset.groupby("images_seen")["estimate"].mean().dropna()
         last = "one point is no curve."
         if len(means) >= 2:
             (before, first), (after, second) = list(means.items())[-2:]
-            last = (f"from {number(first, metric)} at {before:,} images seen to {number(second, metric)} at {after:,} "
-                    "(mean over seeds).")
+            last = (
+                f"from {number(first, metric)} at {before:,} images seen to {number(second, metric)} at {after:,} "
+                "(mean over seeds)."
+            )
         alt = f"{title} over images seen, a line for each of {listing(list(lines))}. {last}"
         svg = curve_figure(lines, run_styles(list(lines)), axis=unit_name(metric), alt=alt, slug=f"c{index}")
         pictures.append(Picture(svg, str(title)))
@@ -103,16 +107,20 @@ def convergence_sentences(change: pd.DataFrame | None, name: str) -> list[Senten
             low, high = -high, -low  # above 0 is an improvement
         tone, text = "note", "Whether training had stopped improving cannot be told from these seeds: "
         if row["images_seen"] > (1 - LAST) * row["end"]:
-            text = ("Whether training had stopped improving cannot be told, since no generator was kept before its "
-                    "last quarter: ")
+            text = (
+                "Whether training had stopped improving cannot be told, since no generator was kept before its "
+                "last quarter: "
+            )
         elif int(row["seeds"]) < 2 or not has_interval:
             text = "Whether training had stopped improving cannot be told from one seed: "
         elif high < MARGIN * abs(row["estimate"]):
             text = f"Training had stopped improving (less than {100 * MARGIN:.0f} %): "
         elif low > 0:
             tone = "caution"
-            text = ("Training was still improving when it ended, so mechanisms are compared on the way, and a part of "
-                    "a difference may be one of speed: ")
+            text = (
+                "Training was still improving when it ended, so mechanisms are compared on the way, and a part of "
+                "a difference may be one of speed: "
+            )
         sentences.append(Sentence(text + _change_text(row, metric), tone, topic))
     return sentences
 
@@ -122,8 +130,10 @@ def _change_text(row: Any, metric: Metric) -> str:
     change = difference_text(row["change"], row["change_low"], row["change_high"], metric)
     gap = row["figure"] in GAPS  # of a gap near 0 any change is a large share
     share = f", {100 * row['change'] / row['estimate']:+.0f} %" if row["estimate"] > 0 and not gap else ""
-    return (f"from {int(row['images_seen']):,} to {int(row['end']):,} images seen it went from "
-            f"{number(row['estimate'], metric)} to {number(row['estimate_end'], metric)}, a change of {change}{share}.")
+    return (
+        f"from {int(row['images_seen']):,} to {int(row['end']):,} images seen it went from "
+        f"{number(row['estimate'], metric)} to {number(row['estimate_end'], metric)}, a change of {change}{share}."
+    )
 
 
 def _last_part(change: pd.DataFrame) -> pd.DataFrame:
@@ -141,5 +151,7 @@ def _titles(curve: pd.DataFrame) -> list[str]:
     attributes = curve["attribute"].astype(str) if "attribute" in curve else [""] * len(curve)
     settings = curve["setting"].astype(str).tolist() if "setting" in curve else [""] * len(curve)
     several = len(set(settings)) > 1
-    return [quantity_name(attribute, str(quantity)).removesuffix(" by ") + (f", setting {setting}" if several else "")
-            for attribute, quantity, setting in zip(attributes, curve["figure"], settings, strict=True)]
+    return [
+        quantity_name(attribute, str(quantity)).removesuffix(" by ") + (f", setting {setting}" if several else "")
+        for attribute, quantity, setting in zip(attributes, curve["figure"], settings, strict=True)
+    ]

@@ -33,9 +33,11 @@ def comparison_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence
     seeds = f"{most} training seed{'' if most == 1 else 's'}" if least == most else f"{least} to {most} training seeds"
     text = f"Each mechanism was trained with {seeds}. "
     if least >= MIN_SEEDS:
-        text += ("Intervals (95 %) hold other trainings and other patients; a difference is established where its "
-                 "interval leaves out 0 and p, corrected for the number of mechanisms (Holm), is at most 0.05. No "
-                 "evidence does not mean no effect.")
+        text += (
+            "Intervals (95 %) hold other trainings and other patients; a difference is established where its "
+            "interval leaves out 0 and p, corrected for the number of mechanisms (Holm), is at most 0.05. No "
+            "evidence does not mean no effect."
+        )
     else:
         text += f"Fewer than {MIN_SEEDS} are no evidence about a mechanism: read what follows as a rehearsal."
     sentences = [Sentence(text, "note" if least >= MIN_SEEDS else "caution", VERDICT)]
@@ -77,14 +79,23 @@ def _quality_sentence(view: View, attribute: str, quantity: str, reference: str,
     if not rows:
         return Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
     established, inconclusive = _split_by_evidence(rows)
-    parts = [f"{row['mechanism']} {guidance_phrase(row['guidance'])}: {number(row['estimate'], view.metric)} in place "
-             f"of {number(row['estimate'] - row['difference'], view.metric)}, difference {view.difference_text(row)}: "
-             f"{row_verdict(row)}" for row in established]
+    parts = [
+        f"{row['mechanism']} {guidance_phrase(row['guidance'])}: {number(row['estimate'], view.metric)} in place "
+        f"of {number(row['estimate'] - row['difference'], view.metric)}, difference {view.difference_text(row)}: "
+        f"{row_verdict(row)}"
+        for row in established
+    ]
     parts += [f"{NO_EVIDENCE} of a change, at any guidance: {listing(inconclusive)}"] if inconclusive else []
-    changes = [f"{direction} with {listing(names)}" for direction in DIRECTIONS
-               if (names := _mechanisms_with(established, direction))]
-    text = f"Against {reference}, {name} is {', '.join(changes)}" if changes else \
-        f"{NO_EVIDENCE.capitalize()} that any mechanism changes {name} against {reference}"
+    changes = [
+        f"{direction} with {listing(names)}"
+        for direction in DIRECTIONS
+        if (names := _mechanisms_with(established, direction))
+    ]
+    text = (
+        f"Against {reference}, {name} is {', '.join(changes)}"
+        if changes
+        else f"{NO_EVIDENCE.capitalize()} that any mechanism changes {name} against {reference}"
+    )
     return Sentence(f"{text}.", "finding" if established else "chance", topic, tuple(parts))
 
 
@@ -118,18 +129,29 @@ def _gap_sentences(view: View, attribute: str, quantity: str, reference: str, to
     if inconclusive:
         parts.append(f"{NO_EVIDENCE} of a narrower or a wider gap, at any guidance: {listing(inconclusive)}")
     narrower, wider = (_mechanisms_with(established, verdict) for verdict in ("better", "worse"))
-    text = f"Against {reference}, the {name} is narrower with {listing(narrower)}" if narrower else \
-        f"{NO_EVIDENCE.capitalize()} that any mechanism narrows the {name} against {reference}"
+    text = (
+        f"Against {reference}, the {name} is narrower with {listing(narrower)}"
+        if narrower
+        else f"{NO_EVIDENCE.capitalize()} that any mechanism narrows the {name} against {reference}"
+    )
     text += f", wider with {listing(wider)}" if wider else ""
-    changes = Sentence(f"{text}.", "finding" if established else "chance", topic, tuple(parts)) if rows else \
-        Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
+    changes = (
+        Sentence(f"{text}.", "finding" if established else "chance", topic, tuple(parts))
+        if rows
+        else Sentence(f"No {name} could be compared with {reference}'s.", "missing", topic)
+    )
 
     halved = []
     for row in rows:
         before = row["estimate"] - row["difference"]
         overall = view.row(row["mechanism"], row["guidance"], "*", "overall")
-        if before > 0 and row["estimate"] <= HALF * before and row_verdict(row) == "better" and \
-                overall is not None and row_verdict(overall) in {"better", NO_EVIDENCE}:
+        if (
+            before > 0
+            and row["estimate"] <= HALF * before
+            and row_verdict(row) == "better"
+            and overall is not None
+            and row_verdict(overall) in {"better", NO_EVIDENCE}
+        ):
             halved.append(f"{row['mechanism']} {guidance_phrase(row['guidance'])}")
     goal = "without overall quality shown to be worse"
     if halved:
@@ -143,8 +165,10 @@ def _gap_change_text(view: View, attribute: str, row: Any) -> str:
     before = row["estimate"] - row["difference"]
     share = abs(row["difference"]) / before if before > 0 else float("nan")
     percent = f" ({100 * share:.0f} % {'less' if row['difference'] < 0 else 'more'})" if is_finite(share) else ""
-    texts = [f"{row['mechanism']} {guidance_phrase(row['guidance'])}: gap {number(row['estimate'], view.metric)} in "
-             f"place of {number(before, view.metric)}{percent}, difference {view.difference_text(row)}"]
+    texts = [
+        f"{row['mechanism']} {guidance_phrase(row['guidance'])}: gap {number(row['estimate'], view.metric)} in "
+        f"place of {number(before, view.metric)}{percent}, difference {view.difference_text(row)}"
+    ]
     costs = {title: view.row(row["mechanism"], row["guidance"], attribute, quantity)
              for title, quantity in (("overall", "overall"), ("worst group", "worst"))}  # fmt: skip
     for title, cost in costs.items():

@@ -73,8 +73,10 @@ def calibration_section(calibrations: Sequence[CalibrationTables], name: str) ->
         for calibration in subset:
             guidance = calibration.guidance
             values = [guidance["groups"].get(group) for group in groups]
-            cells = [Cell(f"{value:.2f}") if is_finite(value) else Cell(ABSENT, "takes the common one", "missing")
-                     for value in values]
+            cells = [
+                Cell(f"{value:.2f}") if is_finite(value) else Cell(ABSENT, "takes the common one", "missing")
+                for value in values
+            ]
             common = guidance.get("common")
             cells += [Cell(f"{common:.2f}" if is_finite(common) else ABSENT), Cell(str(guidance.get("objective", "")))]
             rows.append(Row(calibration.name, cells))
@@ -101,10 +103,16 @@ def _gain_table(calibrations: Sequence[CalibrationTables], metric: Metric) -> Ta
             continue
         rows.append(Row(calibration.name, kind="attribute"))
         for row in subset.to_dict("records"):
-            difference = Cell(signed_number(row["difference"], metric),
-                              interval(row["difference_low"], row["difference_high"], metric))
-            rows.append(Row(f"{GAINS[row['figure']]}, against {row['reference']} guidance",
-                            [Cell(number(row["excess"], metric)), difference]))
+            difference = Cell(
+                signed_number(row["difference"], metric),
+                interval(row["difference_low"], row["difference_high"], metric),
+            )
+            rows.append(
+                Row(
+                    f"{GAINS[row['figure']]}, against {row['reference']} guidance",
+                    [Cell(number(row["excess"], metric)), difference],
+                )
+            )
     scale = " x 1000" if metric.scale == 1000 else ""
     return Table(f"Gain on other images (excess {metric.short}{scale})", ["figure", "by group", "difference"], rows)
 
@@ -113,8 +121,9 @@ def reading_section(summary: pd.DataFrame, reference: str) -> Section:
     """Definitions of the terms and metrics, the limits of the numbers, and the table's notes, each once."""
     metrics = [lookup_metric(name) for name in unique_values(summary["metric"])]
     directions = {"lower": "Lower is better.", "higher": "Higher is better.", "": ""}
-    definitions = [(metric.title, f"{metric.meaning} {directions[metric.better]}".strip(), metric.source)
-                   for metric in metrics]
+    definitions = [
+        (metric.title, f"{metric.meaning} {directions[metric.better]}".strip(), metric.source) for metric in metrics
+    ]
     # The intervals of a comparison hold other trainings, so one limit of other reports does not apply.
     seed_limit = (
         "The joint intervals hold other trainings and other patients, not other data sets. With three seeds they "
@@ -125,15 +134,20 @@ def reading_section(summary: pd.DataFrame, reference: str) -> Section:
         f"This page compares {int(summary['p_value'].notna().sum())} numbers with {reference}. If nothing differed, "
         "about one in twenty would still have p of 0.05 or less before correction."
     )
-    blocks = [Block("Words", terms=TERMS), Block("Metrics on this page", terms=definitions),
-              Block("What a number cannot support", limits)]
+    blocks = [
+        Block("Words", terms=TERMS),
+        Block("Metrics on this page", terms=definitions),
+        Block("What a number cannot support", limits),
+    ]
     quantities: dict[str, list[str]] = {}  # by note
     for text, quantity in zip(summary["note"].astype(str), summary["figure"].astype(str), strict=True):
         for note in filter(None, text.split("; ")):
             quantities.setdefault(note, []).append(quantity)
     if quantities:
-        rows = [Row(note, [Cell(count(len(names))), Cell(", ".join(dict.fromkeys(names)))])
-                for note, names in quantities.items()]
+        rows = [
+            Row(note, [Cell(count(len(names))), Cell(", ".join(dict.fromkeys(names)))])
+            for note, names in quantities.items()
+        ]
         table = Table("What the table notes", ["note", "rows", "figures"], rows)
         blocks.append(Block("Notes of the table", ["Each note once."], tables=[table], folded=True))
     return Section("reading", "How to read this, and its limits", "", blocks, "")

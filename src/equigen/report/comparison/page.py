@@ -119,12 +119,20 @@ def write_comparison_page(
         seeds_section(comparison.seeds), reading_section(comparison.summary, reference),
         settings_section(settings or {}, versions or {}, timings or {}),
     ]  # fmt: skip
-    findings = [*comparison_sentences(comparison.summary, reference), *convergence_sentences(curve_change, metric),
-                *autoencoder_sentences(views, reference)]
+    findings = [
+        *comparison_sentences(comparison.summary, reference),
+        *convergence_sentences(curve_change, metric),
+        *autoencoder_sentences(views, reference),
+    ]
     page = Page(title, facts, findings, sections, settings or {}, versions or {}, timings or {}, warnings, phantom)
     html = page.html()
-    tables = {"summary": comparison.summary, "seeds": comparison.seeds, "curve": curve,
-              "curve_change": curve_change, "reconstruction": reconstruction}
+    tables = {
+        "summary": comparison.summary,
+        "seeds": comparison.seeds,
+        "curve": curve,
+        "curve_change": curve_change,
+        "reconstruction": reconstruction,
+    }
     guidances = [{"name": calibration.name, "chosen": json_value(calibration.guidance),
                   "gain": json_table(calibration.gain)} for calibration in calibrations]  # fmt: skip
     data = {**page.data(), **{name: json_table(table) for name, table in tables.items()}, "calibrations": guidances}

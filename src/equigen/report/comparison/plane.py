@@ -39,26 +39,41 @@ def plane_picture(view: View, attribute: str) -> Picture | None:
     points = [_row_point(*key, view.row(*key, "*", "overall"), view.row(*key, attribute, "gap")) for key in keys]
     if not any(points):
         return None
-    points.append(_row_point(RECONSTRUCTION, RECONSTRUCTION, view.reconstruction_row("*", "overall"),
-                             view.reconstruction_row(attribute, "gap")))
+    points.append(
+        _row_point(
+            RECONSTRUCTION,
+            RECONSTRUCTION,
+            view.reconstruction_row("*", "overall"),
+            view.reconstruction_row(attribute, "gap"),
+        )
+    )
     marks = [point for point in points if point is not None]
     texts = []
     for point in marks:
-        name = point.mechanism if point.mechanism == RECONSTRUCTION else \
-            f"{point.mechanism} {guidance_phrase(point.guidance)}"
+        name = (
+            point.mechanism
+            if point.mechanism == RECONSTRUCTION
+            else f"{point.mechanism} {guidance_phrase(point.guidance)}"
+        )
         overall, gap = (estimate_text(*values, view.metric) for values in (point.overall, point.gap))
         texts.append(f"{name}: overall {overall}, gap {gap}")
     alt = f"Overall {view.unit} across, gap by {attribute} upwards. {'; '.join(texts)}. The table holds the same."
-    svg = plane(marks, run_styles([*view.mechanisms, RECONSTRUCTION]), scale=view.metric.scale, alt=alt,
-                slug=f"plane-{view.slug}-{view.attributes.index(attribute)}",
-                axes=(f"overall {view.unit}", f"gap by {attribute}, {view.unit}"))
+    svg = plane(
+        marks,
+        run_styles([*view.mechanisms, RECONSTRUCTION]),
+        scale=view.metric.scale,
+        alt=alt,
+        slug=f"plane-{view.slug}-{view.attributes.index(attribute)}",
+        axes=(f"overall {view.unit}", f"gap by {attribute}, {view.unit}"),
+    )
     return Picture(svg, f"Overall {view.unit} and its gap by {attribute}")
 
 
 def _row_point(mechanism: str, guidance: str, *rows: Any | None) -> Point | None:
     """The point of an overall row and a gap row; None where one has no number."""
-    overall, gap = ((row["estimate"], *interval_bounds(row)) if row is not None else (float("nan"),) * 3
-                    for row in rows)
+    overall, gap = (
+        (row["estimate"], *interval_bounds(row)) if row is not None else (float("nan"),) * 3 for row in rows
+    )
     return Point(mechanism, guidance, overall, gap) if is_finite(overall[0]) and is_finite(gap[0]) else None
 
 

@@ -41,8 +41,10 @@ def plane_section(views: list[View]) -> Section:
         "guidance found by calibration."
     )
     if any(view.reconstruction for view in views):
-        intro += (" The grey diamond is the autoencoder alone (held-out images through it and back): about where "
-                  "perfect training of the diffusion model would lead.")
+        intro += (
+            " The grey diamond is the autoencoder alone (held-out images through it and back): about where "
+            "perfect training of the diffusion model would lead."
+        )
     return Section("plane", "Quality and equity at once", intro, blocks, "No gap was measured.")
 
 
@@ -51,8 +53,11 @@ def difference_section(views: list[View], reference: str) -> Section:
     blocks = []
     for position, view in enumerate(views):
         keys = [("*", "overall"), *((name, quantity) for name in view.attributes for quantity in ("worst", *GAPS))]
-        pictures = [picture for index, (attribute, quantity) in enumerate(keys)
-                    if (picture := _difference_forest(view, attribute, quantity, index)) is not None]
+        pictures = [
+            picture
+            for index, (attribute, quantity) in enumerate(keys)
+            if (picture := _difference_forest(view, attribute, quantity, index)) is not None
+        ]
         if pictures:
             blocks.append(Block(view.title, pictures=pictures, folded=position >= OPEN))
     intro = (
@@ -68,16 +73,32 @@ def _difference_forest(view: View, attribute: str, quantity: str, index: int) ->
     rows = sorted(view.difference_rows(attribute, quantity), key=lambda row: view.guidances.index(row["guidance"]))
     if not rows:
         return None
-    marks = [Mark(_guidance_name(row["guidance"]), row["mechanism"], row["difference"], row["difference_low"],
-                  row["difference_high"]) for row in rows]
+    marks = [
+        Mark(
+            _guidance_name(row["guidance"]),
+            row["mechanism"],
+            row["difference"],
+            row["difference_low"],
+            row["difference_high"],
+        )
+        for row in rows
+    ]
     title = quantity_name(attribute, quantity)
     lower = quantity in GAPS or view.metric.better == "lower"
     direction = ", below 0 is better" if lower else ", above 0 is better" if view.metric.better else ""
     names = [name for name in view.mechanisms if any(mark.series == name for mark in marks)]
     styles = {name: style for name, style in run_styles(view.mechanisms).items() if name in names}
-    svg = forest_plot(marks, [], axis=f"difference in {view.unit}{direction}", scale=view.metric.scale, series=names,
-                      styles=styles, alt=alt_text(marks, view.metric, f"difference, {title}"),
-                      slug=f"d-{view.slug}-{index}", zero="0: no difference")
+    svg = forest_plot(
+        marks,
+        [],
+        axis=f"difference in {view.unit}{direction}",
+        scale=view.metric.scale,
+        series=names,
+        styles=styles,
+        alt=alt_text(marks, view.metric, f"difference, {title}"),
+        slug=f"d-{view.slug}-{index}",
+        zero="0: no difference",
+    )
     return Picture(svg, title[0].upper() + title[1:])
 
 
@@ -88,19 +109,31 @@ def _guidance_name(guidance: str) -> str:
 
 def quantity_name(attribute: str, quantity: str) -> str:
     """``overall``, ``gap by sex``, ``gap of means by sex``, ``worst group by sex``, ``sex female``."""
-    names = {"overall": "overall", "gap": f"gap by {attribute}", "worst": f"worst group by {attribute}",
-             MEANS: f"gap of means by {attribute}"}
+    names = {
+        "overall": "overall",
+        "gap": f"gap by {attribute}",
+        "worst": f"worst group by {attribute}",
+        MEANS: f"gap of means by {attribute}",
+    }
     return names.get(quantity, f"{attribute} {quantity}")
 
 
 def table_section(views: list[View], reference: str) -> Section:
     """All numbers: a table for each attribute of each view."""
-    blocks = [Block(view.title, tables=[_table(view, name, reference) for name in view.attributes or ["*"]],
-                    folded=index >= OPEN) for index, view in enumerate(views)]
+    blocks = [
+        Block(
+            view.title,
+            tables=[_table(view, name, reference) for name in view.attributes or ["*"]],
+            folded=index >= OPEN,
+        )
+        for index, view in enumerate(views)
+    ]
     intro = "Means over training seeds; the smaller line is the 95 % interval over seeds and patients."
     if any(view.reconstruction for view in views):
-        intro += (" Last, held-out images through the autoencoder and back, with the interval over patients: about "
-                  "where perfect training of the diffusion model would lead.")
+        intro += (
+            " Last, held-out images through the autoencoder and back, with the interval over patients: about "
+            "where perfect training of the diffusion model would lead."
+        )
     return Section("table", "All numbers", intro, blocks, "Nothing was measured.")
 
 

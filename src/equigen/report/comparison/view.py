@@ -17,8 +17,21 @@ from equigen.report.study.differences import DIRECTIONS, difference_verdict
 
 TEXT_COLUMNS = ["setting", "mechanism", "plan", "guidance", "metric", "attribute", "figure"]
 NUMBER_COLUMNS = [
-    "seeds", "n", "estimate", "seed_low", "seed_high", "patient_low", "patient_high", "ci_low", "ci_high", "null_gap",
-    "difference", "difference_low", "difference_high", "p_value", "p_holm",
+    "seeds",
+    "n",
+    "estimate",
+    "seed_low",
+    "seed_high",
+    "patient_low",
+    "patient_high",
+    "ci_low",
+    "ci_high",
+    "null_gap",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_value",
+    "p_holm",
 ]
 RECONSTRUCTION_COLUMNS = [
     "setting", "metric", "attribute", "figure", "estimate", "ci_low", "ci_high", "null_gap", "note",
@@ -48,8 +61,10 @@ class View:
     @property
     def slug(self) -> str:
         """An identifier for the view's figures, of ASCII letters, digits and ``_``."""
-        return "".join(sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}"
-                       for sign in f"{self.setting}-{self.plan}-{self.metric.name}")
+        return "".join(
+            sign if sign.isascii() and sign.isalnum() else f"_{ord(sign):x}"
+            for sign in f"{self.setting}-{self.plan}-{self.metric.name}"
+        )
 
     @property
     def unit(self) -> str:
@@ -120,8 +135,12 @@ def comparison_views(summary: pd.DataFrame, reconstruction: pd.DataFrame | None 
         problems = [Problem("column is missing", mend, column=name) for name in missing]
         raise InputError("The comparison cannot be reported.", problems)
     frame = summary.assign(**{name: pd.to_numeric(summary[name]).astype(float) for name in NUMBER_COLUMNS})
-    keys = [(name, setting, plan) for name in sort_metrics(unique_values(frame["metric"]))
-            for setting in unique_values(frame["setting"]) for plan in unique_values(frame["plan"])]
+    keys = [
+        (name, setting, plan)
+        for name in sort_metrics(unique_values(frame["metric"]))
+        for setting in unique_values(frame["setting"])
+        for plan in unique_values(frame["plan"])
+    ]
     several = [len({key[column] for key in keys}) > 1 for column in range(3)]
     views = []
     for name, setting, plan in keys:
@@ -129,8 +148,11 @@ def comparison_views(summary: pd.DataFrame, reconstruction: pd.DataFrame | None 
         if rows.empty:
             continue
         metric = lookup_metric(name)
-        titles = [f"setting {setting}" if several[1] else "", f"plan {plan}" if several[2] else "",
-                  metric.short if several[0] else ""]
+        titles = [
+            f"setting {setting}" if several[1] else "",
+            f"plan {plan}" if several[2] else "",
+            metric.short if several[0] else "",
+        ]
         reference_rows: dict[tuple[str, str], Any] = {}
         if reconstruction is not None:
             subset = reconstruction[(reconstruction["setting"] == setting) & (reconstruction["metric"] == name)]
@@ -173,4 +195,5 @@ def row_verdict(row: Any) -> str:
 def guidance_phrase(guidance: str) -> str:
     """``at guidance 2``, ``at the common guidance``, ``with calibrated guidance``."""
     return {"common": "at the common guidance", "calibrated": "with calibrated guidance"}.get(
-        guidance, f"at guidance {guidance}")
+        guidance, f"at guidance {guidance}"
+    )

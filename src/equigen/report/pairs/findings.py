@@ -68,8 +68,10 @@ def _change_sentence(records: list[dict[Hashable, Any]], attribute: str) -> Sent
     for name, row in rows.items():
         if row is not None and is_finite(row["ratio"]):
             metric = lookup_metric(name)
-            parts.append(f"{metric.short}: {value_text(row, 'ratio', SHARE)}, {value_text(row, 'estimate', metric)} "
-                         f"within pairs, {value_text(row, 'reference', metric)} between seeds")
+            parts.append(
+                f"{metric.short}: {value_text(row, 'ratio', SHARE)}, {value_text(row, 'estimate', metric)} "
+                f"within pairs, {value_text(row, 'reference', metric)} between seeds"
+            )
     if not parts:
         reason = next((row["note"] for row in rows.values() if row is not None and row["note"]), "nothing to compare")
         return Sentence(f"How much {attribute} changes was not measured: {reason}.", "missing", CHANGES)

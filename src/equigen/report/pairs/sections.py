@@ -24,21 +24,23 @@ RATIO = Metric("ratio", "share of another seed's", "Share of what another seed c
 ALL = "all levels"
 
 
-def pairs_section(
-    images: NDArray[np.uint8], image_table: pd.DataFrame, levels: list[str], attribute: str
-) -> Section:
+def pairs_section(images: NDArray[np.uint8], image_table: pd.DataFrame, levels: list[str], attribute: str) -> Section:
     """The images, a pair in each row; ``image_table`` has one row for each of them, in the same order."""
     size = len(levels)
     pairs = [image_table.iloc[start : start + size] for start in range(0, len(image_table), size)]
     pixels, features = (lookup_metric(name) for name in DISTANCES)
-    columns = sorted((str(name) for name in image_table.columns if str(name).startswith("read.")),
-                     key=lambda name: name != f"read.attr.{attribute}")  # the changed attribute first
+    columns = sorted(
+        (str(name) for name in image_table.columns if str(name).startswith("read.")),
+        key=lambda name: name != f"read.attr.{attribute}",
+    )  # the changed attribute first
     names, captions = [], []
     for pair in pairs:
         row = pair.iloc[0]
         prompt = merged_prompt([None if pd.isna(prompt) else str(prompt) for prompt in pair["prompt"]])
-        names.append(f"Pair {row['pair']}: {prompt + '; ' if prompt else ''}pixels differ by "
-                     f"{number(row[pixels.name], pixels)}, features by {number(row[features.name], features)}")
+        names.append(
+            f"Pair {row['pair']}: {prompt + '; ' if prompt else ''}pixels differ by "
+            f"{number(row[pixels.name], pixels)}, features by {number(row[features.name], features)}"
+        )
         texts: list[list[str]] = []
         for image in pair.to_dict("records"):
             texts.append([])

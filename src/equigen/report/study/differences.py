@@ -205,8 +205,10 @@ def row_name(row: Any) -> str:
 def seed_text(differences: pd.DataFrame) -> str:
     """Sentences on what the intervals cover and on how many seeds each generator was trained with."""
     mechanisms = _too_few_seeds(differences)
-    text = ("The intervals cover the sampling of patients and images, not another training run. Better and worse are "
-            "stated where they hold after Holm's correction over the groups, gaps and metrics of a pair of sets.")
+    text = (
+        "The intervals cover the sampling of patients and images, not another training run. Better and worse are "
+        "stated where they hold after Holm's correction over the groups, gaps and metrics of a pair of sets."
+    )
     if not mechanisms:
         return f"{text} Each generator was trained with at least {MIN_SEEDS} seeds: read the differences seed by seed."
     return (

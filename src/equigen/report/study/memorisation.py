@@ -30,9 +30,13 @@ from equigen.statistics import holm
 
 TOPIC = "Memorisation"
 PHRASES = {
-    "blur 1 px": "blurred by 1 px", "JPEG quality 50": "saved as JPEG of quality 50",
-    "noise sd 5": "with noise of 5 grey levels (SD)", "mirror image": "mirrored", "90 % crop": "cropped to 90 %",
-    "half size and back": "halved in size and enlarged again", "autoencoder": "passed through the autoencoder",
+    "blur 1 px": "blurred by 1 px",
+    "JPEG quality 50": "saved as JPEG of quality 50",
+    "noise sd 5": "with noise of 5 grey levels (SD)",
+    "mirror image": "mirrored",
+    "90 % crop": "cropped to 90 %",
+    "half size and back": "halved in size and enlarged again",
+    "autoencoder": "passed through the autoencoder",
 }
 MAIN_METRICS = ["near_copies", "nn_ratio", "authenticity"]
 CLOSENESS_NOTE = (

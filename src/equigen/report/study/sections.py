@@ -164,9 +164,7 @@ def pages_section(pages: Mapping[str, str]) -> Section | None:
     return Section("pages", "Other pages of this report", intro, [Block("", links=list(pages.items()))], "")
 
 
-def settings_section(
-    settings: Mapping[str, Any], versions: Mapping[str, str], timings: Mapping[str, float]
-) -> Section:
+def settings_section(settings: Mapping[str, Any], versions: Mapping[str, str], timings: Mapping[str, float]) -> Section:
     """The section with settings, software versions and the times of the stages."""
     blocks = []
     if settings:

@@ -167,10 +167,25 @@ def calibrate(
     pipeline.check(rows.assign(guidance=limits[0]))
     autoencoder = require_autoencoder(pipeline) if against == "reconstructions" else None
     settings = Guidance(
-        attribute=attribute, groups={}, common=DEFAULT, default=DEFAULT, objective=objective, left_out=left_out,
-        gap_weight=float(gap_weight), bounds=limits, budget=budget, spent=0, images=count, steps=steps, seed=seed,
-        encoder=identity(network), cohort=tune.name, cohort_hash=tune.hash, generator=pipeline.hash,
-        split=", ".join(sorted(set(tune.frame["split"]))), equigen=equigen.__version__,
+        attribute=attribute,
+        groups={},
+        common=DEFAULT,
+        default=DEFAULT,
+        objective=objective,
+        left_out=left_out,
+        gap_weight=float(gap_weight),
+        bounds=limits,
+        budget=budget,
+        spent=0,
+        images=count,
+        steps=steps,
+        seed=seed,
+        encoder=identity(network),
+        cohort=tune.name,
+        cohort_hash=tune.hash,
+        generator=pipeline.hash,
+        split=", ".join(sorted(set(tune.frame["split"]))),
+        equigen=equigen.__version__,
         against=against,
     )
     confirming = None if confirm is None else [confirm.hash, confirm_images, replicates, min_patients]
@@ -198,12 +213,27 @@ def calibrate(
 
 
 def _search_guidance(
-    settings: Guidance, tune: Cohort, rows: pd.DataFrame, network: Encoder, pipeline: Generator, folder: Path,
-    show: bool, autoencoder: Autoencoder | None,
+    settings: Guidance,
+    tune: Cohort,
+    rows: pd.DataFrame,
+    network: Encoder,
+    pipeline: Generator,
+    folder: Path,
+    show: bool,
+    autoencoder: Autoencoder | None,
 ) -> tuple[Guidance, pd.DataFrame]:
     """The chosen guidance and the table of the search; evaluations of an earlier run are read from disk."""
-    groups = make_groups(tune, rows, settings.attribute, network, pipeline.size, seed=settings.seed,
-                         cache=folder / "features", show=show, autoencoder=autoencoder)
+    groups = make_groups(
+        tune,
+        rows,
+        settings.attribute,
+        network,
+        pipeline.size,
+        seed=settings.seed,
+        cache=folder / "features",
+        show=show,
+        autoencoder=autoencoder,
+    )
     evaluator = Evaluator(Batched(pipeline), settings.generator, network, pipeline.size, folder / "evaluations")
     goal = Goal(settings.objective, settings.gap_weight, settings.bounds)
     evaluations = min(settings.budget // settings.images, GRID * len(groups))

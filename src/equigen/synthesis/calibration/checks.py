@@ -24,8 +24,15 @@ from equigen.synthesis.guidance import Objective, Reference, attribute_parts, gr
 
 
 def check_options(
-    objective: str, gap_weight: float, budget: int, bounds: tuple[float, float], images: int | None, steps: int,
-    confirm_images: int, replicates: int, against: str,
+    objective: str,
+    gap_weight: float,
+    budget: int,
+    bounds: tuple[float, float],
+    images: int | None,
+    steps: int,
+    confirm_images: int,
+    replicates: int,
+    against: str,
 ) -> None:
     """Raise InputError that names each invalid option."""
     problems = []
@@ -38,8 +45,13 @@ def check_options(
     if not is_guidance_range(bounds):
         mend = "give the least and the greatest guidance, such as 1 and 4"
         problems.append(Problem(f"bounds {tuple(bounds)}", mend))
-    least = {"budget": (budget, 1), "steps": (steps, 1), "confirm_images": (confirm_images, LEAST_IMAGES),
-             "replicates": (replicates, 20), "images": (LEAST_IMAGES if images is None else images, LEAST_IMAGES)}
+    least = {
+        "budget": (budget, 1),
+        "steps": (steps, 1),
+        "confirm_images": (confirm_images, LEAST_IMAGES),
+        "replicates": (replicates, 20),
+        "images": (LEAST_IMAGES if images is None else images, LEAST_IMAGES),
+    }
     problems += [Problem(f"{name} {value}", f"use at least {low}")
                  for name, (value, low) in least.items() if value < low]  # fmt: skip
     if problems:
@@ -58,9 +70,9 @@ def check_cohorts(tune: Cohort, confirm: Cohort | None, attribute: str) -> None:
             problems.append(Problem(f"{name} holds images of the training split", mend))
         available = ", ".join(cohort.attributes) or "none"
         problems += [
-            Problem(f"{name} has no attribute '{single}'",
-                    f"it has: {available}; write an intersection as 'sex & age'")
-            for single in attribute_parts(attribute) if single not in cohort.attributes
+            Problem(f"{name} has no attribute '{single}'", f"it has: {available}; write an intersection as 'sex & age'")
+            for single in attribute_parts(attribute)
+            if single not in cohort.attributes
         ]
     if confirm is not None:
         shared = sorted(set(tune.frame["patient"]) & set(confirm.frame["patient"]))
@@ -101,8 +113,11 @@ def eligible_groups(tune: Cohort, attribute: str, min_patients: int) -> tuple[li
     left_out = {level: f"too small: {count} patients" for level, count in patients.items() if level not in names}
     if len(names) < 2:
         sizes = ", ".join(f"{level}: {count}" for level, count in patients.items())
-        problem = Problem(f"of '{attribute}' fewer than two groups have {needed} patients ({sizes})",
-                          "give more images, or another attribute", column=f"attr.{attribute}")
+        problem = Problem(
+            f"of '{attribute}' fewer than two groups have {needed} patients ({sizes})",
+            "give more images, or another attribute",
+            column=f"attr.{attribute}",
+        )
         raise InputError("There are no groups to calibrate.", [problem])
     return names, left_out
 

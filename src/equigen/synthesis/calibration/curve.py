@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 LENGTHS = (0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0)  # of the range of guidance
-NUGGETS = (1e-4, 1e-3, 1e-2, 0.1)                # variance of the noise over that of the process
+NUGGETS = (1e-4, 1e-3, 1e-2, 0.1)  # variance of the noise over that of the process
 
 
 @dataclass(frozen=True)

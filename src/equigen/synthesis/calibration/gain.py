@@ -38,16 +38,39 @@ from equigen.synthesis.plans import match_plan
 Array = NDArray[np.float64]
 SETS: tuple[Choice, ...] = ("default", "common", "group")
 COLUMNS = [
-    "set", "figure", "group", "n_real", "n_generated", "estimate", "floor", "excess", "ci_low", "ci_high",
-    "reference", "difference", "difference_low", "difference_high", "p_value", "note",
+    "set",
+    "figure",
+    "group",
+    "n_real",
+    "n_generated",
+    "estimate",
+    "floor",
+    "excess",
+    "ci_low",
+    "ci_high",
+    "reference",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_value",
+    "note",
 ]
 PAIRED = "paired bootstrap: the same real patients, prompts and seeds for both; p two-sided, not corrected"
 LEANS = "a gap is never negative, so its interval leans upwards"
 
 
 def measure_gain(
-    pipeline: Generator, confirm: Cohort, guidance: Guidance, levels: list[str], network: Encoder, *,
-    images: int, settings: ResamplingSettings, out: Path, batch: int, show: bool,
+    pipeline: Generator,
+    confirm: Cohort,
+    guidance: Guidance,
+    levels: list[str],
+    network: Encoder,
+    *,
+    images: int,
+    settings: ResamplingSettings,
+    out: Path,
+    batch: int,
+    show: bool,
     autoencoder: Autoencoder | None = None,
 ) -> pd.DataFrame:
     """The gain table (see ``Calibration``): sets of the same prompts and seeds by the three choices of guidance.
@@ -66,8 +89,9 @@ def measure_gain(
         groups = pd.Series(group_names(frame, guidance.attribute), dtype=object)
         table = frame.reset_index(drop=True).assign(**{f"attr.{guidance.attribute}": groups.where(groups != "", None)})
         image_set = reconstructed_images(ImageSet(table), autoencoder if name == "real" else None, pipeline.size)
-        features = extract_features(image_set, network, pipeline.size, cache_dir=out / "features",
-                           title=f"Encoding {name} images", show=show)
+        features = extract_features(
+            image_set, network, pipeline.size, cache_dir=out / "features", title=f"Encoding {name} images", show=show
+        )
         codes_by_attribute = {guidance.attribute: group_codes(table, guidance.attribute, levels)}
         encoded[name] = EncodedImages(image_set.patients(name), codes_by_attribute, features, table)
     inputs = EvaluationInputs(encoded["real"], {name: encoded[name] for name in SETS}, ["kd"])
@@ -96,9 +120,13 @@ def _group_estimates(family: FamilyResult) -> list[dict[str, Any]]:
     values = family.metrics[0].estimates
     estimates: list[dict[str, Any]] = []
     for cell in family.cells:
-        head = {"figure": "overall" if cell.attribute == "*" else "group", "group": cell.group,
-                "n_real": len(cell.real), "n_generated": len(cell.generated),
-                "note": join_notes(cell.reason or "", cell.note)}
+        head = {
+            "figure": "overall" if cell.attribute == "*" else "group",
+            "group": cell.group,
+            "n_real": len(cell.real),
+            "n_generated": len(cell.generated),
+            "note": join_notes(cell.reason or "", cell.note),
+        }
         estimate = values.get((cell.attribute, cell.group))
         if estimate is None or estimate.floor is None:
             estimates.append({**head, "note": head["note"] or "undefined in this group", "draws": None})
@@ -121,8 +149,15 @@ def _over_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     rows = []
     for name, fold in folds.items():
         note = join_notes(*left_out, LEANS if name == "gap" else "")
-        rows.append({"figure": name, "group": "*", "note": note, "excess": float(fold(values)),
-                     "draws": np.asarray(fold(draws, axis=1), dtype=np.float64)})
+        rows.append(
+            {
+                "figure": name,
+                "group": "*",
+                "note": note,
+                "excess": float(fold(values)),
+                "draws": np.asarray(fold(draws, axis=1), dtype=np.float64),
+            }
+        )
     return rows
 
 
@@ -143,5 +178,11 @@ def _with_difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str,
     draws: Array = first["draws"] - second["draws"]
     difference = interval_row(first["excess"] - second["excess"], draws)
     p_value = None if difference["ci_low"] is None else two_sided_p_value(draws[np.isfinite(draws)])
-    return {**row, "difference": difference["estimate"], "difference_low": difference["ci_low"],
-            "difference_high": difference["ci_high"], "p_value": p_value, "note": join_notes(row["note"], PAIRED)}
+    return {
+        **row,
+        "difference": difference["estimate"],
+        "difference_low": difference["ci_low"],
+        "difference_high": difference["ci_high"],
+        "p_value": p_value,
+        "note": join_notes(row["note"], PAIRED),
+    }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-LEAST_PATIENTS = 4   # of a group: its floor compares two halves of two or more patients
-LEAST_IMAGES = 8     # of a group in one evaluation
-MOST_IMAGES = 250    # of a group in one evaluation by default
-EVALUATIONS = 8      # of each group by default: they decide the number of images
+LEAST_PATIENTS = 4  # of a group: its floor compares two halves of two or more patients
+LEAST_IMAGES = 8  # of a group in one evaluation
+MOST_IMAGES = 250  # of a group in one evaluation by default
+EVALUATIONS = 8  # of each group by default: they decide the number of images
 
 
 def is_guidance_range(bounds: tuple[float, ...]) -> bool:

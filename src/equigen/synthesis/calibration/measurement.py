@@ -77,8 +77,16 @@ def group_rows(tune: Cohort, names: list[str], attribute: str, images: int, step
 
 
 def make_groups(
-    tune: Cohort, rows: pd.DataFrame, attribute: str, network: Encoder, size: int, *,
-    seed: int, cache: Path, show: bool, autoencoder: Autoencoder | None = None,
+    tune: Cohort,
+    rows: pd.DataFrame,
+    attribute: str,
+    network: Encoder,
+    size: int,
+    *,
+    seed: int,
+    cache: Path,
+    show: bool,
+    autoencoder: Autoencoder | None = None,
 ) -> list[Group]:
     """The groups of ``rows`` with the features of their real images (or their reconstructions) and their floors."""
     names = list(dict.fromkeys(rows["group"]))

@@ -14,7 +14,7 @@ from equigen.synthesis.guidance import Objective
 
 Array = NDArray[np.float64]
 INITIAL_POINTS = 4  # initial guidances of each group, evenly spaced over the bounds
-GRID = 61       # candidate guidances: steps of 0.05 between 1 and 4
+GRID = 61  # candidate guidances: steps of 0.05 between 1 and 4
 DEVIATIONS = 2  # half-width of the confidence bound in standard deviations: sqrt(beta) of UCB
 
 
@@ -41,9 +41,7 @@ class Goal:
         return np.round(np.linspace(*self.bounds, GRID), 4)
 
 
-def search(
-    groups: int, evaluations: int, goal: Goal, measure: Callable[[int, float], float]
-) -> list[Point]:
+def search(groups: int, evaluations: int, goal: Goal, measure: Callable[[int, float], float]) -> list[Point]:
     """Evaluate pairs (group, guidance) sequentially until ``evaluations`` are spent; deterministic given ``measure``.
 
     Every group is measured at ``INITIAL_POINTS`` guidances first. A group's excess depends on its own guidance alone,

@@ -31,8 +31,10 @@ def calibration_table(groups: list[Group], points: list[Point], goal: Goal) -> p
         reach = DEVIATIONS * curve.deviation
         spans = zip(grid, curve.mean, curve.mean - reach, curve.mean + reach, strict=True)
         head = {"kind": "curve", "group": name}
-        rows += [{**head, "name": f"{w:g}", "guidance": w, "excess": e, "low": low, "high": high}
-                 for w, e, low, high in spans]
+        rows += [
+            {**head, "name": f"{w:g}", "guidance": w, "excess": e, "low": low, "high": high}
+            for w, e, low, high in spans
+        ]
     for index, w in enumerate(grid):
         rows += _choice_rows("shared", f"{w:g}", names, np.full(len(names), w), means[:, index])
     for number, indices in enumerate(front(means)):
@@ -77,6 +79,13 @@ def choice_table(table: pd.DataFrame, guidance: Guidance) -> pd.DataFrame:
     outside = not guidance.bounds[0] <= guidance.default <= guidance.bounds[1]
     note = f"the default guidance {guidance.default:g} lies outside the bounds: not measured"
     frame["note"] = note if outside else ""
-    small = pd.DataFrame({"group": list(guidance.left_out), "default": guidance.default, "common": guidance.common,
-                          "calibrated": guidance.common, "note": list(guidance.left_out.values())})
+    small = pd.DataFrame(
+        {
+            "group": list(guidance.left_out),
+            "default": guidance.default,
+            "common": guidance.common,
+            "calibrated": guidance.common,
+            "note": list(guidance.left_out.values()),
+        }
+    )
     return pd.concat([frame.reset_index(), small], ignore_index=True) if len(small) else frame.reset_index()

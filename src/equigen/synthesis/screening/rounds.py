@@ -57,8 +57,9 @@ class Rounds:
         for draw in range(1, tries + 2):
             with progress_bar(f"screen, draw {draw}", len(rows), show=show) as bar:
                 batches = [rows[start : start + BATCH] for start in range(0, len(rows), BATCH)]
-                rounds.append(pd.concat([self._batch_verdicts(draw, batch, bar) for batch in batches],
-                                        ignore_index=True))
+                rounds.append(
+                    pd.concat([self._batch_verdicts(draw, batch, bar) for batch in batches], ignore_index=True)
+                )
             rows = rounds[-1]["row"].to_numpy()[~rounds[-1]["accepted"].to_numpy(dtype=bool)]
             if not len(rows):
                 break

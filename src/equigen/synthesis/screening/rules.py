@@ -83,8 +83,11 @@ def make_rule(
             problems.append(Problem("the classifier cannot read this field", f"it reads {readable}", column=name))
         elif matches[0].column not in columns:
             problems.append(Problem("the set does not ask for this field", "leave it out", column=matches[0].column))
-    checked = [question for question in questions if question.column in columns
-               and (fields is None or question.column in fields or question.name in fields)]
+    checked = [
+        question
+        for question in questions
+        if question.column in columns and (fields is None or question.column in fields or question.name in fields)
+    ]
     if not checked and not problems:
         mend = f"name a field that the set asks for; the classifier reads {readable}"
         problems.append(Problem("nothing is checked", mend))

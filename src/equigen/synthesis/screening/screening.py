@@ -108,11 +108,16 @@ def screen(
     if held_out is not None:
         check_held_out(held_out, classifier)
     size = int(min(read_image(folder / str(base["image"].iloc[0])).shape[:2]))
-    key = [base.astype(object).where(base.notna(), None).to_dict("list"), classifier.identity,
-           [[question.name, question.levels] for question in rule.questions], rule.threshold]
+    key = [
+        base.astype(object).where(base.notna(), None).to_dict("list"),
+        classifier.identity,
+        [[question.name, question.levels] for question in rule.questions],
+        rule.threshold,
+    ]
     screen_folder = folder / FOLDER / hash_value(key)[:12]
-    rounds = Rounds(base, folder, screen_folder, rule, classifier,
-                    lambda rows: render(pipeline, rows, list(range(len(rows)))), size)
+    rounds = Rounds(
+        base, folder, screen_folder, rule, classifier, lambda rows: render(pipeline, rows, list(range(len(rows)))), size
+    )
     verdicts = rounds.run(tries, show)
     for partial in screen_folder.rglob(".*.part.*"):  # of a killed process
         partial.unlink(missing_ok=True)
@@ -131,13 +136,22 @@ def screen(
             write_parquet(path, real_verdicts)
         real = field_verdicts(images.frame, real_verdicts, images.patients("real"))
         frames.append(images.frame)
-        levels = {**{f"attr.{name}": spec.levels for name, spec in held_out.attributes.items()},
-                  **{f"label.{name}": spec.levels for name, spec in held_out.labels.items()}}
+        levels = {
+            **{f"attr.{name}": spec.levels for name, spec in held_out.attributes.items()},
+            **{f"label.{name}": spec.levels for name, spec in held_out.labels.items()},
+        }
         kinds = {name: spec.kind for name, spec in held_out.labels.items()}
     first = verdicts[verdicts["draw"] == 1].sort_values("row").reset_index(drop=True)
     last = verdicts.groupby("row", sort=True).tail(1).sort_values("row")
-    table = screening_table(rule, field_verdicts(base, first), last["draw"].to_numpy(np.int64),
-                            ~last["accepted"].to_numpy(dtype=bool), real, groupings(frames, levels, kinds), settings)
+    table = screening_table(
+        rule,
+        field_verdicts(base, first),
+        last["draw"].to_numpy(np.int64),
+        ~last["accepted"].to_numpy(dtype=bool),
+        real,
+        groupings(frames, levels, kinds),
+        settings,
+    )
     write_parquet(folder / TABLE, table)
     write_parquet(folder / SYNTHETIC, screened_table(base, verdicts))
     renew_record(folder)

@@ -28,8 +28,21 @@ from equigen.synthesis.screening.rules import Rule
 Array = NDArray[np.float64]
 Row = dict[str, Any]
 COLUMNS = [
-    "run", "field", "metric", "attribute", "group", "n", "n_patients", "count", "estimate", "ci_low", "ci_high",
-    "null_low", "null_high", "p_value", "note",
+    "run",
+    "field",
+    "metric",
+    "attribute",
+    "group",
+    "n",
+    "n_patients",
+    "count",
+    "estimate",
+    "ci_low",
+    "ci_high",
+    "null_low",
+    "null_high",
+    "p_value",
+    "note",
 ]
 NUMBERS = ["estimate", "ci_low", "ci_high", "null_low", "null_high", "p_value"]
 EXCESS = "share refused at first less that of real images; the mix of labels in a group may differ between the two"
@@ -63,9 +76,7 @@ class Metric:
     means: dict[str, GroupMeans] = field(default_factory=dict)
 
 
-def field_verdicts(
-    frame: pd.DataFrame, verdicts: pd.DataFrame, patients: NDArray[Any] | None = None
-) -> FieldVerdicts:
+def field_verdicts(frame: pd.DataFrame, verdicts: pd.DataFrame, patients: NDArray[Any] | None = None) -> FieldVerdicts:
     """Verdicts by field from a rule's table; an image without any checked field is NaN in the field ``*``."""
     names = [str(name) for name in verdicts.columns if str(name).startswith("ok.")]
     checked = verdicts[names].notna().any(axis=1).to_numpy(dtype=bool)
@@ -93,8 +104,13 @@ def attribute_name(question: Target) -> str:
 
 
 def screening_table(
-    rule: Rule, requested: FieldVerdicts, tries: NDArray[np.int64], given_up: NDArray[np.bool_],
-    real: FieldVerdicts | None, groups: Sequence[Target], settings: ResamplingSettings,
+    rule: Rule,
+    requested: FieldVerdicts,
+    tries: NDArray[np.int64],
+    given_up: NDArray[np.bool_],
+    real: FieldVerdicts | None,
+    groups: Sequence[Target],
+    settings: ResamplingSettings,
 ) -> pd.DataFrame:
     """Rows of screening.parquet.
 
@@ -181,8 +197,11 @@ def _chance_note(metric: Metric, rule: Rule) -> str:
         return ""
     means = np.mean(correct, axis=0)
     low, _ = percentile_interval(means[np.isfinite(means)])
-    return (f"on real images the screen reads {metric.name} no better than chance: leave it out of the fields"
-            if low <= 1 / len(question.levels) else "")
+    return (
+        f"on real images the screen reads {metric.name} no better than chance: leave it out of the fields"
+        if low <= 1 / len(question.levels)
+        else ""
+    )
 
 
 def _head(metric: Metric) -> Row:
@@ -193,11 +212,18 @@ def _cell_row(metric: Metric, attribute: str, group: str) -> Row:
     """One metric in one group, with its interval and null band."""
     cell = metric.means[attribute].cells[group]
     patients = None if metric.patients is None else cell.patients
-    row = _head(metric) | {"attribute": attribute, "group": group, "n": cell.n, "n_patients": patients,
-                           "count": round(cell.total)}
+    row = _head(metric) | {
+        "attribute": attribute,
+        "group": group,
+        "n": cell.n,
+        "n_patients": patients,
+        "count": round(cell.total),
+    }
     if cell.draws is None:
-        return row | {"note": f"too small: {cell.n if patients is None else patients} "
-                              f"{'images' if patients is None else 'patients'}"}
+        return row | {
+            "note": f"too small: {cell.n if patients is None else patients} "
+            f"{'images' if patients is None else 'patients'}"
+        }
     estimate = interval_row(cell.value, cell.draws)
     row |= {name: estimate[name] for name in ("estimate", "ci_low", "ci_high", "note")}
     if metric.patients is None and metric.metric != "tries":
