@@ -11,12 +11,14 @@ app.command()(compare)
 
 def test_options_and_overrides_reach_the_comparison(tmp_path, monkeypatch):
     calls = []
-    run = "equigen.comparison.comparison.run_comparison"
+    run = "equigen.comparison.run_comparison"
     monkeypatch.setattr(run, lambda *given, **options: calls.append(given) or "page")
-    words = ["c.yaml", "--out", str(tmp_path), "--jobs", "3", "--engine", "ray", "--set", "seeds=[1]"]
+    file = tmp_path / "c.yaml"
+    file.write_text("name: c\nphantom: {images: 100}\n")
+    words = [str(file), "--out", str(tmp_path), "--jobs", "3", "--engine", "ray", "--set", "seeds=[1]"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0 and done.stdout == "page\n"
     path, out, overrides = calls[0]
     assert path.name == "c.yaml" and out == tmp_path
     assert overrides == {"seeds": [1], "jobs": 3, "engine": "ray"}
-    assert CliRunner().invoke(app, ["c.yaml"]).exit_code == 0 and calls[1][1:] == (None, {})
+    assert CliRunner().invoke(app, [str(file)]).exit_code == 0 and calls[1][1:] == (None, {})

@@ -281,6 +281,7 @@ def test_run_and_demo_pass_their_options_on(tmp_path, monkeypatch):
         return tmp_path / "index.html"
 
     monkeypatch.setattr("equigen.study.run_study", fake)
+    (tmp_path / "study.yaml").write_text("name: s\ncohort: {labels: {dx: {}}}\n")
     sets = ("--set", "train.images=50", "--set", "seeds=[0,1]", "--set", "cohort.labels.dx.levels=[no, yes]")
     assert fine("run", tmp_path / "study.yaml", "--out", tmp_path / "r", *sets).strip() == str(tmp_path / "index.html")
     fine("demo", "--set", "name=7")
