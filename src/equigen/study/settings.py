@@ -68,7 +68,7 @@ class StudySettings(StrictModel):
         messages = [
             *_pairs_problems(self),
             *(
-                f"{stage}.plan '{name}' is counterfactual, and 'screen' would part its pairs: name another plan"
+                f"{stage}.plan '{name}' is counterfactual, and with 'screen' its pairs would part: name another plan"
                 for stage, name in screened
                 if self.plans[name].policy == "counterfactual"
             ),
