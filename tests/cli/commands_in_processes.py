@@ -17,7 +17,7 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 import equigen.diffusion
 import equigen.synthesis
 import equigen.training
-from equigen.cli.app import main
+from equigen.cli.commands import main
 from equigen.errors import InputError
 
 

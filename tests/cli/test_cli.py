@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import equigen
-from equigen.cli.app import app
+from equigen.cli.commands import app
 from equigen.equity import mechanism_names
 from equigen.exit_status import Terminated
 

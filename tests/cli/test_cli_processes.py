@@ -10,7 +10,7 @@ import pytest
 from tiny_pipelines import tiny_sd
 from typer.testing import CliRunner
 
-from equigen.cli.app import app
+from equigen.cli.commands import app
 from equigen.latents import LatentStore
 from equigen.synthesis import generate, plan
 

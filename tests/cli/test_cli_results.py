@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from equigen.cli.app import app
+from equigen.cli.commands import app
 
 
 def call(*words):

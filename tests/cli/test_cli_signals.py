@@ -11,13 +11,13 @@ import pytest
 SCRIPT = """
 import signal, time
 signal.signal(signal.SIGINT, signal.default_int_handler)
-import equigen.cli.app, equigen.files
+import equigen.cli.commands, equigen.files
 def slow(handle):
     print("writing", flush=True)
     time.sleep(60)
 equigen.files.os.fsync = slow
-equigen.cli.app.open_cohort = lambda path, *rest, **more: equigen.files.write_text(path, "half of something")
-equigen.cli.app.main()
+equigen.cli.commands.open_cohort = lambda path, *rest, **more: equigen.files.write_text(path, "half of something")
+equigen.cli.commands.main()
 """
 
 

@@ -65,7 +65,7 @@ def test_permuting_images_in_place_of_patients_would_reject_too_often():
         real = world.side("real", seed)
         torn = replace(real, patients=np.array([f"image {row}" for row in range(len(real.patients))]))
         made = world.side("generated", seed)
-        inputs = validity.Inputs(torn, {"generated": made}, ["kd"])
+        inputs = validity.EvaluationInputs(torn, {"generated": made}, ["kd"])
         pulled.append(
             validity.measure_sets(
                 inputs,

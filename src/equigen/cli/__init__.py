@@ -1,5 +1,5 @@
 """The command `equigen`: thin commands that read options and call rooms."""
 
-from equigen.cli.app import app, main
+from equigen.cli.commands import app, main
 
 __all__ = ["app", "main"]

@@ -100,6 +100,8 @@ class Manifest:
         with _convert_damage(self.table):
             names = _open_table(self.table, ["patient"]).read(["patient"]).column(0)
             codes: NDArray[np.int32] = names.combine_chunks().dictionary_encode().indices.to_numpy()
+            if len(codes) <= int(np.max(self.places, initial=-1)):
+                raise ValueError("rows of the column patient are missing")
         return codes[self.places]
 
     def images(self) -> ImageList:
