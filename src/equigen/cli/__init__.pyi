@@ -1,3 +1,3 @@
 """The command `equigen`: thin commands that read options and call rooms."""
 
-from .app import main as main
+from .commands import main as main
