@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from equigen.errors import InputError
+from equigen.fairness import Audit
 from equigen.files import write_text
 from equigen.quality import Evaluation
 from equigen.study import run_study
@@ -90,7 +91,7 @@ def test_a_changed_training_reruns_what_depends_on_it_and_keeps_the_old(copied, 
     table = pd.read_parquet(copied.out / TABLES[0])  # measuring again takes long, and is not what is tested
     measured = Evaluation(table, pd.DataFrame(), pd.DataFrame())
     monkeypatch.setattr("equigen.study.study.evaluate_study", lambda *_: measured)
-    audited = pd.read_parquet(copied.out / TABLES[2])
+    audited = Audit(pd.read_parquet(copied.out / TABLES[2]))
     monkeypatch.setattr("equigen.study.study.audit", lambda *_, **__: audited)
     before, old = copied.stamps(), (copied.out / "generators/none/training.json").read_text()
     copied.run({"train.images": 64})
@@ -156,7 +157,7 @@ def test_a_study_interrupted_in_every_stage_gives_the_numbers_of_one_that_was_no
         (Trainer, "_check_finite", 4),  # after 48 images, the checkpoint is of 32
         (Trainer, "_check_finite", 6),
         (modules["equigen.synthesis.generation"], "write_png", 20),
-        (modules["equigen.study.quality"], "evaluate_sets", 1),
+        (modules["equigen.study.quality"], "evaluate", 1),
         (modules["equigen.diagnosis.experiment"], "_predict", 2),
         (modules["equigen.study.study"], "audit", 1),
         (modules["equigen.study.study"], "write_report", 1),
