@@ -28,7 +28,7 @@ assert len(cohort.frame) == 8
 predictions = pd.DataFrame(
     {"truth": [0, 1] * 20, "probability": rng.random(40), "patient": range(40), "sex": list("FFMM") * 10}
 )
-rows = equigen.audit(predictions, ["sex"], replicates=20, permutations=20, min_patients=2)
+rows = equigen.audit(predictions, ["sex"], replicates=20, permutations=20, min_patients=2).table
 assert len(rows) > 0
 print("torch" in sys.modules)
 """
