@@ -21,13 +21,15 @@ class BaseMechanism:
 
     ``memory`` holds the mechanism's state, as float64 or int64 tensors of fixed shape, which are restored
     when training resumes; a state of other ``settings`` is refused. Raises ``InputError`` for a cohort
-    without attributes.
+    without attributes, unless ``needs_attributes`` is False.
     """
 
     name = "rule"
+    needs_attributes = True
 
     def __init__(self, groups: Groups, seed: int, settings: Mapping[str, Setting] | None = None) -> None:
-        check_groups(self.name, groups)
+        if self.needs_attributes:
+            check_groups(self.name, groups)
         self.groups, self.seed, self.settings = groups, seed, dict(settings or {})
         self.memory: dict[str, Tensor] = {}
 
