@@ -1,7 +1,5 @@
 """Views of a table of groups, by hand."""
 
-from dataclasses import dataclass
-
 import pandas as pd
 import pytest
 
@@ -23,15 +21,10 @@ ROWS = pd.DataFrame(
 )
 
 
-@dataclass(frozen=True, repr=False)
 class Table(GroupTable):
-    table: pd.DataFrame
     index_columns = ("run",)
     title = "Numbers"
     worst_is_low = ("auc",)
-
-    def _rows(self) -> pd.DataFrame:
-        return self.table
 
 
 @pytest.fixture

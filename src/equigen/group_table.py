@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import pandas as pd
 
@@ -12,27 +14,24 @@ SUMMARIES = ("*", "gap", "worst", "es")  # groups that sum up others
 SHOWN_ROWS = 30  # of each view in a representation
 
 
+@dataclass(frozen=True, repr=False)
 class GroupTable:
     """Views of a table with one row for each metric and group.
 
-    A subclass is a dataclass that holds the table which is written to the disk (columns ``metric``, ``attribute``,
-    ``group``, ``estimate`` and so on) and returns it from ``_rows``. Columns that tell runs apart (``index_columns``)
-    stand in the index of a view where they have more than one value.
+    ``table`` is what is written to the disk: columns ``metric``, ``attribute``, ``group``, ``estimate`` and so on.
+    Columns that tell runs apart (``index_columns``) stand in the index of a view where they have more than one value.
     """
 
-    index_columns: Sequence[str] = ()
-    title: str = "Results"
-    worst_is_low: Sequence[str] = ()  # metrics of which the worst group has the smallest value
+    table: pd.DataFrame
 
-    def _rows(self) -> pd.DataFrame:
-        """Rows of which the views are made."""
-        raise NotImplementedError
+    index_columns: ClassVar[Sequence[str]] = ()
+    title: ClassVar[str] = "Results"
+    worst_is_low: ClassVar[Sequence[str]] = ()  # metrics of which the worst group has the smallest value
 
     @property
     def overall(self) -> pd.DataFrame:
         """Estimates over everything: one row for each run, one column for each metric."""
-        table = self._rows()
-        return self._wide(table[(table["attribute"] == "*") & (table["group"] == "*")], [])
+        return self._wide(self.table[(self.table["attribute"] == "*") & (self.table["group"] == "*")], [])
 
     @property
     def by_group(self) -> pd.DataFrame:
@@ -43,8 +42,7 @@ class GroupTable:
     @property
     def gaps(self) -> pd.DataFrame:
         """Largest less smallest group, by attribute and metric, with interval, null band and p-value."""
-        table = self._rows()
-        rows = table[table["group"] == "gap"]
+        rows = self.table[self.table["group"] == "gap"]
         keys = [*self._distinct(), "attribute", "metric"]
         columns = [name for name in [*INTERVAL, *BAND] if name in rows.columns]
         return rows.set_index(keys)[columns]
@@ -62,29 +60,26 @@ class GroupTable:
     @property
     def notes(self) -> list[str]:
         """What the table says about itself: each note once."""
-        table = self._rows()
-        notes = [*table.attrs.get("notes", []), *table["note"].dropna()]
+        notes = [*self.table.attrs.get("notes", []), *self.table["note"].dropna()]
         return list(dict.fromkeys(note for note in notes if note))
 
     def _distinct(self) -> list[str]:
-        table = self._rows()
-        return [name for name in self.index_columns if table[name].nunique(dropna=False) > 1]
+        return [name for name in self.index_columns if self.table[name].nunique(dropna=False) > 1]
 
     def _group_rows(self) -> pd.DataFrame:
-        table = self._rows()
-        return table[(table["attribute"] != "*") & ~table["group"].isin(SUMMARIES)]
+        return self.table[(self.table["attribute"] != "*") & ~self.table["group"].isin(SUMMARIES)]
 
     def _wide(self, rows: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
         index = [*self._distinct(), *keys]
         order = list(dict.fromkeys(rows["metric"]))
         if not index:
             return pd.DataFrame([rows.set_index("metric")["estimate"].rename(None)])[order].rename_axis(columns=None)
-        wide = rows.pivot_table(index=index, columns="metric", values="estimate", sort=False, dropna=False)
+        wide = rows.set_index([*index, "metric"])["estimate"].unstack(sort=False)
         return wide.dropna(how="all")[[name for name in order if name in wide.columns]].rename_axis(columns=None)
 
     def __repr__(self) -> str:
         """The title, the values over everything and the gaps, as text."""
-        parts = [f"{self.title}: {len(self._rows()):,} rows in .table", "", "overall", _text(self.overall)]
+        parts = [f"{self.title}: {len(self.table):,} rows in .table", "", "overall", _text(self.overall)]
         gaps = self.gaps
         if len(gaps):
             parts += ["", "gaps between groups (.gaps; each group: .by_group)", _text(gaps)]

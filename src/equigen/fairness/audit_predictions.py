@@ -49,8 +49,6 @@ class BaselinePair:
 class Audit(GroupTable):
     """Rows of fairness.parquet in ``table``; views ``overall``, ``by_group``, ``gaps``, ``worst``, ``differences``."""
 
-    table: pd.DataFrame
-
     index_columns = ("recipe", "task", "domain")
     title = "Audit"
     worst_is_low = tuple(name for name, higher in HIGHER_IS_BETTER.items() if higher)
@@ -61,9 +59,6 @@ class Audit(GroupTable):
         rows = self.table[self.table["difference"].notna()]
         columns = ["difference_to", "difference", "difference_low", "difference_high"]
         return rows.set_index([*self._distinct(), "attribute", "group", "metric"])[columns]
-
-    def _rows(self) -> pd.DataFrame:
-        return self.table
 
 
 def audit(

@@ -50,12 +50,11 @@ from equigen.quality.strata import LabelFilter, filter_by_labels
 class Evaluation(GroupTable):
     """Tables of an evaluation, with views by group: ``overall``, ``by_group``, ``gaps``, ``worst``, ``notes``.
 
-    ``quality``: rows of quality.parquet for every set (``table`` is another name of it). ``differences``: paired
+    ``table``: rows of quality.parquet for every set. ``differences``: paired
     differences of each two sets. ``copies``: the pairs of generated and training images that are most alike.
     ``copy_power``: share of planted copies that the copy check finds, for each kind of change (``POWER_COLUMNS``).
     """
 
-    quality: pd.DataFrame
     differences: pd.DataFrame
     copies: pd.DataFrame
     copy_power: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=POWER_COLUMNS))
@@ -65,12 +64,9 @@ class Evaluation(GroupTable):
     worst_is_low = HIGHER_IS_BETTER
 
     @property
-    def table(self) -> pd.DataFrame:
-        """Rows of quality.parquet."""
-        return self.quality
-
-    def _rows(self) -> pd.DataFrame:
-        return self.quality
+    def quality(self) -> pd.DataFrame:
+        """Rows of quality.parquet, another name of ``table``."""
+        return self.table
 
 
 def evaluate(

@@ -17,7 +17,7 @@ from equigen.quality import Evaluation
 from equigen.report import ClosePairs, pair_caption, write_report
 
 MAX_PAIRS = 12  # of a run, in a report
-FILES = {"quality": "quality.parquet", "differences": "comparison.parquet", "copies": "copies.parquet",
+FILES = {"table": "quality.parquet", "differences": "comparison.parquet", "copies": "copies.parquet",
          "copy_power": "copy_power.parquet"}  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def write_tables(result: Evaluation, folder: Path) -> list[Path]:
     paths = []
     for name, file in FILES.items():
         table = getattr(result, name)
-        if name == "quality" or len(table):
+        if name == "table" or len(table):
             write_parquet(folder / file, table)
             paths.append(folder / file)
         else:
