@@ -12,9 +12,8 @@ import pytest
 import yaml
 
 from equigen.cohort import Cohort
-from equigen.comparison import checks, job_process, steps
+from equigen.comparison import checks, job_process, run_comparison, steps
 from equigen.comparison import comparison as module
-from equigen.comparison.comparison import run_comparison
 from equigen.comparison.runners.base import Handle
 from equigen.errors import EquigenError, InputError
 from equigen.files import write_parquet

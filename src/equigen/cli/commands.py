@@ -294,15 +294,11 @@ def run(
     accept: AcceptOption = False,
 ) -> None:
     """Run a whole study to its report. Finished stages are skipped, an interrupted one goes on."""
-    from equigen.study import read_study
-
-    settings = parse_overrides(overrides)
-    settings |= {"report.blind": True} if blind else {}
-    settings |= {} if names is None else {"report.names": names}
-    read_study(study, settings)  # a typo is told before heavy libraries are loaded
     from equigen.study import run_study
 
-    typer.echo(run_study(study, out, settings, verify=verify, accept=accept))
+    privacy = {"report.blind": True} if blind else {}
+    privacy |= {} if names is None else {"report.names": names}
+    typer.echo(run_study(study, out, parse_overrides(overrides) | privacy, verify=verify, accept=accept))
 
 
 @app.command()
@@ -313,13 +309,10 @@ def demo(
     accept: AcceptOption = False,
 ) -> None:
     """Run the main job on an embedded phantom: no download, no data, a few minutes on two CPU cores."""
-    from equigen.study import read_study
-
-    study, settings = Path(str(resources.files("equigen.study") / "demo.yaml")), parse_overrides(overrides)
-    read_study(study, settings)
     from equigen.study import run_study
 
-    typer.echo(run_study(study, out, settings, verify=verify, accept=accept))
+    study = Path(str(resources.files("equigen.study") / "demo.yaml"))
+    typer.echo(run_study(study, out, parse_overrides(overrides), verify=verify, accept=accept))
 
 
 def main() -> None:

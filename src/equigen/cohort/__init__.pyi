@@ -41,6 +41,7 @@ from .spec import normalize_cell as normalize_cell
 from .spec import suggestion as suggestion
 from .summary import SMALL as SMALL
 from .summary import count_cells as count_cells
+from .summary import count_text as count_text
 from .summary import print_counts as print_counts
 from .tables.reader import is_table as is_table
 from .tables.reader import read_table as read_table

@@ -30,7 +30,7 @@ from equigen.cohort.saved_cohort import (
     seal,
 )
 from equigen.cohort.spec import CohortSpec, suggestion
-from equigen.cohort.summary import SMALL, count_cells
+from equigen.cohort.summary import SMALL, count_cells, count_text
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_parquet, write_json, write_parquet
 
@@ -60,7 +60,7 @@ class Cohort:
         splits = ", ".join(f"{name} {count:,}" for name, count in self.frame["split"].value_counts(sort=False).items())
         labels, attributes = ", ".join(self.labels) or "none", ", ".join(self.attributes) or "none"
         return (
-            f"Cohort '{self.name}': {len(self.frame):,} images of {self.frame['patient'].nunique():,} patients\n"
+            f"Cohort '{self.name}': {count_text(self.frame)}\n"
             f"labels: {labels}; attributes: {attributes}; splits: {splits}"
         )
 

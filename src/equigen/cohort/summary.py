@@ -20,6 +20,11 @@ COLUMNS = ["label", "level", "attribute", "group", "split", "domain", "images", 
 _ROW_KEYS = ("split", "domain", "label", "level")
 
 
+def count_text(frame: pd.DataFrame) -> str:
+    """Return the numbers of images and patients in words."""
+    return f"{len(frame):,} images of {frame['patient'].nunique():,} patients"
+
+
 def count_cells(cohort: Cohort, attribute: str | None = None, small: int = SMALL) -> pd.DataFrame:
     """Count images and patients per diagnosis x group x split.
 

@@ -1,8 +1,8 @@
 """Comparisons of mechanisms over seeds and settings: jobs, measurement, tables and the page."""
 
-from .comparison import run_comparison as run_comparison
 from .evaluation import ComparisonResult as ComparisonResult
 from .evaluation import Sample as Sample
 from .evaluation import evaluate_comparison as evaluate_comparison
+from .run import run_comparison as run_comparison
 from .settings import ComparisonSettings as ComparisonSettings
 from .settings import read_comparison as read_comparison

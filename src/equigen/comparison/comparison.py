@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort, print_counts
+from equigen.cohort import Cohort, count_text, print_counts
 from equigen.comparison.checks import check_against, check_before_images, check_images, training_settings
 from equigen.comparison.context import JobContext
 from equigen.comparison.evaluation import ComparisonResult, Sample
@@ -24,7 +24,7 @@ from equigen.comparison.reconstruction import FILE, measure_reconstruction, reco
 from equigen.comparison.runners.base import read_seconds, run_jobs
 from equigen.comparison.runners.cluster import open_engine
 from equigen.comparison.runners.progress import job_progress
-from equigen.comparison.settings import ComparisonSettings, read_comparison
+from equigen.comparison.settings import ComparisonSettings
 from equigen.comparison.steps import ENCODED, SET
 from equigen.devices import best_device
 from equigen.files import read_json, read_parquet, write_parquet
@@ -222,8 +222,7 @@ class Comparison:
         if before:
             images += f", after {' or '.join(f'{count:,}' for count in sorted(before))} of plain training per seed"
         return {
-            "Cohort": f"{self.cohort.name}: {len(self.cohort):,} images of "
-            f"{self.cohort.frame['patient'].nunique():,} patients",
+            "Cohort": f"{self.cohort.name}: {count_text(self.cohort.frame)}",
             "Measured against": f"{len(test):,} held-out images of {test['patient'].nunique():,} patients{only}{kind}",
             "Mechanisms": ", ".join(settings.mechanisms),
             "Training seeds": str(len(settings.seeds)),
@@ -235,25 +234,3 @@ class Comparison:
             **base_fact(next(iter(self.runs.values()))),
             "Image size": f"{settings.size} x {settings.size} pixels",
         }
-
-
-def run_comparison(
-    path: str | Path,
-    out: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    show: bool = True,
-    *,
-    verify: bool = False,
-    accept: bool = False,
-) -> Path:
-    """Run a comparison's YAML to its page, in ``out`` (``runs/<name>`` by default); return the path of the page.
-
-    Finished jobs are skipped, and interrupted ones are resumed. ``overrides``: dotted keys to values. ``verify`` and
-    ``accept`` are those of ``run_study``. Raises InputError before any expensive work when settings or cohort have
-    errors, EquigenError when jobs failed.
-    """
-    file = Path(path)
-    settings = read_comparison(file, overrides)
-    folder = out or Path("runs") / settings.name
-    workspace = Workspace(folder, file.parent, show, str(file), verify, accept)
-    return workspace.run(lambda: Comparison.open(settings, workspace).run())

@@ -8,6 +8,7 @@ from .checks import phantom_levels as phantom_levels
 from .evaluation_results import write_evaluation as write_evaluation
 from .judges import columns_of as columns_of
 from .quality import RECONSTRUCTION as RECONSTRUCTION
+from .run import run_study as run_study
 from .settings import FOLDER_NAME as FOLDER_NAME
 from .settings import RESERVED_NAMES as RESERVED_NAMES
 from .settings import StudySettings as StudySettings
@@ -37,6 +38,5 @@ from .starting_points import open_autoencoder as open_autoencoder
 from .starting_points import plan_arguments as plan_arguments
 from .starting_points import plan_tables as plan_tables
 from .starting_points import resolve_training_paths as resolve_training_paths
-from .study import run_study as run_study
 from .workspace import Workspace as Workspace
 from .workspace import versions as versions

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 import equigen
-from equigen.cohort import Cohort, carry_trained_on, print_counts
+from equigen.cohort import Cohort, carry_trained_on, count_text, print_counts
 from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
 from equigen.diffusion import Generator
@@ -34,7 +33,7 @@ from equigen.study.screening import (
     screen_set,
     set_version,
 )
-from equigen.study.settings import StudySettings, read_study
+from equigen.study.settings import StudySettings
 from equigen.study.starting_points import autoencoder_source, base_fact, open_autoencoder, plan_arguments
 from equigen.study.workspace import Workspace, versions
 from equigen.synthesis import SyntheticSet, generate, plan
@@ -283,7 +282,7 @@ class Study:
         frame, seeds, only = self.cohort.frame, len(self.settings.seeds), self.settings.evaluate.only
         domains = frame["domain"].value_counts()
         return {
-            "Cohort": f"{self.cohort.name}: {len(frame):,} images of {frame['patient'].nunique():,} patients",
+            "Cohort": f"{self.cohort.name}: {count_text(frame)}",
             "Out of distribution": f"{int(domains.get('ood', 0)):,} images",
             "Generators": ", ".join(self.settings.mechanisms) + f" ({seeds} training seed{'s' if seeds > 1 else ''})",
             "Images seen in training": f"{self.training.images:,} each",
@@ -291,26 +290,3 @@ class Study:
             "Image size": f"{self.settings.size} x {self.settings.size} pixels",
             **({"Image quality is of": f"{describe_label_filter(only)} alone"} if only else {}),
         }
-
-
-def run_study(
-    path: str | Path,
-    out: str | Path | None = None,
-    overrides: Mapping[str, Any] | None = None,
-    show: bool = True,
-    *,
-    verify: bool = False,
-    accept: bool = False,
-) -> Path:
-    """Run study.yaml to its report, in ``out`` (``runs/<name>`` by default); return the path of the report's page.
-
-    Stages whose inputs have not changed are skipped, and an interrupted one is resumed. ``overrides``: dotted keys to
-    values. ``verify``: hash every file of every finished stage, not only those that are read. ``accept``: accept files
-    that were edited after their stage ended; the report lists them. Raises InputError before any expensive work when
-    settings or cohort have errors, when files were edited, or when another process is at work in the folder.
-    """
-    file = Path(path)
-    settings = read_study(file, overrides)
-    folder = out or Path("runs") / settings.name
-    workspace = Workspace(folder, file.parent, show, str(file), verify, accept)
-    return workspace.run(lambda: Study.open(settings, workspace).run())

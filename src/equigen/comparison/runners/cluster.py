@@ -12,8 +12,6 @@ from equigen.comparison.runners.base import Engine, Handle, Job, State
 from equigen.comparison.runners.local import LocalEngine, default_slots, execute
 from equigen.errors import InputError, Problem
 
-ENGINES = ("local", "ray", "submitit")
-
 
 def open_engine(name: str, slots: int | None, threads: int, settings: Mapping[str, Any], folder: Path) -> Engine:
     """Open the engine of a name.
