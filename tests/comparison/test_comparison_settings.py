@@ -114,8 +114,8 @@ def test_settings_that_make_no_sense_are_refused_with_their_key(tmp_path, change
     ],
 )
 def test_what_can_be_known_without_images_is_refused_before_any(tmp_path, changes, message):
-    settings = read(tmp_path, changes)
     with pytest.raises(InputError, match=message):
+        settings = read(tmp_path, changes)
         training_settings(settings, RunPaths(tmp_path), tmp_path, "c.yaml")
         check_before_images(settings, tmp_path, "c.yaml")
 
