@@ -31,10 +31,10 @@ from typing import Any
 
 import pandas as pd
 
+from equigen.config import parse_override
 from equigen.errors import InputError
 from equigen.files import hash_file, read_json
 from equigen.study import run_study
-from equigen.study.settings import parse_override
 
 SMALL = {
     "phantom.images": "60", "size": "32", "train.images": "16", "train.batch": "16", "mechanisms": "{none: {}}",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 MAX_SIMILAR = 20  # problems of one kind that are printed in full
@@ -34,6 +35,17 @@ class Problem:
         parts += [self.file] if self.file is not None else []
         head = ", ".join(parts)
         return printable_text(f"{head + ': ' if head else ''}{self.message} ({self.mend})")
+
+
+def suggestion(value: str, allowed: Iterable[str]) -> str:
+    """Return a hint that names the closest allowed value, or lists the allowed values when none is close."""
+    names = list(allowed)
+    by_lower = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(value.lower(), list(by_lower), n=1, cutoff=0.6)
+    if close:
+        return f"did you mean '{by_lower[close[0]]}'?"
+    listed = ", ".join(f"'{name}'" for name in names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"there is: {listed}" if names else "there is none"
 
 
 def printable_text(text: str) -> str:

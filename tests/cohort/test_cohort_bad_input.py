@@ -194,7 +194,7 @@ def test_rows_are_counted_as_a_spreadsheet_does(tree):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"atributes": {}}, ["unknown key 'atributes'", "did you mean 'attributes'?"]),
+        ({"atributes": {}}, ["atributes: unknown key", "did you mean 'attributes'?"]),
         ({"patient": None, "table": None}, ["table"]),
         ({"split": {"fractions": {"train": 0.5, "test": 0.6}}}, ["split", "sum to 1"]),
         ({"split": {"fractions": {"train": 1.0}, "column": "x"}}, ["split", "not both"]),

@@ -4,10 +4,10 @@ import pytest
 import yaml
 
 from equigen.cohort.phantom import PhantomSettings
+from equigen.config import parse_override, parse_scalars
 from equigen.errors import InputError
 from equigen.study import StudySettings, read_study, run_study
 from equigen.study.checks import PHANTOM_LABELS
-from equigen.study.settings import parse_override, parse_scalars
 
 
 @pytest.fixture(autouse=True)

@@ -124,7 +124,7 @@ def phantom(
 ) -> None:
     """Write a cohort of artificial fundus images with known truth, as an ordinary folder."""
     from equigen.cohort import PhantomSettings, write_phantom
-    from equigen.study import check_keys
+    from equigen.config import check_keys
 
     title = "The phantom's settings have errors."
     phantom_settings = check_keys(PhantomSettings, read_settings(settings), str(settings or "phantom"), title)
@@ -143,8 +143,8 @@ def autoencoder_train(
 ) -> None:
     """Fit an autoencoder to the training split, and print its reconstruction error on validation images."""
     from equigen.cohort import load_images, read_image
+    from equigen.config import check_keys
     from equigen.latents import AutoencoderSettings, fit_autoencoder, psnr
-    from equigen.study import check_keys
 
     options = {} if patches is None else {"patches": patches}
     values = {"patches": 100_000, **read_settings(settings), **options}

@@ -142,15 +142,14 @@ def parse_two_numbers(text: str, option: str, mend: str) -> tuple[float, float]:
 
 def read_settings(path: Path | None) -> dict[str, Any]:
     """Read a YAML file of settings; empty for None."""
-    from equigen.cohort import read_yaml
-    from equigen.study import parse_scalars
+    from equigen.config import parse_scalars, read_yaml
 
     return {} if path is None else dict(parse_scalars(read_yaml(path)))
 
 
 def parse_overrides(items: list[str] | None) -> dict[str, Any]:
     """Parse ``key=value`` options to a mapping; values are YAML."""
-    from equigen.study import parse_override
+    from equigen.config import parse_override
 
     wrong = [item for item in items or [] if not item.partition("=")[1] or not item.partition("=")[0].strip()]
     if wrong:

@@ -182,7 +182,7 @@ def train(
 
 def _settings(file: Path | None, options: dict[str, Any]) -> Any:
     """Return ``TrainSettings`` of a file, to which its paths are relative, and of options, which win."""
-    from equigen.study import check_keys
+    from equigen.config import check_keys
     from equigen.training import TrainSettings
 
     values = read_settings(file)

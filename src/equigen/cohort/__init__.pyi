@@ -24,8 +24,6 @@ from .levels import LabelSpec as LabelSpec
 from .levels import unknown_warnings as unknown_warnings
 from .manifest import Manifest as Manifest
 from .packing import pack as pack
-from .parse import parse_spec as parse_spec
-from .parse import read_yaml as read_yaml
 from .persons import same_files_note as same_files_note
 from .phantom import Oracle as Oracle
 from .phantom import PhantomSettings as PhantomSettings
@@ -38,7 +36,7 @@ from .prompts import prompt_text as prompt_text
 from .spec import SPLITS as SPLITS
 from .spec import CohortSpec as CohortSpec
 from .spec import normalize_cell as normalize_cell
-from .spec import suggestion as suggestion
+from .spec import parse_spec as parse_spec
 from .summary import SMALL as SMALL
 from .summary import count_cells as count_cells
 from .summary import count_text as count_text
@@ -57,4 +55,3 @@ from .trained_on import carry_trained_on as carry_trained_on
 from .trained_on import check_unseen as check_unseen
 from .trained_on import read_trained_on as read_trained_on
 from .trained_on import write_trained_on as write_trained_on
-from .yaml_bounds import check_bounds as check_bounds

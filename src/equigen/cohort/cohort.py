@@ -17,7 +17,6 @@ from equigen.cohort.assembly import ReadOptions, assemble, normalize_text_column
 from equigen.cohort.from_table import folder_values, table_values
 from equigen.cohort.images.arrow import is_dataset
 from equigen.cohort.levels import AttributeSpec, LabelSpec
-from equigen.cohort.parse import parse_spec, read_yaml
 from equigen.cohort.prompts import optional_text, prompt_columns, prompt_templates, prompt_texts
 from equigen.cohort.saved_cohort import (
     SHEET,
@@ -29,9 +28,10 @@ from equigen.cohort.saved_cohort import (
     saved_spec,
     seal,
 )
-from equigen.cohort.spec import CohortSpec, suggestion
+from equigen.cohort.spec import CohortSpec, parse_spec
 from equigen.cohort.summary import SMALL, count_cells, count_text
-from equigen.errors import InputError, Problem
+from equigen.config import read_yaml
+from equigen.errors import InputError, Problem, suggestion
 from equigen.files import hash_value, read_parquet, write_json, write_parquet
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from equigen.cohort.positive_level import binary_order
-from equigen.cohort.spec import RESERVED_LEVELS, AttributeRole, LabelRole, level_names, normalize_cell, suggestion
+from equigen.cohort.spec import RESERVED_LEVELS, AttributeRole, LabelRole, level_names, normalize_cell
 from equigen.cohort.tables.spelling import spelling_warnings
 from equigen.cohort.tables.unknown_words import means_unknown
-from equigen.errors import Problem
+from equigen.errors import Problem, suggestion
 
 JOIN = "|"
 MAX_OBSERVED_LEVELS = 50

@@ -18,8 +18,8 @@ from equigen.cohort.cohort import check_choices
 from equigen.cohort.images.image_list import DIGEST, ImageList, parse_digests
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.saved_cohort import TABLE, mismatch_error, read_saved, saved_attributes, saved_labels, saved_spec
-from equigen.cohort.spec import SPLITS, CohortSpec, suggestion
-from equigen.errors import InputError, Problem
+from equigen.cohort.spec import SPLITS, CohortSpec
+from equigen.errors import InputError, Problem, suggestion
 from equigen.files import MAX_CELLS, UNREADABLE, hash_bytes, hash_value
 
 BLOCK = 16_384  # rows that are read at a time

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from equigen.cohort.levels import AttributeSpec, LabelSpec
-from equigen.cohort.parse import parse_spec
-from equigen.cohort.spec import CohortSpec
+from equigen.cohort.spec import CohortSpec, parse_spec
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value, read_json
 

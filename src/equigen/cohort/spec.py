@@ -1,17 +1,16 @@
 """Schema of ``cohort.yaml``: the role of each column of the user's table.
 
-Values are text, like the cells of a table; ``equigen.cohort.parse`` reads scalars without conversion.
+Values are text, like the cells of a table; ``equigen.config.read_yaml`` reads scalars without conversion.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from functools import partial
 from itertools import pairwise
 from string import Formatter
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -24,6 +23,8 @@ from pydantic import (
 
 from equigen.cohort.prompts import Prompt, prompt_columns, unknown_names, validate_prompt
 from equigen.cohort.tables.unknown_words import UNKNOWN_WORDS, unknown_words
+from equigen.config import check_keys
+from equigen.errors import suggestion
 
 SPLITS = ("train", "val", "test")
 RESERVED_LEVELS = frozenset({"*", "gap", "es", "worst", "unknown"})
@@ -39,17 +40,6 @@ def normalize_cell(value: str) -> str:
     text = value.strip()
     match = _WHOLE_NUMBER.match(text)
     return match.group(1) if match else text
-
-
-def suggestion(value: str, allowed: Iterable[str]) -> str:
-    """Return a hint that names the closest allowed value, or lists the allowed values when none is close."""
-    names = list(allowed)
-    by_lower = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(value.lower(), list(by_lower), n=1, cutoff=0.6)
-    if close:
-        return f"did you mean '{by_lower[close[0]]}'?"
-    listed = ", ".join(f"'{name}'" for name in names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"there is: {listed}" if names else "there is none"
 
 
 def _text(value: object) -> object:
@@ -304,3 +294,13 @@ def level_names(levels: list[str] | dict[str, str] | None) -> list[str]:
 def placeholders(text: str) -> list[str]:
     """Return the names between braces in a path template, in order."""
     return [name for _, name, _, _ in Formatter().parse(text) if name is not None]
+
+
+def parse_spec(values: Mapping[str, Any], source: str) -> CohortSpec:
+    """Check a mapping against the schema of ``cohort.yaml``.
+
+    Raises:
+        InputError: with every unknown, missing and ill-typed key, each with ``source`` and a hint.
+
+    """
+    return check_keys(CohortSpec, values, source, "The cohort specification has errors.")

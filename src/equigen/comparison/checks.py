@@ -8,17 +8,17 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.cohort import Cohort, parse_spec, read_yaml, suggestion
+from equigen.cohort import Cohort, parse_spec
 from equigen.comparison.paths import RunPaths, Training
 from equigen.comparison.runners.cluster import check_engine
 from equigen.comparison.settings import PRETRAINED, ComparisonSettings
+from equigen.config import check_keys, read_yaml, settings_key
 from equigen.equity import Groups
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, suggestion
 from equigen.latents import Autoencoder
 from equigen.quality import load_encoder, select_metrics
 from equigen.study import (
     check_cohort,
-    check_keys,
     check_mechanism_names,
     check_mechanism_options,
     check_only,
@@ -26,7 +26,6 @@ from equigen.study import (
     phantom_levels,
     plan_tables,
     resolve_training_paths,
-    settings_key,
 )
 from equigen.synthesis import INITIAL_POINTS, attribute_parts, check_cohorts, eligible_groups, images_per_group
 from equigen.training import TrainSettings

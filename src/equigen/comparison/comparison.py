@@ -26,13 +26,14 @@ from equigen.comparison.runners.cluster import open_engine
 from equigen.comparison.runners.progress import job_progress
 from equigen.comparison.settings import ComparisonSettings
 from equigen.comparison.steps import ENCODED, SET
+from equigen.config import settings_key
 from equigen.devices import best_device
 from equigen.files import read_json, read_parquet, write_parquet
 from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import ImageSet, describe_label_filter, label_mask
 from equigen.report import write_comparison_page
-from equigen.study import Workspace, autoencoder_source, base_fact, open_autoencoder, settings_key, versions
+from equigen.study import Workspace, autoencoder_source, base_fact, open_autoencoder, versions
 from equigen.training import TrainSettings
 
 SECONDS = "seconds.json"

@@ -8,18 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from equigen.config import LevelLists, StrictModel, check_keys, read_values
 from equigen.study import (
     FOLDER_NAME,
     RESERVED_NAMES,
     MechanismSettings,
-    OnlySettings,
     PhantomStage,
     PlanRequest,
-    StrictModel,
     base_problems,
-    check_keys,
     check_training_keys,
-    read_values,
 )
 from equigen.synthesis import LEAST_IMAGES, Reference, is_guidance_range
 
@@ -39,7 +36,7 @@ class EvaluateSettings(StrictModel):
     replicates: int = Field(300, ge=20)  # bootstrap draws of the real patients
     permutations: int = Field(200, ge=20)  # of group labels, for the gap that chance gives
     limit: int = Field(4000, ge=50)  # images per side in a cell
-    only: OnlySettings = Field(default_factory=dict)  # label: diagnoses of which images are compared
+    only: LevelLists = Field(default_factory=dict)  # label: diagnoses of which images are compared
     against: Reference = "images"  # reconstructions: as the autoencoder keeps them
 
 

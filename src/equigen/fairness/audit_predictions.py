@@ -9,8 +9,7 @@ from typing import Any, TypeAlias
 
 import pandas as pd
 
-from equigen.cohort import suggestion
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, suggestion
 from equigen.fairness.cells import CASES, Cell, MinimumSizes, evaluate, macro_average
 from equigen.fairness.metrics import HIGHER_IS_BETTER
 from equigen.fairness.predictions import Columns, Predictions, read_predictions

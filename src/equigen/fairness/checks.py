@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from equigen.cohort import is_rounded, means_unknown, normalize_cell, suggestion, unknown_words
-from equigen.errors import Problem
+from equigen.cohort import is_rounded, means_unknown, normalize_cell, unknown_words
+from equigen.errors import Problem, suggestion
 from equigen.fairness.parsing import clip_rounding
 
 if TYPE_CHECKING:

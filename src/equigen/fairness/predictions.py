@@ -18,12 +18,11 @@ from equigen.cohort import (
     normalize_cell,
     read_table,
     spelling_warnings,
-    suggestion,
     table_notes,
     unknown_warnings,
     unknown_words,
 )
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, suggestion
 from equigen.fairness.checks import find_problems
 from equigen.fairness.parsing import (
     clip_rounding,

@@ -14,8 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.cohort import suggestion
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, suggestion
 from equigen.quality.image_sets import ImageSet
 from equigen.quality.judge.questions import JOIN
 from equigen.quality.rows import join_notes

@@ -9,14 +9,14 @@ from typing import Any
 import pandas as pd
 import torch
 
-from equigen.cohort import Cohort, PhantomSettings, parse_spec, read_yaml, suggestion
+from equigen.cohort import Cohort, PhantomSettings, parse_spec
+from equigen.config import check_keys, read_yaml, settings_key
 from equigen.equity import Groups, build_mechanism, group_losses, mechanism_names
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, suggestion
 from equigen.latents import Autoencoder
 from equigen.quality import LabelFilter, describe_label_filter, label_filter_problems, label_mask, load_encoder
 from equigen.study.judges import check_judges
-from equigen.study.settings import StudySettings, check_keys
-from equigen.study.settings_errors import settings_key
+from equigen.study.settings import StudySettings
 from equigen.study.starting_points import check_starts, plan_tables, resolve_training_paths
 from equigen.training import TrainSettings, check_settings, choose_probe_rows, cohort_groups
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from equigen.cohort import Cohort
+from equigen.config import settings_key
 from equigen.errors import InputError, Problem
 from equigen.quality import JudgeClassifier, fit_classifier, learnable_targets
 from equigen.study.settings import StudySettings
-from equigen.study.settings_errors import settings_key
 from equigen.synthesis import make_rule
 
 Key = tuple[str, tuple[str, ...] | None, int]

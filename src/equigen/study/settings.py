@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from equigen.cohort import check_bounds, read_yaml, suggestion
-from equigen.errors import InputError, Problem
+from equigen.config import StrictModel, check_keys, read_values
 from equigen.study.stage_settings import (
     AuditSettings,
     DiagnoseSettings,
@@ -23,13 +20,11 @@ from equigen.study.stage_settings import (
     PlanSettings,
     ReportSettings,
     ScreenSettings,
-    StrictModel,
 )
 from equigen.training import TrainSettings
 
 FOLDER_NAME = re.compile(r"^\w[\w .\-]*$")  # of generators and plans: they name folders
 RESERVED_NAMES = ("real", "reconstruction", "synthetic")  # rows of result tables that are no generator
-_EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")  # 1e-4, which YAML 1.1 takes for text
 
 
 class StudySettings(StrictModel):
@@ -120,82 +115,6 @@ def resolve_path(folder: Path, name: str) -> str:
     return str(path.resolve()) if path.exists() else name
 
 
-def parse_scalars(value: Any) -> Any:
-    """Parse the texts in nested mappings and lists as YAML scalars.
-
-    Numbers, truth values and null are parsed; everything else stays text. ``read_yaml`` returns all scalars as text,
-    since a cohort's levels are text.
-    """
-    if isinstance(value, str):
-        return _parse_scalar(value)
-    if isinstance(value, Mapping):
-        return {key: parse_scalars(item) for key, item in value.items()}
-    return [parse_scalars(item) for item in value] if isinstance(value, list) else value
-
-
-def _parse_scalar(text: str) -> Any:
-    """Parse a text as a number, a truth value or null; return it unchanged if it is none of these."""
-    if _EXPONENT.match(text.strip()):
-        return float(text)
-    try:
-        check_bounds(text)
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError):  # no YAML, or a date that no calendar has: then it is text
-        return text
-    clock = ":" in text  # YAML 1.1 takes 1:30 for ninety
-    scalar = isinstance(value, bool | int | float) or (value is None and text.strip().lower() in {"null", "~"})
-    return value if scalar and not clock else text
-
-
-def parse_override(key: str, text: str) -> Any:
-    """Parse the value in ``key=text`` of a command line as YAML; scalars of ``name`` and ``cohort`` stay text.
-
-    Raises InputError when the text is no YAML.
-    """
-    textual = key == "name" or key.split(".", maxsplit=1)[0] == "cohort"
-    try:
-        check_bounds(text)
-        value = yaml.load(text, Loader=yaml.BaseLoader if textual else yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError) as error:
-        problem = Problem(f"'{key}={text}' is no YAML", "quote the value, as in --set 'key=\"a: b\"'")
-        raise InputError("An override cannot be read.", [problem]) from error
-    if textual:
-        return None if value in ("null", "~") else value
-    return parse_scalars(value)
-
-
-def check_keys(model: type[BaseModel], values: Mapping[str, Any], source: str, title: str, prefix: str = "") -> Any:
-    """Build a settings object. Raises InputError with the file and the key, after ``prefix``, of every problem."""
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        problems = [_problem(model, dict(detail), source, prefix) for detail in error.errors(include_url=False)]
-        raise InputError(title, list(dict.fromkeys(problems))) from error
-
-
-def _problem(model: type[BaseModel], detail: dict[str, Any], source: str, prefix: str) -> Problem:
-    """Return one error of pydantic as a problem with key, message, value and mend."""
-    keys = [str(key) for key in detail["loc"] if not re.match(r"^(dict|list)\[|^str$", str(key))]  # arms of a union
-    path, message = ".".join([prefix, *keys] if prefix else keys), str(detail["msg"]).removeprefix("Value error, ")
-    if detail["type"] == "extra_forbidden":
-        for key in keys[:-1]:
-            field = model.model_fields.get(key)
-            model = next(iter(_models(field.annotation if field is not None else model)), model)
-        return Problem(f"{path}: unknown key", suggestion(keys[-1], list(model.model_fields)), file=source)
-    if detail["type"] == "missing":
-        return Problem(f"{path}: the key is missing", f"add '{keys[-1]}'", file=source)
-    if detail["type"] == "value_error":
-        return Problem(f"{path}: {message}" if path else message, "mend this setting", file=source)
-    return Problem(f"{path}: {message}, not {detail['input']!r}", "mend this setting", file=source)
-
-
-def _models(annotation: Any) -> list[type[BaseModel]]:
-    """Return the settings classes in a type, such as ``PlanSettings`` in ``dict[str, PlanSettings]``."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [model for inner in get_args(annotation) for model in _models(inner)]
-
-
 def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StudySettings:
     """Read study.yaml; ``overrides`` maps dotted keys to values (``train.images`` -> 1000), and is left as it is.
 
@@ -211,29 +130,3 @@ def check_training_keys(train: Mapping[str, Any], source: str) -> None:
     """Raise InputError for keys of ``train`` that ``TrainSettings`` has not; their values are checked elsewhere."""
     if set(train) - set(TrainSettings.model_fields):
         check_keys(TrainSettings, dict(train), source, "The training settings have errors.", prefix="train")
-
-
-def read_values(path: str | Path, overrides: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Read a settings file and apply overrides, without checking keys."""
-    values = read_yaml(path)
-    texts = {key: values[key] for key in ("name", "cohort") if key in values}
-    settings = {**parse_scalars(values), **texts}
-    for key, value in copy.deepcopy(dict(overrides or {})).items():
-        set_key(settings, key.split("."), value, str(path))
-    return settings
-
-
-def set_key(values: Any, keys: list[str], value: Any, source: str) -> None:
-    """Set a nested key in place, adding missing mappings. Raises InputError where a parent has no keys."""
-    for depth, key in enumerate(keys[:-1], start=1):
-        if values.get(key) is None:
-            values[key] = {}
-        values = values[key]
-        if not isinstance(values, dict):
-            problem = Problem(
-                f"'{'.'.join(keys)}' cannot be set: '{'.'.join(keys[:depth])}' is {values!r}, which has no keys",
-                "override that itself, or mend the file it names",
-                file=source,
-            )
-            raise InputError("A setting cannot be overridden.", [problem])
-    values[keys[-1]] = value

@@ -4,15 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
+from equigen.config import LevelLists, StrictModel
 from equigen.synthesis import Policy
-
-
-class StrictModel(BaseModel):
-    """Settings in which an unknown key is an error."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PhantomStage(StrictModel):
@@ -46,16 +41,6 @@ class PlanSettings(PlanRequest):
 MechanismSettings = Annotated[dict[str, Any], BeforeValidator(lambda value: {} if value is None else value)]
 
 
-def level_lists(value: object) -> object:
-    """Return a mapping with each single level as a list: ``{dx: nv}`` becomes ``{dx: [nv]}``."""
-    if not isinstance(value, dict):
-        return value
-    return {label: levels if isinstance(levels, list) else [levels] for label, levels in value.items()}
-
-
-OnlySettings = Annotated[dict[str, list[str]], BeforeValidator(level_lists)]
-
-
 class EvaluateSettings(StrictModel):
     """Image quality against the held-out test images of the training domain."""
 
@@ -68,7 +53,7 @@ class EvaluateSettings(StrictModel):
     matched_n: int | None = Field(None, ge=2)
     replicates: int = Field(500, ge=20)
     limit: int = Field(4000, ge=50)  # images per side in a cell; beyond it whole patients are drawn at random
-    only: OnlySettings = Field(default_factory=dict)  # label: diagnoses of which images are compared, no others
+    only: LevelLists = Field(default_factory=dict)  # label: diagnoses of which images are compared, no others
 
 
 class DiagnoseSettings(StrictModel):

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from equigen.cohort import Cohort, prompt_columns
+from equigen.config import settings_key
 from equigen.diffusion import (
     MINILM,
     PromptConditions,
@@ -22,7 +23,6 @@ from equigen.diffusion import (
 from equigen.errors import InputError, Problem
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
 from equigen.study.settings import resolve_path
-from equigen.study.settings_errors import settings_key
 from equigen.study.stage_settings import PlanRequest
 from equigen.synthesis import plan
 from equigen.training import TrainSettings, check_base, open_start

@@ -13,8 +13,8 @@ import pandas as pd
 from equigen.cohort.images.arrow import image_columns, is_dataset, open_dataset
 from equigen.cohort.images.shard_members import ShardMembers
 from equigen.cohort.images.tar_shards import leads_out
-from equigen.cohort.spec import CohortSpec, ImageRole, suggestion
-from equigen.errors import InputError, Problem, printable_text
+from equigen.cohort.spec import CohortSpec, ImageRole
+from equigen.errors import InputError, Problem, printable_text, suggestion
 
 FOLDER = "@folder"  # column of every table: the entry of image.folders in which the image was found
 

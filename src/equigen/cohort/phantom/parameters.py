@@ -7,8 +7,9 @@ from typing import Any, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from equigen.config import check_keys
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive_seed, numpy_generator
 
@@ -109,17 +110,7 @@ class PhantomSettings(_Frozen):
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> PhantomSettings:
         """Check settings given as a mapping (of a YAML or JSON file); raises InputError with every problem found."""
-        try:
-            return cls.model_validate(dict(values))
-        except ValidationError as error:
-            problems = [
-                Problem(
-                    f"phantom.{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}",
-                    f"found {str(item['input'])[:80]}; see equigen.cohort.phantom.PhantomSettings",
-                )
-                for item in error.errors()
-            ]
-            raise InputError("The settings of the phantom cannot be used.", problems) from error
+        return check_keys(cls, values, None, "The settings of the phantom cannot be used.", prefix="phantom")
 
 
 def _sample_level(shares: Iterable[tuple[str, Any]], rng: np.random.Generator) -> str:

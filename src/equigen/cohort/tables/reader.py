@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from equigen.cohort.images.arrow import dataset_table, is_dataset
-from equigen.cohort.spec import suggestion
 from equigen.cohort.tables.text import (
     PARQUET,
     SEPARATORS,
@@ -21,7 +20,7 @@ from equigen.cohort.tables.text import (
     text_rows,
 )
 from equigen.cohort.tables.values import text_cells
-from equigen.errors import InputError, Problem
+from equigen.errors import InputError, Problem, suggestion
 from equigen.files import parquet_frame
 
 ROW = "row"

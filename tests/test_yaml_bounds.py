@@ -5,11 +5,11 @@ import time
 import pytest
 import yaml
 
-from equigen.cohort import Cohort, read_yaml
-from equigen.cohort.yaml_bounds import MAX_DEPTH, MAX_NODES, check_bounds
+from equigen.cohort import Cohort
 from equigen.comparison.settings import read_comparison
+from equigen.config import MAX_DEPTH, MAX_NODES, check_bounds, parse_override, read_yaml
 from equigen.errors import InputError
-from equigen.study.settings import parse_override, read_study
+from equigen.study.settings import read_study
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 10)
