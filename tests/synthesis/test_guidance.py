@@ -1,15 +1,17 @@
 """Guidance saved with a generator, read back, and given to the rows of a plan."""
 
 import json
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from equigen.cli.calibrate import set_guidance
+from equigen.cli.generate import _with_guidance
+from equigen.diffusion import open_any_generator
 from equigen.errors import InputError
-from equigen.synthesis import Guidance, apply_guidance, load_calibration
+from equigen.synthesis import Guidance, apply_guidance, generate, load_calibration, plan, set_guidance
 
 CHOSEN = Guidance(
     attribute="sex & age", groups={"F & old": 1.25, "M & old": 3.0}, common=2.5, default=2.0, objective="worst",
@@ -80,20 +82,60 @@ def test_a_damaged_file_is_refused_with_its_name(tmp_path, change):
         load_calibration(tmp_path)
 
 
-def test_generate_takes_the_calibration_that_is_there_unless_a_guidance_is_named(tmp_path, capsys):
-    assert set_guidance(ROWS, tmp_path, "abc", None) is ROWS
+def test_a_plan_of_default_guidance_takes_the_calibration_that_is_there_unless_a_guidance_is_named(tmp_path):
+    assert set_guidance(ROWS, None, tmp_path, "abc") == (ROWS, None)
+    CHOSEN.save(tmp_path)
+    rows, calibration = set_guidance(ROWS, None, tmp_path, "abc")
+    assert rows["guidance"].tolist() == [1.25, 3.0, 2.5, 2.5, 2.5] and calibration == CHOSEN
+    assert set_guidance(ROWS, "calibrated", tmp_path, "abc")[0]["guidance"].tolist()[0] == 1.25
+    assert set_guidance(ROWS, "common", tmp_path, "abc")[0]["guidance"].tolist() == [2.5] * 5
+    rows, calibration = set_guidance(ROWS, 3, tmp_path, "xyz")  # a number: the file is not read
+    assert rows["guidance"].tolist() == [3.0] * 5 and calibration is None
+    own = ROWS.assign(guidance=[2.0, 2.0, 2.0, 2.0, 3.0])  # the plan names its guidance
+    assert set_guidance(own, None, tmp_path, "xyz") == (own, None)
+    assert set_guidance(own, "common", tmp_path, "abc")[0]["guidance"].tolist() == [2.5] * 5
+
+
+def test_guidance_that_cannot_be_used_is_refused(tmp_path):
+    CHOSEN.save(tmp_path)
+    with pytest.raises(InputError, match="another generator"):
+        set_guidance(ROWS, None, tmp_path, "xyz")
+    with pytest.raises(InputError, match="not calibrated"):
+        set_guidance(ROWS, "calibrated", tmp_path / "none", "abc")
+    with pytest.raises(InputError, match=r"not calibrated(.|\n)*give the generator's folder"):
+        set_guidance(ROWS, "common", None, "abc")
+    for level in ("much", "3", -1.0, float("nan"), float("inf")):
+        with pytest.raises(InputError, match="a number of 0 or more, calibrated, or common"):
+            set_guidance(ROWS, level, tmp_path, "abc")
+
+
+def test_the_command_prints_the_calibration_and_reads_numbers(tmp_path, capsys):
+    assert _with_guidance(ROWS, tmp_path, "abc", None) is ROWS
     assert "Guidance by" not in capsys.readouterr().err
     CHOSEN.save(tmp_path)
-    assert set_guidance(ROWS, tmp_path, "abc", None)["guidance"].tolist() == [1.25, 3.0, 2.5, 2.5, 2.5]
-    told = capsys.readouterr().err
-    assert "calibration.json" in told and "F & old 1.25, M & old 3" in told
-    assert set_guidance(ROWS, tmp_path, "abc", "calibrated")["guidance"].tolist()[0] == 1.25
-    assert set_guidance(ROWS, tmp_path, "abc", "common")["guidance"].tolist() == [2.5] * 5
-    assert set_guidance(ROWS, tmp_path, "xyz", "3")["guidance"].tolist() == [3.0] * 5  # named: the file is not asked
-    with pytest.raises(InputError, match="another generator"):
-        set_guidance(ROWS, tmp_path, "xyz", None)
-    with pytest.raises(InputError, match="not calibrated"):
-        set_guidance(ROWS, tmp_path / "none", "abc", "calibrated")
+    assert _with_guidance(ROWS, tmp_path, "abc", None)["guidance"].tolist() == [1.25, 3.0, 2.5, 2.5, 2.5]
+    note = capsys.readouterr().err
+    assert "calibration.json" in note and "F & old 1.25, M & old 3" in note
+    assert _with_guidance(ROWS, tmp_path, "abc", "common")["guidance"].tolist() == [2.5] * 5
+    assert "2.5 for all" in capsys.readouterr().err
+    assert _with_guidance(ROWS, tmp_path, "xyz", "3")["guidance"].tolist() == [3.0] * 5
+    assert "Guidance by" not in capsys.readouterr().err
     for word in ("much", "-1", "nan", "inf"):
         with pytest.raises(InputError, match="a number of 0 or more, calibrated, or common"):
-            set_guidance(ROWS, tmp_path, "abc", word)
+            _with_guidance(ROWS, tmp_path, "abc", word)
+
+
+def test_generate_in_python_takes_the_calibration_of_a_run_or_a_folder(generator, phantom_cohort, tmp_path):
+    folder = tmp_path / "g"
+    shutil.copytree(generator.folder, folder)
+    rows = plan(phantom_cohort, size=4, steps=1)
+    pipeline = open_any_generator(folder)
+    levels = {"female": 1.5, "male": 3.0}
+    replace(CHOSEN, attribute="sex", groups=levels, common=2.5, generator=pipeline.hash).save(folder)
+    expected = [levels.get(level, 2.5) for level in rows["attr.sex"]]
+    for name, source in {"run": replace(generator, folder=folder), "folder": folder, "text": str(folder)}.items():
+        frame = generate(source, rows, tmp_path / name, show=False).frame
+        assert frame["guidance"].tolist() == expected != [2.0] * 4
+    assert set(generate(folder, rows, tmp_path / "off", guidance=2, show=False).frame["guidance"]) == {2.0}
+    assert set(generate(folder, rows, tmp_path / "all", guidance="common", show=False).frame["guidance"]) == {2.5}
+    assert set(generate(pipeline, rows, tmp_path / "open", show=False).frame["guidance"]) == {2.0}

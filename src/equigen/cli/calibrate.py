@@ -1,16 +1,15 @@
-"""The command `equigen calibrate`: guidance for each group of a trained generator; and how `generate` takes it up."""
+"""The command `equigen calibrate`: guidance for each group of a trained generator."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from equigen.cli.evaluate import ENCODER_HELP
 from equigen.cli.inputs import open_cohort, parse_two_numbers
 from equigen.errors import InputError, Problem
-from equigen.progress import console
 
 GUIDANCE_HELP = (
     "A number (classifier-free guidance; 1 is none), `calibrated` or `common`. By default the generator's "
@@ -101,35 +100,6 @@ def calibrate(
         if (result.folder / f"{name}.parquet").is_file():
             typer.echo(result.folder / f"{name}.parquet")
     typer.echo(page)
-
-
-def set_guidance(rows: Any, generator: Path, identity: str, guidance: str | None) -> Any:
-    """Return a plan with the given guidance, or else that of the generator's calibration, which is then printed.
-
-    Args:
-        rows: a plan.
-        generator: its folder, where ``calibration.json`` may lie.
-        identity: hash of the generator that was opened from there.
-        guidance: a number, "calibrated", "common", or None: calibrated where there is a calibration, else the plan's
-            own.
-
-    Raises:
-        InputError: another word, a calibration that does not exist, or one of another generator.
-
-    """
-    from equigen.synthesis import CALIBRATION_FILE, apply_guidance, load_calibration
-
-    if guidance is None and not (generator / CALIBRATION_FILE).is_file():
-        return rows
-    if guidance in {None, "calibrated", "common"}:
-        calibration = load_calibration(generator, identity)
-        level = "common" if guidance == "common" else "group"
-        text = ", ".join(f"{name} {value:g}" for name, value in calibration.groups.items())
-        description = f"{calibration.common:g} for all" if level == "common" else text
-        console.print(f"Guidance by {generator / CALIBRATION_FILE}: {description} (--guidance 2 takes 2)",
-                      markup=False, highlight=False, soft_wrap=True)  # fmt: skip
-        return apply_guidance(rows, calibration, level)  # type: ignore[arg-type]
-    return rows.assign(guidance=parse_guidance(guidance))
 
 
 def parse_guidance(text: str) -> float:

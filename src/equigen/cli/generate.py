@@ -7,10 +7,11 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.cli.calibrate import GUIDANCE_HELP, parse_guidance, set_guidance
+from equigen.cli.calibrate import GUIDANCE_HELP, parse_guidance
 from equigen.cli.inputs import echo, open_cohort, parse_two_numbers
 from equigen.errors import InputError, Problem
 from equigen.processes import is_first_process
+from equigen.progress import console
 
 ASKED, SAMPLER, MANY = "What is asked for", "How it is sampled", "Many devices and memory"
 POLICIES = "match (the default), balanced, uniform, complement or counterfactual."
@@ -138,7 +139,7 @@ def generate(
     else:
         reads = not isinstance(pipeline, EquigenPipeline)
         rows = _rows(cohort, policy, size, seed, attribute, steps, solver, negative, interval, captions=reads)
-        rows = set_guidance(rows, generator, pipeline.hash, guidance)
+        rows = _with_guidance(rows, generator, pipeline.hash, guidance)
     synthetic = make_images(pipeline, rows, out, batch=batch, chunk=chunk, shard=process_shard)
     table = synthetic.folder / "synthetic.parquet"
     if is_first_process() and table.is_file():
@@ -166,6 +167,20 @@ def _rows(
              "negative": negative, "guidance_low": low, "guidance_high": high}  # fmt: skip
     arguments: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
     return make_plan(open_cohort(cohort), **arguments, captions=captions)
+
+
+def _with_guidance(rows: Any, generator: Path, identity: str, guidance: str | None) -> Any:
+    """Return the plan with the guidance of ``--guidance``, and print that of a calibration."""
+    from equigen.synthesis import CALIBRATION_FILE, set_guidance
+
+    level = guidance if guidance in {None, "calibrated", "common"} else parse_guidance(guidance)
+    rows, calibration = set_guidance(rows, level, generator, identity)  # type: ignore[arg-type]
+    if calibration is not None:
+        groups = ", ".join(f"{name} {value:g}" for name, value in calibration.groups.items())
+        description = f"{calibration.common:g} for all" if level == "common" else groups
+        console.print(f"Guidance by {generator / CALIBRATION_FILE}: {description} (--guidance 2 takes 2)",
+                      markup=False, highlight=False, soft_wrap=True)  # fmt: skip
+    return rows
 
 
 def _check_source(file: Path | None, options: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from .guidance import Reference as Reference
 from .guidance import apply_guidance as apply_guidance
 from .guidance import attribute_parts as attribute_parts
 from .guidance import load_calibration as load_calibration
+from .guidance import set_guidance as set_guidance
 from .pair_sets import Pairs as Pairs
 from .pair_sets import read_pairs as read_pairs
 from .plan_files import read_plan as read_plan

@@ -19,6 +19,7 @@ from equigen.integrity import is_readable
 from equigen.pngs import is_complete_png, write_png
 from equigen.progress import console, progress_bar
 from equigen.synthesis.chunks import CHUNK, Batched, Images, device_kind, render
+from equigen.synthesis.guidance import Level, set_guidance
 from equigen.synthesis.sharding import share_of, write_first
 from equigen.training import Run
 
@@ -56,6 +57,7 @@ def generate(
     plan: pd.DataFrame,
     out: str | Path | None = None,
     *,
+    guidance: Level | None = None,
     batch: int = 32,
     chunk: int | None = None,
     shard: tuple[int, int] | None = None,
@@ -75,6 +77,9 @@ def generate(
             ``guidance``, ``steps``, and if they are there ``guidance_low``, ``guidance_high``, ``solver``,
             ``negative`` (see ``Request``).
         out: folder of the set; ``synthetic/<generator>`` by default.
+        guidance: a number for all rows, "calibrated" (that of each row's group) or "common" (the best one for all).
+            None: "calibrated" where the generator's folder has a ``calibration.json`` and all rows have the default
+            guidance of ``plan``, else the plan's guidance. A generator that is open already has no calibration.
         batch: images in memory and written together; it does not change the images.
         chunk: images of a chunk; None: that of the existing set, else 32 on a CPU and up to 256 on a GPU. Another size
             may round differently. Where memory is short the chunk is halved, which ``generation.json`` records
@@ -87,12 +92,15 @@ def generate(
 
     Raises:
         InputError: the folder is of another plan, generator or chunk; the plan has conditions unknown to the generator;
-            not one image fits in memory.
+            the guidance cannot be used, or its calibration is missing, damaged or of another generator; not one image
+            fits in memory.
 
     """
-    plan = plan.reset_index(drop=True)
     share = share_of(shard)
+    source = generator.folder if isinstance(generator, Run) else generator
+    origin = Path(source) if isinstance(source, (str, Path)) else None
     pipeline = open_pipeline(generator, device)
+    plan = set_guidance(plan.reset_index(drop=True), guidance, origin, pipeline.hash)[0]
     folder = Path(out) if out else Path("synthetic") / (generator.name if isinstance(generator, Run) else pipeline.hash)
     _check(plan, pipeline, batch, chunk)
     batched = Batched(pipeline, _claim(folder, plan, Batched(pipeline, chunk), fixed=chunk is not None))
@@ -123,8 +131,8 @@ def generate(
             bar.advance(len(paths))
     share.wait()
     if share.leads:
-        if isinstance(generator, (Run, str, Path)):
-            carry_trained_on(generator.folder if isinstance(generator, Run) else generator, folder)
+        if origin is not None:
+            carry_trained_on(origin, folder)
         _finish(folder, plan, names, pipeline.hash)
     share.wait()
     return SyntheticSet(folder)

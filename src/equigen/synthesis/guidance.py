@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Literal, Protocol, get_args
@@ -17,6 +18,7 @@ from equigen.quality import INTERSECTION_SEPARATOR
 Objective = Literal["worst", "gap"]
 Reference = Literal["images", "reconstructions"]
 Choice = Literal["group", "common", "default"]
+Level = float | Literal["calibrated", "common"]
 CALIBRATION_FILE = "calibration.json"
 DEFAULT = 2.0  # the guidance of `plan` and of `equigen generate`, to which a calibration is compared
 
@@ -112,6 +114,41 @@ def apply_guidance(rows: pd.DataFrame, calibration: Guidance | Calibrated, choic
     if choice == "group":
         check_pairs(rows, guidance.attribute)
     return rows.assign(guidance=guidance.for_rows(rows, choice))
+
+
+def set_guidance(
+    rows: pd.DataFrame, guidance: Level | None, folder: Path | None, generator: str
+) -> tuple[pd.DataFrame, Guidance | None]:
+    """The plan with the guidance that ``generate`` uses, and the calibration that it comes from, None for none.
+
+    Args:
+        rows: a plan.
+        guidance: a number for all rows; "calibrated", the guidance of each row's group; "common", the best one for all
+            groups; None: "calibrated" where the folder has a ``calibration.json`` and all rows have the default
+            guidance of ``plan``, else the plan's guidance.
+        folder: of the generator; None for a generator in memory, which has no calibration.
+        generator: hash of the generator.
+
+    Raises:
+        InputError: another word, a number below 0, a calibration that does not exist or is of another generator, and
+            the errors of ``apply_guidance``.
+
+    """
+    if guidance is None:
+        default = "guidance" in rows and bool((rows["guidance"] == DEFAULT).all())
+        if folder is None or not default or not (folder / CALIBRATION_FILE).is_file():
+            return rows, None
+        guidance = "calibrated"
+    if guidance in ("calibrated", "common"):
+        if folder is None:
+            problem = Problem(f"guidance '{guidance}' of a generator in memory", "give the generator's folder")
+            raise InputError("This generator is not calibrated.", [problem])
+        calibration = load_calibration(folder, generator)
+        return apply_guidance(rows, calibration, "common" if guidance == "common" else "group"), calibration
+    if isinstance(guidance, str) or not 0 <= guidance < math.inf:
+        problem = Problem(f"'{guidance}'", "give a number of 0 or more, calibrated, or common")
+        raise InputError("The guidance cannot be used.", [problem])
+    return rows.assign(guidance=float(guidance)), None
 
 
 def check_pairs(rows: pd.DataFrame, attribute: str) -> None:
