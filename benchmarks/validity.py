@@ -28,8 +28,7 @@ from equigen.quality.judge.phantom_oracle import measure_semantic
 from equigen.quality.judge.questions import JudgePredictions, SetPredictions, Target
 from equigen.quality.measurement import EncodedImages, EvaluationInputs
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
-from equigen.quality.metrics.distances import frechet_distance
-from equigen.quality.metrics.frechet import frechet_infinity
+from equigen.quality.metrics.frechet import frechet_distance, frechet_infinity
 from equigen.quality.metrics.memorisation import search_training
 from equigen.quality.resamples import make_draws
 from equigen.quality.rows import quality_table

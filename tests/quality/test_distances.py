@@ -11,13 +11,8 @@ from torchmetrics.image.kid import KernelInceptionDistance
 from equigen.errors import InputError
 from equigen.quality import frechet_distance, inception_score, kernel_distance
 from equigen.quality.metrics import frechet
-from equigen.quality.metrics.distances import (
-    cross_mean,
-    pair_mean,
-    polynomial_kernel,
-    zero_cluster_pairs,
-)
-from equigen.quality.metrics.frechet import fast_frechet_distance, frechet_influence
+from equigen.quality.metrics.frechet import frechet_influence
+from equigen.quality.metrics.kernel import kernel_data, kernel_value
 from equigen.quality.metrics.scores import inception_influence
 
 
@@ -67,7 +62,6 @@ def test_both_routes_of_frechet_give_the_same_value_and_influences(n, m, d):
     for side in ("real", "generated"):
         first, second = (getattr(part, side) for part in parts)
         assert first == pytest.approx(second, abs=1e-6 * np.abs(first).max())
-    assert fast_frechet_distance(a, b) == pytest.approx(parts[0].value, rel=1e-7)
     assert frechet_distance(a, b) == pytest.approx(parts[0].value, rel=1e-9)
 
 
@@ -118,38 +112,64 @@ def test_kernel_leaves_out_pairs_of_one_patient():
     assert kernel_distance(real, other) > single + 0.01  # their own copies would bias it upwards
 
 
-def test_bootstrap_weights_equal_duplicated_rows_without_their_own_copies():
-    rng = np.random.default_rng(1)
-    a, b = features(9, 4, 10), features(8, 4, 11)
-    clusters = np.array([0, 0, 1, 2, 2, 2, 3, 4, 5])
-    drawn_a = np.concatenate([np.flatnonzero(clusters == c) for c in rng.integers(0, 6, 6)])
-    drawn_b = rng.integers(0, 8, 8)
-    weights_a, weights_b = (np.bincount(d, minlength=n)[None].astype(float) for d, n in ((drawn_a, 9), (drawn_b, 8)))
-    pairs_a = [polynomial_kernel(a[[i]], a[[j]])[0, 0] for i in drawn_a for j in drawn_a if clusters[i] != clusters[j]]
-    pairs_b = [polynomial_kernel(b[[i]], b[[j]])[0, 0] for i in drawn_b for j in drawn_b if i != j]
-    cross = polynomial_kernel(a[drawn_a], b[drawn_b]).mean()
-    kernel_a, kernel_b = (
-        zero_cluster_pairs(polynomial_kernel(a, a), clusters),
-        zero_cluster_pairs(polynomial_kernel(b, b), None),
-    )
-    assert pair_mean(kernel_a, weights_a, clusters)[0] == pytest.approx(np.mean(pairs_a))
-    assert pair_mean(kernel_b, weights_b, None)[0] == pytest.approx(np.mean(pairs_b))
-    assert cross_mean(polynomial_kernel(a, b), weights_a, weights_b)[0] == pytest.approx(cross)
+def kernel_of(x: np.ndarray, y: np.ndarray) -> float:
+    return float((x.astype(float) @ y.astype(float) / len(x) + 1) ** 3)
 
 
-def test_cross_mean_leaves_out_one_patient_on_both_sides():
+def distance_by_pairs(rows: np.ndarray, codes: np.ndarray, first: int) -> float:
+    """KD of rows before and from ``first`` as means over all pairs of different patients, pair by pair."""
+    parts = range(first), range(first, len(rows))
+    means = [
+        np.mean([kernel_of(rows[i], rows[j]) for i in a for j in b if codes[i] != codes[j]])
+        for a, b in ((parts[0], parts[0]), (parts[1], parts[1]), (parts[0], parts[1]))
+    ]
+    return float(means[0] + means[1] - 2 * means[2])
+
+
+def test_kernel_distance_by_pairs_written_out():
+    a, b = features(7, 4, 10), features(6, 4, 11)
+    codes = np.concatenate([[0, 0, 1, 2, 2, 2, 3], 10 + np.arange(6)])
+    assert kernel_distance(a, b, codes[:7]) == pytest.approx(distance_by_pairs(np.concatenate([a, b]), codes, 7))
+    single = np.arange(13)
+    assert kernel_distance(a, b) == pytest.approx(distance_by_pairs(np.concatenate([a, b]), single, 7))
+
+
+def test_the_kernel_distance_of_the_tables_is_the_public_one_to_the_last_digit():
+    a, b = (features(n, 6, n).astype(np.float32) for n in (40, 30))
+    patients = np.arange(40) // 3
+    data = kernel_data(a, b, patients, 100 + np.arange(30))
+    value = kernel_value(data, np.arange(40), np.arange(30), np.ones((1, 40)), np.ones((1, 30)))[0]
+    assert kernel_distance(a, b, patients) == value
+
+
+def test_relabelled_clusters_and_permuted_rows_give_one_kernel_distance():
+    a, b, clusters = features(12, 4, 10), features(9, 4, 11), np.repeat(["x", "y", "z", "w"], 3)
+    value, order = kernel_distance(a, b, clusters), np.random.default_rng(0).permutation(12)
+    assert kernel_distance(a[order], b, clusters[order]) == pytest.approx(value, rel=1e-9)
+    assert kernel_distance(a, b, np.repeat([7, 3, 9, 1], 3)) == pytest.approx(value, rel=1e-12)
+    assert kernel_distance(a, b) != pytest.approx(value, rel=1e-3)
+
+
+def test_kernel_distance_counts_no_pair_of_one_patient_in_both_sets():
     a, b = features(4, 3, 12), features(3, 3, 13)
-    codes_a, codes_b = np.array([0, 0, 1, 2]), np.array([0, 3, 2])
-    kernel = polynomial_kernel(a, b)
-    kept = [kernel[i, j] for i in range(4) for j in range(3) if codes_a[i] != codes_b[j]]
-    kernel[codes_a[:, None] == codes_b[None]] = 0
-    value = cross_mean(kernel, np.ones((1, 4)), np.ones((1, 3)), codes_a, codes_b)
-    assert value[0] == pytest.approx(np.mean(kept))
+    codes = np.array([0, 0, 1, 2, 0, 3, 2])
+    data = kernel_data(a, b, codes[:4], codes[4:])
+    value = kernel_value(data, np.arange(4), np.arange(3), np.ones((1, 4)), np.ones((1, 3)))[0]
+    assert value == pytest.approx(distance_by_pairs(np.concatenate([a, b]), codes, 4))
 
 
-def test_a_replicate_with_one_cluster_is_undefined():
-    kernel = zero_cluster_pairs(polynomial_kernel(features(3, 2, 0), features(3, 2, 0)), None)
-    assert np.isnan(pair_mean(kernel, np.array([[3.0, 0, 0]]), np.arange(3))[0])
+def test_a_replicate_with_one_patient_is_undefined():
+    data = kernel_data(features(3, 2, 0), features(3, 2, 1), np.arange(3), 3 + np.arange(3))
+    weights = np.array([[1.0, 1.0, 1.0], [3.0, 0.0, 0.0]])
+    values = kernel_value(data, np.arange(3), np.arange(3), weights, np.ones((2, 3)))
+    assert np.isfinite(values[0]) and np.isnan(values[1])
+
+
+def test_frechet_without_rows_to_spare_and_of_a_shift():
+    a = np.array([[0.0, 0.0], [2.0, 0.0]])  # variance 2 along the first axis alone
+    assert frechet_distance(a, a + np.array([3.0, 4.0])) == pytest.approx(25.0)
+    assert frechet_distance(a, a[:, ::-1]) == pytest.approx(2 + 2 + 1 + 1)  # orthogonal spreads share no root
+    assert frechet_distance(a, 2 * a) == pytest.approx(1 + 2 + 8 - 2 * 4)
 
 
 @pytest.mark.filterwarnings("ignore:Metric .* will save all extracted features", "ignore:std")

@@ -10,7 +10,8 @@ from test_manifold import make_plan, normal
 
 from equigen.errors import InputError
 from equigen.quality.cells import GroupedImages
-from equigen.quality.metrics.distances import Influence, frechet_distance
+from equigen.quality.metrics.frechet import frechet_distance
+from equigen.quality.metrics.influence import Influence
 from equigen.quality.metrics.manifold import measure_manifold
 from equigen.quality.metrics.memorisation import (
     closest_pairs,

@@ -63,7 +63,7 @@ def test_real_halves_and_training_images_are_gone_through_once_for_all_sets(monk
         monkeypatch.setattr(place, name, wrapper)
 
     counted(kernel, "kernel_halves", "halves", lambda _, cell, __: (cell.attribute, cell.group))
-    counted(frechet, "fast_frechet_distance", "value")
+    counted(frechet, "frechet_distance", "value")
     counted(measuring, "search_training", "search", lambda *_, held_out=None, **__: held_out is not None)
     tables("a", intersections=False)
     alone = len(calls["value"])

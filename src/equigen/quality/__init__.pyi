@@ -61,13 +61,13 @@ from .metric_inputs import Estimate as Estimate
 from .metric_inputs import MeasurementPlan as MeasurementPlan
 from .metric_inputs import MetricResult as MetricResult
 from .metric_inputs import ResultCache as ResultCache
-from .metrics.distances import frechet_distance as frechet_distance
-from .metrics.distances import kernel_distance as kernel_distance
+from .metrics.frechet import frechet_distance as frechet_distance
 from .metrics.frechet import frechet_infinity as frechet_infinity
 from .metrics.kernel import KernelData as KernelData
 from .metrics.kernel import kernel_data as kernel_data
+from .metrics.kernel import kernel_distance as kernel_distance
 from .metrics.kernel import kernel_halves as kernel_halves
-from .metrics.kernel import kernel_value as kernel_value
+from .metrics.kernel import unweighted_kernel_value as unweighted_kernel_value
 from .metrics.manifold import precision_recall_density_coverage as precision_recall_density_coverage
 from .metrics.mifid import memorisation_informed_distance as memorisation_informed_distance
 from .metrics.scores import inception_score as inception_score

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from equigen.quality.cells import Cell, Rows, covering_subsamples
 from equigen.quality.floors import exceedance_p_value
 from equigen.quality.metric_inputs import Array, CellKey, Estimate, MeasurementPlan, MetricResult, WeightedMetric
-from equigen.quality.metrics.distances import Influence
+from equigen.quality.metrics.influence import Influence
 from equigen.quality.resamples import Pool
 
 __all__ = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
-from equigen.quality.metrics.distances import Array, Influence, centred_values, feature_matrix
+from equigen.quality.metrics.influence import Array, Influence, centred_values, check_sets, feature_matrix
 from equigen.seeds import numpy_generator
 
 RANK = 1e-10  # singular values below this share of the largest count as zero
@@ -20,6 +21,63 @@ STEP = 0.5  # of the trapezoidal rule in ``_nuclear_norm_losses``, in log t
 TALL = 1.5  # with more rows than this many times the features, d x d is cheaper (benchmarks/quality.py)
 Decomposition = Callable[[Array, Array], tuple[Array, Array, Array]]
 PARTS = 4  # FD-infinity is fitted to samples of n, n/2, n/3 and n/4
+
+
+def frechet_distance(real: NDArray[Any], generated: NDArray[Any]) -> float:
+    """Return the Fréchet distance between Gaussians fitted to two sets of features.
+
+        FD = |mu_r - mu_g|² + Tr(S_r + S_g - 2 (S_r S_g)^(1/2))
+
+    Source: Heusel et al., NeurIPS 2017, section 2 (FID when the features are those of the FID Inception
+    network). Covariances have the n - 1 denominator. Since Tr (S_r S_g)^(1/2) is the nuclear norm of
+    A_r A_gᵀ / sqrt((n-1)(m-1)) for centred features A, no root of a singular matrix is taken, and n < d is
+    exact. The cheaper of the n x m and the d x d form is chosen.
+
+    Args:
+        real: [N, D] features.
+        generated: [M, D] features.
+
+    Returns:
+        The distance, at least 0. It is biased upwards by about 1/n: compare only at equal n.
+
+    Raises:
+        InputError: fewer than two rows, different D, NaN or infinity.
+
+    >>> float(frechet_distance(np.array([[0.0], [2.0]]), np.array([[3.0], [5.0]])))
+    9.0
+
+    """
+    r, g = check_sets(real, generated, least=2)
+    sets = _centre(r, g)
+    a, b = sets.a, sets.b
+    if cheaper_svd(len(a), len(b), a.shape[1]) is svd_by_features:
+        a, b = (np.asarray(np.linalg.qr(rows, mode="r")) for rows in (a, b))
+    return sets.distance(float(np.linalg.svd(a @ b.T, compute_uv=False).sum()))
+
+
+@dataclass(frozen=True)
+class _CentredSets:
+    """Difference of the means [D], rows less their means [n, D] and [m, D], and their squared norms [n] and [m]."""
+
+    shift: Array
+    a: Array
+    b: Array
+    square_a: Array
+    square_b: Array
+
+    def distance(self, root: float) -> float:
+        """Return the Fréchet distance, at least 0, from the nuclear norm of a bᵀ."""
+        n, m = len(self.a) - 1, len(self.b) - 1
+        moments = self.shift @ self.shift + self.square_a.sum() / n + self.square_b.sum() / m
+        return max(0.0, float(moments - 2 * root / np.sqrt(n * m)))
+
+
+def _centre(real: Array, generated: Array) -> _CentredSets:
+    """Return both sets less their means."""
+    means = real.mean(axis=0), generated.mean(axis=0)
+    a, b = real - means[0], generated - means[1]
+    squares = (np.einsum("ij,ij->i", rows, rows) for rows in (a, b))
+    return _CentredSets(means[0] - means[1], a, b, *squares)
 
 
 def frechet_influence(real: Array, generated: Array, decompose: Decomposition | None = None) -> Influence:
@@ -43,21 +101,21 @@ def frechet_influence(real: Array, generated: Array, decompose: Decomposition | 
 
     """
     n, m, d = len(real), len(generated), real.shape[1]
-    shift = real.mean(axis=0) - generated.mean(axis=0)
-    a, b = real - real.mean(axis=0), generated - generated.mean(axis=0)
-    square_a, square_b = np.einsum("ij,ij->i", a, a), np.einsum("ij,ij->i", b, b)
-    u, s, v = (decompose or cheaper_svd(n, m, d))(a, b)
+    sets = _centre(real, generated)
+    u, s, v = (decompose or cheaper_svd(n, m, d))(sets.a, sets.b)
     root = s.sum()
-    value = shift @ shift + square_a.sum() / (n - 1) + square_b.sum() / (m - 1) - 2 * root / np.sqrt((n - 1) * (m - 1))
     psi = []
-    for size, opposite, centred, square, vectors, sign in ((n, m, a, square_a, u, -1), (m, n, b, square_b, v, 1)):
+    for size, opposite, centred, square, vectors, sign in (
+        (n, m, sets.a, sets.square_a, u, -1),
+        (m, n, sets.b, sets.square_b, v, 1),
+    ):
         degrees = max(1, size - 2)
-        mean_term = sign * 2 * (centred @ shift) / (size - 1) + square / (size - 1) ** 2
+        mean_term = sign * 2 * (centred @ sets.shift) / (size - 1) + square / (size - 1) ** 2
         trace = (square.sum() - square * size / (size - 1)) / degrees
         losses = _nuclear_norm_losses(vectors, s)
         distances = mean_term + trace - 2 * (root - losses) / np.sqrt(degrees * (opposite - 1))
         psi.append(centred_values(-(size - 1) * distances))
-    return Influence(max(0.0, float(value)), psi[0], psi[1])
+    return Influence(sets.distance(float(root)), psi[0], psi[1])
 
 
 def _nuclear_norm_losses(u: Array, s: Array) -> Array:
@@ -99,19 +157,6 @@ def svd_by_features(a: Array, b: Array) -> tuple[Array, Array, Array]:
     (qa, ra), (qb, rb) = np.linalg.qr(a), np.linalg.qr(b)
     u, s, vt = np.linalg.svd(ra @ rb.T, full_matrices=False)
     return qa @ u, s, qb @ vt.T
-
-
-def fast_frechet_distance(real: Array, generated: Array) -> float:
-    """Return the Fréchet distance with its matrix root by eigenvalues: the cheapest way, to about 1e-8 relative."""
-    n, m, d = len(real), len(generated), real.shape[1]
-    shift = real.mean(axis=0) - generated.mean(axis=0)
-    a, b = real - real.mean(axis=0), generated - generated.mean(axis=0)
-    tall = cheaper_svd(n, m, d) is svd_by_features
-    small = [np.asarray(np.linalg.qr(rows, mode="r")) for rows in (a, b)] if tall else [a, b]
-    product = small[0] @ small[1].T
-    gram = product @ product.T if len(product) <= product.shape[1] else product.T @ product
-    root = np.sqrt(np.maximum(np.linalg.eigvalsh(gram), 0)).sum() / np.sqrt((n - 1) * (m - 1))
-    return max(0.0, float(shift @ shift + np.sum(a * a) / (n - 1) + np.sum(b * b) / (m - 1) - 2 * root))
 
 
 def subsample_slices(n: int) -> list[list[slice]]:
@@ -165,7 +210,7 @@ def frechet_infinity(real: NDArray[Any], generated: NDArray[Any], *, repeats: in
 def _extrapolated_distance(real: Array, generated: Array) -> float:
     """Return FD-infinity of equally many rows of both sets in their present order."""
     means = [
-        np.mean([fast_frechet_distance(real[piece], generated[piece]) for piece in slices])
+        np.mean([frechet_distance(real[piece], generated[piece]) for piece in slices])
         for slices in subsample_slices(len(real))
     ]
     return float(intercept_weights(len(real)) @ means)
@@ -189,9 +234,7 @@ def infinity_influence(real: Array, generated: Array, full: Influence) -> Influe
 
 def frechet_halves(real: NDArray[Any], cell: Cell, plan: MeasurementPlan) -> Array:
     """Return FD between the two halves of each of ``plan.half_samples`` of the cell's real rows."""
-    return plan.compute_for_halves(
-        "fd of halves", cell, lambda: _half_distances(fast_frechet_distance, real, cell, plan)
-    )
+    return plan.compute_for_halves("fd of halves", cell, lambda: _half_distances(frechet_distance, real, cell, plan))
 
 
 def _half_distances(

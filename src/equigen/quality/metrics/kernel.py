@@ -1,4 +1,4 @@
-"""Kernel distance (KD) in every cell, with the kernel matrix computed in tiles and never stored in full."""
+"""Kernel distance (KD) of two sets and in every cell; the kernel matrix is computed in tiles, never stored in full."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_weighted
 from equigen.quality.metric_inputs import Array, MeasurementPlan, MetricResult
+from equigen.quality.metrics.influence import check_sets
 from equigen.quality.resamples import Pool
 from equigen.statistics import split_halves
 
@@ -26,22 +28,22 @@ Once = Callable[[str, Sequence[NDArray[Any]], Callable[[], Array]], Array]  # ``
 
 @dataclass(frozen=True)
 class KernelData:
-    """Features float32 [N, D] and [M, D] of both sets, and patient codes on one scale.
+    """Features [N, D] and [M, D] of both sets, and patient codes on one scale.
 
     Pairs of one patient are left out, also between real and generated images (a reconstruction and its original).
     ``shift`` is subtracted from every kernel value: KD does not depend on it, and rounding errors become smaller.
     """
 
-    real: NDArray[np.float32]
-    generated: NDArray[np.float32]
+    real: NDArray[Any]
+    generated: NDArray[Any]
     real_patients: Rows
     generated_patients: Rows
     shift: float
 
 
 def kernel_data(
-    real: NDArray[np.float32],
-    generated: NDArray[np.float32],
+    real: NDArray[Any],
+    generated: NDArray[Any],
     real_patients: NDArray[Any],
     generated_patients: NDArray[Any],
 ) -> KernelData:
@@ -50,6 +52,42 @@ def kernel_data(
     sample = _kernel(real[:64].astype(np.float64), real[:64].astype(np.float64)).ravel()
     shift = float(np.sort(sample)[len(sample) // 2]) if len(sample) else 0.0
     return KernelData(real, generated, codes[: len(real)], codes[len(real) :], shift)
+
+
+def kernel_distance(real: NDArray[Any], generated: NDArray[Any], clusters: NDArray[Any] | None = None) -> float:
+    """Return the unbiased squared maximum mean discrepancy with the polynomial kernel (KD; KID on Inception features).
+
+        KD = mean_{i≠j} k(r_i, r_j) + mean_{i≠j} k(g_i, g_j) - 2 mean_{i,j} k(r_i, g_j)
+
+    Source: Gretton et al., JMLR 13, 2012, lemma 6; Bińkowski et al., ICLR 2018. Unbiased at any n, so it may
+    be negative. With ``clusters``, pairs of real rows of one cluster (patient) are left out as well: they are
+    more alike than two independent rows, and would bias the first mean upwards.
+
+    Args:
+        real: [N, D] features.
+        generated: [M, D] features.
+        clusters: [N] cluster of each real row; None takes each row for its own.
+
+    Raises:
+        InputError: fewer than two rows or clusters, different D, NaN or infinity.
+
+    >>> kernel_distance(np.array([[0.0], [1.0]]), np.array([[1.0], [0.0]]))
+    -3.5
+
+    """
+    r, g = check_sets(real, generated, least=2)
+    codes = np.arange(len(r)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    if codes.max() < 1:
+        problem = Problem("all real rows are of one cluster", "give images of at least two patients")
+        raise InputError("The kernel distance needs pairs of different clusters.", [problem])
+    return unweighted_kernel_value(kernel_data(r, g, codes, len(r) + np.arange(len(g))))
+
+
+def unweighted_kernel_value(data: KernelData, once: Once | None = None) -> float:
+    """Return KD of all rows of both sets, each counted once. ``once`` caches the term of the real rows."""
+    rows = np.arange(len(data.real)), np.arange(len(data.generated))
+    weights = np.ones((1, len(data.real))), np.ones((1, len(data.generated)))
+    return float(kernel_value(data, *rows, *weights, once)[0])
 
 
 def measure_kernel(data: KernelData, plan: MeasurementPlan, note: str = UNBIASED) -> MetricResult:
@@ -129,7 +167,7 @@ def kernel_halves(data: KernelData, cell: Cell, half_splits: list[tuple[Rows, Ro
 class _Rows:
     """Features [n, D] of some rows and [n] codes of their patients."""
 
-    values: NDArray[np.float32]
+    values: NDArray[Any]
     codes: Rows
 
 
@@ -141,7 +179,7 @@ class _Weighted(_Rows):
     single: NDArray[np.float32]
 
 
-def _weighted(values: NDArray[np.float32], codes: Rows, rows: Rows, weights: Array) -> _Weighted:
+def _weighted(values: NDArray[Any], codes: Rows, rows: Rows, weights: Array) -> _Weighted:
     """Return some rows of the features with their multiplicities."""
     return _Weighted(values[rows], codes[rows], weights, weights.astype(np.float32))
 
@@ -191,7 +229,7 @@ def _tile(a: _Rows, b: _Rows, rows: slice, columns: slice, shift: float, dtype: 
 
 
 def _kernel(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
-    """Return k(x, y) = (x·y / d + 1)³ in the precision of its arguments."""
+    """Return the kernel of KID, k(x, y) = (x·y / d + 1)³, in the precision of its arguments."""
     base = np.asarray(a @ b.T)
     base /= a.shape[1]
     base += 1

@@ -21,7 +21,7 @@ from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
-from equigen.quality.metrics.distances import Array, Influence, centred_values
+from equigen.quality.metrics.influence import Array, Influence, centred_values
 from equigen.quality.metrics.neighbours import check_features, squared_distances
 
 METRICS = [("precision", "share"), ("recall", "share"), ("density", "higher"), ("coverage", "share")]

@@ -28,7 +28,7 @@ from equigen.errors import InputError, Problem
 from equigen.quality.cells import Rows
 from equigen.quality.estimates import measure_mean
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
-from equigen.quality.metrics.distances import Array
+from equigen.quality.metrics.influence import Array
 from equigen.quality.metrics.mifid import measure_mifid
 from equigen.quality.metrics.neighbours import blocks, check_features, nearest_angle, nearest_neighbours
 from equigen.quality.metrics.registration import nearest_thumbnails

@@ -16,8 +16,8 @@ from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows
 from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
-from equigen.quality.metrics.distances import Array, Influence, centred_values, frechet_distance
-from equigen.quality.metrics.frechet import frechet_halves, frechet_influence
+from equigen.quality.metrics.frechet import frechet_distance, frechet_halves, frechet_influence
+from equigen.quality.metrics.influence import Array, Influence, centred_values
 from equigen.quality.metrics.neighbours import nearest_angle
 from equigen.quality.rows import join_notes
 

@@ -12,7 +12,7 @@ from equigen.errors import InputError, Problem
 from equigen.quality.cells import Cell, Rows, covering_subsamples
 from equigen.quality.estimates import measure_with_influences
 from equigen.quality.metric_inputs import MeasurementPlan, MetricResult
-from equigen.quality.metrics.distances import Array, Influence, centred_values, feature_matrix
+from equigen.quality.metrics.influence import Array, Influence, centred_values, feature_matrix
 
 NOTE = "the floor is the score of the real images at n, and higher is better; interval and null band to first order"
 

@@ -26,8 +26,8 @@ from equigen.quality import (
     identity,
     kernel_data,
     kernel_halves,
-    kernel_value,
     subsample_patients,
+    unweighted_kernel_value,
 )
 from equigen.seeds import derive_seed, numpy_generator
 from equigen.statistics import patient_codes, split_halves
@@ -61,9 +61,7 @@ class Group:
         """Unbiased KD of generated features [M, D] (each an image of its own patient) from the group's real images."""
         patients = np.arange(len(generated)) + int(self.patients.max()) + 1
         data = kernel_data(self.real, generated, self.patients, patients)
-        weights = np.ones((1, len(self.real))), np.ones((1, len(generated)))
-        rows = np.arange(len(self.real)), np.arange(len(generated))
-        return float(kernel_value(data, *rows, *weights, self.memory.compute_once)[0])
+        return unweighted_kernel_value(data, self.memory.compute_once)
 
 
 def group_rows(tune: Cohort, names: list[str], attribute: str, images: int, steps: int, seed: int) -> pd.DataFrame:
