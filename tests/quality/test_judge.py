@@ -20,8 +20,6 @@ from equigen.quality.judge.semantic_metrics import macro_auc, requested_probabil
 from equigen.quality.metric_inputs import MeasurementPlan
 from equigen.quality.resamples import make_draws
 from equigen.quality.rows import quality_table
-from equigen.statistics import ranking
-from equigen.statistics.ranking import weighted_auc
 
 SHIFT = 1.5  # between the classes, in standard deviations of the one feature that tells them apart
 AUC = norm.cdf(SHIFT / np.sqrt(2))  # of two normal distributions that far apart
@@ -92,40 +90,6 @@ def good(judges, real):
     generated = made(1600, 1, images=1)
     judged, plan = judges.judge(generated), planned(real, generated)
     return judged, plan, by_metric(measure_semantic(judged, plan))
-
-
-# The weighted AUC
-
-
-def test_weighted_auc_is_that_of_sklearn_with_ties_and_multiplicities():
-    rng = np.random.default_rng(0)
-    truth, score = rng.integers(0, 2, 200), rng.integers(0, 15, 200) / 15
-    weights = rng.poisson(1.0, (30, 200))
-    expected = [roc_auc_score(truth, score, sample_weight=row) for row in weights]
-    np.testing.assert_allclose(weighted_auc(truth, score, weights), expected, rtol=0, atol=1e-12)
-
-
-def test_a_multiplicity_is_a_repeated_row_and_blocks_do_not_matter(monkeypatch):
-    rng = np.random.default_rng(1)
-    truth, score, weights = rng.integers(0, 2, 50), rng.random(50).round(1), rng.integers(0, 4, (9, 50))
-    whole = weighted_auc(truth, score, weights)
-    one = np.ones((1, int(weights[3].sum())))
-    assert whole[3] == weighted_auc(np.repeat(truth, weights[3]), np.repeat(score, weights[3]), one)[0]
-    monkeypatch.setattr(ranking, "WEIGHTS_IN_MEMORY", 100)
-    np.testing.assert_array_equal(weighted_auc(truth, score, weights), whole)
-    order = rng.permutation(50)
-    np.testing.assert_allclose(weighted_auc(truth[order], score[order], weights[:, order]), whole, atol=1e-14)
-
-
-def test_weighted_auc_of_one_class_is_undefined_and_bad_input_is_refused():
-    values = weighted_auc(np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3]), np.array([[1, 1, 0], [0, 1, 1], [1, 0, 0]]))
-    assert values[0] == 1
-    assert np.isnan(values[1:]).all()
-    assert np.isnan(weighted_auc(np.zeros(0), np.zeros(0), np.zeros((2, 0)))).all()
-    with pytest.raises(InputError, match="1 scores are not"):
-        weighted_auc(np.array([0, 1]), np.array([np.nan, 1.0]), np.ones((1, 2)))
-    with pytest.raises(InputError, match="2 truths, 2 scores"):
-        weighted_auc(np.array([0, 1]), np.array([0.5, 1.0]), np.ones((1, 3)))
 
 
 # The probe

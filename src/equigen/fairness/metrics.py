@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from equigen.statistics import Ranking, quotient
+
 Floats = NDArray[np.float64]
 BINS = 10  # equal-width bins of the expected calibration error
 
@@ -48,48 +50,6 @@ def _columns(truth: NDArray[Any], weights: NDArray[Any] | None) -> tuple[Floats,
     return (array[:, None], True) if array.ndim == 1 else (array, False)
 
 
-def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Quotient, NaN where the denominator is 0."""
-    quotient: Floats = np.divide(numerator, denominator, out=np.full(np.shape(numerator), np.nan),
-                                 where=denominator > 0)  # fmt: skip
-    return quotient
-
-
-def _cumulative_sums(values: Floats) -> Floats:
-    """Sums of the first 0, 1, .. N rows, [N + 1, R]."""
-    sums = np.zeros((len(values) + 1, values.shape[1]))
-    np.cumsum(values, axis=0, out=sums[1:])
-    return sums
-
-
-class _Ranking:
-    """Positives and negatives by descending score with their cumulative weights, for AUC and PR AUC."""
-
-    def __init__(self, truth: NDArray[Any], score: NDArray[Any], weights: Floats) -> None:
-        order = np.argsort(-np.asarray(score, dtype=np.float64), kind="stable")
-        is_positive = np.asarray(truth)[order] == 1
-        ascending = -np.asarray(score, dtype=np.float64)[order]
-        self._positive_keys, self._negative_keys = ascending[is_positive], ascending[~is_positive]
-        self.positive, self.negative = weights[order[is_positive]], weights[order[~is_positive]]
-        self._cumulative = _cumulative_sums(self.positive)
-        self.total = self._cumulative[-1]
-
-    def auc(self) -> Floats:
-        """Share of concordant positive-negative pairs, ties one half."""
-        above = self._cumulative[np.searchsorted(self._positive_keys, self._negative_keys, side="left")]
-        not_below = self._cumulative[np.searchsorted(self._positive_keys, self._negative_keys, side="right")]
-        pairs: Floats = np.einsum("nr,nr->r", self.negative, above + not_below) / 2
-        return _divide(pairs, self.total * self.negative.sum(axis=0))
-
-    def pr_auc(self) -> Floats:
-        """Mean over positives of the precision at their score."""
-        true = self._cumulative[np.searchsorted(self._positive_keys, self._positive_keys, side="right")]
-        false = _cumulative_sums(self.negative)[np.searchsorted(self._negative_keys, self._positive_keys, side="right")]
-        flagged = true + false
-        precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
-        return _divide(np.einsum("nr,nr->r", self.positive, precision), self.total)
-
-
 def _sums(truth: NDArray[Any], score: NDArray[Any], weights: Floats, threshold: float) -> dict[str, Floats]:
     """All metrics that are quotients of weighted sums, from one matrix product."""
     y, p = np.asarray(truth, dtype=np.float64), np.asarray(score, dtype=np.float64)
@@ -99,16 +59,16 @@ def _sums(truth: NDArray[Any], score: NDArray[Any], weights: Floats, threshold: 
     features = np.column_stack([np.ones_like(y), y, flags, y * flags, (p - y) ** 2, residuals])
     total, positive, flagged, hit, error = (sums := features.T @ weights)[:5]
     negative = total - positive
-    sensitivity = _divide(hit, positive)
-    specificity = _divide(negative - (flagged - hit), negative)
+    sensitivity = quotient(hit, positive)
+    specificity = quotient(negative - (flagged - hit), negative)
     return {
-        "accuracy": _divide(hit + negative - (flagged - hit), total),
+        "accuracy": quotient(hit + negative - (flagged - hit), total),
         "balanced_accuracy": (sensitivity + specificity) / 2,
-        "brier": _divide(error, total),
-        "ece": _divide(np.abs(sums[5:]).sum(axis=0), total),
+        "brier": quotient(error, total),
+        "ece": quotient(np.abs(sums[5:]).sum(axis=0), total),
         "sensitivity": sensitivity,
         "specificity": specificity,
-        "selection_rate": _divide(flagged, total),
+        "selection_rate": quotient(flagged, total),
     }
 
 
@@ -122,7 +82,7 @@ def calibration_parts(truth: NDArray[Any], score: NDArray[Any], weights: NDArray
     inside = np.minimum((p * BINS).astype(np.int64), BINS - 1)[:, None] == np.arange(BINS)
     sums, total = (inside * (y - p)[:, None]).T @ weights, weights.sum(axis=0)
     shares: Floats = inside.T @ weights[:, 0] / total[0]
-    return _divide(sums, np.broadcast_to(total, sums.shape)), shares
+    return quotient(sums, np.broadcast_to(total, sums.shape)), shares
 
 
 def measure(
@@ -142,7 +102,7 @@ def measure(
 
     """
     columns, _ = _columns(truth, weights)
-    ranking = _Ranking(truth, score, columns)
+    ranking = Ranking(truth, score, columns)
     return {"auc": ranking.auc(), "pr_auc": ranking.pr_auc(), **_sums(truth, score, columns, threshold)}
 
 
@@ -160,7 +120,7 @@ def auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None =
     0.875
     """
     columns, single = _columns(truth, weights)
-    return _squeeze(_Ranking(truth, score, columns).auc(), single)
+    return _squeeze(Ranking(truth, score, columns).auc(), single)
 
 
 def pr_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | None = None) -> Floats:
@@ -172,7 +132,7 @@ def pr_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any] | Non
     0.8333
     """
     columns, single = _columns(truth, weights)
-    return _squeeze(_Ranking(truth, score, columns).pr_auc(), single)
+    return _squeeze(Ranking(truth, score, columns).pr_auc(), single)
 
 
 def accuracy(

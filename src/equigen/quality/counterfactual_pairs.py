@@ -19,7 +19,7 @@ from equigen.quality.cells import ResamplingSettings
 from equigen.quality.judge.questions import Target
 from equigen.quality.rows import join_notes
 from equigen.seeds import numpy_generator
-from equigen.statistics import percentile_interval, wilson_interval
+from equigen.statistics import defined_mean, percentile_interval, wilson_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -158,7 +158,7 @@ def flip_rates(prediction: FieldPrediction, rng: np.random.Generator) -> tuple[A
         within[valid, level] = (predicted[valid][:, rest] != predicted[valid, level][:, None]).mean(axis=1)
     differs = (predicted[neighbours] != predicted[:, None, :]).astype(np.float64)  # [P, K, L]
     differs[neighbours < 0] = np.nan
-    return within, np.stack([_row_means(differs[:, :, level]) for level in range(count)], axis=1)
+    return within, np.stack([defined_mean(differs[:, :, level], axis=1) for level in range(count)], axis=1)
 
 
 class PairMetrics:
@@ -200,7 +200,7 @@ class PairMetrics:
         valid = prediction.requested >= 0
         correct = np.where(valid, (prediction.predicted == prediction.requested).astype(np.float64), np.nan)
         name = prediction.question.name
-        self._add_row("read_as_asked", name, "*", _row_means(correct), real=real.get("*"))
+        self._add_row("read_as_asked", name, "*", defined_mean(correct, axis=1), real=real.get("*"))
         for index, level in enumerate(self.levels):
             self._add_row("read_as_asked", name, level, correct[:, index], real=real.get(level))
 
@@ -208,7 +208,7 @@ class PairMetrics:
         """Add how often a field that was not changed reads otherwise than in the pair's other images."""
         name = prediction.question.name
         within, between = flip_rates(prediction, numpy_generator(self.settings.seed, f"pairs/flips/{name}"))
-        self._add_row("flip", name, "*", _row_means(within), _row_means(between))
+        self._add_row("flip", name, "*", defined_mean(within, axis=1), defined_mean(between, axis=1))
         for index, level in enumerate(self.levels if len(self.levels) > 2 else []):
             self._add_row("flip", name, level, within[:, index], between[:, index])
 
@@ -235,10 +235,10 @@ class PairMetrics:
         if defined.sum() < self.settings.min_patients:
             self._rows.append(row | {"note": f"too small: {defined.sum()} pairs"})
             return
-        draws = _row_means(values[self._draws])
+        draws = defined_mean(values[self._draws], axis=1)
         row |= {"estimate": float(values[defined].mean()), **_interval("ci", values, draws)}
         if reference is not None and np.isfinite(reference).any():
-            reference_draws = _row_means(reference[self._draws])
+            reference_draws = defined_mean(reference[self._draws], axis=1)
             mean = float(reference[np.isfinite(reference)].mean())
             row |= {"reference_to": SEEDS, "reference": mean, **_interval("reference", reference, reference_draws)}
             valid = np.isfinite(draws) & np.isfinite(reference_draws) & (reference_draws > 0)
@@ -251,14 +251,6 @@ class PairMetrics:
             row |= {"reference_to": REAL, "reference": real.value}
             row |= {"reference_low": real.low, "reference_high": real.high}
         self._rows.append(row)
-
-
-def _row_means(values: Array) -> Array:
-    """Mean of the finite values of each row; NaN where there is none."""
-    defined = np.isfinite(values)
-    count = defined.sum(axis=1)
-    total = np.where(defined, values, 0.0).sum(axis=1)
-    return np.asarray(np.divide(total, count, out=np.full(len(values), np.nan), where=count > 0), dtype=np.float64)
 
 
 def _interval(name: str, values: Array, draws: Array) -> dict[str, float]:

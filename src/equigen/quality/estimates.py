@@ -15,6 +15,7 @@ from equigen.quality.floors import exceedance_p_value
 from equigen.quality.metric_inputs import Array, CellKey, Estimate, MeasurementPlan, MetricResult, WeightedMetric
 from equigen.quality.metrics.influence import Influence
 from equigen.quality.resamples import Pool
+from equigen.statistics import weighted_mean
 
 __all__ = [
     "Array",
@@ -310,14 +311,6 @@ def first_order_replicates(influence: Influence, real: Array, generated: Array) 
         for psi, weights in ((influence.real, real), (influence.generated, generated))
     ]
     return np.asarray(influence.value + shifts[0] + shifts[1], dtype=np.float64)
-
-
-def weighted_mean(scores: Array, weights: Array) -> Array:
-    """[R] means of [n] scores with multiplicities [R, n]; a score of NaN does not count; NaN without rows."""
-    mask = np.isfinite(scores)
-    total = weights[:, mask].sum(axis=1)
-    mean: Array = np.divide(weights[:, mask] @ scores[mask], total, out=np.full(len(total), np.nan), where=total > 0)
-    return mean
 
 
 def measure_mean(

@@ -12,7 +12,7 @@ from scipy.stats import random_table
 from equigen.quality.cells import ResamplingSettings
 from equigen.quality.rows import interval_row
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_bootstrap, patient_codes, permute_groups, wilson_interval
+from equigen.statistics import patient_bootstrap, patient_codes, permute_groups, quotient, wilson_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -157,4 +157,4 @@ def _group_means(values: Array, codes: Codes, size: int) -> Array:
     """Mean of the values of each code, NaN for a code without values."""
     counts = np.bincount(codes, minlength=size)
     sums = np.bincount(codes, values, size)
-    return np.asarray(np.divide(sums, counts, out=np.full(size, np.nan), where=counts > 0), dtype=np.float64)
+    return quotient(sums, counts)

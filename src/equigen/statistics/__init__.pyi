@@ -6,7 +6,11 @@ from .intervals import interval_error as interval_error
 from .intervals import percentile_interval as percentile_interval
 from .intervals import share_interval as share_interval
 from .intervals import wilson_interval as wilson_interval
+from .means import defined_mean as defined_mean
+from .means import quotient as quotient
+from .means import weighted_mean as weighted_mean
 from .ranking import WEIGHTS_IN_MEMORY as WEIGHTS_IN_MEMORY
+from .ranking import Ranking as Ranking
 from .ranking import weighted_auc as weighted_auc
 from .resampling import patient_bootstrap as patient_bootstrap
 from .resampling import patient_codes as patient_codes

@@ -1,4 +1,4 @@
-"""Area under the ROC curve for many weightings of the same rows."""
+"""Areas under the ROC and the precision-recall curve for many weightings of the same rows."""
 
 from __future__ import annotations
 
@@ -8,19 +8,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
+from equigen.statistics.means import quotient
 
 Array = NDArray[np.float64]
 WEIGHTS_IN_MEMORY = 4_000_000  # weights in memory at a time; more rows mean fewer replicates at a time
 
 
+class Ranking:
+    """Rows by falling score, sorted once, with the cumulative weights of the positives.
+
+    Args:
+        truth: [N] 1 for the positive class.
+        score: [N] finite, higher for the positive class.
+        weights: [N, R] not negative, one column a weighting. A row of weight 2 counts as two rows, so a cluster
+            bootstrap is a matrix of multiplicities and a group is a column of zeros and ones.
+
+    """
+
+    def __init__(self, truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]) -> None:
+        order = np.argsort(-np.asarray(score, dtype=np.float64), kind="stable")
+        positive = np.asarray(truth)[order] == 1
+        ascending = -np.asarray(score, dtype=np.float64)[order]
+        self._positive_keys, self._negative_keys = ascending[positive], ascending[~positive]
+        self._positive = np.asarray(weights[order[positive]], dtype=np.float64)
+        self._negative = np.asarray(weights[order[~positive]], dtype=np.float64)
+        self._sums = _cumulative_sums(self._positive)
+
+    def auc(self) -> Array:
+        """Area under the ROC curve [R], NaN where the positives or the negatives have no weight.
+
+            AUC_r = sum_ij w_ri w_rj [1(s_i > s_j) + 1(s_i = s_j) / 2] / (sum_i w_ri · sum_j w_rj)
+
+        over positives i and negatives j. Source: Hanley and McNeil, Radiology 143, 1982.
+        """
+        above = self._sums[np.searchsorted(self._positive_keys, self._negative_keys, side="left")]
+        not_below = self._sums[np.searchsorted(self._positive_keys, self._negative_keys, side="right")]
+        pairs = np.einsum("nr,nr->r", self._negative, above + not_below) / 2
+        return quotient(pairs, self._sums[-1] * self._negative.sum(axis=0))
+
+    def pr_auc(self) -> Array:
+        """Average precision [R], the mean over positives of the precision at their score; NaN without a positive.
+
+        Source: scikit-learn's ``average_precision_score``, without interpolation.
+        """
+        true = self._sums[np.searchsorted(self._positive_keys, self._positive_keys, side="right")]
+        false = _cumulative_sums(self._negative)[
+            np.searchsorted(self._negative_keys, self._positive_keys, side="right")
+        ]
+        flagged = true + false
+        precision = np.divide(true, flagged, out=np.zeros_like(true), where=flagged > 0)
+        return quotient(np.einsum("nr,nr->r", self._positive, precision), self._sums[-1])
+
+
+def _cumulative_sums(values: Array) -> Array:
+    """Sums of the first 0, 1, .. N rows, [N + 1, R]."""
+    sums = np.zeros((len(values) + 1, values.shape[1]))
+    np.cumsum(values, axis=0, out=sums[1:])
+    return sums
+
+
 def weighted_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]) -> Array:
-    """Area under the ROC curve for each row of weights.
-
-        AUC_r = sum_ij w_ri w_rj [1(s_i > s_j) + 1(s_i = s_j) / 2] / (sum_i w_ri · sum_j w_rj)
-
-    over positives i and negatives j. A row of weight 2 counts as two rows, so a cluster bootstrap is a matrix
-    of multiplicities and a group is a row of zeros and ones. Source: Hanley and McNeil, Radiology 143, 1982.
-    Rows are sorted once for all R weightings.
+    """Area under the ROC curve for each row of weights, as ``Ranking.auc`` for each column.
 
     Args:
         truth: [n] 0 or 1.
@@ -44,21 +92,6 @@ def weighted_auc(truth: NDArray[Any], score: NDArray[Any], weights: NDArray[Any]
     if not np.isfinite(values).all():
         bad = int((~np.isfinite(values)).sum())
         raise InputError("An AUC needs finite scores.", [Problem(f"{bad} scores are not", "leave these rows out")])
-    order = np.argsort(values, kind="stable")
-    positive, ranked = np.asarray(truth)[order] == 1, values[order]
-    first, last = (np.searchsorted(ranked, ranked[positive], side=side) for side in ("left", "right"))
     step = max(1, WEIGHTS_IN_MEMORY // max(1, len(values)))
     blocks = [table[start : start + step] for start in range(0, len(table), step)]
-    areas = [_areas(block[:, order].astype(np.float64), positive, first, last) for block in blocks]
-    return np.concatenate([np.zeros(0), *areas])
-
-
-def _areas(weights: Array, positive: NDArray[np.bool_], first: NDArray[np.int64], last: NDArray[np.int64]) -> Array:
-    """AUC of rows in ascending order of score; the ties of a positive are the rows from ``first`` to ``last``."""
-    below = np.zeros((len(weights), len(positive) + 1))  # weight of the negatives among the first 0, 1, .. n rows
-    np.cumsum(weights * ~positive, axis=1, out=below[:, 1:])
-    positives = weights[:, positive]
-    pairs = np.einsum("rn,rn->r", positives, below[:, first] + below[:, last]) / 2
-    total = positives.sum(axis=1) * below[:, -1]
-    area: Array = np.divide(pairs, total, out=np.full(len(weights), np.nan), where=total > 0)
-    return area
+    return np.concatenate([np.zeros(0), *(Ranking(truth, values, block.T).auc() for block in blocks)])

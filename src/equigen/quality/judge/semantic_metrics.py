@@ -14,7 +14,7 @@ from equigen.quality.estimates import measure_mean, measure_weighted
 from equigen.quality.judge.questions import JudgePredictions, SetPredictions
 from equigen.quality.metric_inputs import Array, Estimate, MeasurementPlan, MetricResult
 from equigen.quality.rows import join_notes
-from equigen.statistics import WEIGHTS_IN_MEMORY, percentile_interval, weighted_auc
+from equigen.statistics import WEIGHTS_IN_MEMORY, defined_mean, percentile_interval, weighted_auc, weighted_mean
 
 Origin: TypeAlias = Literal["real", "generated"]
 Statistic: TypeAlias = Callable[[Sequence[JudgePredictions], Origin, Rows, Array], Array]
@@ -50,7 +50,7 @@ def macro_auc(predictions: Sequence[JudgePredictions], origin: Origin, rows: Row
     columns: dict[str, list[Array]] = {}
     for judge in predictions:
         columns.setdefault(judge.target.column, []).extend(_class_aucs(judge, origin, rows, weights))
-    return _defined_mean([_defined_mean(parts) for parts in columns.values()])
+    return defined_mean(np.stack([defined_mean(np.stack(parts), axis=0) for parts in columns.values()]), axis=0)
 
 
 def _class_aucs(judge: JudgePredictions, origin: Origin, rows: Rows, weights: Array) -> Iterator[Array]:
@@ -76,14 +76,6 @@ def _scores_and_levels(judge: JudgePredictions, origin: Origin) -> tuple[Array, 
     return (judge.real, judge.truth) if origin == "real" else (judge.generated, judge.requested)
 
 
-def _defined_mean(parts: list[Array]) -> Array:
-    """Return the mean of the defined parts at each place, NaN where none is defined."""
-    table = np.stack(parts)
-    count = np.isfinite(table).sum(axis=0)
-    total = np.where(np.isfinite(table), table, 0).sum(axis=0)
-    return np.asarray(np.divide(total, count, out=np.full(table.shape[1], np.nan), where=count > 0))
-
-
 def requested_probability(predictions: Sequence[JudgePredictions], origin: Origin, rows: Rows, weights: Array) -> Array:
     """Return the mean calibrated probability of the requested (real images: true) level.
 
@@ -94,9 +86,8 @@ def requested_probability(predictions: Sequence[JudgePredictions], origin: Origi
         scores, levels = _scores_and_levels(judge, origin)
         labelled = np.flatnonzero(levels[rows] >= 0)
         probabilities = scores[rows[labelled], levels[rows[labelled]]]
-        total, weighted = weights[:, labelled].sum(axis=1), weights[:, labelled] @ probabilities
-        parts.append(np.divide(weighted, total, out=np.full(len(weights), np.nan), where=total > 0))
-    return _defined_mean(parts)
+        parts.append(weighted_mean(probabilities, weights[:, labelled]))
+    return defined_mean(np.stack(parts), axis=0)
 
 
 def measure_semantic(predictions: SetPredictions, plan: MeasurementPlan) -> list[MetricResult]:
@@ -276,8 +267,8 @@ def judge_agreement(predictions: SetPredictions, plan: MeasurementPlan) -> list[
         generated_columns.append(_agreement(judge, judge.generated, generated_levels))
         if real_levels is not None:
             real_columns.append(_agreement(judge, judge.real, real_levels))
-    generated = _defined_mean(generated_columns)
-    real = _defined_mean(real_columns) if len(real_columns) == len(judges) else None
+    generated = defined_mean(np.stack(generated_columns), axis=0)
+    real = defined_mean(np.stack(real_columns), axis=0) if len(real_columns) == len(judges) else None
     undetected = int(np.isnan(generated).sum())
     note = join_notes(
         f"judge and oracle on {', '.join(judge.target.column for judge in judges)}",

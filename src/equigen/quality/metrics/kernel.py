@@ -16,7 +16,7 @@ from equigen.quality.estimates import measure_weighted
 from equigen.quality.metric_inputs import Array, MeasurementPlan, MetricResult
 from equigen.quality.metrics.influence import check_sets
 from equigen.quality.resamples import Pool
-from equigen.statistics import split_halves
+from equigen.statistics import quotient, split_halves
 
 TILE = 1024  # rows of a tile: 8 MiB in float64; of a symmetric matrix half the tiles are enough
 WORK = 1e12  # floating-point operations for one attribute's null band; larger pools get fewer permutations
@@ -193,7 +193,7 @@ def _kernel_mean(a: _Weighted, b: _Weighted, shift: float) -> Array:
         products = a.single[1:, rows] @ tile.astype(np.float32)
         total[1:] += times * np.einsum("rm,rm->r", products, b.weights[1:, columns])
     pairs = pair_counts(a.codes, b.codes, a.weights, b.weights)
-    return np.asarray(np.divide(total, pairs, out=np.full(len(total), np.nan), where=pairs > 0.5))
+    return quotient(total, pairs)
 
 
 def pair_counts(codes_a: Rows, codes_b: Rows, weights_a: Array, weights_b: Array) -> Array:
@@ -286,4 +286,4 @@ def _null_mean(a: _Grouped, b: _Grouped, size: int, shift: float) -> Array:
         for group in range(size):
             weights = [(rows.groups[block] == group).astype(np.float64) for rows in (a, b)]
             pairs[block, group] = pair_counts(a.codes, b.codes, *weights)
-    return np.asarray(np.divide(total, pairs, out=np.full(total.shape, np.nan), where=pairs > 0.5))
+    return quotient(total, pairs)
