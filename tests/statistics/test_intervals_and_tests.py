@@ -7,6 +7,7 @@ from scipy.stats import binomtest
 from equigen.errors import InputError
 from equigen.statistics import (
     equity_scaled,
+    equity_scaled_rows,
     gap,
     holm,
     interval_error,
@@ -81,6 +82,33 @@ def test_equity_scaled_values_by_hand():
         20 * (1 + 15 / 20)
     )
     assert equity_scaled(0.2, np.array([0.1, 0.4]), relative=False, higher_is_better=False) == pytest.approx(0.26)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("higher", [True, False])
+@pytest.mark.parametrize("count", [1, 2, 9])
+def test_equity_scaled_rows_are_those_of_each_row_alone(relative, higher, count):
+    rng = np.random.default_rng(count)
+    overall, groups = rng.random(20), rng.random((20, count))
+    scaled = equity_scaled_rows(overall, groups, relative=relative, higher_is_better=higher, alpha=0.7)
+    for row, value in enumerate(scaled):
+        alone = equity_scaled(overall[row], groups[row], relative=relative, higher_is_better=higher, alpha=0.7)
+        distance = 0.7 * sum(abs(value - overall[row]) for value in groups[row]) / (overall[row] if relative else 1)
+        assert (
+            value == alone == pytest.approx(overall[row] / (1 + distance) if higher else overall[row] * (1 + distance))
+        )
+    order = rng.permutation(count)
+    permuted = equity_scaled_rows(overall, groups[:, order], relative=relative, higher_is_better=higher, alpha=0.7)
+    np.testing.assert_allclose(permuted, scaled, rtol=1e-14)
+
+
+def test_an_equity_scaled_row_is_undefined_where_a_value_is():
+    overall = np.array([0.5, np.nan, 0.5, np.inf, -0.5, 0.0])
+    groups = np.array([[0.5, 0.5], [0.5, 0.5], [np.nan, 0.5], [np.inf, 0.5], [0.5, 0.5], [0.0, 0.0]])
+    relative = equity_scaled_rows(overall, groups, relative=True, higher_is_better=True)
+    np.testing.assert_array_equal(relative, [0.5, *[np.nan] * 5])  # no relative scale at or below zero
+    lower = equity_scaled_rows(overall, groups, relative=True, higher_is_better=False)
+    np.testing.assert_array_equal(lower, [0.5, np.nan, np.nan, np.nan, 1.5, 0.0])
 
 
 def test_equity_scaled_of_equal_groups_is_the_value_itself():

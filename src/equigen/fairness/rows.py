@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equigen.fairness.cells import Cell, Frame, MinimumSizes
 from equigen.fairness.metrics import FOLLOWS_PREVALENCE, HIGHER_IS_BETTER
 from equigen.fairness.null_bands import effective_numbers
-from equigen.statistics import holm, p_value, percentile_interval, share_interval
+from equigen.statistics import equity_scaled_rows, holm, p_value, percentile_interval, share_interval
 
 Floats = NDArray[np.float64]
 COLUMNS = [
@@ -104,11 +104,6 @@ def _valid_groups(frame: Frame, metrics: tuple[str, ...]) -> tuple[NDArray[np.in
     return np.flatnonzero(valid), [*notes, frame.note]
 
 
-def _gap(values: Floats) -> Floats:
-    """Gap between groups, max - min, of each column."""
-    return np.asarray(values.max(axis=0) - values.min(axis=0), dtype=np.float64)
-
-
 def _counts(frame: Frame, indices: NDArray[np.int64]) -> tuple[int, int]:
     """Rows and patients of some groups; a patient with rows in two groups counts in each."""
     return sum(frame.sizes[index].n for index in indices), sum(frame.sizes[index].patients for index in indices)
@@ -140,7 +135,7 @@ def _group_summaries(frame: Frame, metric: str) -> list[Series]:
     gap_notes = _gap_notes(metric, frame, notes)
     worst_notes = [f"worst is {frame.levels[indices[arg_worst(values[:, 0])]]}", *notes]
     series = [
-        Series(*head, "gap", *counts, _gap(values), _gap(null), tested=True, notes=gap_notes),
+        Series(*head, "gap", *counts, np.ptp(values, axis=0), np.ptp(null, axis=0), tested=True, notes=gap_notes),
         Series(*head, "worst", *counts, worst(values, axis=0), worst(null, axis=0), notes=worst_notes),
     ]
     if metric == "auc":
@@ -159,8 +154,8 @@ def _gap_notes(metric: str, frame: Frame, notes: list[str]) -> list[str]:
 
 
 def _equity_scaled(overall: Floats, groups: Floats) -> Floats:
-    """ES-AUC of each column, as ``equigen.statistics.equity_scaled`` of one; NaN stays NaN."""
-    return np.asarray(overall / (1 + np.abs(groups - overall).sum(axis=0)), dtype=np.float64)
+    """ES-AUC of each column of [R] overall and [G, R] group values; NaN where one is undefined."""
+    return equity_scaled_rows(overall, groups.T, relative=False, higher_is_better=True)
 
 
 def _rate_gap(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
@@ -168,8 +163,8 @@ def _rate_gap(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
     indices, notes = _valid_groups(frame, metrics)
     if len(indices) < 2:
         return _undefined(frame, name, "gap", indices)
-    values = np.max([_gap(frame.groups[metric][indices]) for metric in metrics], axis=0)
-    null = np.max([_gap(frame.null[metric][indices]) for metric in metrics], axis=0)
+    values = np.max([np.ptp(frame.groups[metric][indices], axis=0) for metric in metrics], axis=0)
+    null = np.max([np.ptp(frame.null[metric][indices], axis=0) for metric in metrics], axis=0)
     notes = _gap_notes(name, frame, notes)
     return Series(name, frame.attribute, "gap", *_counts(frame, indices), values, null, tested=True, notes=notes)
 

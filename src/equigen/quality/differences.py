@@ -15,7 +15,7 @@ from equigen.quality.rows import (
     interval_row,
     join_notes,
     overall_estimate,
-    summarise_rows,
+    summarise,
 )
 from equigen.statistics import two_sided_p_value
 
@@ -81,7 +81,7 @@ def _summary_differences(
     groups = [group for group in defined[0] if group in defined[1]]
     overall = [overall_estimate(metric, attribute) for metric in metrics]
     rows: list[Row] = []
-    for name, summary in SUMMARIES.items():
+    for name in SUMMARIES:
         if len(groups) < 2 or overall[0] is None or overall[1] is None:
             rows.append({"group": name, "note": "fewer than two groups have a number in both sets"})
             continue
@@ -92,8 +92,8 @@ def _summary_differences(
             replicates = np.stack([estimate.replicates for estimate in estimates if estimate is not None], axis=1)
             results.append(
                 Estimate(
-                    float(summarise_rows(values, metrics[0].kind, summary)[0]),
-                    summarise_rows(replicates, metrics[0].kind, summary),
+                    float(summarise(values, metrics[0].kind, name)[0]),
+                    summarise(replicates, metrics[0].kind, name),
                 )
             )
         note = "" if len(groups) == len(defined[0]) == len(defined[1]) else f"over {', '.join(groups)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell
 from equigen.quality.metric_inputs import Estimate, MetricResult
-from equigen.statistics import equity_scaled, gap, holm, interval_error, p_value, percentile_interval
+from equigen.statistics import equity_scaled_rows, holm, interval_error, p_value, percentile_interval
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -45,6 +44,7 @@ UNTESTED_NOTE = "no p-value: the groups' images differ in spread, so that perfec
 EXCESS_INFLATION = float(np.sqrt(2))  # standard error of an excess over that of its estimate: the floor adds as much
 EXCESS_METRICS, UNTESTED_METRICS = {"fd", "fd_inf", "mifid"}, {"is"}
 SPREAD_NOTE = "groups that differ in spread differ in FD even under a perfect generator: judge by excess and kd"
+SUMMARIES = ("gap", "es")
 EQUITY_FORMULAS = {
     "lower": "M + sum_g |M_g - M|",
     "higher": "M / (1 + sum_g |M_g - M| / M)",
@@ -92,16 +92,16 @@ def join_notes(*notes: str) -> str:
     return "; ".join(note for note in notes if note)
 
 
-def equity_value(kind: str, values: Array) -> float:
-    """Equity-scaled value of [1 + G] values, that of all images first; ``kind`` as in ``MetricResult``."""
+def summarise(table: Array, kind: str, summary: str) -> Array:
+    """Summary ("gap" or "es") of each row of [R, 1 + G] values, that of all images first; NaN where one is undefined.
+
+    ``kind`` as in ``MetricResult``.
+    """
+    if summary == "gap":
+        undefined = np.asarray(~np.isfinite(table).all(axis=1))
+        return np.where(undefined, np.nan, np.ptp(np.where(undefined[:, None], 0.0, table[:, 1:]), axis=1))
     relative, higher = kind != "share", kind != "lower"
-    return equity_scaled(float(values[0]), values[1:], relative=relative, higher_is_better=higher)
-
-
-SUMMARIES: dict[str, Callable[[str, Array], float]] = {
-    "gap": lambda kind, values: gap(values[1:]),
-    "es": equity_value,
-}
+    return equity_scaled_rows(table[:, 0], table[:, 1:], relative=relative, higher_is_better=higher)
 
 
 def _empty_row(attribute: str, group: str, cells: list[Cell]) -> Row:
@@ -198,9 +198,9 @@ def _summary_rows(metric: MetricResult, attribute: str, cells: list[Cell]) -> li
     spread = SPREAD_NOTE if metric.metric in {"fd", "fd_inf", "mifid"} else ""
     explanations = {"gap": join_notes(GAP_BIAS_NOTE, spread), "es": EQUITY_FORMULAS[metric.kind]}
     rows = []
-    for group, summary in SUMMARIES.items():
+    for group in SUMMARIES:
         permuted = np.column_stack([np.full(len(null), overall.value), null])  # all images keep their value
-        chance = summarise_rows(permuted, metric.kind, summary)
+        chance = summarise(permuted, metric.kind, group)
         row = _empty_row(attribute, group, large) | _null_band(chance) | _summary_row(metric, estimates, group)
         if group == "gap":
             row |= _gap_test(metric, estimates[1:], row, chance, metric.heterogeneity.get(attribute, ""))
@@ -214,21 +214,19 @@ def _summary_row(metric: MetricResult, estimates: list[Estimate], group: str) ->
     """Summary ("gap" or "es") of the estimates, that of all images first, and of each replicate and of the floors."""
     values = np.array([estimate.value for estimate in estimates])
 
-    def summarise(table: Array) -> Array:
-        return summarise_rows(table, metric.kind, SUMMARIES[group])
-
     def monte_carlo_error(values: Array, errors: Array) -> float:
         """Error of the summary: the values are moved by their errors one at a time."""
-        shifts = summarise(values + np.diag(errors)) - summarise(values[None])
+        shifts = summarise(values + np.diag(errors), metric.kind, group) - summarise(values[None], metric.kind, group)
         return float(np.sqrt(np.sum(shifts * shifts)))
 
     replicates = np.stack([estimate.replicates for estimate in estimates], axis=1)
-    row = interval_row(float(summarise(values[None])[0]), summarise(replicates))
+    row = interval_row(float(summarise(values[None], metric.kind, group)[0]), summarise(replicates, metric.kind, group))
     row["mc_estimate"] = monte_carlo_error(values, np.array([estimate.mc_value for estimate in estimates]))
     if all(estimate.floor is not None for estimate in estimates):
         floors = np.array([estimate.floor for estimate in estimates], dtype=np.float64)
-        row["floor"] = float(summarise(floors[None])[0])
-        row["excess"] = float(summarise((values - floors)[None])[0]) if metric.kind == "lower" else None
+        row["floor"] = float(summarise(floors[None], metric.kind, group)[0])
+        if metric.kind == "lower":
+            row["excess"] = float(summarise((values - floors)[None], metric.kind, group)[0])
         row["mc_floor"] = monte_carlo_error(floors, np.array([estimate.mc_floor for estimate in estimates]))
     return row
 
@@ -290,14 +288,3 @@ def _gap_p_value(value: float, null: Array, scale: float, replicates: int, error
     if len(null) < replicates:
         note = join_notes(note, f"null band of {len(null)} permutations, since the groups are large")
     return {"p_value": p, "mc_p": mc_error, "note": note}
-
-
-def summarise_rows(table: Array, kind: str, summary: Callable[[str, Array], float]) -> Array:
-    """[R] summaries of the rows of [R, 1 + G] values; NaN where a value is undefined, or a relative scale has none."""
-    undefined = np.asarray(~np.isfinite(table).all(axis=1))
-    if kind == "higher" and summary is equity_value:
-        undefined |= table[:, 0] <= 0
-    return np.array(
-        [np.nan if missing else summary(kind, row) for missing, row in zip(undefined, table, strict=True)],
-        dtype=np.float64,
-    )

@@ -1,6 +1,7 @@
 """Statistics on arrays: resampling by patient, intervals, null bands, Holm, gaps and equity-scaled values."""
 
 from .equity import equity_scaled as equity_scaled
+from .equity import equity_scaled_rows as equity_scaled_rows
 from .equity import gap as gap
 from .intervals import interval_error as interval_error
 from .intervals import percentile_interval as percentile_interval

@@ -54,16 +54,45 @@ def equity_scaled(
     35.0
 
     """
-    distance = float(np.sum(np.abs(check_finite(groups, "an equity-scaled value") - overall)))
+    values = check_finite(groups, "an equity-scaled value")
     if not np.isfinite(overall):
         problem = Problem(f"overall is {overall}", "report it as undefined")
         raise InputError("Cannot scale what is not finite.", [problem])
-    if not higher_is_better:
-        return overall + alpha * distance if relative else overall * (1 + alpha * distance)
-    if not relative:
-        return overall / (1 + alpha * distance)
-    if overall <= 0:
+    if relative and higher_is_better and overall <= 0:
         raise InputError(
             "A relative scale needs a value above zero.", [Problem(f"overall is {overall}", "use relative=False")]
         )
-    return overall / (1 + alpha * distance / overall)
+    table = np.array([overall]), values[None]
+    return float(equity_scaled_rows(*table, relative=relative, higher_is_better=higher_is_better, alpha=alpha)[0])
+
+
+def equity_scaled_rows(
+    overall: NDArray[np.float64],
+    groups: NDArray[np.float64],
+    *,
+    relative: bool,
+    higher_is_better: bool,
+    alpha: float = 1.0,
+) -> NDArray[np.float64]:
+    """Equity-scaled value of each row (a bootstrap replicate, say) of ``overall`` [R] and ``groups`` [R, G] -> [R].
+
+    The formula and settings are those of ``equity_scaled``; NaN where it would raise.
+
+    >>> equity_scaled_rows(
+    ...     np.array([0.5, 0.5]), np.array([[0.25, 0.75], [np.nan, 0.5]]), relative=False, higher_is_better=True
+    ... ).round(4).tolist()
+    [0.3333, nan]
+
+    """
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        distance = np.abs(groups - overall[:, None]).sum(axis=1)
+    undefined = ~(np.isfinite(overall) & np.isfinite(distance))
+    if higher_is_better and relative:
+        undefined |= overall <= 0
+    base = np.where(undefined, 1.0, overall)
+    distance = np.where(undefined, 0.0, distance)
+    if higher_is_better:
+        values = base / (1 + alpha * distance / base) if relative else base / (1 + alpha * distance)
+    else:
+        values = base + alpha * distance if relative else base * (1 + alpha * distance)
+    return np.where(undefined, np.nan, values)
