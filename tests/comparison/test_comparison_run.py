@@ -4,6 +4,7 @@ import copy
 import json
 import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -441,3 +442,50 @@ def test_a_job_as_a_process_tells_what_can_be_mended_with_exit_status_2(tmp_path
 
     monkeypatch.setattr(job_process, "run_steps", interrupted)
     assert job_process.main("x") == 143
+
+
+FLAT = """
+import sys
+from pathlib import Path
+
+import torch
+
+from equigen.equity import BaseMechanism
+
+with Path(__file__).parent.joinpath("processes.txt").open("a") as file:
+    file.write(Path(sys.argv[0]).name)
+
+
+class Flat(BaseMechanism):
+    name = "flat"
+
+    def weights(self, losses, groups, timesteps, images_seen):
+        return torch.full_like(losses, 2.0)
+"""
+
+
+def test_jobs_in_processes_of_their_own_load_the_copy_of_a_mechanism_s_file(phantom_folder, tmp_path, monkeypatch):
+    folder = ComparisonFolder(phantom_folder, tmp_path)
+    (tmp_path / "flat.py").write_text(FLAT)
+    folder.values |= {"mechanisms": {"none": {}, "flat": {"mechanism": "flat.py:Flat"}}, "seeds": [0]}
+    del folder.values["pretrain"], folder.values["curve"]
+
+    class Processes(Inline):
+        def start(self):
+            (tmp_path / "flat.py").unlink(missing_ok=True)  # an edit meanwhile changes nothing
+            if "flat" in self.job.name:
+                done = subprocess.run(self.job.command, cwd="/", capture_output=True, text=True, check=False)
+                self.message, self.end = done.stderr, "failed" if done.returncode else "done"
+            else:
+                super().start()
+
+    monkeypatch.setattr(Here, "submit", lambda _, job, after: Processes(job, after))
+    folder.run()
+    settings = folder.settings("default/flat-seed0")
+    (copy,) = (folder.out / "mechanisms").glob("Flat-*.py")
+    assert settings["mechanism"] == f"Flat@{copy.stem[-16:]}" and copy.read_text() == FLAT
+    assert "job_process.py" in (copy.parent / "processes.txt").read_text()
+    assert len(set(folder.hashes().values())) == 2
+    report = json.loads((folder.out / "report" / "report.json").read_text())
+    assert report["facts"]["Mechanism flat"] == f"Flat in flat.py, SHA-256 {copy.stem[-16:]}"
+    assert "flat" in folder.page.read_text()

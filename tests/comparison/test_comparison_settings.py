@@ -103,6 +103,7 @@ def test_settings_that_make_no_sense_are_refused_with_their_key(tmp_path, change
         ({"settings": {"a": {"batch": 0}}}, r"train\.batch: .*greater than or equal to 1"),
         ({"settings": {"a": {"pretrain": {"preset": "base"}}}}, "settings.a: preset is tiny in train and base in pre"),
         ({"mechanisms": {"balance": {}}}, r"mechanisms\.balance: there is no mechanism .*balanced"),
+        ({"mechanisms": {"t": {"mechanism": "my.py:Tilt"}}}, r"mechanisms\.t: .*my.py: there is no such file"),
         ({"mechanisms": {"none": {"x": 1}}}, r"mechanisms\.none: 'x' is not known"),
         ({"evaluate": {"encoder": "vgg"}}, r"evaluate\.encoder: "),
         ({"evaluate": {"metrics": ["kid"]}}, r"evaluate\.metrics: no metric 'kid'"),

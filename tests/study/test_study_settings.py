@@ -7,7 +7,8 @@ from equigen.cohort.phantom import PhantomSettings
 from equigen.config import parse_override, parse_scalars
 from equigen.errors import InputError
 from equigen.study import StudySettings, read_study, run_study
-from equigen.study.checks import PHANTOM_LABELS
+from equigen.study.checks import PHANTOM_LABELS, generator_settings
+from equigen.study.mechanisms import mechanism_facts
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +57,8 @@ def refused(study, overrides=None) -> str:
         ("mechanisms", {}, "mechanisms: "),
         ("mechanisms.real", {"mechanism": "none"}, "mechanisms.real: the name means something else"),
         ("mechanisms.a/b", {"mechanism": "none"}, "'a/b' cannot name a folder"),
+        ("mechanisms", {"my.py:Tilt": {}}, "'my.py:Tilt' cannot name a folder: write tilt: {mechanism: my.py:Tilt}"),
+        ("mechanisms", {"t": {"mechanism": "my.py:Tilt"}}, "my.py: there is no such file (check the path)"),
         ("seeds", [], "seeds: List should have at least 1 item"),
         ("seeds", [1, 1], "seeds [1, 1] names a seed twice"),
         ("train.image", 5, "train.image: unknown key (did you mean 'images'?)"),
@@ -88,6 +91,27 @@ def test_settings_of_a_mechanism_are_checked_on_a_phantom_before_it_is_drawn(stu
     assert "mechanisms.perturbation: 'windows' is not known" in refused(study)
     study.values["mechanisms"] = {"perturbation": {"variant": "better"}}
     assert "mechanisms.perturbation: variant 'better' is not known" in refused(study)
+
+
+def test_a_mechanism_of_a_file_is_relative_to_the_study_and_its_faults_name_the_key(study):
+    study.place.mkdir(parents=True, exist_ok=True)
+    (study.place / "mine").mkdir()
+    text = "from equigen.equity.none import UniformWeights\n\n\nclass Flat(UniformWeights):\n    pass\n"
+    (study.place / "mine" / "flat.py").write_text(text)
+    study.values["mechanisms"] = {"none": {}, "flat": {"mechanism": "mine/flat.py:Flat"}}
+    settings = read_study(study.write())
+    runs = generator_settings(settings, study.place, "study.yaml")
+    assert runs["flat"].mechanism.startswith(f"{(study.place / 'mine' / 'flat.py').resolve()}:Flat@")
+    digest = runs["flat"].mechanism[-16:]
+    assert mechanism_facts(runs) == {"Mechanism flat": f"Flat in flat.py, SHA-256 {digest}"}
+    study.values["mechanisms"]["flat"] = {"mechanism": "mine/flat.py:Falt"}
+    assert "mechanisms.flat: " in refused(study) and "did you mean 'Flat'?" in refused(study)
+    del study.values["cohort"]
+    study.values["phantom"] = {"images": 100}
+    study.values["mechanisms"]["flat"] = {"mechanism": "mine/flat.py:Flat", "power": 3}
+    assert "mechanisms.flat: 'power' is not known (it takes no settings)" in refused(study)
+    (study.place / "mine" / "flat.py").write_text(text + "\n1 / 0\n")
+    assert "running it failed at line 7: ZeroDivisionError" in refused(study)
 
 
 def test_what_is_known_of_a_phantom_beforehand_is_true(phantom_cohort):

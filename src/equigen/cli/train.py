@@ -78,7 +78,11 @@ def train(
         typer.Option(help="Folder of the generator; generators/MECHANISM-seedSEED by default."),
     ] = None,
     mechanism: Annotated[
-        str | None, typer.Option(help="perturbation (the default), none, balanced, or another of docs/mechanisms.md.")
+        str | None,
+        typer.Option(
+            help="perturbation (the default), none, balanced, another of `equigen list mechanisms`, or one of "
+            "your own in a file: my.py:CLASS, whose code is run."
+        ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="Length of training in images seen; 200000 by default.")] = None,
     preset: Annotated[
@@ -183,6 +187,7 @@ def train(
 def _settings(file: Path | None, options: dict[str, Any]) -> Any:
     """Return ``TrainSettings`` of a file, to which its paths are relative, and of options, which win."""
     from equigen.config import check_keys
+    from equigen.equity import check_mechanism_name
     from equigen.training import TrainSettings
 
     values = read_settings(file)
@@ -191,4 +196,6 @@ def _settings(file: Path | None, options: dict[str, Any]) -> Any:
 
         values = resolve_training_paths(values, file.parent)
     title = "The training settings have errors."
-    return check_keys(TrainSettings, {**values, **options}, str(file or "options"), title)
+    settings = check_keys(TrainSettings, {**values, **options}, str(file or "options"), title)
+    check_mechanism_name(settings.mechanism)
+    return settings

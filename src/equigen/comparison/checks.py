@@ -19,10 +19,10 @@ from equigen.latents import Autoencoder
 from equigen.quality import load_encoder, select_metrics
 from equigen.study import (
     check_cohort,
-    check_mechanism_names,
     check_mechanism_options,
     check_only,
     check_starts,
+    mechanism_choice,
     phantom_levels,
     plan_tables,
     resolve_training_paths,
@@ -54,9 +54,9 @@ def training_settings(
                 values = {**train, **pretrain}
                 runs[origin] = _settings(settings.size, values, "none", {}, BASE_SEED + seed, base, source)
             for name, options in settings.mechanisms.items():
-                rest = {key: value for key, value in options.items() if key != "mechanism"}
+                rule, rest = mechanism_choice(name, options, base)
                 values = train if pretrain is None else {**train, "start": str(paths.generator(origin).resolve())}
-                rule, training = str(options.get("mechanism", name)), Training(setting, name, seed)
+                training = Training(setting, name, seed)
                 runs[training] = _settings(settings.size, values, rule, rest, seed, base, source)
                 if pretrain is not None:
                     _check_shared(runs[training], runs[origin], setting, source)
@@ -100,11 +100,10 @@ def _check_shared(settings: TrainSettings, origin: TrainSettings, setting: str, 
 
 
 def check_before_images(settings: ComparisonSettings, base: Path, source: str) -> None:
-    """Check what needs no image: mechanisms, engine, encoder, metrics, attributes.
+    """Check what needs no image: settings of mechanisms, engine, encoder, metrics, attributes.
 
     Raises InputError with all problems of one of these kinds.
     """
-    check_mechanism_names(settings.mechanisms, source)
     with settings_key("engine_settings", source):
         check_engine(settings.engine, settings.engine_settings)
     with settings_key("evaluate.encoder", source):
@@ -114,7 +113,7 @@ def check_before_images(settings: ComparisonSettings, base: Path, source: str) -
     if settings.phantom is not None:
         levels = phantom_levels()
         check_attributes(settings, levels, source)
-        check_mechanism_options(settings.mechanisms, Groups(tuple(levels.items())), settings.seeds[0], source)
+        check_mechanism_options(settings.mechanisms, Groups(tuple(levels.items())), settings.seeds[0], base, source)
     else:
         inline = not isinstance(settings.cohort, str)
         file = source if inline else str(base / str(settings.cohort))

@@ -33,7 +33,7 @@ from equigen.latents import Autoencoder
 from equigen.progress import console
 from equigen.quality import ImageSet, describe_label_filter, label_mask
 from equigen.report import write_comparison_page
-from equigen.study import Workspace, autoencoder_source, base_fact, open_autoencoder, versions
+from equigen.study import Workspace, autoencoder_source, base_fact, mechanism_facts, open_autoencoder, versions
 from equigen.training import TrainSettings
 
 SECONDS = "seconds.json"
@@ -233,5 +233,6 @@ class Comparison:
             ),
             "Guidance": ", ".join(f"{value:g}" for value in settings.guidance),
             **base_fact(next(iter(self.runs.values()))),
+            **mechanism_facts({training.name: run for training, run in self.runs.items()}),
             "Image size": f"{settings.size} x {settings.size} pixels",
         }

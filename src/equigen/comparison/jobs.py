@@ -11,6 +11,7 @@ from equigen.comparison.paths import Guidance, RunPaths, Training
 from equigen.comparison.runners.base import Job
 from equigen.comparison.settings import PRETRAINED, ComparisonSettings
 from equigen.comparison.steps import is_done
+from equigen.equity import mechanism_copy
 from equigen.files import write_json
 from equigen.study import plan_arguments
 from equigen.training import TrainSettings
@@ -111,6 +112,7 @@ class JobBuilder:
 
     def _train(self, training: Training) -> Step:
         settings = self.runs[training].model_dump(mode="json")
+        settings["mechanism"] = mechanism_copy(settings["mechanism"], self.paths.out / "mechanisms")
         stage = f"generators/{training.path}"
         return {"kind": "train", "stage": stage, "settings": settings, **self._latents(training)}
 

@@ -10,13 +10,14 @@ from pydantic import Field, model_validator
 
 from equigen.config import LevelLists, StrictModel, check_keys, read_values
 from equigen.study import (
-    FOLDER_NAME,
     RESERVED_NAMES,
     MechanismSettings,
     PhantomStage,
     PlanRequest,
     base_problems,
+    check_mechanism_names,
     check_training_keys,
+    folder_name_problems,
 )
 from equigen.synthesis import LEAST_IMAGES, Reference, is_guidance_range
 
@@ -156,11 +157,7 @@ class ComparisonSettings(StrictModel):
     def _name_problems(self) -> list[str]:
         """Return messages on names that a folder or table row cannot have, and on references to nothing."""
         names = [*self.mechanisms, *self.plans, *self.settings]
-        messages = [
-            f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -"
-            for name in names
-            if not FOLDER_NAME.match(name)
-        ]
+        messages = folder_name_problems(names)
         messages += [
             f"mechanisms.{name}: the name means something else here; write another, such as "
             f"my-{name}: {{mechanism: perturbation}}"
@@ -200,4 +197,5 @@ def read_comparison(path: str | Path, overrides: Mapping[str, Any] | None = None
     title = "The comparison's settings have errors."
     checked: ComparisonSettings = check_keys(ComparisonSettings, settings, str(path), title)
     check_training_keys(checked.train, str(path))
+    check_mechanism_names(checked.mechanisms, Path(path).parent, str(path))
     return checked

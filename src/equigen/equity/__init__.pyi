@@ -10,8 +10,17 @@ from .checks import check_weights as check_weights
 from .groups import Groups as Groups
 from .interface import Mechanism as Mechanism
 from .interface import State as State
+from .mechanism_file import COPY as COPY
 from .monitor import GroupLosses as GroupLosses
 from .monitor import group_losses as group_losses
 from .monitor import timestep_strata as timestep_strata
 from .registry import build_mechanism as build_mechanism
+from .registry import check_mechanism_name as check_mechanism_name
+from .registry import is_mechanism_file as is_mechanism_file
+from .registry import mechanism_copy as mechanism_copy
+from .registry import mechanism_identity as mechanism_identity
+from .registry import mechanism_label as mechanism_label
 from .registry import mechanism_names as mechanism_names
+from .registry import mechanism_reference as mechanism_reference
+from .registry import mechanism_source as mechanism_source
+from .registry import mechanism_summaries as mechanism_summaries

@@ -1,12 +1,14 @@
 """A whole study from one YAML file: settings, stages, report."""
 
 from .checks import check_cohort as check_cohort
-from .checks import check_mechanism_names as check_mechanism_names
-from .checks import check_mechanism_options as check_mechanism_options
 from .checks import check_only as check_only
 from .checks import phantom_levels as phantom_levels
 from .evaluation_results import write_evaluation as write_evaluation
 from .judges import columns_of as columns_of
+from .mechanisms import check_mechanism_names as check_mechanism_names
+from .mechanisms import check_mechanism_options as check_mechanism_options
+from .mechanisms import mechanism_choice as mechanism_choice
+from .mechanisms import mechanism_facts as mechanism_facts
 from .quality import RECONSTRUCTION as RECONSTRUCTION
 from .run import run_study as run_study
 from .settings import FOLDER_NAME as FOLDER_NAME
@@ -14,6 +16,7 @@ from .settings import RESERVED_NAMES as RESERVED_NAMES
 from .settings import StudySettings as StudySettings
 from .settings import base_problems as base_problems
 from .settings import check_training_keys as check_training_keys
+from .settings import folder_name_problems as folder_name_problems
 from .settings import read_study as read_study
 from .stage_settings import DiagnoseSettings as DiagnoseSettings
 from .stage_settings import EvaluateSettings as EvaluateSettings

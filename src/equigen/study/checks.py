@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import torch
 
 from equigen.cohort import Cohort, PhantomSettings, parse_spec
 from equigen.config import check_keys, read_yaml, settings_key
-from equigen.equity import Groups, build_mechanism, group_losses, mechanism_names
+from equigen.equity import Groups, build_mechanism, group_losses
 from equigen.errors import InputError, Problem, suggestion
 from equigen.latents import Autoencoder
 from equigen.quality import LabelFilter, describe_label_filter, label_filter_problems, label_mask, load_encoder
 from equigen.study.judges import check_judges
+from equigen.study.mechanisms import check_mechanism_options, mechanism_choice
 from equigen.study.settings import StudySettings
 from equigen.study.starting_points import check_starts, plan_tables, resolve_training_paths
 from equigen.training import TrainSettings, check_settings, choose_probe_rows, cohort_groups
@@ -31,13 +31,14 @@ def generator_settings(settings: StudySettings, folder: Path, source: str) -> di
     """
     runs = {}
     for mechanism, options in settings.mechanisms.items():
+        rule, rest = mechanism_choice(mechanism, options, folder)
         for seed in settings.seeds:
             name = mechanism if len(settings.seeds) == 1 else f"{mechanism}-seed{seed}"
             values = {
                 **resolve_training_paths(settings.train, folder),
                 "size": settings.size,
-                "mechanism": str(options.get("mechanism", mechanism)),
-                "mechanism_settings": {key: value for key, value in options.items() if key != "mechanism"},
+                "mechanism": rule,
+                "mechanism_settings": rest,
                 "seed": seed,
             }
             title = "The training settings have errors."
@@ -46,11 +47,10 @@ def generator_settings(settings: StudySettings, folder: Path, source: str) -> di
 
 
 def check_before_images(settings: StudySettings, base: Path, source: str) -> None:
-    """Check what needs no image: names of mechanisms, encoder, labels and attributes.
+    """Check what needs no image: encoder, labels, attributes, and settings of mechanisms.
 
     Raises InputError with all problems of one of these kinds.
     """
-    check_mechanism_names(settings.mechanisms, source)
     with settings_key("evaluate.encoder", source):
         load_encoder(settings.evaluate.encoder)
     if settings.screen is not None and settings.screen.encoder is not None:
@@ -59,7 +59,7 @@ def check_before_images(settings: StudySettings, base: Path, source: str) -> Non
     if settings.phantom is not None:
         levels = phantom_levels()
         check_names(settings, PHANTOM_LABELS, levels, source)
-        check_mechanism_options(settings.mechanisms, Groups(tuple(levels.items())), settings.seeds[0], source)
+        check_mechanism_options(settings.mechanisms, Groups(tuple(levels.items())), settings.seeds[0], base, source)
     else:
         inline = not isinstance(settings.cohort, str)
         file = source if inline else str(base / str(settings.cohort))
@@ -74,29 +74,6 @@ def phantom_levels() -> dict[str, tuple[str, ...]]:
     """Return the attributes of a phantom cohort with their levels."""
     phantom = PhantomSettings()
     return {"race": tuple(phantom.races), "sex": tuple(phantom.sexes)}
-
-
-def check_mechanism_names(mechanisms: Mapping[str, Mapping[str, Any]], source: str) -> None:
-    """Raise InputError for equity mechanisms that do not exist."""
-    registry = mechanism_names()
-    rules = {name: str(options.get("mechanism", name)) for name, options in mechanisms.items()}
-    problems = [
-        Problem(f"mechanisms.{name}: there is no mechanism '{rule}'", suggestion(rule, registry), file=source)
-        for name, rule in rules.items()
-        if rule not in registry
-    ]
-    if problems:
-        raise InputError("There is no such mechanism.", problems)
-
-
-def check_mechanism_options(
-    mechanisms: Mapping[str, Mapping[str, Any]], groups: Groups, seed: int, source: str
-) -> None:
-    """Build every mechanism for these groups. Raises InputError for an option that is unknown or wrong."""
-    for name, options in mechanisms.items():
-        rest = {key: value for key, value in options.items() if key != "mechanism"}
-        with settings_key(f"mechanisms.{name}", source):
-            build_mechanism(str(options.get("mechanism", name)), groups, seed, **rest)
 
 
 def check_names(settings: StudySettings, labels: Collection[str], attributes: Collection[str], source: str) -> None:

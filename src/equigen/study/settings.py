@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, model_validator
 
 from equigen.config import StrictModel, check_keys, read_values
+from equigen.equity import is_mechanism_file, mechanism_label
+from equigen.study.mechanisms import check_mechanism_names
 from equigen.study.stage_settings import (
     AuditSettings,
     DiagnoseSettings,
@@ -76,9 +78,9 @@ class StudySettings(StrictModel):
             raise ValueError(f"train.{doubled[0]} is set elsewhere: use 'size', 'mechanisms' and 'seeds' of the study")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {self.seeds} names a seed twice")
-        for name in [*self.mechanisms, *self.plans]:
-            if not FOLDER_NAME.match(name):
-                raise ValueError(f"'{name}' cannot name a folder: use letters, digits, blank, _ . or -")
+        messages = folder_name_problems([*self.mechanisms, *self.plans])
+        if messages:
+            raise ValueError(messages[0])
         reserved = [name for name in self.mechanisms if name in RESERVED_NAMES]
         if reserved:
             raise ValueError(
@@ -86,6 +88,17 @@ class StudySettings(StrictModel):
                 f"write another, such as my-{reserved[0]}: {{mechanism: perturbation}}"
             )
         return self
+
+
+def folder_name_problems(names: Iterable[str]) -> list[str]:
+    """Return a message for each name that cannot be that of a folder."""
+    return [
+        f"'{name}' cannot name a folder: "
+        + ("write " + mechanism_label(name).lower() + f": {{mechanism: {name}}}" if is_mechanism_file(name)
+           else "use letters, digits, blank, _ . or -")
+        for name in names
+        if not FOLDER_NAME.match(name)
+    ]  # fmt: skip
 
 
 def _pairs_problems(settings: StudySettings) -> list[str]:
@@ -123,6 +136,7 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
     settings = read_values(path, overrides)
     checked: StudySettings = check_keys(StudySettings, settings, str(path), "The study's settings have errors.")
     check_training_keys(checked.train, str(path))
+    check_mechanism_names(checked.mechanisms, Path(path).parent, str(path))
     return checked
 
 

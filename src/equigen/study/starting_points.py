@@ -20,6 +20,7 @@ from equigen.diffusion import (
     pipeline_folder,
     sampling_requests,
 )
+from equigen.equity import mechanism_reference
 from equigen.errors import InputError, Problem
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
 from equigen.study.settings import resolve_path
@@ -33,9 +34,11 @@ START_SETTINGS = ("base", "start", "text_encoder", "tune", "rank", "alpha", "siz
 
 
 def resolve_training_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return training settings with absolute paths, where they name folders relative to ``folder``."""
+    """Return training settings with absolute paths, where they name folders and files relative to ``folder``."""
     paths = {key: values[key] for key in ("base", "start", "text_encoder") if values.get(key) is not None}
     resolved = {key: path if path == MINILM else resolve_path(folder, str(path)) for key, path in paths.items()}
+    if isinstance(values.get("mechanism"), str):
+        resolved["mechanism"] = mechanism_reference(values["mechanism"], folder)
     return {**values, **resolved}
 
 

@@ -23,6 +23,7 @@ from equigen.study.checks import check_before_images, check_cohort, check_sets, 
 from equigen.study.evaluation_results import read_tables, report_tables, write_tables
 from equigen.study.image_grids import image_grids
 from equigen.study.judges import Judges, columns_of, validation_images
+from equigen.study.mechanisms import mechanism_facts
 from equigen.study.pairs import copy_pages, pairs_stage
 from equigen.study.quality import evaluate_study
 from equigen.study.screening import (
@@ -111,7 +112,7 @@ class Study:
 
     def train(self, name: str, settings: TrainSettings) -> Run:
         """Train one generator. Its base is identified by a hash of its weights, not by its path."""
-        values = settings.model_dump(mode="json")
+        values = settings.key_values()
         if name in self.starts:
             values["base"] = self.starts[name]
         inputs = [equigen.__version__, self.cohort.hash, self.coder.hash, values]
@@ -287,6 +288,7 @@ class Study:
             "Generators": ", ".join(self.settings.mechanisms) + f" ({seeds} training seed{'s' if seeds > 1 else ''})",
             "Images seen in training": f"{self.training.images:,} each",
             **base_fact(self.training),
+            **mechanism_facts({name.removesuffix(f"-seed{run.seed}"): run for name, run in self.runs.items()}),
             "Image size": f"{self.settings.size} x {self.settings.size} pixels",
             **({"Image quality is of": f"{describe_label_filter(only)} alone"} if only else {}),
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 from accelerate import Accelerator
 
@@ -21,7 +22,7 @@ from equigen.diffusion import (
     objective_of,
     open_generator,
 )
-from equigen.equity import build_mechanism
+from equigen.equity import Mechanism, build_mechanism
 from equigen.errors import InputError, Problem
 from equigen.files import convert_disk_full, hash_value
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
@@ -49,7 +50,7 @@ def check_settings(settings: TrainSettings, cohort: Cohort | Manifest, autoencod
 
 def train(
     cohort: Cohort | Manifest,
-    mechanism: str | None = None,
+    mechanism: str | type[Any] | Mechanism | None = None,
     images: int | None = None,
     seed: int | None = None,
     *,
@@ -65,17 +66,18 @@ def train(
     or ``settings.text_encoder``, the cohort's prompts. A ``Manifest`` (``settings.store`` on the disk) is a cohort
     larger than memory.
 
-    ``mechanism``, ``images`` and ``seed`` override those of ``settings``. ``out``: the generator's folder
-    (``generators/<mechanism>-seed<seed>`` by default); ``latents``: folder of the latent cache; ``autoencoder``: a
-    diffusers folder, or ``shipped``. The held-out probe is the validation split: mechanisms use its losses, and it is
-    never trained on; the test split is not read. The same call on the same folder resumes after an interruption, and
-    returns at once when the training is finished. Raises InputError before any expensive work when something does not
-    fit.
+    ``mechanism``, ``images`` and ``seed`` override those of ``settings``. ``mechanism`` is a name, ``FILE.py:CLASS``, a
+    class that is called with (groups, seed, **settings), or an object, of which every training gets a copy. ``out``:
+    the generator's folder (``generators/<mechanism>-seed<seed>`` by default); ``latents``: folder of the latent cache;
+    ``autoencoder``: a diffusers folder, or ``shipped``. The held-out probe is the validation split: mechanisms use its
+    losses, and it is never trained on; the test split is not read. The same call on the same folder resumes after an
+    interruption, and returns at once when the training is finished. Raises InputError before any expensive work when
+    something does not fit.
     """
     changes = {"mechanism": mechanism, "images": images, "seed": seed}
     overrides = {name: value for name, value in changes.items() if value is not None}
     settings = TrainSettings(**{**(settings or TrainSettings()).model_dump(), **overrides})
-    folder = Path(out) if out else Path("generators") / f"{settings.mechanism}-seed{settings.seed}"
+    folder = Path(out) if out else Path("generators") / f"{settings.mechanism_label}-seed{settings.seed}"
     accelerator = Accelerator()
     check_accelerator(accelerator)
     vae = load_autoencoder(autoencoder, str(accelerator.device))
@@ -130,7 +132,7 @@ def run_key(
     cohort: Cohort | Manifest, autoencoder: Autoencoder, settings: TrainSettings, origin: EquigenPipeline | None
 ) -> str:
     """Return the hash of all that a run depends on; a generator to start from counts by its weights, not its path."""
-    values = {**settings.model_dump(mode="json"), "start": None if origin is None else origin.hash}
+    values = {**settings.key_values(), "start": None if origin is None else origin.hash}
     return hash_value([cohort.hash, autoencoder.hash, values])
 
 

@@ -121,7 +121,9 @@ class Trainer:
         self.scale = LossScale() if settings.precision == "fp16" else None
         self.average = Average(module) if settings.ema else None
         self.history = History(data.groups)
-        weights = check_sampling_weights(mechanism.sampling_weights(data.index), len(data.index), settings.mechanism)
+        weights = check_sampling_weights(
+            mechanism.sampling_weights(data.index), len(data.index), settings.mechanism_label
+        )
         self.stream = Stream(conditions, tuple(data.latents.shape), settings, weights, objective.steps)
         in_memory = isinstance(data.latents, torch.Tensor)
         self.latents = data.latents.to(self.accelerator.device) if in_memory else data.latents
@@ -150,7 +152,7 @@ class Trainer:
         settings, first = self.settings, self.accelerator.is_main_process
         self.model.train()
         tracker = HistoryTracker(self.checkpoint.parent, settings, self.history.rows, first)
-        bars = progress_bar(f"train {settings.mechanism}", settings.images, self.images_seen, show and first)
+        bars = progress_bar(f"train {settings.mechanism_label}", settings.images, self.images_seen, show and first)
         with closing(self), closing(tracker), bars as bar:
             if self.images_seen == 0:
                 self._measure_probes(scheduled=True)
@@ -223,7 +225,7 @@ class Trainer:
         weights = self.mechanism.weights(visible, index, batch.timesteps, self.images_seen)
         hint = "" if self.uses_losses else "; it declares uses_losses = False, so it may not look at losses"
         nonnegative = bool(getattr(self.mechanism, "nonnegative", False))
-        weights = check_weights(weights, len(index), settings.mechanism, self.images_seen, nonnegative, hint)
+        weights = check_weights(weights, len(index), settings.mechanism_label, self.images_seen, nonnegative, hint)
         if settings.min_snr:
             weights = weights * min_snr_weights(self.objective, batch.timesteps, settings.min_snr)
 

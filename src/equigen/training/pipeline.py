@@ -119,4 +119,4 @@ def check_base(settings: TrainSettings, autoencoder: Autoencoder) -> Pretrained:
 def text_key(cohort: Cohort | Manifest, start: str, settings: TrainSettings) -> str:
     """Return the hash of all that a run depends on, without paths; ``start``: hash of the opened pipeline."""
     sources = {"start": settings.start is not None, "base": settings.base is not None}
-    return hash_value([cohort.hash, start, {**settings.model_dump(mode="json"), **sources}])
+    return hash_value([cohort.hash, start, {**settings.key_values(), **sources}])

@@ -11,8 +11,9 @@ import torch
 
 import equigen
 from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator
+from equigen.equity import COPY, mechanism_label, mechanism_source
 from equigen.errors import InputError, Problem
-from equigen.files import DamagedJSONError, read_json, write_json, write_parquet
+from equigen.files import DamagedJSONError, read_json, write_json, write_parquet, write_text
 from equigen.integrity import Change, record_files
 from equigen.progress import console
 from equigen.training.loop import Trainer
@@ -36,7 +37,8 @@ class Run:
         try:
             record = read_json(self.folder / RECORD)
             settings = record["settings"]
-            training = f"{settings['mechanism']}, seed {settings['seed']}, {record['images_seen']:,} images seen"
+            label = mechanism_label(settings["mechanism"])
+            training = f"{label}, seed {settings['seed']}, {record['images_seen']:,} images seen"
         except (OSError, InputError, KeyError, TypeError):
             training = "not finished"
         return f"Run '{self.name}' ({training}) in {self.folder}"
@@ -78,13 +80,19 @@ def is_finished(folder: Path, key: str) -> bool:
 
 
 def write_record(trainer: Trainer, generator: str, autoencoder: str, folder: Path) -> None:
-    """Write the history, then the record that marks the run as finished; ``generator``, ``autoencoder``: hashes."""
+    """Write the history, then the record that marks the run as finished; ``generator``, ``autoencoder``: hashes.
+
+    The source of a mechanism of a file is kept beside them as text, which nothing runs.
+    """
     write_parquet(folder / "history.parquet", trainer.history.frame())
+    source = mechanism_source(trainer.settings.mechanism)
+    if source is not None:
+        write_text(folder / COPY, source)
     record: dict[str, Any] = {
         "key": trainer.key,
         "generator": generator,
         "autoencoder": autoencoder,
-        "settings": trainer.settings.model_dump(mode="json"),
+        "settings": trainer.settings.key_values(),
         "images_seen": trainer.images_seen,
         "best": trainer.best.record() if trainer.best else None,
         "training_images": len(trainer.data.latents),

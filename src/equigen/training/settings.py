@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from equigen.diffusion import Prediction, Preset
 from equigen.diffusion import TrainableWeights as Tune
+from equigen.equity import mechanism_identity, mechanism_label, mechanism_reference
 
 Tracker = Literal["none", "auto", "tensorboard", "wandb", "mlflow"]
 
@@ -55,7 +56,7 @@ class TrainSettings(BaseModel):
     min_snr: float = Field(0, ge=0)  # gamma of min-SNR loss weights, 5 is usual; 0: none
     store: Literal["memory", "disk"] = "memory"  # of latents; disk: read as needed, for very large cohorts
     accumulate: int = Field(1, ge=1)  # parts in which a batch passes the network, to save memory
-    mechanism: str = "perturbation"
+    mechanism: Annotated[str, BeforeValidator(mechanism_reference)] = "perturbation"
     mechanism_settings: dict[str, Any] = {}
     seed: int = 0
 
@@ -92,6 +93,18 @@ class TrainSettings(BaseModel):
         if messages:
             raise ValueError("; ".join(messages))
         return self
+
+    @property
+    def mechanism_label(self) -> str:
+        """The mechanism's short name, for folders and headings: the class, of one in a file."""
+        return mechanism_label(self.mechanism)
+
+    def key_values(self) -> dict[str, Any]:
+        """Return the settings as JSON values that belong in a run's key.
+
+        A mechanism of a file counts by its class and content, wherever the file lies.
+        """
+        return {**self.model_dump(mode="json"), "mechanism": mechanism_identity(self.mechanism)}
 
     def learning_rate_at(self, images_seen: int) -> float:
         """Return the learning rate: linear warm-up, then constant, or half a cosine from the peak to a tenth of it."""

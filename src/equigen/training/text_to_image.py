@@ -176,7 +176,7 @@ def _pipeline_with_weights(base: PipelineFactory, weights: Tensors, table: Promp
 def _write(base: PipelineFactory, weights: Tensors, table: PromptTable, trainer: Trainer, folder: Path) -> None:
     """Write a generator of these weights: a whole pipeline, or LoRA weights."""
     settings = base.settings
-    equity = {"mechanism": settings.mechanism, "settings": settings.mechanism_settings, "seed": settings.seed}
+    equity = {"mechanism": settings.mechanism_label, "settings": settings.mechanism_settings, "seed": settings.seed}
     record = {"size": settings.size, "equity": equity, "images_seen": trainer.images_seen}
     with convert_disk_full(folder):
         fresh = _pipeline_with_weights(base, weights, table, "cpu")
