@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 
 from equigen.errors import InputError
-from equigen.statistics import patient_bootstrap, patient_codes, permute_groups, split_halves, subsample
+from equigen.statistics import (
+    draw_multiplicities,
+    group_permutations,
+    patient_bootstrap,
+    patient_codes,
+    split_halves,
+    subsample,
+)
 
 PATIENTS = np.array(["a", "a", "b", "c", "c", "c", "d"], dtype=object)
 
@@ -54,7 +61,7 @@ def test_permutation_moves_patients_whole_and_keeps_unknown_rows():
     groups = np.repeat(np.arange(30) % 3, 3)
     groups[::7] = -1
     for seed in range(20):
-        permuted = permute_groups(groups, patients, np.random.default_rng(seed))
+        permuted = next(group_permutations(groups, patients, 1, np.random.default_rng(seed)))
         assert ((permuted == -1) == (groups == -1)).all()
         for patient in np.unique(patients):
             assert len(set(permuted[(patients == patient) & (permuted >= 0)])) == 1
@@ -68,7 +75,7 @@ def test_permutation_of_patients_in_several_groups_stays_within_the_patient():
     groups = np.array([0, 0, 1, 1, 0, 0, 1])
     seen = set()
     for seed in range(60):
-        permuted = permute_groups(groups, patients, np.random.default_rng(seed))
+        permuted = next(group_permutations(groups, patients, 1, np.random.default_rng(seed)))
         assert sorted(permuted[:3]) == [0, 0, 1]
         assert sorted(permuted[3:5]) == [0, 1]
         assert sorted(permuted[5:]) == [0, 1]
@@ -78,7 +85,38 @@ def test_permutation_of_patients_in_several_groups_stays_within_the_patient():
 
 def test_permutation_of_unknown_groups_alone_changes_nothing():
     groups = np.array([-1, -1])
-    assert permute_groups(groups, np.array(["a", "b"]), np.random.default_rng(0)).tolist() == [-1, -1]
+    assert next(group_permutations(groups, np.array(["a", "b"]), 1, np.random.default_rng(0))).tolist() == [-1, -1]
+
+
+def test_permutations_of_one_generator_are_those_one_after_the_other():
+    rng = np.random.default_rng(3)
+    patients, groups = rng.integers(0, 9, 30), rng.integers(-1, 3, 30)
+    together = list(group_permutations(groups, patients, 4, np.random.default_rng(5)))
+    rng = np.random.default_rng(5)
+    for permuted in together:
+        np.testing.assert_array_equal(permuted, next(group_permutations(groups, patients, 1, rng)))
+    assert len({tuple(permuted) for permuted in together}) > 1
+
+
+def test_renamed_groups_and_patients_are_permuted_alike():
+    groups, patients = np.array([0, 0, 1, 2, 2, 1]), np.array([0, 0, 1, 2, 3, 4])
+    plain = next(group_permutations(groups, patients, 1, np.random.default_rng(8)))
+    renamed = next(group_permutations(groups + 5, np.array(list("aabcde")), 1, np.random.default_rng(8)))
+    np.testing.assert_array_equal(renamed, plain + 5)
+
+
+def test_multiplicities_count_the_rows_of_the_bootstrap():
+    codes = patient_codes(PATIENTS)
+    draws = draw_multiplicities(codes, 50, np.random.default_rng(6))
+    weights = draws.row_weights(np.arange(7))
+    for index, rows in enumerate(patient_bootstrap(PATIENTS, 50, np.random.default_rng(6))):
+        np.testing.assert_array_equal(np.bincount(rows, minlength=7), weights[index])
+    assert (draws.counts.sum(axis=1) == 4).all()
+    assert draws.row_weights(np.array([5, 0])).tolist() == weights[:, [5, 0]].tolist()
+
+
+def test_no_rows_have_no_multiplicities():
+    assert draw_multiplicities(np.zeros(0, dtype=np.int64), 3, np.random.default_rng(0)).counts.shape == (3, 0)
 
 
 def test_subsample_has_no_row_twice_and_refuses_too_many():

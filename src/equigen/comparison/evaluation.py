@@ -29,7 +29,6 @@ from equigen.quality import (
     LabelFilter,
     MeasurementPlan,
     MetricResult,
-    Multiplicities,
     ResamplingSettings,
     ResultCache,
     Source,
@@ -51,6 +50,7 @@ from equigen.quality import (
     measure_set,
     select_metrics,
 )
+from equigen.statistics import Multiplicities
 
 Guidance = float | Literal["calibrated", "common"]
 FILES = {"summary": "contest.parquet", "seeds": "contest_seeds.parquet"}

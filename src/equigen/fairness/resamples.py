@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_bootstrap
+from equigen.statistics import draw_multiplicities
 
 Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -34,13 +34,14 @@ class Attribute:
 class Resamples:
     """Units of one domain with their patients, bootstrap multiplicities and attributes.
 
-    ``multiplicity`` [P, 1 + R]: number of draws of each patient in each replicate; column 0 is all ones, the data.
+    ``multiplicity`` [P, 1 + R]: number of draws of each patient in each replicate, one column a replicate, since the
+    metrics of an audit take columns of weights; column 0 is all ones, the data.
     ``null_draws``: number of draws of null distributions.
     """
 
     units: pd.Index
     patients: Codes  # [U]
-    multiplicity: NDArray[np.int16]
+    multiplicity: NDArray[np.uint16]
     attributes: list[Attribute]
     null_draws: int
     seed: int
@@ -71,11 +72,9 @@ def draw_resamples(
     """
     units = table.drop_duplicates("unit").sort_values("unit")
     patients = np.unique(units["patient"].to_numpy().astype(str), return_inverse=True)[1].astype(np.int64)
-    count = int(patients.max()) + 1
-    multiplicity = np.ones((count, 1 + replicates), dtype=np.int16)
-    indices = patient_bootstrap(np.arange(count), replicates, numpy_generator(seed, "fairness/bootstrap"))
-    for column, rows in enumerate(indices, start=1):
-        multiplicity[:, column] = np.bincount(rows, minlength=count)
+    draws = draw_multiplicities(patients, replicates, numpy_generator(seed, "fairness/bootstrap"))
+    multiplicity = np.ones((draws.counts.shape[1], 1 + replicates), dtype=np.uint16)
+    multiplicity[:, 1:] = draws.counts.T
     attributes = []
     for name, names in levels.items():
         codes = pd.Index(names, dtype=object).get_indexer(pd.Index(units[f"attr.{name}"])).astype(np.int64)

@@ -72,7 +72,6 @@ from .metrics.manifold import precision_recall_density_coverage as precision_rec
 from .metrics.mifid import memorisation_informed_distance as memorisation_informed_distance
 from .metrics.scores import inception_score as inception_score
 from .resamples import Draws as Draws
-from .resamples import Multiplicities as Multiplicities
 from .resamples import make_draws as make_draws
 from .rows import COLUMNS as COLUMNS
 from .rows import GAP_BIAS_NOTE as GAP_BIAS_NOTE

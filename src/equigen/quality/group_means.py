@@ -12,7 +12,7 @@ from scipy.stats import random_table
 from equigen.quality.cells import ResamplingSettings
 from equigen.quality.rows import interval_row
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_bootstrap, patient_codes, permute_groups, quotient, wilson_interval
+from equigen.statistics import group_permutations, patient_bootstrap, patient_codes, quotient, wilson_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -146,8 +146,8 @@ def clustered_group_means(
     rng = numpy_generator(settings.seed, f"{purpose}/null")
     null = np.stack(
         [
-            _group_means(values[mask], permute_groups(codes[mask], patients[mask], rng), len(levels))
-            for _ in range(settings.replicates)
+            _group_means(values[mask], labels, len(levels))
+            for labels in group_permutations(codes[mask], patients[mask], settings.replicates, rng)
         ]
     )
     return GroupMeans(cells, {levels[index]: null[:, index] for index in large})

@@ -9,21 +9,7 @@ from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell, GroupedImages, ResamplingSettings, Rows
 from equigen.seeds import numpy_generator
-from equigen.statistics import patient_codes, permute_groups
-
-Array = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Multiplicities:
-    """Number of times [R, P] that each bootstrap replicate draws each patient, and [N] the patient of each row."""
-
-    counts: NDArray[np.uint16]
-    patients: Rows
-
-    def row_weights(self, rows: Rows) -> Array:
-        """[R, n] multiplicities of these rows."""
-        return np.asarray(self.counts[:, self.patients[rows]], dtype=np.float64)
+from equigen.statistics import Multiplicities, draw_multiplicities, group_permutations, patient_codes
 
 
 @dataclass(frozen=True)
@@ -70,17 +56,11 @@ def make_draws(
             real_rows, real_groups = _permute([cell.real for cell in eligible], codes[0], settings, f"{attribute}/real")
             rows, groups = _permute([cell.generated for cell in eligible], codes[1], settings, f"{attribute}/generated")
             null[attribute] = Pool(real_rows, rows, real_groups, groups, len(eligible))
-    return Draws(_bootstrap(codes[0], settings, "real"), _bootstrap(codes[1], settings, stream), null)
-
-
-def _bootstrap(patients: Rows, settings: ResamplingSettings, name: str) -> Multiplicities:
-    """Cluster bootstrap (Field and Welsh, J. R. Stat. Soc. B 69, 2007): as many patients drawn as there are."""
-    rng = numpy_generator(settings.seed, f"quality/bootstrap/{name}")
-    size = int(patients.max()) + 1 if len(patients) else 0
-    counts = np.zeros((settings.replicates, size), dtype=np.uint16)
-    for row in counts:
-        row[:] = np.bincount(rng.integers(0, size, size), minlength=size) if size else 0
-    return Multiplicities(counts, patients)
+    real_draws, generated_draws = (
+        draw_multiplicities(patients, settings.replicates, numpy_generator(settings.seed, f"quality/bootstrap/{name}"))
+        for patients, name in zip(codes, ("real", stream), strict=True)
+    )
+    return Draws(real_draws, generated_draws, null)
 
 
 def _permute(
@@ -91,6 +71,6 @@ def _permute(
     groups = np.repeat(np.arange(len(members)), [len(group) for group in members])
     rng = numpy_generator(settings.seed, f"quality/null/{name}")
     permuted = np.empty((settings.replicates, len(rows)), dtype=np.int16)
-    for row in permuted:
-        row[:] = permute_groups(groups, patients[rows], rng)
+    for row, labels in zip(permuted, group_permutations(groups, patients[rows], len(permuted), rng), strict=True):
+        row[:] = labels
     return rows, permuted

@@ -13,9 +13,11 @@ from .means import weighted_mean as weighted_mean
 from .ranking import WEIGHTS_IN_MEMORY as WEIGHTS_IN_MEMORY
 from .ranking import Ranking as Ranking
 from .ranking import weighted_auc as weighted_auc
+from .resampling import Multiplicities as Multiplicities
+from .resampling import draw_multiplicities as draw_multiplicities
+from .resampling import group_permutations as group_permutations
 from .resampling import patient_bootstrap as patient_bootstrap
 from .resampling import patient_codes as patient_codes
-from .resampling import permute_groups as permute_groups
 from .resampling import split_halves as split_halves
 from .resampling import subsample as subsample
 from .seeds import SeedMean as SeedMean

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -34,12 +35,38 @@ def patient_codes(patients: NDArray[Any]) -> Rows:
     return codes
 
 
+def patient_draws(size: int, replicates: int, rng: np.random.Generator) -> Iterator[Rows]:
+    """Yield the patients of each replicate of the cluster bootstrap: ``size`` codes 0 .. size-1, with replacement.
+
+    Source: Field and Welsh, J. R. Stat. Soc. B 69, 2007. All bootstraps of this package draw by this function.
+    """
+    for _ in range(replicates):
+        yield rng.integers(0, size, size) if size else np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Multiplicities:
+    """Number of times [R, P] that each bootstrap replicate draws each patient, and [N] the patient of each row."""
+
+    counts: NDArray[np.uint16]
+    patients: Rows
+
+    def row_weights(self, rows: Rows) -> NDArray[np.float64]:
+        """[R, n] multiplicities of these rows."""
+        return np.asarray(self.counts[:, self.patients[rows]], dtype=np.float64)
+
+
+def draw_multiplicities(patients: Rows, replicates: int, rng: np.random.Generator) -> Multiplicities:
+    """Draw replicates of the cluster bootstrap (``patient_draws``) for patient codes [N] as counts of each patient."""
+    size = int(patients.max()) + 1 if len(patients) else 0
+    counts = np.zeros((replicates, size), dtype=np.uint16)
+    for row, sample in zip(counts, patient_draws(size, replicates, rng), strict=True):
+        row[:] = np.bincount(sample, minlength=size)
+    return Multiplicities(counts, patients)
+
+
 def patient_bootstrap(patients: NDArray[Any], replicates: int, rng: np.random.Generator) -> Iterator[Rows]:
-    """Yield row indices of cluster-bootstrap replicates: patients are drawn with replacement, with all of their rows.
-
-    A replicate draws as many patients as there are.
-
-    Source: Field and Welsh, J. R. Stat. Soc. B 69, 2007 (cluster bootstrap).
+    """Yield row indices of replicates of the cluster bootstrap (``patient_draws``): patients with all of their rows.
 
     Args:
         patients: [N] patient of each row, any sortable names.
@@ -60,16 +87,17 @@ def patient_bootstrap(patients: NDArray[Any], replicates: int, rng: np.random.Ge
     order = np.argsort(codes, kind="stable").astype(np.int64)
     counts = np.bincount(codes).astype(np.int64)
     starts = np.cumsum(counts) - counts
-    for _ in range(replicates):
-        sample = rng.integers(0, len(counts), len(counts))
+    for sample in patient_draws(len(counts), replicates, rng):
         lengths = counts[sample]
         ends = np.cumsum(lengths)
         offsets = np.arange(int(ends[-1])) - np.repeat(ends - lengths, lengths)
         yield order[np.repeat(starts[sample], lengths) + offsets]
 
 
-def permute_groups(groups: Rows, patients: NDArray[Any], rng: np.random.Generator) -> Rows:
-    """Permute group labels between patients, under the hypothesis that they are exchangeable.
+def group_permutations(
+    groups: Rows, patients: NDArray[Any], replicates: int, rng: np.random.Generator
+) -> Iterator[Rows]:
+    """Yield group labels permuted between patients, under the hypothesis that patients are exchangeable.
 
     The groups of patients whose labelled rows are all of one group are permuted between these patients, for all of
     their labelled rows: the number of *patients* of each group stays, the number of rows may not. For a patient with
@@ -79,33 +107,31 @@ def permute_groups(groups: Rows, patients: NDArray[Any], rng: np.random.Generato
     Args:
         groups: [N] index of the group, -1 unknown.
         patients: [N] patient of each row.
-        rng: source of the permutation.
+        replicates: how many permutations to yield.
+        rng: source of the permutations.
 
-    Returns:
+    Yields:
         [N] permuted groups.
 
     """
-    codes, result = patient_codes(patients), np.array(groups, dtype=np.int64)
-    labelled = np.flatnonzero(result >= 0)
-    if len(labelled) == 0:
-        return result
-    size = int(codes.max()) + 1
+    codes, original = patient_codes(patients), np.array(groups, dtype=np.int64)
+    labelled = np.flatnonzero(original >= 0)
+    size = int(codes.max(initial=-1)) + 1
     low, high = np.full(size, np.iinfo(np.int64).max), np.full(size, -1, dtype=np.int64)
-    np.minimum.at(low, codes[labelled], result[labelled])
-    np.maximum.at(high, codes[labelled], result[labelled])
+    np.minimum.at(low, codes[labelled], original[labelled])
+    np.maximum.at(high, codes[labelled], original[labelled])
     pure = np.flatnonzero(low == high)
-    permuted = high.copy()
-    permuted[pure] = high[rng.permutation(pure)]
-    mixed_rows = labelled[low[codes[labelled]] != high[codes[labelled]]]
-    pure_rows = labelled[low[codes[labelled]] == high[codes[labelled]]]
-    result[pure_rows] = permuted[codes[pure_rows]]
-    patients_of_rows, values = codes[mixed_rows], result[mixed_rows]
-    shuffled = np.empty_like(values)  # within each patient
-    shuffled[np.argsort(patients_of_rows, kind="stable")] = values[
-        np.lexsort((rng.random(len(patients_of_rows)), patients_of_rows))
-    ]
-    result[mixed_rows] = shuffled
-    return result
+    is_mixed = low[codes[labelled]] != high[codes[labelled]]
+    mixed_rows, pure_rows = labelled[is_mixed], labelled[~is_mixed]
+    mixed_patients = codes[mixed_rows]
+    slots = np.argsort(mixed_patients, kind="stable")
+    for _ in range(replicates):
+        permuted, result = high.copy(), original.copy()
+        permuted[pure] = high[rng.permutation(pure)]
+        result[pure_rows] = permuted[codes[pure_rows]]
+        shuffled = np.lexsort((rng.random(len(mixed_rows)), mixed_patients))  # within each patient
+        result[mixed_rows[slots]] = original[mixed_rows[shuffled]]
+        yield result
 
 
 def subsample(n_rows: int, n: int, rng: np.random.Generator) -> Rows:
