@@ -142,9 +142,9 @@ def test_clustered_means_are_those_of_the_bootstrap_by_hand():
     patients, settings = np.array(["a", "b", "c", "c"]), ResamplingSettings(min_patients=1)
     found = clustered_group_means(values, codes, SEX.levels, patients, settings, "x")
     assert found.cells["female"].value == 0.5 and found.cells["male"].n == 1
-    women = found.cells["female"].draws
+    women = found.cells["female"].replicates
     assert set(women[np.isfinite(women)]) <= {0, 0.5, 1, 1 / 3, 2 / 3}
-    assert np.isnan(found.cells["male"].draws).any()  # a replicate without its one patient
+    assert np.isnan(found.cells["male"].replicates).any()  # a replicate without its one patient
 
 
 # From verdicts to a side, from tables to groups

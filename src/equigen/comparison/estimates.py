@@ -9,22 +9,20 @@ from typing import Any
 import numpy as np
 
 from equigen.quality import Array, Cell, MetricResult, cells_with_estimate, join_notes
-from equigen.statistics import gap
+from equigen.statistics import Estimate, gap
 
 Key = tuple[str, str, str]  # metric, attribute, quantity (the column ``figure``)
 
 
 @dataclass(frozen=True)
-class Quantity:
-    """One quantity of one sample: its value, and its value in each resample [R] of the real patients.
+class Quantity(Estimate):
+    """One quantity of one sample, with its value in each resample [R] of the real patients.
 
     A value of NaN is explained by ``note``. ``patients``: number of real patients; of a gap that of the smallest group.
     ``null``: mean gap under permuted labels, NaN where it does not apply. ``chance``: of a group of the worst value and
     the gap, its values under permuted labels, empty where none are defined; None of all other quantities.
     """
 
-    value: float
-    replicates: Array
     patients: int
     null: float = float("nan")
     note: str = ""

@@ -217,8 +217,8 @@ def _null_gap_of_means(samples: Seeds, key: Key, seeds: Sequence[int]) -> float 
 
 def _subtract(first: Quantity, second: Quantity) -> Quantity:
     """Return the first quantity less the second, resample by resample."""
-    patients = min(first.patients, second.patients)
-    return Quantity(first.value - second.value, first.replicates - second.replicates, patients)
+    difference = first - second
+    return Quantity(difference.value, difference.replicates, min(first.patients, second.patients))
 
 
 def adjust_p_values(rows: list[Row]) -> None:

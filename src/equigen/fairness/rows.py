@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from equigen.fairness.cells import Cell, Frame, MinimumSizes
 from equigen.fairness.metrics import FOLLOWS_PREVALENCE, HIGHER_IS_BETTER
 from equigen.fairness.null_bands import effective_numbers
-from equigen.statistics import equity_scaled_rows, holm, p_value, percentile_interval, share_interval
+from equigen.statistics import Estimate, equity_scaled_rows, holm, p_value, replicate_interval, share_interval
 
 Floats = NDArray[np.float64]
 COLUMNS = [
@@ -42,12 +42,11 @@ CASE_MIX_NOTES = {  # by whether a metric follows prevalence
     True: "follows prevalence: part of the gap may come from unequal prevalence",
     False: "part of the gap may be case mix",
 }
-LEAST_VALID = 0.5  # least share of defined replicates for an interval or a null band
 
 
 @dataclass(frozen=True)
-class Series:
-    """The values of one row: [1 + R] with the estimate first, null values [B] or None, and notes.
+class Series(Estimate):
+    """The estimate of one row, with null values [B] or None, and notes.
 
     ``support``: patients that limit the precision, for an interval of a share; None for a percentile interval.
     """
@@ -57,11 +56,15 @@ class Series:
     group: str
     n: int
     n_patients: int
-    values: Floats
     null: Floats | None = None
     tested: bool = False
     support: int | None = None
     notes: list[str] = field(default_factory=list)
+
+
+def _series(values: Floats, *head: Any, **options: Any) -> Series:
+    """The series of values [1 + R], the estimate first."""
+    return Series(float(values[0]), values[1:], *head, **options)
 
 
 def cell_series(cell: Cell, minimum: MinimumSizes) -> list[Series]:
@@ -71,7 +74,7 @@ def cell_series(cell: Cell, minimum: MinimumSizes) -> list[Series]:
         values, sizes = cell.overall[metric], cell.sizes
         notes = [] if np.isfinite(values[0]) else [minimum.missing(metric, sizes) or "too small: one class only"]
         support = _share_support(metric, cell.support[metric])
-        series.append(Series(metric, "*", "*", sizes.n, sizes.patients, values, support=support, notes=notes))
+        series.append(_series(values, metric, "*", "*", sizes.n, sizes.patients, support=support, notes=notes))
     for frame in cell.frames:
         for metric in (name for name in frame.groups if name in HIGHER_IS_BETTER):
             for index, level in enumerate(frame.levels):
@@ -82,7 +85,7 @@ def cell_series(cell: Cell, minimum: MinimumSizes) -> list[Series]:
                     notes = [reason, frame.note]
                 support = _share_support(metric, int(frame.support[metric][index]))
                 head = (metric, frame.attribute, level, sizes.n, sizes.patients)
-                series.append(Series(*head, values, support=support, notes=notes))
+                series.append(_series(values, *head, support=support, notes=notes))
             series += _group_summaries(frame, metric)
         if "selection_rate" in frame.groups:
             series.append(_rate_gap(frame, "dpd", ("selection_rate",)))
@@ -113,14 +116,8 @@ def _undefined(frame: Frame, metric: str, group: str, indices: NDArray[np.int64]
     """The series of a summary of fewer than two groups."""
     columns = next(iter(frame.groups.values())).shape[1] if frame.levels else 1
     reason = "too small: fewer than two groups" if frame.levels else f"no row has a known {frame.attribute}"
-    return Series(
-        metric,
-        frame.attribute,
-        group,
-        *_counts(frame, indices),
-        np.full(columns, np.nan),
-        notes=[reason, frame.note],
-    )
+    counts, undefined = _counts(frame, indices), np.full(columns, np.nan)
+    return _series(undefined, metric, frame.attribute, group, *counts, notes=[reason, frame.note])
 
 
 def _group_summaries(frame: Frame, metric: str) -> list[Series]:
@@ -135,8 +132,8 @@ def _group_summaries(frame: Frame, metric: str) -> list[Series]:
     gap_notes = _gap_notes(metric, frame, notes)
     worst_notes = [f"worst is {frame.levels[indices[arg_worst(values[:, 0])]]}", *notes]
     series = [
-        Series(*head, "gap", *counts, np.ptp(values, axis=0), np.ptp(null, axis=0), tested=True, notes=gap_notes),
-        Series(*head, "worst", *counts, worst(values, axis=0), worst(null, axis=0), notes=worst_notes),
+        _series(np.ptp(values, axis=0), *head, "gap", *counts, np.ptp(null, axis=0), tested=True, notes=gap_notes),
+        _series(worst(values, axis=0), *head, "worst", *counts, worst(null, axis=0), notes=worst_notes),
     ]
     if metric == "auc":
         overall, overall_null = frame.overall[metric], np.zeros(0)
@@ -144,7 +141,7 @@ def _group_summaries(frame: Frame, metric: str) -> list[Series]:
             rows = np.array([frame.sizes[index].n for index in indices], dtype=np.float64)
             overall_null = overall[0] + (rows / rows.sum()) @ (null - null.mean(axis=1, keepdims=True))
         scaled, scaled_null = _equity_scaled(overall, values), _equity_scaled(overall_null, null)
-        series.append(Series(*head, "es", *counts, scaled, scaled_null, notes=notes))
+        series.append(_series(scaled, *head, "es", *counts, scaled_null, notes=notes))
     return series
 
 
@@ -166,7 +163,8 @@ def _rate_gap(frame: Frame, name: str, metrics: tuple[str, ...]) -> Series:
     values = np.max([np.ptp(frame.groups[metric][indices], axis=0) for metric in metrics], axis=0)
     null = np.max([np.ptp(frame.null[metric][indices], axis=0) for metric in metrics], axis=0)
     notes = _gap_notes(name, frame, notes)
-    return Series(name, frame.attribute, "gap", *_counts(frame, indices), values, null, tested=True, notes=notes)
+    head = name, frame.attribute, "gap"
+    return _series(values, *head, *_counts(frame, indices), null, tested=True, notes=notes)
 
 
 def table_row(
@@ -177,11 +175,12 @@ def table_row(
     ``shared`` is the series on the rows shared with the baseline, where these are not all rows. The interval of the
     difference is that of the paired cluster bootstrap.
     """
-    estimate, notes = series.values[0], list(series.notes)
-    low, high = _interval(series.values[1:], "replicates", notes) if np.isfinite(estimate) else (None, None)
+    estimate, notes = series.value, list(series.notes)
+    low, high = _interval(series.replicates, "replicates", notes) if np.isfinite(estimate) else (None, None)
     if low is not None and series.support is not None:
-        number = float(effective_numbers(series.values[None, :], np.array([series.support]))[0])
-        low, high = share_interval(float(estimate), number, series.support - 1.0)
+        values = np.concatenate([[estimate], series.replicates])[None, :]
+        number = float(effective_numbers(values, np.array([series.support]))[0])
+        low, high = share_interval(estimate, number, series.support - 1.0)
     if series.metric == "ece" and series.group != "gap" and low is not None:
         low, high = None, None
         notes.append(BIASED)
@@ -189,13 +188,13 @@ def table_row(
     if series.null is not None and np.isfinite(estimate):
         null_low, null_high = _interval(series.null, "draws of chance", notes)
         valid = series.null[np.isfinite(series.null)]
-        chance = p_value(float(estimate), valid) if series.tested and null_low is not None else None
+        chance = p_value(estimate, valid) if series.tested and null_low is not None else None
     difference: dict[str, float | None] = dict.fromkeys(("difference", "difference_low", "difference_high"))
     first = shared or series
-    if baseline is not None and np.isfinite(first.values[0]) and np.isfinite(baseline.values[0]):
-        values = first.values - baseline.values
-        limits = _interval(values[1:], "pairs", [])
-        difference = dict(zip(difference, (_number(values[0]), *limits), strict=True))
+    if baseline is not None and np.isfinite(first.value) and np.isfinite(baseline.value):
+        pair = first - baseline
+        limits = _interval(pair.replicates, "pairs", [])
+        difference = dict(zip(difference, (_number(pair.value), *limits), strict=True))
     return {
         "metric": series.metric,
         "attribute": series.attribute,
@@ -216,12 +215,10 @@ def table_row(
 
 def _interval(values: Floats, name: str, notes: list[str]) -> tuple[float | None, float | None]:
     """Percentile interval of the defined replicates; adds a note with the number of undefined ones."""
-    if len(values) == 0:
-        return None, None
-    valid = values[np.isfinite(values)]
-    if len(valid) < len(values):
-        notes.append(f"{len(values) - len(valid)} of {len(values)} {name} had a group of one class")
-    return percentile_interval(valid) if len(valid) >= LEAST_VALID * len(values) else (None, None)
+    lost = int((~np.isfinite(values)).sum())
+    if lost:
+        notes.append(f"{lost} of {len(values)} {name} had a group of one class")
+    return replicate_interval(values, least=1) or (None, None)
 
 
 def _number(value: float) -> float | None:

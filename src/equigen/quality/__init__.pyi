@@ -57,7 +57,6 @@ from .measurement import measure_families as measure_families
 from .measurement import measure_set as measure_set
 from .measurement import select_metrics as select_metrics
 from .metric_inputs import Array as Array
-from .metric_inputs import Estimate as Estimate
 from .metric_inputs import MeasurementPlan as MeasurementPlan
 from .metric_inputs import MetricResult as MetricResult
 from .metric_inputs import ResultCache as ResultCache

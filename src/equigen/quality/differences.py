@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 
 from equigen.quality.measurement import FamilyResult
-from equigen.quality.metric_inputs import Estimate, MetricResult
+from equigen.quality.metric_inputs import MetricResult
 from equigen.quality.rows import (
     SUMMARIES,
     cells_with_estimate,
     interval_row,
     join_notes,
     overall_estimate,
-    summarise,
+    summarise_estimates,
 )
-from equigen.statistics import two_sided_p_value
+from equigen.statistics import Estimate, two_sided_p_value
 
 NUMBER_COLUMNS = ["estimate", "reference", "difference", "ci_low", "ci_high", "p_value"]
 DIFFERENCES_COLUMNS = [
@@ -85,17 +85,13 @@ def _summary_differences(
         if len(groups) < 2 or overall[0] is None or overall[1] is None:
             rows.append({"group": name, "note": "fewer than two groups have a number in both sets"})
             continue
-        results = []
-        for metric, total in zip(metrics, overall, strict=True):
-            estimates = [total, *(metric.estimates[attribute, group] for group in groups)]
-            values = np.array([[estimate.value for estimate in estimates if estimate is not None]])
-            replicates = np.stack([estimate.replicates for estimate in estimates if estimate is not None], axis=1)
-            results.append(
-                Estimate(
-                    float(summarise(values, metrics[0].kind, name)[0]),
-                    summarise(replicates, metrics[0].kind, name),
-                )
+        results = [
+            summarise_estimates(
+                [total, *(metric.estimates[attribute, group] for group in groups)], metrics[0].kind, name
             )
+            for metric, total in zip(metrics, overall, strict=True)
+            if total is not None
+        ]
         note = "" if len(groups) == len(defined[0]) == len(defined[1]) else f"over {', '.join(groups)}"
         row = _difference(*results)
         rows.append({"group": name, **row, "note": join_notes(row["note"], note)})
@@ -106,12 +102,12 @@ def _difference(first: Estimate | None, second: Estimate | None) -> Row:
     """Difference of two estimates with its percentile interval and p-value."""
     if first is None or second is None:
         return {"note": "one of the sets has no number here"}
-    difference, draws = first.value - second.value, first.replicates - second.replicates
-    row: Row = {"estimate": first.value, "reference": second.value, "difference": difference}
-    if not np.isfinite(difference):
+    difference = first - second
+    row: Row = {"estimate": first.value, "reference": second.value, "difference": difference.value}
+    if not np.isfinite(difference.value):
         return {**row, "difference": None, "note": "one of the sets has no number here"}
-    interval = interval_row(difference, draws)
+    interval = interval_row(difference)
     row |= {"ci_low": interval["ci_low"], "ci_high": interval["ci_high"], "note": join_notes(PAIRED, interval["note"])}
     if interval["ci_low"] is not None:
-        row["p_value"] = two_sided_p_value(draws[np.isfinite(draws)])
+        row["p_value"] = two_sided_p_value(difference.replicates[np.isfinite(difference.replicates)])
     return row

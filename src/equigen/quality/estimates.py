@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell, Rows, covering_subsamples
 from equigen.quality.floors import exceedance_p_value
-from equigen.quality.metric_inputs import Array, CellKey, Estimate, MeasurementPlan, MetricResult, WeightedMetric
+from equigen.quality.metric_inputs import Array, CellEstimate, CellKey, MeasurementPlan, MetricResult, WeightedMetric
 from equigen.quality.metrics.influence import Influence
 from equigen.quality.resamples import Pool
 from equigen.statistics import weighted_mean
 
 __all__ = [
     "Array",
+    "CellEstimate",
     "CellKey",
-    "Estimate",
     "FloorMetric",
     "InfluenceMetric",
     "MeasurementPlan",
@@ -60,13 +60,13 @@ def measure_weighted(
         null: a faster way to compute the null values; None calls ``value`` on the pool.
 
     """
-    estimates: dict[CellKey, Estimate] = {}
+    estimates: dict[CellKey, CellEstimate] = {}
     for cell in plan.cells:
         if cell.reason is None:
             weights = [np.concatenate([np.ones((1, draws.shape[1])), draws]) for draws in plan.weights(cell)]
             values = value(cell.real, cell.generated, *weights)
             base, error = _mean_and_error(floor(cell)) if floor is not None else (None, 0.0)
-            estimates[cell.attribute, cell.group] = Estimate(float(values[0]), values[1:], base, 0.0, error)
+            estimates[cell.attribute, cell.group] = CellEstimate(float(values[0]), values[1:], base, 0.0, error)
         plan.bar.advance()
     pools = plan.draws.null.items()
     chance = {name: null(pool) if null is not None else pool_values(value, pool) for name, pool in pools}
@@ -101,7 +101,7 @@ def measure_with_influences(
     and null values are first-order expansions: the mean influence of the rows that were drawn; for the null the
     influences on the value of all images.
     """
-    estimates: list[dict[CellKey, Estimate]] = [{} for _ in metrics]
+    estimates: list[dict[CellKey, CellEstimate]] = [{} for _ in metrics]
     null: list[dict[str, Array]] = [{} for _ in metrics]
     names = ", ".join(name for name, _ in metrics)
     for cell in plan.cells:
@@ -119,7 +119,7 @@ def measure_with_influences(
                 noise = plan.rng(f"monte-carlo/{metrics[index][0]}", cell).standard_normal(len(replicates))
                 replicates = replicates + mean.error * noise  # the estimate has the error of its few subsamples too
                 centre, spread = _mean_and_error(halves) if halves is not None else (None, 0.0)
-                estimates[index][cell.attribute, cell.group] = Estimate(
+                estimates[index][cell.attribute, cell.group] = CellEstimate(
                     mean.value, replicates, centre, mean.error, spread
                 )
             if cell.attribute == "*":

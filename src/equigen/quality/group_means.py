@@ -12,37 +12,31 @@ from scipy.stats import random_table
 from equigen.quality.cells import ResamplingSettings
 from equigen.quality.rows import interval_row
 from equigen.seeds import numpy_generator
-from equigen.statistics import group_permutations, patient_bootstrap, patient_codes, quotient, wilson_interval
+from equigen.statistics import Estimate, group_permutations, patient_bootstrap, patient_codes, quotient, wilson_interval
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class CellMean:
-    """Mean of a group of ``n`` images of ``patients``: their ``total``, and [R] resamples (None: too small)."""
+class CellMean(Estimate):
+    """Mean of a group of ``n`` images of ``patients``, which sum to ``total``; no replicates where it is too small."""
 
     n: int
     patients: int
     total: float
-    draws: Array | None
 
     @property
-    def value(self) -> float:
-        """The mean."""
-        return self.total / self.n if self.n else float("nan")
+    def is_large(self) -> bool:
+        """Whether the group has replicates."""
+        return len(self.replicates) > 0
 
 
-@dataclass(frozen=True)
-class MeanDifference(CellMean):
-    """Difference of two means, which is not total / n."""
-
-    difference: float = float("nan")
-
-    @property
-    def value(self) -> float:
-        """The difference."""
-        return self.difference
+def _cell_mean(total: float, n: int, patients: int, replicates: Array | None) -> CellMean:
+    """Mean of n values from their sum, NaN without any."""
+    return CellMean(
+        total / n if n else float("nan"), np.zeros(0) if replicates is None else replicates, n, patients, total
+    )
 
 
 @dataclass(frozen=True)
@@ -57,11 +51,11 @@ class GroupMeans:
         cells: dict[str, CellMean] = {}
         for group, accepted in self.cells.items():
             rejected = real.cells[group]
-            draws, value = None, float("nan")
-            if accepted.draws is not None and rejected.draws is not None:
-                draws = 1 - accepted.draws - rejected.draws
+            replicates, value = np.zeros(0), float("nan")
+            if accepted.is_large and rejected.is_large:
+                replicates = 1 - accepted.replicates - rejected.replicates
                 value = 1 - accepted.value - rejected.value
-            cells[group] = MeanDifference(accepted.n, rejected.patients, 0.0, draws, value)
+            cells[group] = CellMean(value, replicates, accepted.n, rejected.patients, float("nan"))
         shared = [group for group in self.null if group in real.null]
         return GroupMeans(cells, {group: 1 - self.null[group] - real.null[group] for group in shared})
 
@@ -75,7 +69,7 @@ def patient_share_interval(cell: CellMean) -> tuple[float, float, str]:
     if cell.value in {0.0, 1.0}:
         low, high = wilson_interval(cell.patients if cell.value else 0, cell.patients)
         return low, high, "without exception, so the interval is Wilson's over patients"
-    row = interval_row(cell.value, np.zeros(0) if cell.draws is None else cell.draws)
+    row = interval_row(cell)
     low, high = (float("nan") if row[name] is None else float(row[name]) for name in ("ci_low", "ci_high"))
     return low, high, str(row["note"])
 
@@ -105,7 +99,7 @@ def independent_group_means(
             counts[level] = np.bincount(np.searchsorted(support, members), minlength=len(support))
             rng, shares = numpy_generator(settings.seed, purpose, index), counts[level] / len(members)
             draws = rng.multinomial(len(members), shares, settings.replicates) @ support / len(members)
-        cells[level] = CellMean(len(members), len(members), float(members.sum()), draws)
+        cells[level] = _cell_mean(float(members.sum()), len(members), len(members), draws)
     if len(counts) < 2:
         return GroupMeans(cells)
     table = np.stack(list(counts.values()))
@@ -134,12 +128,8 @@ def clustered_group_means(
     cells = {}
     for index, level in enumerate(levels):
         mask = codes == index
-        cells[level] = CellMean(
-            int(mask.sum()),
-            len(set(patients[mask])),
-            float(values[mask].sum()),
-            draws[:, index] if index in large else None,
-        )
+        replicates = draws[:, index] if index in large else None
+        cells[level] = _cell_mean(float(values[mask].sum()), int(mask.sum()), len(set(patients[mask])), replicates)
     if len(large) < 2:
         return GroupMeans(cells)
     mask = np.isin(codes, large)

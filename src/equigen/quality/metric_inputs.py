@@ -15,6 +15,7 @@ from equigen.progress import Bar
 from equigen.quality.cells import Cell, ResamplingSettings, Rows, covering_subsamples
 from equigen.quality.resamples import Draws
 from equigen.seeds import numpy_generator
+from equigen.statistics import Estimate
 
 Array = NDArray[np.float64]
 CellKey = tuple[str, str]
@@ -23,16 +24,14 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A value with its bootstrap replicates [R] and its floor (None where the metric has none).
+class CellEstimate(Estimate):
+    """Estimate of a metric in a cell with its floor (None where the metric has none).
 
     ``mc_value`` and ``mc_floor`` are Monte-Carlo standard errors: how far another seed would move a mean over random
     subsamples or half splits of the same data. ``p_floor`` is the one-sided p-value of "the value is not worse than
     its floor", None where that is not tested.
     """
 
-    value: float
-    replicates: Array
     floor: float | None = None
     mc_value: float = 0.0
     mc_floor: float = 0.0
@@ -51,7 +50,7 @@ class MetricResult:
 
     metric: str
     kind: str
-    estimates: dict[CellKey, Estimate]
+    estimates: dict[CellKey, CellEstimate]
     null: dict[str, Array] = field(default_factory=dict)
     note: str = ""
     heterogeneity: dict[str, str] = field(default_factory=dict)

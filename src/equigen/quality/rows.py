@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.quality.cells import Cell
-from equigen.quality.metric_inputs import Estimate, MetricResult
-from equigen.statistics import equity_scaled_rows, holm, interval_error, p_value, percentile_interval
+from equigen.quality.metric_inputs import CellEstimate, MetricResult
+from equigen.statistics import Estimate, equity_scaled_rows, holm, interval_error, p_value, replicate_interval
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
@@ -104,6 +105,13 @@ def summarise(table: Array, kind: str, summary: str) -> Array:
     return equity_scaled_rows(table[:, 0], table[:, 1:], relative=relative, higher_is_better=higher)
 
 
+def summarise_estimates(estimates: Sequence[Estimate], kind: str, summary: str) -> Estimate:
+    """Summary of estimates, that of all images first, with the summary of each replicate."""
+    values = np.array([[estimate.value for estimate in estimates]])
+    replicates = np.stack([estimate.replicates for estimate in estimates], axis=1)
+    return Estimate(float(summarise(values, kind, summary)[0]), summarise(replicates, kind, summary))
+
+
 def _empty_row(attribute: str, group: str, cells: list[Cell]) -> Row:
     """A row with the numbers of images in ``cells`` and no estimate."""
     real, generated = sum(len(cell.real) for cell in cells), sum(len(cell.generated) for cell in cells)
@@ -126,7 +134,7 @@ def cells_with_estimate(metric: MetricResult, cells: list[Cell], attribute: str)
     return [cell for cell in _eligible(cells, attribute) if _is_defined(metric, cell)]
 
 
-def overall_estimate(metric: MetricResult, attribute: str) -> Estimate | None:
+def overall_estimate(metric: MetricResult, attribute: str) -> CellEstimate | None:
     """Estimate with which the groups of an attribute are compared: that of all images with this attribute, or of all.
 
     A metric has the former where its value on all images differs between attributes.
@@ -148,7 +156,7 @@ def _cell_row(metric: MetricResult, cell: Cell, cells: list[Cell]) -> Row:
         return {**row, "note": join_notes(metric.note, "undefined in this cell", cell.note)}
     estimate = metric.estimates[cell.attribute, cell.group]
     excess = estimate.value - estimate.floor if estimate.floor is not None and metric.kind == "lower" else None
-    row |= interval_row(estimate.value, estimate.replicates) | {"floor": estimate.floor, "excess": excess}
+    row |= interval_row(estimate) | {"floor": estimate.floor, "excess": excess}
     row |= {"mc_estimate": estimate.mc_value, "mc_floor": None if estimate.floor is None else estimate.mc_floor}
     row["p_floor"] = estimate.p_floor
     if cell.attribute in metric.null:
@@ -161,22 +169,20 @@ def _cell_row(metric: MetricResult, cell: Cell, cells: list[Cell]) -> Row:
     return {**row, "note": join_notes(metric.note, row["note"], bound, cell.note)}
 
 
-def interval_row(value: float, replicates: Array) -> Row:
+def interval_row(estimate: Estimate) -> Row:
     """Estimate with its percentile interval; a note counts replicates that are undefined (a group was empty)."""
-    defined = replicates[np.isfinite(replicates)]
-    lost = len(replicates) - len(defined)
-    note = f"{lost} of {len(replicates)} bootstrap replicates are undefined" if lost else ""
-    row: Row = {"estimate": value, "ci_low": None, "ci_high": None, "note": note}
-    if 2 * len(defined) < max(4, len(replicates)):
+    replicates, interval = estimate.replicates, estimate.interval()
+    note = f"{estimate.lost} of {len(replicates)} bootstrap replicates are undefined" if estimate.lost else ""
+    row: Row = {"estimate": estimate.value, "ci_low": None, "ci_high": None, "note": note}
+    if interval is None:
         return row
-    low, high = percentile_interval(defined)
+    defined = replicates[np.isfinite(replicates)]
     errors = {"standard_error": float(defined.std(ddof=1)), "mc_interval": interval_error(defined)}
-    return {**row, "ci_low": low, "ci_high": high, **errors}
+    return {**row, "ci_low": interval[0], "ci_high": interval[1], **errors}
 
 
 def _null_band(null: Array) -> Row:
-    defined = null[np.isfinite(null)]
-    low, high = percentile_interval(defined) if len(defined) and 2 * len(defined) >= len(null) else (None, None)
+    low, high = replicate_interval(null, least=1) or (None, None)
     return {"null_low": low, "null_high": high}
 
 
@@ -210,7 +216,7 @@ def _summary_rows(metric: MetricResult, attribute: str, cells: list[Cell]) -> li
     return rows
 
 
-def _summary_row(metric: MetricResult, estimates: list[Estimate], group: str) -> Row:
+def _summary_row(metric: MetricResult, estimates: list[CellEstimate], group: str) -> Row:
     """Summary ("gap" or "es") of the estimates, that of all images first, and of each replicate and of the floors."""
     values = np.array([estimate.value for estimate in estimates])
 
@@ -219,8 +225,7 @@ def _summary_row(metric: MetricResult, estimates: list[Estimate], group: str) ->
         shifts = summarise(values + np.diag(errors), metric.kind, group) - summarise(values[None], metric.kind, group)
         return float(np.sqrt(np.sum(shifts * shifts)))
 
-    replicates = np.stack([estimate.replicates for estimate in estimates], axis=1)
-    row = interval_row(float(summarise(values[None], metric.kind, group)[0]), summarise(replicates, metric.kind, group))
+    row = interval_row(summarise_estimates(estimates, metric.kind, group))
     row["mc_estimate"] = monte_carlo_error(values, np.array([estimate.mc_value for estimate in estimates]))
     if all(estimate.floor is not None for estimate in estimates):
         floors = np.array([estimate.floor for estimate in estimates], dtype=np.float64)
@@ -231,7 +236,7 @@ def _summary_row(metric: MetricResult, estimates: list[Estimate], group: str) ->
     return row
 
 
-def _gap_test(metric: MetricResult, groups: list[Estimate], row: Row, chance: Array, differs: str) -> Row:
+def _gap_test(metric: MetricResult, groups: list[CellEstimate], row: Row, chance: Array, differs: str) -> Row:
     """P-value of a gap by the null that holds its level for this metric, with a note on the choice.
 
     FD's expectation differs between groups of different spread even under a perfect generator, so its gap is tested in
@@ -265,7 +270,7 @@ def _gap_test(metric: MetricResult, groups: list[Estimate], row: Row, chance: Ar
     return {**result, "note": join_notes(row["note"], result.get("note", ""))}
 
 
-def _equal_gaps(groups: list[Estimate], inflation: float) -> Array:
+def _equal_gaps(groups: list[CellEstimate], inflation: float) -> Array:
     """[R] gaps of groups that are equal but for their own noise: ``inflation`` times replicates about their means."""
     draws = np.stack([estimate.replicates for estimate in groups], axis=1)
     draws = draws[np.isfinite(draws).all(axis=1)]

@@ -3,8 +3,10 @@
 from .equity import equity_scaled as equity_scaled
 from .equity import equity_scaled_rows as equity_scaled_rows
 from .equity import gap as gap
+from .estimates import Estimate as Estimate
 from .intervals import interval_error as interval_error
 from .intervals import percentile_interval as percentile_interval
+from .intervals import replicate_interval as replicate_interval
 from .intervals import share_interval as share_interval
 from .intervals import wilson_interval as wilson_interval
 from .means import defined_mean as defined_mean

@@ -46,6 +46,22 @@ def percentile_interval(values: NDArray[np.float64], level: float = 0.95) -> tup
     return float(low), float(high)
 
 
+def replicate_interval(
+    values: NDArray[np.float64], *, least: int = 2, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile interval of the finite values; None where fewer than half of the values, or than ``least``, are.
+
+    For replicates in which a group may be empty or of one class. Undefined ones are left out, so that the interval
+    holds under the condition that the statistic exists; where that is rare, there is no interval.
+
+    >>> replicate_interval(np.array([1.0, 1.0, np.nan])), replicate_interval(np.array([1.0, np.nan, np.nan]))
+    ((1.0, 1.0), None)
+
+    """
+    finite = values[np.isfinite(values)]
+    return None if 2 * len(finite) < max(2 * least, len(values)) else percentile_interval(finite, level)
+
+
 def interval_error(values: NDArray[np.float64], level: float = 0.95) -> float:
     """Monte-Carlo standard error of the less certain end of a percentile interval, from finitely many replicates.
 

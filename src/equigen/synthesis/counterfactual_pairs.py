@@ -210,7 +210,7 @@ def _real_shares(
             purpose = f"pairs/real/{target.name}/{len(levels)}"
             cells = clustered_group_means(correct, codes, levels, images.patients("real"), settings, purpose).cells
             for level, cell in cells.items():
-                if cell.draws is not None:
+                if cell.is_large:
                     low, high, _ = patient_share_interval(cell)
                     shares[target.name][level] = ReferenceShare(cell.value, low, high)
     return shares

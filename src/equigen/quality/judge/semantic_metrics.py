@@ -12,7 +12,7 @@ import pandas as pd
 from equigen.quality.cells import INTERSECTION_SEPARATOR, Cell, Rows
 from equigen.quality.estimates import measure_mean, measure_weighted
 from equigen.quality.judge.questions import JudgePredictions, SetPredictions
-from equigen.quality.metric_inputs import Array, Estimate, MeasurementPlan, MetricResult
+from equigen.quality.metric_inputs import Array, CellEstimate, MeasurementPlan, MetricResult
 from equigen.quality.rows import join_notes
 from equigen.statistics import WEIGHTS_IN_MEMORY, defined_mean, percentile_interval, weighted_auc, weighted_mean
 
@@ -171,7 +171,7 @@ def _measure(
             value = _value(statistic, predictions, "generated", cell.generated)
             replicates = statistic(predictions, "generated", cell.generated, plan.weights(cell)[1])
             floor = _value(statistic, predictions, "real", cell.real)
-            result.estimates["*", attribute] = Estimate(value, replicates, floor)
+            result.estimates["*", attribute] = CellEstimate(value, replicates, floor)
     return result
 
 

@@ -29,7 +29,7 @@ from equigen.quality import (
     measure_families,
 )
 from equigen.seeds import derive_seed
-from equigen.statistics import two_sided_p_value
+from equigen.statistics import Estimate, two_sided_p_value
 from equigen.synthesis.calibration.measurement import reconstructed_images
 from equigen.synthesis.generation import generate, plan_hash
 from equigen.synthesis.guidance import Choice, Guidance, apply_guidance, group_names
@@ -129,23 +129,27 @@ def _group_estimates(family: FamilyResult) -> list[dict[str, Any]]:
         }
         estimate = values.get((cell.attribute, cell.group))
         if estimate is None or estimate.floor is None:
-            estimates.append({**head, "note": head["note"] or "undefined in this group", "draws": None})
+            estimates.append({**head, "note": head["note"] or "undefined in this group", "resamples": None})
             continue
         excess = {"estimate": estimate.value, "floor": estimate.floor, "excess": estimate.value - estimate.floor}
-        estimates.append({**head, **excess, "draws": estimate.replicates - estimate.floor})
+        estimates.append(
+            {**head, **excess, "resamples": Estimate(excess["excess"], estimate.replicates - estimate.floor)}
+        )
     return estimates + _over_groups([estimate for estimate in estimates if estimate["figure"] == "group"])
 
 
 def _over_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean, worst and gap of the groups' excesses."""
     folds: dict[str, Callable[..., Any]] = {"mean": np.mean, "worst": np.max, "gap": np.ptp}
-    large = [estimate for estimate in groups if estimate["draws"] is not None]
-    left_out = [f"without {estimate['group']} ({estimate['note']})" for estimate in groups if estimate["draws"] is None]
+    large = [estimate for estimate in groups if estimate["resamples"] is not None]
+    left_out = [
+        f"without {estimate['group']} ({estimate['note']})" for estimate in groups if estimate["resamples"] is None
+    ]
     if len(large) < 2:
         note = join_notes("fewer than two groups are large enough to compare", *left_out)
-        return [{"figure": name, "group": "*", "note": note, "draws": None} for name in folds]
+        return [{"figure": name, "group": "*", "note": note, "resamples": None} for name in folds]
     values = np.array([estimate["excess"] for estimate in large])
-    draws = np.stack([estimate["draws"] for estimate in large], axis=1)
+    draws = np.stack([estimate["resamples"].replicates for estimate in large], axis=1)
     rows = []
     for name, fold in folds.items():
         note = join_notes(*left_out, LEANS if name == "gap" else "")
@@ -155,7 +159,7 @@ def _over_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "group": "*",
                 "note": note,
                 "excess": float(fold(values)),
-                "draws": np.asarray(fold(draws, axis=1), dtype=np.float64),
+                "resamples": Estimate(float(fold(values)), np.asarray(fold(draws, axis=1), dtype=np.float64)),
             }
         )
     return rows
@@ -163,9 +167,9 @@ def _over_groups(groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _with_interval(estimate: dict[str, Any]) -> dict[str, Any]:
     """An estimate with the interval of its excess."""
-    if estimate["draws"] is None:
+    if estimate["resamples"] is None:
         return estimate
-    row = interval_row(estimate["excess"], estimate["draws"])
+    row = interval_row(estimate["resamples"])
     limits = {"ci_low": row["ci_low"], "ci_high": row["ci_high"]}
     return {**estimate, **limits, "note": join_notes(estimate["note"], row["note"])}
 
@@ -173,10 +177,10 @@ def _with_interval(estimate: dict[str, Any]) -> dict[str, Any]:
 def _with_difference(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     """An estimate with its difference from another set's; replicates are paired, and the equal floors cancel."""
     row = _with_interval(first)
-    if first["draws"] is None or second["draws"] is None:
+    if first["resamples"] is None or second["resamples"] is None:
         return {**row, "note": join_notes(row["note"], "one of the sets has no number here")}
-    draws: Array = first["draws"] - second["draws"]
-    difference = interval_row(first["excess"] - second["excess"], draws)
+    resamples: Estimate = first["resamples"] - second["resamples"]
+    difference, draws = interval_row(resamples), resamples.replicates
     p_value = None if difference["ci_low"] is None else two_sided_p_value(draws[np.isfinite(draws)])
     return {
         **row,

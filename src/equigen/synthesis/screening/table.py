@@ -22,7 +22,7 @@ from equigen.quality import (
     join_notes,
     patient_share_interval,
 )
-from equigen.statistics import gap, holm, p_value, percentile_interval, wilson_interval
+from equigen.statistics import Estimate, gap, holm, p_value, percentile_interval, wilson_interval
 from equigen.synthesis.screening.rules import Rule
 
 Array = NDArray[np.float64]
@@ -191,8 +191,8 @@ def _chance_note(metric: Metric, rule: Rule) -> str:
     if question is None or rule.threshold is not None or attribute_name(question) not in metric.means:
         return ""
     cells = metric.means[attribute_name(question)].cells
-    draws = [cells[level].draws for level in question.levels if level in cells]
-    correct = [1 - values for values in draws if values is not None]
+    large = [cells[level] for level in question.levels if level in cells and cells[level].is_large]
+    correct = [1 - cell.replicates for cell in large]
     if len(correct) < len(question.levels):
         return ""
     means = np.mean(correct, axis=0)
@@ -219,12 +219,12 @@ def _cell_row(metric: Metric, attribute: str, group: str) -> Row:
         "n_patients": patients,
         "count": round(cell.total),
     }
-    if cell.draws is None:
+    if not cell.is_large:
         return row | {
             "note": f"too small: {cell.n if patients is None else patients} "
             f"{'images' if patients is None else 'patients'}"
         }
-    estimate = interval_row(cell.value, cell.draws)
+    estimate = interval_row(cell)
     row |= {name: estimate[name] for name in ("estimate", "ci_low", "ci_high", "note")}
     if metric.patients is None and metric.metric != "tries":
         row["ci_low"], row["ci_high"] = wilson_interval(round(cell.total), cell.n)
@@ -242,14 +242,14 @@ def _band(null: Array) -> Row:
 
 def _gap_row(head: Row, attribute: str, means: GroupMeans) -> Row:
     """Largest less smallest value over the groups that are large enough, with its interval and null band."""
-    large = {group: cell for group, cell in means.cells.items() if cell.draws is not None}
+    large = {group: cell for group, cell in means.cells.items() if cell.is_large}
     left_out = [f"without {group} (too small)" for group in means.cells if group not in large]
     row = head | {"attribute": attribute, "group": "gap", "n": sum(cell.n for cell in large.values())}
     if len(large) < 2:
         return row | {"note": join_notes("fewer than two groups are large enough to compare", *left_out)}
-    draws = np.stack([cell.draws for cell in large.values() if cell.draws is not None], axis=1)
+    replicates = np.stack([cell.replicates for cell in large.values()], axis=1)
     value = gap(np.array([cell.value for cell in large.values()]))
-    estimate = interval_row(value, np.ptp(draws, axis=1))
+    estimate = interval_row(Estimate(value, np.ptp(replicates, axis=1)))
     row |= {name: estimate[name] for name in ("estimate", "ci_low", "ci_high")}
     row["note"] = join_notes(*left_out, estimate["note"], GAP_BIAS_NOTE)
     if len(means.null) >= 2:
@@ -267,10 +267,10 @@ def _excess_rows(first: Metric, refused: Metric, groups: Sequence[Target]) -> li
         excess = first.means[name].rejection_excess(refused.means[name])
         for group, cell in excess.cells.items():
             row = head | {"attribute": name, "group": group, "n": cell.n, "n_patients": cell.patients}
-            if cell.draws is None:
+            if not cell.is_large:
                 rows.append(row | {"note": "too small on one of the sides"})
                 continue
-            estimate = interval_row(cell.value, cell.draws)
+            estimate = interval_row(cell)
             row |= {column: estimate[column] for column in ("estimate", "ci_low", "ci_high")}
             row |= _band(excess.null[group]) if group in excess.null else {}
             rows.append(row | {"note": join_notes(estimate["note"], EXCESS)})
