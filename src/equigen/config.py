@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
 
 from equigen.errors import InputError, Problem, suggestion
 
@@ -37,7 +37,12 @@ def level_lists(value: object) -> object:
     return {label: levels if isinstance(levels, list) else [levels] for label, levels in value.items()}
 
 
-LevelLists = Annotated[dict[str, list[str]], BeforeValidator(level_lists)]
+LEVELS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
+LevelLists = Annotated[
+    dict[str, list[str]],
+    BeforeValidator(level_lists),
+    WithJsonSchema({"type": "object", "additionalProperties": LEVELS_SCHEMA}),
+]
 """Levels by label or column; a single level may stand without a list."""
 
 

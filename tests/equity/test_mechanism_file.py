@@ -237,8 +237,8 @@ def test_what_is_no_mechanism_at_all_and_a_class_of_another_program(groups):
 
 def test_settings_checks_load_no_torch(file):
     program = (
-        "import sys\nfrom equigen.equity import check_mechanism_name, mechanism_reference, mechanism_summaries\n"
-        "check_mechanism_name(mechanism_reference(sys.argv[1]))\nmechanism_summaries()\nprint('torch' in sys.modules)"
+        "import sys\nfrom equigen.equity import check_mechanism_name, describe_mechanisms, mechanism_reference\n"
+        "check_mechanism_name(mechanism_reference(sys.argv[1]))\ndescribe_mechanisms()\nprint('torch' in sys.modules)"
     )
     line = [sys.executable, "-c", program, f"{file}:Twice"]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "False\n"

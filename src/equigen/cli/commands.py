@@ -25,6 +25,7 @@ from equigen.cli.inputs import (
     read_settings,
     result_table,
 )
+from equigen.cli.listing import list_app
 from equigen.cli.screen import pairs as show_pairs
 from equigen.cli.screen import screen
 from equigen.cli.train import CohortArgument, Settings, encode, train
@@ -44,6 +45,7 @@ cohort_app = typer.Typer(no_args_is_help=True, help="Read and check a table of i
 autoencoder_app = typer.Typer(no_args_is_help=True, help="Fit an autoencoder to your own images.")
 app.add_typer(cohort_app, name="cohort")
 app.add_typer(autoencoder_app, name="autoencoder")
+app.add_typer(list_app, name="list")
 
 SetOption = Annotated[
     list[str] | None,

@@ -31,28 +31,38 @@ Guidance = Annotated[float, Field(gt=0)]
 class EvaluateSettings(StrictModel):
     """Image quality against the held-out test images of the training domain."""
 
-    groups: list[str] | None = None  # attributes; None takes all
-    encoder: str = "efficientnet-lite0"
-    metrics: list[str] = Field(["kd"], min_length=1)
-    replicates: int = Field(300, ge=20)  # bootstrap draws of the real patients
-    permutations: int = Field(200, ge=20)  # of group labels, for the gap that chance gives
-    limit: int = Field(4000, ge=50)  # images per side in a cell
-    only: LevelLists = Field(default_factory=dict)  # label: diagnoses of which images are compared
-    against: Reference = "images"  # reconstructions: as the autoencoder keeps them
+    groups: list[str] | None = Field(None, description="attributes whose groups are measured; null: all")
+    encoder: str = Field("efficientnet-lite0", description="encoder of the features: a name of `equigen list encoders`")
+    metrics: list[str] = Field(["kd"], min_length=1, description="names of `equigen list metrics`")
+    replicates: int = Field(300, ge=20, description="bootstrap replicates of the real patients")
+    permutations: int = Field(200, ge=20, description="permutations of group labels, for the gap that chance gives")
+    limit: int = Field(4000, ge=50, description="most images on each side of a cell")
+    only: LevelLists = Field(
+        default_factory=dict, description="compare images of these diagnoses alone, such as {dx: nv}"
+    )
+    against: Reference = Field(
+        "images", description="real images, or the real images as the autoencoder reconstructs them"
+    )
 
 
 class CalibrateStage(StrictModel):
     """Guidance for each group at sampling time, tuned on validation images of the training domain."""
 
-    attribute: str  # or two, as in "sex & age"
-    objective: Literal["worst", "gap"] = "worst"
-    gap_weight: float = Field(1.0, ge=0)
-    budget: int = Field(4000, ge=1)  # generated images for each generator
-    bounds: tuple[Guidance, Guidance] = (1.0, 4.0)  # least and greatest guidance
-    mechanisms: list[str] = Field(["none"], min_length=1)
-    images: int | None = Field(None, ge=LEAST_IMAGES)  # for each group and evaluation
-    steps: int = Field(20, ge=1)
-    against: Reference = "images"  # as in evaluate
+    attribute: str = Field(description="attribute whose groups get a guidance of their own, or two, as in sex & age")
+    objective: Literal["worst", "gap"] = Field(
+        "worst", description="worst: excess of the worst group; gap: mean of the groups plus the weighted gap"
+    )
+    gap_weight: float = Field(1.0, ge=0, description="weight of the gap in the objective gap")
+    budget: int = Field(4000, ge=1, description="most images that are generated for each generator")
+    bounds: tuple[Guidance, Guidance] = Field((1.0, 4.0), description="least and greatest guidance")
+    mechanisms: list[str] = Field(["none"], min_length=1, description="mechanisms whose generators are calibrated")
+    images: int | None = Field(
+        None, ge=LEAST_IMAGES, description="images for each group and evaluation; null: as the budget allows"
+    )
+    steps: int = Field(20, ge=1, description="steps of the solver")
+    against: Reference = Field(
+        "images", description="real images, or the real images as the autoencoder reconstructs them"
+    )
 
     @model_validator(mode="after")
     def _bounds(self) -> CalibrateStage:
@@ -64,35 +74,63 @@ class CalibrateStage(StrictModel):
 class CurveStage(StrictModel):
     """Quality over images seen, of the kept snapshots: whether training has converged."""
 
-    mechanism: str = "none"
-    plan: str
-    guidance: Guidance = 2.0
-    size: int | None = Field(None, ge=1)  # images in each of its sets; None: the plan's
+    mechanism: str = Field("none", description="mechanism whose snapshots are measured")
+    plan: str = Field(description="name of the plan of the sets")
+    guidance: Guidance = Field(2.0, description="scale of classifier-free guidance")
+    size: int | None = Field(None, ge=1, description="images in each set; null: those of the plan")
 
 
 class ComparisonSettings(StrictModel):
     """Settings of a comparison: mechanisms, seeds, training settings, plans and guidance."""
 
-    name: str
-    cohort: dict[str, Any] | str | None = None  # a cohort.yaml, or its content
-    phantom: PhantomStage | None = None  # or a phantom made on the spot
-    quarantine: bool = False  # go on without bad rows
-    size: int = Field(64, ge=16)  # side of all images, pixels
-    autoencoder: str | None = None  # a diffusers folder; None: of train.base its own, else the shipped
-    train: dict[str, Any] = Field(default_factory=dict)  # TrainSettings of every mechanism
-    pretrain: dict[str, Any] | None = None  # changes to them for one plain training a seed that all go on from
-    mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
-    settings: dict[str, dict[str, Any]] = Field({"default": {}}, min_length=1)  # changes to train; `pretrain:` within
-    plans: dict[str, PlanRequest] = Field({"match": PlanRequest(policy="match")}, min_length=1)
-    guidance: list[Guidance] = Field([1.0, 2.0, 3.0], min_length=1)  # every mechanism is sampled with each
-    evaluate: EvaluateSettings = EvaluateSettings()
-    calibrate: CalibrateStage | None = None
-    curve: CurveStage | None = None
-    jobs: int | None = Field(None, ge=1)  # at once; None: one a GPU, or cores / threads
-    threads: int = Field(1, ge=1)  # of each job
-    engine: Literal["local", "ray", "submitit"] = "local"
-    engine_settings: dict[str, Any] = Field(default_factory=dict)
+    name: str = Field(description="name of the run folder and of the page")
+    cohort: dict[str, Any] | str | None = Field(None, description="a cohort.yaml, or its content")
+    phantom: PhantomStage | None = Field(None, description="in place of a cohort: a phantom that is made on the spot")
+    quarantine: bool = Field(False, description="go on without bad rows, which the page lists")
+    size: int = Field(
+        64,
+        ge=16,
+        description="side of all images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
+    )
+    autoencoder: str | None = Field(
+        None, description="a diffusers autoencoder folder; null: the one of train.base, else the shipped one"
+    )
+    train: dict[str, Any] = Field(default_factory=dict, description="training settings of every mechanism")
+    pretrain: dict[str, Any] | None = Field(
+        None, description="changes to them for one plain training a seed, from which every mechanism starts; null: none"
+    )
+    mechanisms: dict[str, MechanismSettings] = Field(
+        {"none": {}, "perturbation": {}},
+        min_length=1,
+        description="settings of each mechanism by name; `mechanism:` within says which one, if the name is another",
+    )
+    seeds: list[int] = Field([0, 1, 2], min_length=1, description="training seeds of every mechanism")
+    settings: dict[str, dict[str, Any]] = Field(
+        {"default": {}},
+        min_length=1,
+        description="named changes of train, and of pretrain under that key; the comparison is made in each",
+    )
+    plans: dict[str, PlanRequest] = Field(
+        {"match": PlanRequest(policy="match")},
+        min_length=1,
+        description="synthetic sets of every generator, by name; a training seed is added to their seed",
+    )
+    guidance: list[Guidance] = Field(
+        [1.0, 2.0, 3.0],
+        min_length=1,
+        description="scales of classifier-free guidance; every generator is sampled with each",
+    )
+    evaluate: EvaluateSettings = Field(EvaluateSettings(), description="measurement of image quality")
+    calibrate: CalibrateStage | None = Field(
+        None, description="guidance for each group, as one more candidate; null: none"
+    )
+    curve: CurveStage | None = Field(None, description="quality over images seen, of kept snapshots; null: none")
+    jobs: int | None = Field(None, ge=1, description="jobs at once; null: one for each GPU, or cores / threads")
+    threads: int = Field(1, ge=1, description="threads of each job")
+    engine: Literal["local", "ray", "submitit"] = Field(
+        "local", description="where jobs run; ray and submitit are extras"
+    )
+    engine_settings: dict[str, Any] = Field(default_factory=dict, description="settings of ray or submitit")
 
     @property
     def curve_plan(self) -> str:

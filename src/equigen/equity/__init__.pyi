@@ -7,6 +7,7 @@ from .bayes import Proposal as Proposal
 from .bayes import propose as propose
 from .checks import check_sampling_weights as check_sampling_weights
 from .checks import check_weights as check_weights
+from .descriptions import describe_mechanisms as describe_mechanisms
 from .groups import Groups as Groups
 from .interface import Mechanism as Mechanism
 from .interface import State as State
@@ -23,4 +24,3 @@ from .registry import mechanism_label as mechanism_label
 from .registry import mechanism_names as mechanism_names
 from .registry import mechanism_reference as mechanism_reference
 from .registry import mechanism_source as mechanism_source
-from .registry import mechanism_summaries as mechanism_summaries

@@ -57,10 +57,9 @@ def mechanism_names() -> list[str]:
     return [*BUILT_IN, *sorted(point.name for point in _entry_points() if point.name not in BUILT_IN)]
 
 
-def mechanism_summaries() -> dict[str, str]:
-    """Return one sentence about each mechanism, by name; of an installed package, the name of its class."""
-    points = {point.name: f"Of an installed package: {point.value}." for point in _entry_points()}
-    return {name: BUILT_IN[name].summary if name in BUILT_IN else points[name] for name in mechanism_names()}
+def package_class(name: str) -> str:
+    """Return ``module:class`` of a mechanism of an installed package."""
+    return next(point.value for point in _entry_points() if point.name == name)
 
 
 def mechanism_reference(mechanism: Any, folder: Path | None = None) -> str:

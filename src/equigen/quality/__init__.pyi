@@ -17,6 +17,7 @@ from .counterfactual_pairs import neighbour_pairs as neighbour_pairs
 from .counterfactual_pairs import pair_distances as pair_distances
 from .counterfactual_pairs import pixel_difference as pixel_difference
 from .differences import DIFFERENCES_COLUMNS as DIFFERENCES_COLUMNS
+from .encoder_forms import ENCODER_FORMS as ENCODER_FORMS
 from .encoders import Encoder as Encoder
 from .encoders import identity as identity
 from .encoders import load_encoder as load_encoder

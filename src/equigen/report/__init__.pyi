@@ -10,6 +10,7 @@ from .comparison.page import CalibrationSummary as CalibrationSummary
 from .comparison.page import write_comparison_page as write_comparison_page
 from .images import ClosePairs as ClosePairs
 from .images import Grid as Grid
+from .metrics import METRICS as METRICS
 from .pairs.findings import pairs_sentences as pairs_sentences
 from .pairs.page import write_pairs_page as write_pairs_page
 from .study.memorisation import pair_caption as pair_caption

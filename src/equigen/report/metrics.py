@@ -15,7 +15,8 @@ class Metric:
     ``scale`` multiplies shown numbers (KD is shown x 1000); ``decimals`` None means about three significant
     digits; ``better`` is "lower", "higher" or "" (neither). ``family`` is the section of the page that holds it:
     "distance", "variety", "manifold", "memorisation", "semantic" or "" (diagnosis and unknown ones);
-    ``floor`` is the heading of the column ``floor``, the value that real images reach.
+    ``floor`` is the heading of the column ``floor``, the value that real images reach. ``range`` holds the possible
+    values, ``command`` the command that measures it.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Metric:
     decimals: int | None = None
     family: str = ""
     floor: str = ""
+    range: str = ""
+    command: str = ""
 
 
 _CATALOGUE: dict[str, Any] = json.loads(files("equigen.report").joinpath("catalogue.json").read_text("utf-8"))

@@ -32,24 +32,39 @@ RESERVED_NAMES = ("real", "reconstruction", "synthetic")  # rows of result table
 class StudySettings(StrictModel):
     """Settings of a study: cohort, generators, and measurements. A missing key takes the default written here."""
 
-    name: str
-    cohort: dict[str, Any] | str | None = None  # a cohort.yaml, or its content
-    phantom: PhantomStage | None = None  # or a phantom made on the spot
-    quarantine: bool = False  # go on without bad rows
-    size: int = Field(64, ge=16)  # side of all images, pixels
-    autoencoder: str | None = None  # a diffusers folder; None: of train.base its own, else the shipped
-    train: dict[str, Any] = Field(default_factory=dict)  # TrainSettings but for size, mechanism and seed
-    mechanisms: dict[str, MechanismSettings] = Field({"none": {}, "perturbation": {}}, min_length=1)
-    seeds: list[int] = Field([0], min_length=1)  # training seeds of every mechanism
-    plans: dict[str, PlanSettings] = Field(
-        {"match": PlanSettings(policy="match"), "balanced": PlanSettings(policy="balanced")}
+    name: str = Field(description="name of the run folder and of the report")
+    cohort: dict[str, Any] | str | None = Field(None, description="a cohort.yaml, or its content")
+    phantom: PhantomStage | None = Field(None, description="in place of a cohort: a phantom that is made on the spot")
+    quarantine: bool = Field(False, description="go on without bad rows, which the report lists")
+    size: int = Field(
+        64,
+        ge=16,
+        description="side of all images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
     )
-    screen: ScreenSettings | None = None  # None: no image is refused
-    pairs: PairsSettings | None = None  # None: no page of pairs
-    evaluate: EvaluateSettings = EvaluateSettings()
-    diagnose: DiagnoseSettings = DiagnoseSettings()
-    audit: AuditSettings = AuditSettings()
-    report: ReportSettings = ReportSettings()
+    autoencoder: str | None = Field(
+        None, description="a diffusers autoencoder folder; null: the one of train.base, else the shipped one"
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="training settings of every generator, but for size, mechanism and seed"
+    )
+    mechanisms: dict[str, MechanismSettings] = Field(
+        {"none": {}, "perturbation": {}},
+        min_length=1,
+        description="settings of each mechanism by name; `mechanism:` within says which one, if the name is another",
+    )
+    seeds: list[int] = Field([0], min_length=1, description="training seeds of every mechanism")
+    plans: dict[str, PlanSettings] = Field(
+        {"match": PlanSettings(policy="match"), "balanced": PlanSettings(policy="balanced")},
+        description="synthetic sets of every generator, by name",
+    )
+    screen: ScreenSettings | None = Field(None, description="check of every generated image by a judge; null: none")
+    pairs: PairsSettings | None = Field(None, description="page of each generator's counterfactual pairs; null: none")
+    evaluate: EvaluateSettings = Field(EvaluateSettings(), description="measurement of image quality")
+    diagnose: DiagnoseSettings = Field(
+        DiagnoseSettings(), description="classifiers trained on real, and on real and synthetic images"
+    )
+    audit: AuditSettings = Field(AuditSettings(), description="audit of the classifiers' predictions")
+    report: ReportSettings = Field(ReportSettings(), description="privacy of the report")
 
     @model_validator(mode="after")
     def _check(self) -> StudySettings:

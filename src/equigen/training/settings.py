@@ -19,46 +19,92 @@ class TrainSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    size: int = Field(64, ge=16)  # side of the images, pixels
-    base: str | None = None  # text-to-image pipeline to fine-tune: folder, or hub id
-    tune: Tune | None = None  # what of it is trained; None: lora of a base, else the network
-    rank: int = Field(16, ge=1)  # of LoRA
-    alpha: float | None = Field(None, gt=0)  # of LoRA; None: the rank
-    text_encoder: str | None = None  # without a base: prompts, by `minilm` or a folder, for tokens
-    preset: Preset = "small"  # network: tiny (2 M parameters), small (6 M), base (53 M)
-    prediction: Prediction = "v_prediction"  # or epsilon
-    images: int = Field(200_000, ge=1)  # length of training
-    batch: int = Field(64, ge=1)  # global batch, over all processes
-    optimizer: Literal["adamw", "adamw8bit"] = "adamw"  # adamw8bit needs bitsandbytes, and a quarter of the memory
-    learning_rate: float = Field(6e-4, gt=0)  # at the peak
-    schedule: Literal["cosine", "constant"] = "cosine"  # cosine falls to a tenth of the peak
-    warmup: int = Field(5_000, ge=0)  # images of linear warm-up
-    weight_decay: float = Field(0.01, ge=0)
-    clip: float = Field(1.0, gt=0)  # largest gradient norm
-    ema: float = Field(20_000, ge=0)  # half-life of the averaged weights in images; 0 keeps none
-    drop_all: float = Field(0.1, ge=0, le=1)  # chance that an image's whole condition is dropped
-    drop_one: float = Field(0.05, ge=0, le=1)  # chance that one token of it is dropped
-    noise_offset: float = Field(0, ge=0)  # std of a constant in each channel of the noise; 0.1 is a lot
-    input_perturbation: float = Field(0, ge=0)  # gamma of noise that the network sees and is not asked for
-    timestep_sampling: Literal["uniform", "logit_normal"] = "uniform"  # logit_normal is usual for flow matching
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"  # auto: bf16 on a GPU; on a CPU it is no faster here
-    gradient_checkpointing: bool = False  # a third more work, far less memory: activations made twice
-    sharding: Literal["none", "full"] = "none"  # full: each process holds its part of weights and state (FSDP)
-    probe_images: int = Field(128, ge=8)  # images of each fixed probe (training side, held-out side)
-    probe_every: int = Field(20_000, ge=1)  # images between two measurements of both probes
-    log_every: int = Field(2_000, ge=1)  # images over which training losses are averaged
-    checkpoint_every: int = Field(20_000, ge=1)  # images between two checkpoints
-    snapshot_every: int = Field(0, ge=0)  # images between two kept generators; 0 keeps the last alone
-    best: Literal["none", "overall", "worst_group"] = "none"  # weights of the lowest validation loss, not the last
-    grid_every: int = Field(0, ge=0)  # images between two grids of samples; 0 makes none
-    trackers: Tracker | None = None  # auto: TensorBoard where installed; None: auto with prompts
-    start: str | None = None  # folder of a generator whose weights are gone on from
-    min_snr: float = Field(0, ge=0)  # gamma of min-SNR loss weights, 5 is usual; 0: none
-    store: Literal["memory", "disk"] = "memory"  # of latents; disk: read as needed, for very large cohorts
-    accumulate: int = Field(1, ge=1)  # parts in which a batch passes the network, to save memory
-    mechanism: Annotated[str, BeforeValidator(mechanism_reference)] = "perturbation"
-    mechanism_settings: dict[str, Any] = {}
-    seed: int = 0
+    size: int = Field(
+        64,
+        ge=16,
+        description="side of the images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
+    )
+    base: str | None = Field(
+        None, description="text-to-image pipeline to fine-tune: a diffusers folder, or OWNER/NAME of the hub"
+    )
+    tune: Tune | None = Field(
+        None, description="which weights of a text-to-image pipeline are trained; null: lora of a base, else unet"
+    )
+    rank: int = Field(16, ge=1, description="rank of LoRA")
+    alpha: float | None = Field(None, gt=0, description="scale of LoRA; null: the rank")
+    text_encoder: str | None = Field(
+        None, description="without a base: prompts in place of tokens, by `minilm` or a transformers folder"
+    )
+    preset: Preset = Field(
+        "small", description="network from scratch: tiny (2 M parameters), small (6 M) or base (53 M)"
+    )
+    prediction: Prediction = Field("v_prediction", description="what a network from scratch predicts")
+    images: int = Field(200_000, ge=1, description="length of training, in images seen")
+    batch: int = Field(64, ge=1, description="images in a global batch, over all processes")
+    optimizer: Literal["adamw", "adamw8bit"] = Field(
+        "adamw", description="adamw8bit needs bitsandbytes, and a quarter of the memory"
+    )
+    learning_rate: float = Field(6e-4, gt=0, description="learning rate at its peak")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls to a tenth of the peak")
+    warmup: int = Field(5_000, ge=0, description="images of linear warm-up of the learning rate")
+    weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
+    clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
+    ema: float = Field(
+        20_000, ge=0, description="half-life of the averaged weights, in images seen; 0 keeps no average"
+    )
+    drop_all: float = Field(0.1, ge=0, le=1, description="chance that the whole condition of an image is dropped")
+    drop_one: float = Field(0.05, ge=0, le=1, description="chance that a single token of a condition is dropped")
+    noise_offset: float = Field(
+        0, ge=0, description="standard deviation of a constant in each channel of the noise; 0.1 is a lot"
+    )
+    input_perturbation: float = Field(
+        0, ge=0, description="gamma of additional noise in the input, which the network is not asked to predict"
+    )
+    timestep_sampling: Literal["uniform", "logit_normal"] = Field(
+        "uniform", description="distribution of noise levels; logit_normal is usual for flow matching"
+    )
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: bf16 on a GPU, fp32 on a CPU; fp16 scales the loss"
+    )
+    gradient_checkpointing: bool = Field(
+        False, description="compute activations twice: far less memory, a third more work"
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="full: each process holds its part of the weights and of the optimizer (FSDP, under torchrun)",
+    )
+    probe_images: int = Field(
+        128, ge=8, description="images of each fixed probe, one of the training and one of the validation split"
+    )
+    probe_every: int = Field(20_000, ge=1, description="images seen between two measurements of the probes")
+    log_every: int = Field(2_000, ge=1, description="images seen over which training losses are averaged")
+    checkpoint_every: int = Field(20_000, ge=1, description="images seen between two checkpoints")
+    snapshot_every: int = Field(
+        0, ge=0, description="images seen between two generators that are kept; 0 keeps the last alone"
+    )
+    best: Literal["none", "overall", "worst_group"] = Field(
+        "none",
+        description="weights of the lowest validation loss, overall or of the worst group; none: the last weights",
+    )
+    grid_every: int = Field(0, ge=0, description="images seen between two grids of samples of each group; 0 makes none")
+    trackers: Tracker | None = Field(
+        None,
+        description="experiment tracker; auto: TensorBoard where it is installed; null: auto with prompts, else none",
+    )
+    start: str | None = Field(None, description="folder of a generator from whose weights training starts")
+    min_snr: float = Field(
+        0, ge=0, description="gamma of min-SNR loss weights (Hang et al., ICCV 2023), 5 is usual; 0: none"
+    )
+    store: Literal["memory", "disk"] = Field(
+        "memory", description="latents in memory, or read from the disk as needed, for cohorts larger than memory"
+    )
+    accumulate: int = Field(1, ge=1, description="parts in which a batch passes the network, to save memory")
+    mechanism: Annotated[str, BeforeValidator(mechanism_reference)] = Field(
+        "perturbation",
+        description="equity mechanism: a name of `equigen list mechanisms`, or FILE.py:CLASS, whose code is run",
+    )
+    mechanism_settings: dict[str, Any] = Field({}, description="settings of the mechanism, by name")
+    seed: int = Field(0, description="training seed")
 
     @property
     def reads_text(self) -> bool:

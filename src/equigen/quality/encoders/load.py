@@ -12,6 +12,7 @@ from typing import Any
 from torch import nn
 
 from equigen.errors import InputError, Problem
+from equigen.quality.encoder_forms import ENCODER_FORMS
 from equigen.quality.encoders.base import Encoder
 from equigen.quality.encoders.efficientnet import EfficientNetLite0
 from equigen.quality.encoders.hub import CLIP, DINOv2
@@ -34,31 +35,12 @@ class Kind:
 
 
 KINDS = {
-    "efficientnet-lite0": Kind(
-        "efficientnet-lite0[@RESOLUTION]",
-        "ImageNet features that need no file and no network (default, at 128 px)",
-        EfficientNetLite0,
-    ),
-    "inception": Kind(
-        "inception:FILE",
-        "the network of FID, with your file of its weights (pt_inception-2015-12-05)",
-        Inception,
-        ("batch",),
-    ),
-    "dinov2": Kind("dinov2:FOLDER_OR_ID", "DINOv2 from a local folder, or by hub id", DINOv2, ("resolution", "batch")),
-    "clip": Kind("clip:FOLDER_OR_ID", "CLIP's image embedding from a local folder, or by hub id", CLIP, ("batch",)),
-    "radimagenet": Kind(
-        "radimagenet:FILE",
-        "ResNet-50 trained on radiology, with your file of its weights",
-        RadImageNet,
-        ("resolution", "batch"),
-    ),
-    "onnx": Kind(
-        "onnx:FILE,resolution=R,mean=A/B/C,std=A/B/C",
-        "any ONNX file, [N, 3, R, R] -> [N, D] (extra onnx)",
-        ONNXEncoder,
-        ("resolution", "mean", "std", "output", "batch"),
-    ),
+    "efficientnet-lite0": Kind(*ENCODER_FORMS["efficientnet-lite0"], EfficientNetLite0),
+    "inception": Kind(*ENCODER_FORMS["inception"], Inception, ("batch",)),
+    "dinov2": Kind(*ENCODER_FORMS["dinov2"], DINOv2, ("resolution", "batch")),
+    "clip": Kind(*ENCODER_FORMS["clip"], CLIP, ("batch",)),
+    "radimagenet": Kind(*ENCODER_FORMS["radimagenet"], RadImageNet, ("resolution", "batch")),
+    "onnx": Kind(*ENCODER_FORMS["onnx"], ONNXEncoder, ("resolution", "mean", "std", "output", "batch")),
 }
 ENCODERS: Mapping[str, str] = {kind.form: kind.help for kind in KINDS.values()}
 
