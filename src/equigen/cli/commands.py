@@ -11,6 +11,7 @@ import typer
 from equigen import __version__
 from equigen.cli.calibrate import calibrate
 from equigen.cli.compare import compare
+from equigen.cli.completion import complete_setting
 from equigen.cli.evaluate import evaluate, parse_label_filter
 from equigen.cli.generate import generate, plan
 from equigen.cli.inputs import (
@@ -37,7 +38,6 @@ from equigen.progress import console
 app = typer.Typer(
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
 )
@@ -52,6 +52,7 @@ SetOption = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
+        autocompletion=complete_setting("study"),
         help="Override one setting, such as train.images=20000 or cohort.table=mine.csv. May be repeated.",
     ),
 ]

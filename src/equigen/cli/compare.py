@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from equigen.cli.completion import complete_setting
 from equigen.cli.inputs import AcceptOption, VerifyOption, parse_overrides
 
 
@@ -26,6 +27,7 @@ def compare(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
+            autocompletion=complete_setting("comparison"),
             help="Override one setting, such as train.images=20000 or seeds=[0,1]. May be repeated.",
         ),
     ] = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from equigen.cli.completion import complete_choice, complete_mechanism
 from equigen.cli.inputs import echo, open_cohort, read_settings
 from equigen.errors import InputError, Problem
 from equigen.processes import process_count
@@ -81,12 +82,17 @@ def train(
         str | None,
         typer.Option(
             help="perturbation (the default), none, balanced, another of `equigen list mechanisms`, or one of "
-            "your own in a file: my.py:CLASS, whose code is run."
+            "your own in a file: my.py:CLASS, whose code is run.",
+            autocompletion=complete_mechanism,
         ),
     ] = None,
     images: Annotated[int | None, typer.Option(help="Length of training in images seen; 200000 by default.")] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Size of a network from scratch: tiny, small (the default) or base.")
+        str | None,
+        typer.Option(
+            autocompletion=complete_choice("preset"),
+            help="Size of a network from scratch: tiny, small (the default) or base.",
+        ),
     ] = None,
     size: Annotated[int | None, typer.Option(help="Side of the images in pixels; 64 by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Training seed; 0 by default.")] = None,
@@ -105,7 +111,11 @@ def train(
     ] = None,
     tune: Annotated[
         str | None,
-        typer.Option(help="What is trained: lora (of a base), lora+text, unet or unet+text.", rich_help_panel=TEXT),
+        typer.Option(
+            autocompletion=complete_choice("tune"),
+            help="What is trained: lora (of a base), lora+text, unet or unet+text.",
+            rich_help_panel=TEXT,
+        ),
     ] = None,
     rank: Annotated[int | None, typer.Option(help="Rank of LoRA; 16 by default.", rich_help_panel=TEXT)] = None,
     text_encoder: Annotated[
@@ -116,7 +126,12 @@ def train(
         ),
     ] = None,
     precision: Annotated[
-        str | None, typer.Option(help="auto (the default), fp32, bf16 or fp16.", rich_help_panel=MANY)
+        str | None,
+        typer.Option(
+            autocompletion=complete_choice("precision"),
+            help="auto (the default), fp32, bf16 or fp16.",
+            rich_help_panel=MANY,
+        ),
     ] = None,
     accumulate: Annotated[
         int | None,
@@ -130,22 +145,35 @@ def train(
     ] = None,
     sharding: Annotated[
         str | None,
-        typer.Option(help="none, or full: each process holds its part of the weights.", rich_help_panel=MANY),
+        typer.Option(
+            autocompletion=complete_choice("sharding"),
+            help="none, or full: each process holds its part of the weights.",
+            rich_help_panel=MANY,
+        ),
     ] = None,
     store: Annotated[
         str | None,
-        typer.Option(help="Latents in memory (the default), or on disk for large cohorts.", rich_help_panel=MANY),
+        typer.Option(
+            autocompletion=complete_choice("store"),
+            help="Latents in memory (the default), or on disk for large cohorts.",
+            rich_help_panel=MANY,
+        ),
     ] = None,
     best: Annotated[
         str | None,
         typer.Option(
+            autocompletion=complete_choice("best"),
             help="Keep the weights of the lowest validation loss: overall, or of the worst_group.",
             rich_help_panel=WATCH,
         ),
     ] = None,
     trackers: Annotated[
         str | None,
-        typer.Option(help="auto: TensorBoard if installed; tensorboard, wandb, mlflow, none.", rich_help_panel=WATCH),
+        typer.Option(
+            autocompletion=complete_choice("trackers"),
+            help="auto: TensorBoard if installed; tensorboard, wandb, mlflow, none.",
+            rich_help_panel=WATCH,
+        ),
     ] = None,
     grid_every: Annotated[
         int | None, typer.Option(help="Images between two grids of samples; none by default.", rich_help_panel=WATCH)

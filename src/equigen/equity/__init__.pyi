@@ -12,6 +12,7 @@ from .groups import Groups as Groups
 from .interface import Mechanism as Mechanism
 from .interface import State as State
 from .mechanism_file import COPY as COPY
+from .mechanism_file import file_classes as file_classes
 from .monitor import GroupLosses as GroupLosses
 from .monitor import group_losses as group_losses
 from .monitor import timestep_strata as timestep_strata

@@ -73,6 +73,15 @@ def fix_content(file: MechanismFile, folder: Path | None = None) -> MechanismFil
     return MechanismFile(absolute.path, file.symbol, hash_bytes(source.encode())[:DIGITS])
 
 
+def file_classes(path: Path) -> list[str]:
+    """Return the classes that a file defines at its top, without running it; none for a file that is no Python."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError, ValueError):
+        return []
+    return [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
+
+
 def load_file(file: MechanismFile) -> Any:
     """Run a file once in a process for each content, and return the object that it names.
 
