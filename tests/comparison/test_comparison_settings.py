@@ -1,6 +1,7 @@
 """A comparison's YAML: what it means, and every way in which it is refused before any work."""
 
 import copy
+import sys
 from pathlib import Path
 
 import pytest
@@ -114,7 +115,8 @@ def test_settings_that_make_no_sense_are_refused_with_their_key(tmp_path, change
         ({"phantom": None, "cohort": {"name": "n"}}, "image"),
     ],
 )
-def test_what_can_be_known_without_images_is_refused_before_any(tmp_path, changes, message):
+def test_what_can_be_known_without_images_is_refused_before_any(tmp_path, monkeypatch, changes, message):
+    monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(InputError, match=message):
         settings = read(tmp_path, changes)
         training_settings(settings, RunPaths(tmp_path), tmp_path, "c.yaml")

@@ -1,4 +1,4 @@
-"""Jobs: order, failure, what is done already, interruption, time left; engines by stand-ins of their API."""
+"""Jobs: order, failure, what is done already, interruption, time left; submitit's queue by a stand-in of its API."""
 
 import os
 import re
@@ -182,7 +182,9 @@ def test_a_command_that_fails_is_an_error_that_names_its_log(tmp_path):
     assert (tmp_path / "log").read_text() == "said\n"
 
 
-def test_engines_that_are_not_there_and_settings_that_would_do_nothing_are_refused():
+def test_engines_that_are_not_there_and_settings_that_would_do_nothing_are_refused(monkeypatch):
+    for name in ("ray", "submitit"):
+        monkeypatch.setitem(sys.modules, name, None)
     check_engine("local", {})
     with pytest.raises(InputError, match=r"ray is not installed \(pip install 'equigen\[ray\]'"):
         check_engine("ray", {})
@@ -190,89 +192,6 @@ def test_engines_that_are_not_there_and_settings_that_would_do_nothing_are_refus
         open_engine("submitit", None, 1, {}, None)
     with pytest.raises(InputError, match=r"engine_settings.num_gpus \(the engine 'local' takes none"):
         check_engine("local", {"num_gpus": 1})
-
-
-class RayError(Exception):
-    pass
-
-
-class FakeRay:
-    """The part of Ray that is used: init, remote, wait, get, cancel, exceptions; a task runs when it is waited for."""
-
-    exceptions = SimpleNamespace(RayError=RayError)
-
-    def __init__(self):
-        self.calls, self.results, self.up = [], {}, False
-
-    def is_initialized(self):
-        return self.up
-
-    def init(self, **settings):
-        self.up = True
-        self.calls.append(("init", settings))
-
-    def shutdown(self):
-        self.up = False
-
-    def remote(self, **options):
-        self.calls.append(("remote", options))
-        return lambda function: SimpleNamespace(remote=lambda *arguments: (function, arguments))
-
-    def wait(self, tasks, timeout):
-        assert timeout == 0
-        function, arguments = tasks[0]
-        try:
-            self.results[arguments[1]] = function(*arguments)
-        except RuntimeError as error:
-            self.results[arguments[1]] = RayError(f"task failed: {error}")
-        return tasks, []
-
-    def get(self, task):
-        found = self.results[task[1][1]]
-        if isinstance(found, Exception):
-            raise found
-        return found
-
-    def cancel(self, task, force):
-        self.calls.append(("cancel", task[1][1], force))
-
-
-def test_ray_runs_jobs_as_tasks_with_their_resources(tmp_path, monkeypatch):
-    ray = FakeRay()
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    settings = {"init": {"address": "auto"}, "task": {"num_gpus": 1}}
-    check_engine("ray", settings)
-    with pytest.raises(InputError, match=r"engine_settings.gpus \(use some of: init, task\)"):
-        check_engine("ray", {"gpus": 1})
-    engine = open_engine("ray", 1, 4, settings, tmp_path)
-    assert engine.slots == 1 and ray.up
-    jobs = [job(tmp_path, "a"), job(tmp_path, "b", "raise SystemExit('no')"), job(tmp_path, "c", after=["a"])]
-    watcher = Quiet()
-    with pytest.raises(EquigenError, match="1 of 3 jobs failed"):
-        run_jobs(jobs, engine, watcher, tmp_path / "seconds.json", pause=0)
-    assert order(tmp_path) == ["a", "c"] and watcher.most == 1
-    assert dict(watcher.told) == {"a": "done", "b": "failed", "c": "done"}
-    assert (tmp_path / "logs" / "b.log").read_text() == "no\n"
-    expected = {"num_cpus": 4, "max_retries": 0, "num_gpus": 1}
-    assert ray.calls == [("init", {"address": "auto"}), ("remote", expected)] and not ray.up
-
-
-def test_ray_jobs_are_cancelled_so_that_their_process_is_ended_and_a_cluster_of_the_callers_is_left_up(
-    tmp_path, monkeypatch
-):
-    ray = FakeRay()
-    ray.up = True
-    monkeypatch.setitem(sys.modules, "ray", ray)
-    monkeypatch.setattr(ray, "wait", lambda tasks, timeout: ([], tasks))
-
-    class Interrupts(Quiet):
-        def show(self, handles):
-            if any(handle.state == "running" for handle in handles):
-                raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        run_jobs([job(tmp_path, "a")], open_engine("ray", None, 1, {}, tmp_path), Interrupts(), tmp_path / "s.json")
-    assert ray.calls[-1] == ("cancel", str(tmp_path / "logs" / "a.log"), False) and ray.up
 
 
 class FakeExecutor:
