@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from equigen.comparison import ComparisonSettings
+from equigen.fairness import AuditSettings
+from equigen.quality import EvaluateSettings
 from equigen.schema import SettingRow, json_schema, setting_rows
 from equigen.study import StudySettings
 from equigen.training import TrainSettings
@@ -12,9 +14,9 @@ from equigen.training import TrainSettings
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 HEAD = """# Settings
 
-All keys of the settings files, made from the code by `python tools/settings_page.py`. `equigen list settings
-study`, `comparison` or `train` prints the same in a terminal, with `--json` for programs. A key with dots is nested;
-`NAME` is any name. `null` is an empty value in YAML.
+All keys of the settings files, made from the code by `python tools/settings_page.py`. `equigen list settings FILE`
+prints the same in a terminal (`study`, `comparison`, `train`, `evaluate` or `audit`), with `--json` for programs. A key
+with dots is nested; `NAME` is any name. `null` is an empty value in YAML.
 
 ## In an editor
 Editors that know YAML schemas complete these keys and mark mistakes:
@@ -38,6 +40,11 @@ SECTIONS = {
         "`train` of a study or a comparison, where `size`, `mechanism`, `mechanism_settings` and `seed` are set by "
         "`size`, `mechanisms` and `seeds`; and the YAML of `equigen train --settings`.",
     ),
+    "evaluate": (
+        EvaluateSettings,
+        "`equigen.EvaluateSettings`, and the options of [`equigen evaluate`](quality.md), with hyphens.",
+    ),
+    "audit": (AuditSettings, "`equigen.AuditSettings`, and the options of [`equigen audit`](audit.md), with hyphens."),
 }
 
 

@@ -27,13 +27,17 @@ _PLACES = {
     "calibrate": "equigen.synthesis",
     "screen": "equigen.synthesis",
     "compare_pairs": "equigen.synthesis",
+    "EvaluateSettings": "equigen.quality",
     "evaluate": "equigen.quality",
     "fit_classifier": "equigen.quality",
     "diagnose": "equigen.diagnosis",
+    "AuditSettings": "equigen.fairness",
     "audit": "equigen.fairness",
     "report": "equigen.report",
     "write_pairs_page": "equigen.report",
     "run_study": "equigen.study",
+    "pairs": "equigen.study",
+    "compare": "equigen.comparison",
 }
 
 __all__ = ["__version__", *_PLACES]  # noqa: PLE0604

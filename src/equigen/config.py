@@ -216,6 +216,14 @@ def check_keys(
         raise InputError(title, list(dict.fromkeys(problems))) from error
 
 
+def update_settings(settings: Model, changes: Mapping[str, Any], title: str) -> Model:
+    """Return settings with single fields changed.
+
+    Raises InputError with every field that is unknown (and the nearest that is known) or out of range.
+    """
+    return check_keys(type(settings), {**settings.model_dump(), **changes}, None, title) if changes else settings
+
+
 def _problem(model: type[BaseModel], detail: dict[str, Any], source: str | None, prefix: str) -> Problem:
     """Return one error of pydantic as a problem with key, message, value and mend.
 

@@ -11,7 +11,7 @@ app.command()(compare)
 
 def test_options_and_overrides_reach_the_comparison(tmp_path, monkeypatch):
     calls = []
-    run = "equigen.comparison.run_comparison"
+    run = "equigen.comparison.compare"
     monkeypatch.setattr(run, lambda *given, **options: calls.append(given) or "page")
     file = tmp_path / "c.yaml"
     file.write_text("name: c\nphantom: {images: 100}\n")

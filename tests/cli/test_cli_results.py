@@ -10,7 +10,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+import equigen as eg
 from equigen.cli.commands import app
+from equigen.errors import InputError
 
 
 def call(*words):
@@ -109,6 +111,32 @@ def test_evaluate_takes_other_column_names(sides, tmp_path):
     words = ("--image", "path", "--patient", "none")
     own = measured(sides, tmp_path / "c", *words, real="named.csv", generated="made.csv")
     assert (own["n_real"] == 70).any()
+
+
+def test_the_function_does_all_that_the_command_does_with_paths(sides, phantom_folder, tmp_path):
+    options = {"groups": ["sex"], "metrics": ["kd", "coverage"], "replicates": 20, "seed": 3, "repeats": 2}
+    words = ("--groups", "sex", "--metrics", "kd,coverage", "--seed", 3, "--repeats", 2)
+    command = measured(sides, tmp_path / "q", *words)
+    result = eg.evaluate(sides / "real.csv", {"fake": sides / "fake.csv"}, show=False, **options)
+    pd.testing.assert_frame_equal(result.table, command, check_dtype=False)
+    settings = eg.EvaluateSettings(**options)
+    again = eg.evaluate(str(sides / "real.csv"), {"fake": str(sides / "fake.csv")}, settings=settings, show=False)
+    pd.testing.assert_frame_equal(again.table, result.table)
+    cohort = eg.evaluate(phantom_folder, sides / "fake", [], metrics=["nn_ratio"], labels=[], replicates=20,
+                         min_patients=5, size=32, show=False)  # fmt: skip
+    assert cohort.overall["nn_ratio"].notna().all()  # the cohort's path brought its training images
+    with pytest.raises(InputError, match=r"no such column.*--image .in Python image=."):
+        eg.evaluate(sides / "real.csv", sides / "fake.csv", image="picture", show=False)
+
+
+def test_the_help_of_options_is_the_description_of_their_settings():
+    for command, model in (("evaluate", eg.EvaluateSettings), ("audit", eg.AuditSettings)):
+        text = " ".join(call(command, "--help").stdout.replace("│", " ").split())
+        for name, field in model.model_fields.items():
+            if name not in {"kinds", "permutations"} and not (command == "audit" and name == "replicates"):
+                assert (
+                    f"--{name.replace('_', '-')}" in text and field.description.split(".")[0].replace("`", "") in text
+                ), name
 
 
 def test_evaluate_takes_bare_folders_a_cohort_and_a_synthetic_set(sides, phantom_folder, finished_set, tmp_path):

@@ -13,7 +13,8 @@ from equigen.cli import app
 from equigen.cli.listing import file_schema
 from equigen.comparison import ComparisonSettings
 from equigen.equity import Groups, build_mechanism, registry
-from equigen.fairness import auc
+from equigen.fairness import AuditSettings, auc
+from equigen.quality import EvaluateSettings
 from equigen.quality.encoders import ENCODERS
 from equigen.quality.measurement import KINDS, METRICS
 from equigen.schema import setting_rows, type_text
@@ -76,7 +77,14 @@ def test_every_encoder_is_listed():
 
 
 @pytest.mark.parametrize(
-    ("file", "model"), [("study", StudySettings), ("comparison", ComparisonSettings), ("train", TrainSettings)]
+    ("file", "model"),
+    [
+        ("study", StudySettings),
+        ("comparison", ComparisonSettings),
+        ("train", TrainSettings),
+        ("evaluate", EvaluateSettings),
+        ("audit", AuditSettings),
+    ],
 )
 def test_every_setting_has_a_type_and_a_description(file, model):
     rows = json.loads(listed("settings", file, "--json"))

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from equigen.cohort import Cohort
-from equigen.comparison import checks, job_process, run_comparison, steps
+from equigen.comparison import checks, compare, job_process, steps
 from equigen.comparison import comparison as module
 from equigen.comparison.runners.base import Handle
 from equigen.errors import EquigenError, InputError
@@ -99,7 +99,7 @@ class ComparisonFolder:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(module, "open_engine", lambda *_: Here())
             patch.setattr("torch.set_num_threads", lambda _count: None)
-            self.page = run_comparison(self.place / "c.yaml", self.out, overrides, show=False)
+            self.page = compare(self.place / "c.yaml", self.out, overrides, show=False)
         return Inline.ran
 
     def read(self, name) -> pd.DataFrame:

@@ -248,9 +248,10 @@ def test_a_reconstruction_of_the_same_patients_is_not_favoured_by_its_own_origin
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"matched_n": 1}, "matched_n is 1"),
-        ({"repeats": 0}, "repeats is 0"),
-        ({"replicates": 3}, "replicates is 3"),
+        ({"matched_n": 1}, "matched_n: .*2, not 1"),
+        ({"repeats": 0}, "repeats: .*1, not 0"),
+        ({"replicates": 3}, "replicates: .*20, not 3"),
+        ({"replikates": 30}, "replikates: unknown key .did you mean 'replicates'"),
     ],
 )
 def test_senseless_settings_are_refused(change, message):

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from equigen.cli.evaluate import ENCODER_HELP
-from equigen.cli.inputs import open_cohort, parse_two_numbers
+from equigen.cli.inputs import open_cohort, parse_two_numbers, setting
 from equigen.errors import InputError, Problem
+from equigen.quality import DEFAULT_ENCODER, EvaluateSettings
 
 GUIDANCE_HELP = (
     "A number (classifier-free guidance; 1 is none), `calibrated` or `common`. By default the generator's "
@@ -42,7 +42,7 @@ def calibrate(
         int | None, typer.Option(help="Images of a group in one evaluation; so that each group has eight by default.")
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 20,
-    encoder: Annotated[str, typer.Option(help=ENCODER_HELP)] = "efficientnet-lite0",
+    encoder: Annotated[str, setting(EvaluateSettings, "encoder")] = DEFAULT_ENCODER,
     against: Annotated[
         str,
         typer.Option(

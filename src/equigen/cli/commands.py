@@ -25,13 +25,16 @@ from equigen.cli.inputs import (
     parse_words,
     read_settings,
     result_table,
+    setting,
 )
 from equigen.cli.listing import list_app
 from equigen.cli.screen import pairs as show_pairs
 from equigen.cli.screen import screen
 from equigen.cli.train import CohortArgument, Settings, encode, train
+from equigen.config import check_keys
 from equigen.errors import InputError, Problem, problem_lines
 from equigen.exit_status import Commands, end_on_sigterm
+from equigen.fairness import DEFAULT_BASELINE, AuditSettings
 from equigen.processes import leave_process_group
 from equigen.progress import console
 
@@ -127,7 +130,6 @@ def phantom(
 ) -> None:
     """Write a cohort of artificial fundus images with known truth, as an ordinary folder."""
     from equigen.cohort import PhantomSettings, write_phantom
-    from equigen.config import check_keys
 
     title = "The phantom's settings have errors."
     phantom_settings = check_keys(PhantomSettings, read_settings(settings), str(settings or "phantom"), title)
@@ -146,7 +148,6 @@ def autoencoder_train(
 ) -> None:
     """Fit an autoencoder to the training split, and print its reconstruction error on validation images."""
     from equigen.cohort import load_images, read_image
-    from equigen.config import check_keys
     from equigen.latents import AutoencoderSettings, fit_autoencoder, psnr
 
     options = {} if patches is None else {"patches": patches}
@@ -210,56 +211,35 @@ def audit(
         Path, typer.Argument(metavar="PREDICTIONS", help="csv, tsv or parquet; yours, or what `diagnose` wrote.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for fairness.parquet.")],
-    groups: Annotated[str | None, typer.Option(help="Attributes, separated by commas; all attr.* by default.")] = None,
-    truth: Annotated[str, typer.Option(help="Column of the truth, 0 or 1.")] = "truth",
-    positive: Annotated[
-        str | None, typer.Option(metavar="WORD", help="The word of the truth that means 1, where it is told in words.")
-    ] = None,
-    score: Annotated[str, typer.Option(help="Column of the probability of 1.")] = "probability",
-    patient: Annotated[str, typer.Option(help="Column of the patient.")] = "patient",
-    site: Annotated[str, typer.Option(help="Column of the site; may be absent. none: no column is the site.")] = "site",
-    unknown: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WORDS",
-            help="Words that mean 'not known' in a group, separated by commas, besides Unknown, NA, None and the like.",
-        ),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="COLUMN=LEVEL,...",
-            help="Keep to rows with these levels, such as dx=nv: is a gap between groups one between diagnoses? "
-            "Repeat it for another column.",
-        ),
-    ] = None,
+    groups: Annotated[str | None, setting(AuditSettings, "groups")] = None,
+    truth: Annotated[str, setting(AuditSettings, "truth")] = "truth",
+    positive: Annotated[str | None, setting(AuditSettings, "positive", metavar="WORD")] = None,
+    score: Annotated[str, setting(AuditSettings, "score")] = "probability",
+    patient: Annotated[str, setting(AuditSettings, "patient")] = "patient",
+    site: Annotated[str, setting(AuditSettings, "site")] = "site",
+    unknown: Annotated[str | None, setting(AuditSettings, "unknown")] = None,
+    only: Annotated[list[str] | None, setting(AuditSettings, "only", metavar="COLUMN=LEVEL,...")] = None,
+    baseline: Annotated[str, setting(AuditSettings, "baseline")] = DEFAULT_BASELINE,
+    threshold: Annotated[float | None, setting(AuditSettings, "threshold")] = None,
+    target_sensitivity: Annotated[float | None, setting(AuditSettings, "target_sensitivity")] = None,
+    standardise: Annotated[str | None, setting(AuditSettings, "standardise")] = None,
+    min_patients: Annotated[int, setting(AuditSettings, "min_patients")] = 30,
+    min_cases: Annotated[int | None, setting(AuditSettings, "min_cases")] = None,
     replicates: Annotated[int, typer.Option(help="Bootstrap replicates, and draws of what chance gives.")] = 500,
-    min_cases: Annotated[
-        int, typer.Option(help="Patients of a class below which what divides by them is too small.")
-    ] = 10,
-    standardise: Annotated[
-        str | None, typer.Option(help="'truth' or a column: weight every group to a common mix of it.")
-    ] = None,
+    seed: Annotated[int, setting(AuditSettings, "seed")] = 0,
 ) -> None:
     """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives."""
     from equigen.fairness import audit as measure
     from equigen.files import write_parquet
 
-    result = measure(
-        predictions,
-        parse_words(groups),
-        truth=truth,
-        score=score,
-        patient=patient,
-        site=None if site == "none" else site,
-        positive=positive,
-        unknown=parse_words(unknown) or [],
-        only=parse_label_filter(only),
-        replicates=replicates,
-        permutations=replicates,
-        min_cases=min_cases,
-        standardise=standardise,
-    )
+    values = {
+        "groups": parse_words(groups), "truth": truth, "score": score, "patient": patient,
+        "site": None if site == "none" else site, "positive": positive, "unknown": parse_words(unknown) or [],
+        "only": parse_label_filter(only), "baseline": baseline, "threshold": threshold,
+        "target_sensitivity": target_sensitivity, "standardise": standardise, "min_patients": min_patients,
+        "min_cases": min_cases, "replicates": replicates, "permutations": replicates, "seed": seed,
+    }  # fmt: skip
+    result = measure(predictions, settings=check_keys(AuditSettings, values, None, "The options have errors."))
     table = result.table
     write_parquet(out / "fairness.parquet", table)
     columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high note"

@@ -39,8 +39,8 @@ def compare(
     Example: `equigen compare examples/compare-phantom.yaml` (no data needed). One table and one page come out. Jobs run
     in parallel; those that are done are skipped, so run it again to go on.
     """
-    from equigen.comparison import run_comparison
+    from equigen.comparison import compare as run
 
     options = {"jobs": jobs, "engine": engine}
     changes = {**parse_overrides(overrides), **{key: value for key, value in options.items() if value is not None}}
-    typer.echo(run_comparison(comparison, out, changes, verify=verify, accept=accept))
+    typer.echo(run(comparison, out, changes, verify=verify, accept=accept))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import BaseModel
 
 from equigen.errors import InputError, Problem, problem_lines
 from equigen.files import read_parquet
@@ -29,6 +29,19 @@ AcceptOption = Annotated[
 ]
 
 
+def setting(model: type[BaseModel], name: str, **options: Any) -> Any:
+    """Return a command's option for a field of settings, with the field's description as its help.
+
+    Several values are separated by commas, except under a ``metavar``.
+    """
+    field = model.model_fields[name]
+    several = "list" in str(field.annotation) and "metavar" not in options
+    text = field.description or name
+    mark = "" if text.endswith(("?", ".")) else "."
+    text = f"{text[0].upper()}{text[1:]}{mark}{' Several are separated by commas.' if several else ''}"
+    return typer.Option(help=text, **options)
+
+
 def echo(text: object) -> None:
     """Print a result, in the first of several processes."""
     if is_first_process():
@@ -41,25 +54,13 @@ def open_cohort(path: Path, quarantine: bool = False, large: bool = False, warn:
     ``large``: open a saved cohort as a ``Manifest``, which has no Python object per row. ``warn``: print the warnings
     of a cohort.yaml.
     """
-    from equigen.cohort import Cohort, Manifest, is_table
+    if large and (path / "cohort.parquet").is_file():
+        from equigen.cohort import Manifest
 
-    if (path / "cohort.parquet").is_file():
-        return Manifest.load(path) if large else Cohort.load(path)
-    if is_table(path) and not path.is_dir():
-        problem = Problem(
-            "is a table, not a description of one",
-            "write a cohort.yaml that says which column is the image, the patient, the label; see the README",
-            file=str(path),
-        )
-        raise InputError("A cohort is described by a YAML file.", [problem])
-    if path.is_dir() and not (path / "cohort.yaml").is_file():
-        problem = Problem(
-            "holds neither cohort.yaml nor cohort.parquet",
-            "give a cohort.yaml, or a folder that `equigen cohort check` wrote",
-            file=str(path),
-        )
-        raise InputError("There is no cohort here.", [problem])
-    cohort = Cohort.read(path / "cohort.yaml" if path.is_dir() else path, quarantine=quarantine)
+        return Manifest.load(path)
+    from equigen.cohort import open_cohort as read_cohort
+
+    cohort = read_cohort(path, quarantine=quarantine)
     if warn:
         print_warnings(cohort.warnings)
     return cohort
@@ -70,44 +71,6 @@ def print_warnings(problems: Sequence[Problem]) -> None:
     if is_first_process():
         for line in problem_lines(problems):
             console.print(f"warning {line}", markup=False, highlight=False, soft_wrap=True)
-
-
-def is_cohort(path: Path) -> bool:
-    """Return whether a path is a cohort: a YAML file, or a folder with a cohort.yaml or a saved cohort."""
-    return path.suffix.lower() in {".yaml", ".yml"} or any(
-        (path / name).is_file() for name in ("cohort.parquet", "cohort.yaml")
-    )
-
-
-def open_images(
-    path: Path, groups: list[str] | None, image: str, patient: str | None, labels: list[str] | None = None
-) -> Any:
-    """Open images to evaluate: a synthetic set, a cohort's test split, a table, or a folder of images."""
-    from equigen.cohort import Cohort, is_table
-
-    if (path / "synthetic.parquet").is_file():
-        return path
-    if is_cohort(path):
-        return open_cohort(path).split("test", domain="id")
-    if not is_table(path) and not path.is_dir():
-        word = "is neither a table (.csv, .tsv, .parquet), a cohort.yaml nor a folder" if path.exists() else "not found"
-        raise InputError("There are no images to evaluate.", [Problem(word, "check the path", file=str(path))])
-    try:
-        cohort = Cohort.from_table(path, groups or [], labels=labels or [], image=image, patient=patient)
-        print_warnings(cohort.warnings)
-        return cohort
-    except InputError as error:
-        problems = [_with_option(problem, {image: "--image", patient: "--patient"}) for problem in error.problems]
-        raise InputError(error.title, problems) from error
-
-
-def _with_option(problem: Problem, options: dict[str | None, str]) -> Problem:
-    """Return the problem of a missing column with the option that names the column."""
-    option = options.get(problem.column)
-    if option is None or "no such column" not in problem.message:
-        return problem
-    more = "; none: every image is its own patient" if option == "--patient" else ""
-    return replace(problem, mend=f"{problem.mend} Name the column with {option}{more}")
 
 
 def result_table(path: Path | None) -> Any:

@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from equigen.schema import Schema
 
-FileKind = Literal["study", "comparison", "train"]
+FileKind = Literal["study", "comparison", "train", "evaluate", "audit"]
 INDENT = "    "
 WIDTH = 110  # of wrapped text at most
 
@@ -82,7 +82,10 @@ def list_encoders(as_json: JSONOption = False) -> None:
 @list_app.command("settings")
 def list_settings(
     file: Annotated[
-        FileKind, typer.Argument(metavar="[FILE]", help="study (the default), comparison, or train for its --settings.")
+        FileKind,
+        typer.Argument(
+            metavar="[FILE]", help="study (the default), comparison, train for its --settings, evaluate or audit."
+        ),
     ] = "study",
     as_json: JSONOption = False,
     schema: Annotated[
@@ -109,8 +112,10 @@ def list_settings(
 
 
 def file_schema(file: FileKind) -> Schema:
-    """Return the JSON schema of study.yaml, of a comparison's YAML, or of the YAML that `train --settings` takes."""
+    """Return the JSON schema of a settings file, or of the settings that `evaluate` and `audit` take."""
     from equigen.comparison import ComparisonSettings
+    from equigen.fairness import AuditSettings
+    from equigen.quality import EvaluateSettings
     from equigen.schema import json_schema
     from equigen.study import StudySettings
     from equigen.training import TrainSettings
@@ -118,6 +123,10 @@ def file_schema(file: FileKind) -> Schema:
     inner = (TrainSettings, ("size", "mechanism", "mechanism_settings", "seed"))
     if file == "train":
         return json_schema(TrainSettings, "equigen train --settings")
+    if file == "evaluate":
+        return json_schema(EvaluateSettings, "settings of equigen evaluate")
+    if file == "audit":
+        return json_schema(AuditSettings, "settings of equigen audit")
     if file == "study":
         return json_schema(StudySettings, "study.yaml of equigen run", {"train": inner})
     return json_schema(ComparisonSettings, "settings of equigen compare", {"train": inner, "pretrain": inner})

@@ -8,11 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.cli.evaluate import ENCODER_HELP
-from equigen.cli.inputs import open_cohort, parse_words
-from equigen.errors import InputError, Problem
+from equigen.cli.inputs import open_cohort, parse_words, setting
+from equigen.quality import DEFAULT_ENCODER, EvaluateSettings
 
-HELD_OUT = {"train": "val", "val": "test"}  # split by which a judge of another split is checked
 SetArgument = Annotated[Path, typer.Argument(metavar="SET", help="Folder that `equigen generate` wrote.")]
 Judge = Annotated[
     str,
@@ -37,7 +35,7 @@ def screen(
         typer.Option(help="Least probability of what was asked for; by default it is the most probable level."),
     ] = None,
     judge: Judge = "train",
-    encoder: Annotated[str, typer.Option(help=ENCODER_HELP)] = "efficientnet-lite0",
+    encoder: Annotated[str, setting(EvaluateSettings, "encoder")] = DEFAULT_ENCODER,
     min_patients: MinPatients = 30,
     replicates: Replicates = 500,
     seed: Annotated[int, typer.Option(help="Of the judge's folds and of resampling.")] = 0,
@@ -52,14 +50,17 @@ def screen(
     """
     from equigen.diffusion import open_any_generator
     from equigen.report import screening_sentences
-    from equigen.study import columns_of
+    from equigen.study import columns_of, fit_judge, image_side
     from equigen.synthesis import screen as check_images
 
     data, field_list = open_cohort(cohort), parse_words(fields)
-    size = _side(synthetic)
+    size = image_side(synthetic)
     pipeline = open_any_generator(generator, precision=precision)
     columns = columns_of(field_list, data)
-    classifier, held_out = _judge(data, judge, size, encoder, columns, min_patients, seed, synthetic)
+    classifier, held_out = fit_judge(
+        data, judge, size=size, encoder=encoder, columns=columns, min_patients=min_patients, seed=seed,
+        cache_dir=synthetic / "features",
+    )  # fmt: skip
     result = check_images(
         synthetic, pipeline, classifier, fields=field_list, tries=tries, threshold=threshold, held_out=held_out,
         replicates=replicates, min_patients=min_patients, seed=seed,
@@ -83,7 +84,7 @@ def pairs(
     number: Annotated[int, typer.Option(help="Pairs that are measured at most, the first of the plan.")] = 1000,
     shown: Annotated[int, typer.Option(help="Pairs whose images are on the page.")] = 24,
     judge: Judge = "train",
-    encoder: Annotated[str, typer.Option(help=ENCODER_HELP)] = "efficientnet-lite0",
+    encoder: Annotated[str, setting(EvaluateSettings, "encoder")] = DEFAULT_ENCODER,
     min_pairs: Annotated[int, typer.Option(help="With fewer pairs there is no number.")] = 30,
     min_patients: MinPatients = 30,
     replicates: Replicates = 500,
@@ -95,63 +96,16 @@ def pairs(
     then `equigen pairs pairs-sex --cohort cohort.yaml --out pairs-page`. Where only the attribute changes, the two
     images of a pair are alike in all that does not depend on it.
     """
-    from equigen.report import pairs_sentences, write_pairs_page
-    from equigen.synthesis import compare_pairs, read_pairs
+    from equigen.report import pairs_sentences
+    from equigen.study import pairs as compare
 
-    read_pairs(synthetic)  # no judge is fitted for a set without pairs
     data = None if cohort is None else open_cohort(cohort)
-    classifier, held_out = (None, None) if data is None else _judge(
-        data, judge, _side(synthetic), encoder, None, min_patients, seed, synthetic)  # fmt: skip
-    result = compare_pairs(
-        synthetic, encoder=encoder, classifier=classifier, held_out=held_out, limit=number, min_pairs=min_pairs,
-        replicates=replicates, seed=seed, cache_dir=synthetic / "features",
-    )  # fmt: skip
-    facts = {} if classifier is None else {"Judge": classifier.notes[0]}
-    page = write_pairs_page(
-        out, result, title=f"Counterfactual pairs: {synthetic.resolve().name}", facts=facts, max_pairs=shown,
-        phantom=data is not None and data.phantom, warnings=[] if classifier is None else classifier.notes[1:],
+    result, page = compare(
+        synthetic, out, data, judge=judge, number=number, shown=shown, encoder=encoder, min_pairs=min_pairs,
+        min_patients=min_patients, replicates=replicates, seed=seed,
     )  # fmt: skip
     _tell([*result.warnings, *_lines(pairs_sentences(result.metrics, result.attribute))])
     typer.echo(page)
-
-
-def _judge(
-    data: Any,
-    split: str,
-    size: int,
-    encoder: str,
-    columns: Sequence[str] | None,
-    min_patients: int,
-    seed: int,
-    synthetic: Path,
-) -> tuple[Any, Any]:
-    """Fit a judge on one split of the training domain; return it and the split by which it is checked."""
-    from equigen.quality import fit_classifier
-
-    if split not in HELD_OUT:
-        problem = Problem(f"--judge {split}", "use train or val; nothing is chosen by the test split")
-        raise InputError("A judge cannot learn from this split.", [problem])
-    held_out = data.split(HELD_OUT[split], domain="id")
-    if not len(held_out):
-        problem = Problem(f"the split {HELD_OUT[split]} has no image of the training domain", "mend 'split'")
-        raise InputError("The judge cannot be held against real images.", [problem])
-    reader = fit_classifier(
-        data.split(split, domain="id"), size=size, encoder=encoder, columns=columns, min_patients=min_patients,
-        seed=seed, cache_dir=synthetic / "features",
-    )  # fmt: skip
-    return reader, held_out
-
-
-def _side(synthetic: Path) -> int:
-    """Return the side of a set's images in pixels."""
-    from equigen.cohort import read_image
-    from equigen.synthesis import SyntheticSet
-
-    frame = SyntheticSet(synthetic).frame
-    if not len(frame):
-        problem = Problem("holds no image", "generate some", file=str(synthetic))
-        raise InputError("There is nothing to look at.", [problem])
-    return int(min(read_image(frame["path"].iloc[0]).shape[:2]))
 
 
 def _lines(sentences: Sequence[Any]) -> list[str]:

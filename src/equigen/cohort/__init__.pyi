@@ -2,6 +2,8 @@
 
 from .checks import check_image as check_image
 from .cohort import Cohort as Cohort
+from .cohort import is_cohort_path as is_cohort_path
+from .cohort import open_cohort as open_cohort
 from .generated_images import GENERATED_TABLE as GENERATED_TABLE
 from .generated_images import accepted_mask as accepted_mask
 from .generated_images import add_paths as add_paths

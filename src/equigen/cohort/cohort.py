@@ -30,6 +30,7 @@ from equigen.cohort.saved_cohort import (
 )
 from equigen.cohort.spec import CohortSpec, parse_spec
 from equigen.cohort.summary import SMALL, count_cells, count_text
+from equigen.cohort.tables.reader import is_table
 from equigen.config import read_yaml
 from equigen.errors import InputError, Problem, suggestion
 from equigen.files import hash_value, read_parquet, write_json, write_parquet
@@ -284,3 +285,36 @@ def check_choices(names: Sequence[str], allowed: Collection[str], kind: str) -> 
     problems = [Problem(f"unknown {kind} '{name}'", suggestion(name, allowed)) for name in names if name not in allowed]
     if problems:
         raise InputError(f"There is no such {kind}.", problems)
+
+
+def is_cohort_path(path: Path) -> bool:
+    """Return whether a path is a cohort: a YAML file, or a folder with a cohort.yaml or a saved cohort."""
+    return path.suffix.lower() in {".yaml", ".yml"} or any(
+        (path / name).is_file() for name in ("cohort.parquet", "cohort.yaml")
+    )
+
+
+def open_cohort(path: Path, *, quarantine: bool = False) -> Cohort:
+    """Open a cohort.yaml, a folder with one, or a saved cohort.
+
+    Raises:
+        InputError: the path is a table, or a folder without a cohort; errors of the cohort.
+
+    """
+    if (path / "cohort.parquet").is_file():
+        return Cohort.load(path)
+    if is_table(path) and not path.is_dir():
+        problem = Problem(
+            "is a table, not a description of one",
+            "write a cohort.yaml that says which column is the image, the patient, the label; see the README",
+            file=str(path),
+        )
+        raise InputError("A cohort is described by a YAML file.", [problem])
+    if path.is_dir() and not (path / "cohort.yaml").is_file():
+        problem = Problem(
+            "holds neither cohort.yaml nor cohort.parquet",
+            "give a cohort.yaml, or a folder that `equigen cohort check` wrote",
+            file=str(path),
+        )
+        raise InputError("There is no cohort here.", [problem])
+    return Cohort.read(path / "cohort.yaml" if path.is_dir() else path, quarantine=quarantine)

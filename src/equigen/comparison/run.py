@@ -10,7 +10,7 @@ from equigen.comparison.settings import read_comparison
 from equigen.study import Workspace
 
 
-def run_comparison(
+def compare(
     path: str | Path,
     out: str | Path | None = None,
     overrides: Mapping[str, Any] | None = None,

@@ -13,5 +13,9 @@ from .metrics import measure as measure
 from .metrics import pr_auc as pr_auc
 from .metrics import sensitivity as sensitivity
 from .metrics import specificity as specificity
+from .settings import DEFAULT_BASELINE as DEFAULT_BASELINE
+from .settings import MIN_CASES as MIN_CASES
+from .settings import AuditSettings as AuditSettings
+from .settings import FairnessSettings as FairnessSettings
 from .thresholds import Threshold as Threshold
 from .thresholds import choose_threshold as choose_threshold

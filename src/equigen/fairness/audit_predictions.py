@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import pandas as pd
 
+from equigen.config import update_settings
 from equigen.errors import InputError, Problem, suggestion
-from equigen.fairness.cells import CASES, Cell, MinimumSizes, evaluate, macro_average
+from equigen.fairness.cells import Cell, MinimumSizes, evaluate, macro_average
 from equigen.fairness.metrics import HIGHER_IS_BETTER
 from equigen.fairness.predictions import Columns, Predictions, read_predictions
 from equigen.fairness.resamples import Resamples, draw_resamples
 from equigen.fairness.rows import COLUMNS, Series, adjust, cell_series, table_row
+from equigen.fairness.settings import DEFAULT_BASELINE, MIN_CASES, AuditSettings
 from equigen.fairness.standardisation import CaseMix
 from equigen.fairness.thresholds import Threshold, task_threshold
 from equigen.group_table import GroupTable
 
 HIGH_RISK = ":high_risk"
 Thresholds: TypeAlias = dict[tuple[str, Any, str], Threshold]  # recipe, seed, task
-DEFAULT_BASELINE = "real"  # may be absent
 
 
 @dataclass(frozen=True)
@@ -64,22 +65,8 @@ def audit(
     predictions: pd.DataFrame | str | Path,
     groups: Sequence[str] | None = None,
     *,
-    truth: str = "truth",
-    score: str = "probability",
-    patient: str = "patient",
-    site: str | None = "site",
-    positive: str | None = None,
-    unknown: Iterable[str] = (),
-    only: Mapping[str, Sequence[str]] | None = None,
-    replicates: int = 500,
-    permutations: int = 500,
-    baseline: str | None = DEFAULT_BASELINE,
-    min_patients: int = 30,
-    min_cases: int | None = None,
-    standardise: str | None = None,
-    threshold: float | None = None,
-    target_sensitivity: float | None = None,
-    seed: int = 0,
+    settings: AuditSettings | None = None,
+    **options: Any,
 ) -> Audit:
     """Audit predictions for groups of patients: the rows of ``fairness.parquet``.
 
@@ -103,28 +90,9 @@ def audit(
     Args:
         predictions: table, or path of a csv, tsv or parquet file. Only truth, score and patient are required;
             recipe, seed, task, image, split and domain are optional.
-        groups: names of attributes (columns ``attr.<name>`` or ``<name>``); None takes all ``attr.*``, an
-            empty list gives the overall metrics alone.
-        truth: column of 0 and 1, or of words of which ``positive`` is one.
-        score: column of the probability of 1.
-        patient: column of the unit of resampling.
-        site: column of the site, or None; the default name may be absent.
-        positive: the word in the column of the truth that means 1; all others mean 0.
-        unknown: words that mean "not known" in a group, in addition to
-            ``equigen.cohort.tables.unknown_words.UNKNOWN_WORDS``.
-        only: column to levels; rows of other levels are left out.
-        replicates: bootstrap replicates.
-        permutations: draws of null distributions; none without replicates.
-        baseline: the recipe of the differences, or None.
-        min_patients: least number of patients of a cell with an estimate.
-        min_cases: least number of patients with the condition (sensitivity), without it (specificity) or of each class
-            (AUC, PR AUC, balanced accuracy) of a cell with an estimate; None takes 10, or ``min_patients`` if lower.
-        standardise: "truth" or a column of traits: each group is weighted so that its strata have the shares they
-            have over all groups (direct standardisation), which removes differences in prevalence or case mix.
-        threshold: a fixed operating point, instead of one chosen on the rows with split ``val``.
-        target_sensitivity: choose the threshold for this sensitivity on validation, instead of for balanced
-            accuracy.
-        seed: of the resampling.
+        groups: attributes to compare, which overrides ``settings.groups``.
+        settings: columns of the table, and how it is audited; None takes the defaults.
+        options: single fields of ``AuditSettings``, which override ``settings``.
 
     Returns:
         The ``table`` with views of it; ``notes``, and ``note`` in the rows of group ``*``, list rows left out and the
@@ -134,10 +102,11 @@ def audit(
         InputError: with every problem of the table; see ``read_predictions``.
 
     """
-    _check_settings(replicates, permutations, threshold, target_sensitivity)
-    minimum = MinimumSizes(min_patients, min(CASES, min_patients) if min_cases is None else min_cases)
-    columns = Columns(truth, score, patient, site, positive)
-    result, names, mix = _read(predictions, groups, columns, standardise, unknown=unknown, only=only)
+    options |= {} if groups is None else {"groups": [groups] if isinstance(groups, str) else list(groups)}
+    settings = update_settings(settings or AuditSettings(), options, "The audit cannot run with these settings.")
+    min_patients, min_cases, baseline = settings.min_patients, settings.min_cases, settings.baseline
+    minimum = MinimumSizes(min_patients, min(MIN_CASES, min_patients) if min_cases is None else min_cases)
+    result, names, mix = _read(predictions, settings)
     table = result.table
     test = table[table["split"] == "test"]
     notes = result.notes + _check_runs(table, test, baseline)
@@ -145,8 +114,8 @@ def audit(
     for (recipe, run_seed, task), rows in table.groupby(["recipe", "seed", "task"]):
         validation = rows[rows["split"] == "val"]
         thresholds[str(recipe), run_seed, str(task)] = (
-            task_threshold(validation, target_sensitivity=target_sensitivity)
-            if threshold is None else Threshold(threshold)
+            task_threshold(validation, target_sensitivity=settings.target_sensitivity)
+            if settings.threshold is None else Threshold(settings.threshold)
         )  # fmt: skip
     levels = {name: sorted(test[f"attr.{name}"].dropna().unique()) for name in names}
     domains = [("all", test)]  # also in and out of distribution, and each site
@@ -161,7 +130,9 @@ def audit(
             audit_rows += [row | {"domain": domain} for row in by_units[units]]
             continue
         start = len(audit_rows)
-        resamples = draw_resamples(subset, levels, replicates=replicates, permutations=permutations, seed=seed)
+        resamples = draw_resamples(
+            subset, levels, replicates=settings.replicates, permutations=settings.permutations, seed=settings.seed
+        )
         for task_name, cells, pairs in _task_cells(subset, Evaluation(resamples, thresholds, minimum, mix, reference)):
             head = {"task": task_name, "domain": domain}
             audit_rows += [head | row for row in _task_rows(cells, pairs, reference, minimum)]
@@ -176,13 +147,12 @@ def audit(
 
 
 def _read(
-    predictions: pd.DataFrame | str | Path,
-    groups: Sequence[str] | None,
-    columns: Columns,
-    standardise: str | None,
-    **options: Any,
+    predictions: pd.DataFrame | str | Path, settings: AuditSettings
 ) -> tuple[Predictions, list[str], CaseMix | None]:
     """The predictions, the attributes to compare, and the case mix to standardise to."""
+    groups, standardise = settings.groups, settings.standardise
+    columns = Columns(settings.truth, settings.score, settings.patient, settings.site, settings.positive)
+    options: dict[str, Any] = {"unknown": settings.unknown, "only": settings.only}
     if standardise is None or standardise in ("truth", columns.truth):
         result = read_predictions(predictions, groups, columns, **options)
         return result, result.names, None if standardise is None else CaseMix("truth", "truth", ["0", "1"])
@@ -192,21 +162,6 @@ def _read(
     result = read_predictions(predictions, [*names, trait], columns, **options)
     levels = sorted(result.table.loc[result.table["split"] == "test", f"attr.{trait}"].dropna().unique())
     return result, names, CaseMix(trait, f"attr.{trait}", levels)
-
-
-def _check_settings(replicates: int, permutations: int, threshold: float | None, target: float | None) -> None:
-    """Raise InputError for invalid settings."""
-    problems = []
-    if replicates < 0 or permutations < 0:
-        problems.append(Problem("replicates and permutations count draws", "give 0 or more"))
-    if threshold is not None and target is not None:
-        problems.append(Problem("threshold and target_sensitivity exclude each other", "give one of them"))
-    if target is not None and not 0 < target <= 1:
-        problems.append(Problem(f"target_sensitivity is {target}", "give a number above 0 and at most 1"))
-    if threshold is not None and not 0 <= threshold <= 1:
-        problems.append(Problem(f"threshold is {threshold}", "give a number from 0 to 1"))
-    if problems:
-        raise InputError("The audit cannot run with these settings.", problems)
 
 
 def _check_runs(table: pd.DataFrame, test: pd.DataFrame, baseline: str | None) -> list[str]:

@@ -19,7 +19,6 @@ Floats = NDArray[np.float64]
 Codes = NDArray[np.int64]
 MetricValues = dict[str, Floats]
 SeedRuns = Sequence[tuple[pd.DataFrame, Threshold]]
-CASES = 10  # default least number of patients with, and without, the condition for metrics that divide by them
 
 
 @dataclass(frozen=True)

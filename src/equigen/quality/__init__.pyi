@@ -78,6 +78,11 @@ from .rows import GAP_BIAS_NOTE as GAP_BIAS_NOTE
 from .rows import cells_with_estimate as cells_with_estimate
 from .rows import interval_row as interval_row
 from .rows import join_notes as join_notes
+from .settings import DEFAULT_ENCODER as DEFAULT_ENCODER
+from .settings import EvaluateSettings as EvaluateSettings
+from .settings import QualitySettings as QualitySettings
+from .sources import Sources as Sources
+from .sources import open_sources as open_sources
 from .strata import LabelFilter as LabelFilter
 from .strata import describe_label_filter as describe_label_filter
 from .strata import filter_by_labels as filter_by_labels

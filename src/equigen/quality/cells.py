@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from equigen.errors import InputError, Problem
+from equigen.quality.settings import QualitySettings
 from equigen.seeds import numpy_generator
 from equigen.statistics import split_halves
 
@@ -35,6 +36,12 @@ class ResamplingSettings:
     seed: int = 0
     min_patients: int = 30
     limit: int = 4000
+
+    @classmethod
+    def of(cls, settings: QualitySettings) -> ResamplingSettings:
+        """Those of an evaluation."""
+        names = ("matched_n", "repeats", "replicates", "seed", "min_patients", "limit")
+        return cls(*(getattr(settings, name) for name in names))
 
     def check(self) -> None:
         """Raise InputError, with one problem for each setting that is out of range."""

@@ -6,12 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from equigen.cohort import check_unseen
-from equigen.errors import InputError, Problem
+from equigen.config import update_settings
+from equigen.errors import InputError, Problem, problem_lines
 from equigen.group_table import GroupTable
 from equigen.latents import Autoencoder, load_autoencoder
 from equigen.progress import console, progress_bar
@@ -43,6 +45,8 @@ from equigen.quality.measurement import (
 )
 from equigen.quality.row_order import request_table, sort_by_content
 from equigen.quality.rows import join_notes, quality_table
+from equigen.quality.settings import EvaluateSettings
+from equigen.quality.sources import open_sources
 from equigen.quality.strata import LabelFilter, filter_by_labels
 
 
@@ -74,24 +78,14 @@ def evaluate(
     generated: Source | Mapping[str, Source],
     groups: list[str] | None = None,
     *,
-    run: str = "generated",
     train: Source | None = None,
-    labels: Sequence[str] | None = None,
-    kinds: Mapping[str, str] | None = None,
-    metrics: Sequence[str] | None = None,
-    intersections: bool = True,
-    encoder: str | Encoder = "efficientnet-lite0",
-    matched_n: int | None = None,
-    repeats: int = 5,
-    replicates: int = 500,
-    seed: int = 0,
-    size: int | None = None,
-    min_patients: int = 30,
-    limit: int = 4000,
-    only: LabelFilter | None = None,
+    run: str = "generated",
+    encoder: str | Encoder | None = None,
+    settings: EvaluateSettings | None = None,
     autoencoder: Autoencoder | None = None,
     cache_dir: str | Path | None = None,
     show: bool = True,
+    **options: Any,
 ) -> Evaluation:
     """Measure sets of generated images, overall and for each group, and their differences (METHODS sections 5 and 6).
 
@@ -103,31 +97,20 @@ def evaluate(
     patients, of real and of generated images. Intersections of each two attributes have a matched n of their own.
 
     Args:
-        real: a cohort or part of it, an ``ImageSet``, a table (``path``, ``patient``, ``attr.*``), a folder.
-        generated: one set, likewise, or several by name (``reconstruction``, a generator's); ``ImageSet(frame,
-            pixels)`` in memory.
-        groups: attributes to compare; None takes those that all sets have.
-        run: name of the set in the table, where one is given without a name.
+        real: held-out real images: a cohort or part of it, an ``ImageSet``, a DataFrame (``path``, ``patient``,
+            ``attr.*``), or a path: a cohort (its test split, and its training split as ``train``), a table of image
+            files or a folder of images; see ``open_sources``.
+        generated: one set, likewise, or the folder of a synthetic set; or several by name.
+        groups: attributes to compare, which overrides ``settings.groups``.
         train: real images that the generator was trained on, for mifid, nn_ratio, authenticity and near_copies.
-        labels: names of labels (columns ``label.<name>``) that a judge predicts; None takes those that all sets
-            have, an empty list none.
-        kinds: kind of each label by name ("binary", "multiclass", "multilabel"); inferred for the others.
-        metrics: names of metrics; None takes all that the inputs allow.
-        intersections: measure the intersections of each two attributes too.
-        encoder: name or instance; see ``load_encoder``.
-        matched_n: real and generated images in each cell; None takes the most that all cells allow, at most 400.
-        repeats: subsamples of n in which each row is used, at least, and half splits of the floor.
-        replicates: bootstrap replicates, and permutations.
-        seed: of all resampling.
-        size: side in pixels to which all images are resized; None takes that of the first generated image.
-        min_patients: cells with fewer real patients, or fewer generated images, get no number.
-        limit: real, and generated, images of a cell; of more, whole patients are drawn at random, with a note.
-        only: label to levels: images with other labels are left out of all sets (``filter_by_labels``). The judge
-            does not predict a label with a single level left, unless ``labels`` names it.
+        run: name of the set in the table, where one is given without a name.
+        encoder: name or instance, which overrides ``settings.encoder``; see ``load_encoder``.
+        settings: what is measured and how; None takes the defaults.
         autoencoder: reconstructs planted copies, to measure whether the copy check finds them; None takes the
             shipped one.
         cache_dir: folder that stores features between calls; None stores none.
         show: show progress bars.
+        options: single fields of ``EvaluateSettings``, which override ``settings``.
 
     Returns:
         ``quality`` with the columns of quality.parquet (``COLUMNS``): rows with attribute and group ``*`` are of all
@@ -140,23 +123,30 @@ def evaluate(
             metric or one that lacks its input, a setting is out of range, features are not finite.
 
     """
+    options |= {} if groups is None else {"groups": groups}
+    options |= {"encoder": encoder} if isinstance(encoder, str) else {}
+    settings = update_settings(settings or EvaluateSettings(), options, "The evaluation's settings cannot be used.")
     sets = generated if isinstance(generated, Mapping) else {run: generated}
-    settings = ResamplingSettings(matched_n, repeats, replicates, seed, min_patients, limit)
-    settings.check()
+    _check_names(sets)
+    opened = open_sources(real, sets, train, settings)
+    real, sets, train, labels = opened.real, opened.generated, opened.train, opened.labels
+    only = settings.only
+    for line in problem_lines(opened.warnings) if show else []:
+        console.print(f"warning {line}", style="yellow", markup=False)
     sources = _load_sources(real, sets, train)
     levels: dict[str, list[str]] = {}
     names = (
-        groups
-        if groups is not None
+        settings.groups
+        if settings.groups is not None
         else [name for name in sources["real"].attributes if all(name in sources[title].attributes for title in sets)]
     )
     for name in sets:
         levels = attribute_levels(sources["real"], sources[name], names)
-    sources |= filter_by_labels({name: sources[name] for name in ("real", *sets)}, only or {})
-    judged_labels = _judged_labels(sources["real"], [sources[name] for name in sets], labels, only or {})
-    selection = select_metrics(metrics, train=train is not None, labels=bool(judged_labels))
-    network = load_encoder(encoder)
-    pixels = size or default_size(sources[next(iter(sets))])
+    sources |= filter_by_labels({name: sources[name] for name in ("real", *sets)}, only)
+    judged_labels = _judged_labels(sources["real"], [sources[name] for name in sets], labels, only)
+    selection = select_metrics(settings.metrics, train=train is not None, labels=bool(judged_labels))
+    network = load_encoder(settings.encoder if encoder is None or isinstance(encoder, str) else encoder)
+    pixels = settings.size or default_size(sources[next(iter(sets))])
     remarks = {name: _file_remarks(sources, name, pixels) for name in sets}
     if show:
         for name in sets:
@@ -168,10 +158,10 @@ def evaluate(
         for name, images in sources.items()
     }
     if encoded["real"].features.probabilities is None:
-        selection = select_metrics(metrics, train=train is not None, labels=bool(judged_labels), classes=False)
+        selection = select_metrics(settings.metrics, train=train is not None, labels=bool(judged_labels), classes=False)
     planted = None
     if thumbnails is not None:
-        planted = _plant_copies(sources["real"], encoded["real"], pixels, autoencoder, seed)
+        planted = _plant_copies(sources["real"], encoded["real"], pixels, autoencoder, settings.seed)
     streams: dict[str, str] = {}  # sets with the same requests in the same order share a random stream
     requests = {name: request_table(encoded[name].frame) for name in sets}
     for name in sets:
@@ -190,11 +180,11 @@ def evaluate(
     result = measure_sets(
         inputs,
         levels,
-        settings,
+        ResamplingSettings.of(settings),
         encoder=identity(network),
         columns=columns,
-        kinds=kinds,
-        intersections=intersections,
+        kinds=settings.kinds,
+        intersections=settings.intersections,
         show=show,
     )
     preprocessing = f"images at {pixels} px; {network.preprocessing}"
@@ -339,13 +329,17 @@ def measure_sets(
     return Evaluation(quality, differences, copies, power)
 
 
-def _load_sources(real: Source, generated: Mapping[str, Source], train: Source | None) -> dict[str, ImageSet]:
-    """Load the sets by name, with "real" and "train" among them."""
-    reserved = [name for name in generated if name in {"real", "train"}]
-    if not generated or reserved:
-        problem = Problem(f"sets: {', '.join(generated) or 'none'}", "give one or more, none named real or train")
+def _check_names(sets: Mapping[str, Source]) -> None:
+    """Raise InputError without a set, and for a set that is named as one side of the comparison."""
+    reserved = [name for name in sets if name in {"real", "train"}]
+    if not sets or reserved:
+        problem = Problem(f"sets: {', '.join(sets) or 'none'}", "give one or more, none named real or train")
         title = "A generated set cannot be called real or train." if reserved else "There is nothing to evaluate."
         raise InputError(title, [problem])
+
+
+def _load_sources(real: Source, generated: Mapping[str, Source], train: Source | None) -> dict[str, ImageSet]:
+    """Load the sets by name, with "real" and "train" among them."""
     check_unseen_sets(real, generated)
     sets = {"real": load_image_set(real, "real")}
     sets |= {

@@ -3,8 +3,11 @@
 from .checks import check_cohort as check_cohort
 from .checks import check_only as check_only
 from .checks import phantom_levels as phantom_levels
+from .counterfactual_pairs import pairs as pairs
 from .evaluation_results import write_evaluation as write_evaluation
 from .judges import columns_of as columns_of
+from .judges import fit_judge as fit_judge
+from .judges import image_side as image_side
 from .mechanisms import check_mechanism_names as check_mechanism_names
 from .mechanisms import check_mechanism_options as check_mechanism_options
 from .mechanisms import mechanism_choice as mechanism_choice
@@ -19,7 +22,7 @@ from .settings import check_training_keys as check_training_keys
 from .settings import folder_name_problems as folder_name_problems
 from .settings import read_study as read_study
 from .stage_settings import DiagnoseSettings as DiagnoseSettings
-from .stage_settings import EvaluateSettings as EvaluateSettings
+from .stage_settings import EvaluateStage as EvaluateStage
 from .stage_settings import MechanismSettings as MechanismSettings
 from .stage_settings import PhantomStage as PhantomStage
 from .stage_settings import PlanRequest as PlanRequest

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from equigen.cohort import Cohort
+from equigen.cohort import Cohort, read_image
 from equigen.config import settings_key
 from equigen.errors import InputError, Problem
 from equigen.quality import JudgeClassifier, fit_classifier, learnable_targets
 from equigen.study.settings import StudySettings
-from equigen.synthesis import make_rule
+from equigen.synthesis import SyntheticSet, make_rule
 
+HELD_OUT = {"train": "val", "val": "test"}  # split by which a judge of another split is checked
 Key = tuple[str, tuple[str, ...] | None, int]
 
 
@@ -72,3 +73,47 @@ def _check_validation_images(cohort: Cohort) -> None:
     if not len(validation_images(cohort)):
         problem = Problem("the validation split has no image of the training domain", "change 'split' of the cohort")
         raise InputError("A judge needs real images that it has not learned from.", [problem])
+
+
+def fit_judge(
+    cohort: Cohort,
+    split: str = "train",
+    *,
+    size: int,
+    encoder: str,
+    columns: Sequence[str] | None = None,
+    min_patients: int = 30,
+    seed: int = 0,
+    cache_dir: str | Path | None = None,
+    show: bool = True,
+) -> tuple[JudgeClassifier, Cohort]:
+    """Fit a judge on one split of the training domain; return it and the images of the split by which it is checked.
+
+    ``split``: train (checked on val) or val (checked on test). ``size``: side of the images in pixels. ``columns``:
+    what the judge learns, such as ``label.dx``; None: all.
+
+    Raises:
+        InputError: another split, no image by which the judge can be checked, nothing that can be learned.
+
+    """
+    if split not in HELD_OUT:
+        problem = Problem(f"--judge {split}", "use train or val; nothing is chosen by the test split")
+        raise InputError("A judge cannot learn from this split.", [problem])
+    held_out = cohort.split(HELD_OUT[split], domain="id")
+    if not len(held_out):
+        problem = Problem(f"the split {HELD_OUT[split]} has no image of the training domain", "mend 'split'")
+        raise InputError("The judge cannot be held against real images.", [problem])
+    judge = fit_classifier(
+        cohort.split(split, domain="id"), size=size, encoder=encoder, columns=columns, min_patients=min_patients,
+        seed=seed, cache_dir=cache_dir, show=show,
+    )  # fmt: skip
+    return judge, held_out
+
+
+def image_side(synthetic: str | Path) -> int:
+    """Return the shorter side of a synthetic set's first image in pixels. Raises InputError for a set without one."""
+    frame = SyntheticSet(Path(synthetic)).frame
+    if not len(frame):
+        problem = Problem("holds no image", "generate some", file=str(synthetic))
+        raise InputError("There is nothing to look at.", [problem])
+    return int(min(read_image(frame["path"].iloc[0]).shape[:2]))

@@ -11,8 +11,16 @@ import pandas as pd
 
 from equigen.cohort import Cohort, Oracle, check_unseen, load_images
 from equigen.latents import Autoencoder
-from equigen.quality import Evaluation, ImageSet, evaluate, filter_by_labels, load_image_set, oracle_correctness
-from equigen.study.stage_settings import EvaluateSettings
+from equigen.quality import (
+    EvaluateSettings,
+    Evaluation,
+    ImageSet,
+    evaluate,
+    filter_by_labels,
+    load_image_set,
+    oracle_correctness,
+)
+from equigen.study.stage_settings import EvaluateStage
 
 RECONSTRUCTION = "reconstruction"
 GENERATOR_METRICS = ("mifid", "nn_ratio", "authenticity", "near_copies")  # a reconstruction of a test image is no copy
@@ -22,7 +30,7 @@ def evaluate_study(
     cohort: Cohort,
     folders: Mapping[str, Path],
     coder: Autoencoder,
-    settings: EvaluateSettings,
+    settings: EvaluateStage,
     size: int,
     cache_dir: Path,
     show: bool,
@@ -55,17 +63,15 @@ def evaluate_study(
                 real = replace(real, frame=judged)
             else:
                 generated[name] = replace(images, frame=judged)
+    kinds = {name: spec.kind for name, spec in cohort.labels.items()}
     result = evaluate(
         real,
         generated,
-        settings.groups,
         train=cohort.split("train", domain="id"),
-        kinds={name: spec.kind for name, spec in cohort.labels.items()},
-        size=size,
+        settings=EvaluateSettings(**settings.model_dump(exclude={"plan"}), size=size, kinds=kinds),
         autoencoder=coder,
         cache_dir=cache_dir,
         show=show,
-        **settings.model_dump(exclude={"plan", "groups"}),
     )
     quality = result.quality
     quality = quality[~((quality["run"] == RECONSTRUCTION) & quality["metric"].isin(GENERATOR_METRICS))]

@@ -11,11 +11,11 @@ from pydantic import Field, model_validator
 
 from equigen.config import StrictModel, check_keys, read_values
 from equigen.equity import is_mechanism_file, mechanism_label
+from equigen.fairness import FairnessSettings
 from equigen.study.mechanisms import check_mechanism_names
 from equigen.study.stage_settings import (
-    AuditSettings,
     DiagnoseSettings,
-    EvaluateSettings,
+    EvaluateStage,
     MechanismSettings,
     PairsSettings,
     PhantomStage,
@@ -59,11 +59,11 @@ class StudySettings(StrictModel):
     )
     screen: ScreenSettings | None = Field(None, description="check of every generated image by a judge; null: none")
     pairs: PairsSettings | None = Field(None, description="page of each generator's counterfactual pairs; null: none")
-    evaluate: EvaluateSettings = Field(EvaluateSettings(), description="measurement of image quality")
+    evaluate: EvaluateStage = Field(EvaluateStage(), description="measurement of image quality")
     diagnose: DiagnoseSettings = Field(
         DiagnoseSettings(), description="classifiers trained on real, and on real and synthetic images"
     )
-    audit: AuditSettings = Field(AuditSettings(), description="audit of the classifiers' predictions")
+    audit: FairnessSettings = Field(FairnessSettings(), description="audit of the classifiers' predictions")
     report: ReportSettings = Field(ReportSettings(), description="privacy of the report")
 
     @model_validator(mode="after")

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
-from equigen.config import LevelLists, StrictModel
+from equigen.config import StrictModel
+from equigen.quality import QualitySettings
 from equigen.synthesis import Policy
 
 
@@ -51,29 +52,10 @@ MechanismSettings = Annotated[
 ]
 
 
-class EvaluateSettings(StrictModel):
+class EvaluateStage(QualitySettings):
     """Image quality against the held-out test images of the training domain."""
 
     plan: str = Field("match", description="name of the plan whose synthetic sets are measured")
-    groups: list[str] | None = Field(None, description="attributes whose groups are measured; null: all")
-    encoder: str = Field("efficientnet-lite0", description="encoder of the features: a name of `equigen list encoders`")
-    metrics: list[str] | None = Field(
-        None, description="names of `equigen list metrics`; null: all that the images allow"
-    )
-    labels: list[str] | None = Field(None, description="labels that a judge looks for in the images; null: all")
-    intersections: bool = Field(True, description="also measure pairs of attributes, such as sex & age")
-    matched_n: int | None = Field(
-        None,
-        ge=2,
-        description="real and generated images in each cell; null: the most that all cells allow, at most 400",
-    )
-    replicates: int = Field(500, ge=20, description="bootstrap replicates of the patients")
-    limit: int = Field(
-        4000, ge=50, description="most images on each side of a cell; beyond it whole patients are drawn at random"
-    )
-    only: LevelLists = Field(
-        default_factory=dict, description="compare images of these diagnoses alone, such as {dx: nv}"
-    )
 
 
 class DiagnoseSettings(StrictModel):
@@ -128,11 +110,3 @@ class ReportSettings(StrictModel):
     names: bool | None = Field(
         None, description="file names in the report; null: unless they could be names of persons"
     )
-
-
-class AuditSettings(StrictModel):
-    """Fairness of the predictions."""
-
-    groups: list[str] | None = Field(None, description="attributes whose groups are audited; null: all")
-    replicates: int = Field(500, ge=20, description="bootstrap replicates of the patients")
-    permutations: int = Field(500, ge=20, description="permutations of group labels, for the gap that chance gives")

@@ -13,18 +13,18 @@ from equigen.devices import best_device
 from equigen.diagnosis import FitSettings, diagnose
 from equigen.diffusion import Generator
 from equigen.errors import InputError
-from equigen.fairness import audit
+from equigen.fairness import AuditSettings, audit
 from equigen.files import read_json, read_parquet, write_parquet
 from equigen.latents import Autoencoder, LatentStore, encode, encode_store, reconstruction_error, store_error
 from equigen.progress import console
 from equigen.quality import Evaluation, describe_label_filter
 from equigen.report import write_report
 from equigen.study.checks import check_before_images, check_cohort, check_sets, generator_settings, required_plans
+from equigen.study.counterfactual_pairs import copy_pages, pairs_stage
 from equigen.study.evaluation_results import read_tables, report_tables, write_tables
 from equigen.study.image_grids import image_grids
 from equigen.study.judges import Judges, columns_of, validation_images
 from equigen.study.mechanisms import mechanism_facts
-from equigen.study.pairs import copy_pages, pairs_stage
 from equigen.study.quality import evaluate_study
 from equigen.study.screening import (
     accepted_rows,
@@ -233,7 +233,7 @@ class Study:
         groups = list(self.cohort.attributes) if settings.groups is None else settings.groups
 
         def work(out: Path) -> None:
-            table = audit(predictions, groups, replicates=settings.replicates, permutations=settings.permutations).table
+            table = audit(predictions, groups, settings=AuditSettings(**settings.model_dump())).table
             write_parquet(out / "fairness.parquet", table)
 
         content = int(pd.util.hash_pandas_object(predictions).sum())
