@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.quality_memory import peak
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, Manifest, parse_spec
-from equigen.cohort.saved_cohort import SHEET, TABLE
+from equigen.cohort.saved_cohort import SHEET, TABLE, seal
 from equigen.diffusion import (
     Denoiser,
     TokenConditions,
@@ -63,7 +63,8 @@ def write_manifest(folder: Path, rows: int) -> None:
     few = frame.slice(0, 8).to_pandas().assign(path="")
     Cohort("made up", spec, Path("images"), few, labels, attributes).save(folder)
     pq.write_table(frame, folder / TABLE)
-    write_json(folder / SHEET, {**read_json(folder / SHEET), "images": rows})
+    sheet = {**read_json(folder / SHEET), "images": rows}
+    write_json(folder / SHEET, {**sheet, "seal": seal(sheet)})
 
 
 def _rows(rows: int) -> pa.Table:

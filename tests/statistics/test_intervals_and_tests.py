@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from equigen.errors import InputError
 from equigen.statistics import (
@@ -13,6 +14,7 @@ from equigen.statistics import (
     interval_error,
     p_value,
     percentile_interval,
+    share_interval,
     two_sided_p_value,
     wilson_interval,
 )
@@ -165,3 +167,41 @@ def test_wilson_interval_is_that_of_scipy(k, n, level):
 def test_wilson_interval_refuses_what_is_no_share(given):
     with pytest.raises(InputError):
         wilson_interval(*given)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 12), (12, 12), (7, 12), (3, 1000)])
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_the_interval_of_a_share_of_independent_cases_is_wilsons(successes, n, level):
+    expected = binomtest(successes, n).proportion_ci(level, method="wilson")
+    for interval in (wilson_interval(successes, n, level), share_interval(successes / n, n, np.inf, level)):
+        assert interval == pytest.approx((expected.low, expected.high), abs=1e-14)
+
+
+def test_the_ends_of_the_interval_of_a_share_solve_its_equation():
+    # both ends p lie t standard errors sqrt(p (1 - p) / n) from the value
+    value, number, df = 0.83, 17.4, 9.0
+    for end in share_interval(value, number, df):
+        assert abs(value - end) == pytest.approx(student.ppf(0.975, df) * np.sqrt(end * (1 - end) / number))
+
+
+def test_the_interval_of_a_share_is_mirrored_wider_with_few_patients_and_narrower_with_more_cases():
+    low, high = share_interval(0.3, 40.0, 12.0)
+    assert (1 - high, 1 - low) == pytest.approx(share_interval(0.7, 40.0, 12.0))
+    few, many = share_interval(0.3, 40.0, 3.0), share_interval(0.3, 80.0, 12.0)
+    assert few[0] < low < many[0] < 0.3 < many[1] < high < few[1]
+
+
+@pytest.mark.parametrize("arguments", [(1.1, 5.0, 2.0), (0.5, 0.0, 2.0), (0.5, 5.0, 0.0), (0.5, 5.0, 2.0, 1.0)])
+def test_a_share_or_number_outside_its_range_is_refused(arguments):
+    with pytest.raises(InputError, match="interval of a share"):
+        share_interval(*arguments)
+
+
+def test_the_error_of_an_interval_shrinks_with_the_replicates_and_matches_repetitions():
+    rng = np.random.default_rng(0)
+    samples = rng.standard_normal((300, 400))
+    ends = np.array([percentile_interval(sample) for sample in samples])
+    predicted = np.median([interval_error(sample) for sample in samples])
+    assert predicted == pytest.approx(ends.std(axis=0).max(), rel=0.3)
+    assert interval_error(np.repeat(samples[0], 100)) < interval_error(samples[0])
+    assert interval_error(np.ones(50)) == 0.0

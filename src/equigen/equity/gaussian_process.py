@@ -1,5 +1,6 @@
 """The maximiser of the upper confidence bound of a Gaussian process given rewards, by BoTorch.
 
+BoTorch builds on GPyTorch, of which the likelihood is taken: the two are one package in two parts.
 Importing this module imports BoTorch (a third of a second); ``bayes`` does so when it is first needed.
 """
 

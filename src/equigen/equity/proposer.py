@@ -25,7 +25,8 @@ class Proposer:
     the worker cannot be started, dies, or does not answer for ``patience`` seconds, the proposal is computed in this
     process, with a warning; the next request starts a new worker.
 
-    The worker is a plain subprocess (multiprocessing would need a main guard in scripts of users), takes about 300 MB
+    The worker is a plain subprocess (multiprocessing would need a main guard in scripts of users, and a worker of loky
+    outlives a training that is killed), takes about 300 MB
     and no GPU, and sleeps between requests. It ends with this object, with the program, and when the program is
     killed, since its input ends then.
     """

@@ -88,7 +88,8 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
 
         (k + z²/2 ± z sqrt(k (n - k) / n + z²/4)) / (n + z²)
 
-    Source: Wilson, J. Am. Stat. Assoc. 22, 1927.
+    Source: Wilson, J. Am. Stat. Assoc. 22, 1927. The numbers are those of ``scipy.stats.binomtest``, which computes an
+    exact test besides and so takes milliseconds a call; ``share_interval``, which scipy lacks, has the same formula.
 
     Args:
         successes: k of n independent cases.
@@ -105,10 +106,14 @@ def wilson_interval(successes: int, n: int, level: float = 0.95) -> tuple[float,
     if n < 1 or not 0 <= successes <= n or not 0 < level < 1:
         problem = Problem(f"{successes} of {n} at level {level}", "count at least one case; 0.95 is a usual level")
         raise InputError("Cannot compute an interval of a share.", [problem])
-    z = float(ndtri((1 + level) / 2))
-    centre, half = successes + z * z / 2, z * np.sqrt(successes * (n - successes) / n + z * z / 4)
-    low, high = (centre - half) / (n + z * z), (centre + half) / (n + z * z)
-    return 0.0 if successes == 0 else float(low), 1.0 if successes == n else float(high)
+    low, high = _score_interval(successes, successes * (n - successes) / n, n, float(ndtri((1 + level) / 2)))
+    return 0.0 if successes == 0 else low, 1.0 if successes == n else high
+
+
+def _score_interval(successes: float, variance: float, n: float, z: float) -> tuple[float, float]:
+    """Return both solutions p of |k - n p| = z sqrt(n p (1 - p)) for k successes of variance k (1 - k / n)."""
+    centre, half = successes + z * z / 2, z * np.sqrt(variance + z * z / 4)
+    return float((centre - half) / (n + z * z)), float((centre + half) / (n + z * z))
 
 
 def share_interval(value: float, number: float, df: float, level: float = 0.95) -> tuple[float, float]:
@@ -138,6 +143,5 @@ def share_interval(value: float, number: float, df: float, level: float = 0.95) 
         problem = Problem(f"{value} of {number} cases, {df} degrees of freedom, level {level}", "check these values")
         raise InputError("Cannot compute an interval of a share.", [problem])
     t = float(ndtri((1 + level) / 2)) if np.isinf(df) else float(stdtrit(df, (1 + level) / 2))
-    centre, half = number * value + t * t / 2, t * np.sqrt(number * value * (1 - value) + t * t / 4)
-    low, high = (centre - half) / (number + t * t), (centre + half) / (number + t * t)
-    return 0.0 if value == 0 else float(low), 1.0 if value == 1 else float(high)
+    low, high = _score_interval(number * value, number * value * (1 - value), number, t)
+    return 0.0 if value == 0 else low, 1.0 if value == 1 else high

@@ -12,6 +12,7 @@ START, GROWTH, PATIENCE, LOWEST = 2.0**16, 2.0, 2000, 1.0
 class LossScale:
     """Dynamic loss scaling (Micikevicius et al., ICLR 2018, section 3.2), by the rule of torch.amp.GradScaler.
 
+    GradScaler itself looks for overflows in the gradients of its own process alone, which differ between shards.
     The loss is multiplied by ``value``, the gradients are divided by it. A step whose gradients overflowed is left out
     and halves it; PATIENCE finite steps in a row double it. Powers of 2, so that nothing is rounded. The norm is that
     over all processes, so that they all leave out the same steps, also where the weights are sharded. ``skipped``:
