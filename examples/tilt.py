@@ -43,7 +43,7 @@ def main(folder):
 
     written = write_phantom(folder / "phantom", images=120, seed=0, settings=PhantomSettings(size=32))
     cohort = eg.Cohort.read(written / "cohort.yaml")
-    settings = eg.TrainSettings(size=32, preset="tiny", images=192, batch=16, probe_images=16, log_every=64)
+    settings = eg.TrainSettings(size=32, preset="tiny", images=96, batch=16, probe_images=16, log_every=32)
     for mechanism in ("none", Tilt):
         out = folder / "generators" / getattr(mechanism, "name", "none")
         run = eg.train(cohort, mechanism, settings=settings, out=out)
