@@ -25,7 +25,7 @@ from equigen.diffusion.stand_in import stable_diffusion
 from equigen.equity import build_mechanism
 from equigen.training import Trainer, TrainSettings
 from equigen.training.average import Average
-from equigen.training.cohort_data import cohort_groups, prepare_memory_splits
+from equigen.training.datasets import cohort_groups, prepare_memory_splits
 from equigen.training.text_to_image import use_prompts
 
 PART, SIDE, BATCH, STEPS, PIECE = 4, 16, 8, 24, 2

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks.quality_memory import peak
 from equigen.cohort import AttributeSpec, Cohort, LabelSpec, Manifest, parse_spec
-from equigen.cohort.saved_cohort import SHEET, TABLE, seal
+from equigen.cohort.cohort import SHEET, TABLE, seal
 from equigen.diffusion import (
     Denoiser,
     TokenConditions,

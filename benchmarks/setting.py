@@ -13,7 +13,7 @@ from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.diffusion import Denoiser, Vocabulary, build_tokens, build_unet
 from equigen.latents import Autoencoder, channel_statistics, encode, load_autoencoder
 from equigen.training import LatentDataset
-from equigen.training.cohort_data import cohort_groups
+from equigen.training.datasets import cohort_groups
 
 SIZE = 64
 

@@ -8,8 +8,7 @@ import pytest
 import torch
 
 from equigen.cohort import Cohort, Manifest, manifest
-from equigen.cohort.images import image_list
-from equigen.cohort.images.image_list import ImageList
+from equigen.cohort.manifest import ImageList
 from equigen.diffusion import Vocabulary
 from equigen.errors import InputError
 
@@ -191,15 +190,15 @@ def test_a_cohort_of_no_rows(made):
 
 def test_hashes_in_a_slice_are_read_where_they_stand():
     texts = [f"{number:02x}" * 32 for number in (0, 1, 171, 255)]
-    found = image_list.parse_digests(pa.array(texts).slice(1, 2))
+    found = manifest.parse_digests(pa.array(texts).slice(1, 2))
     assert found.tolist() == [[1] * 32, [171] * 32]
-    assert image_list.parse_digests(pa.array([], pa.string())).shape == (0, 32)
+    assert manifest.parse_digests(pa.array([], pa.string())).shape == (0, 32)
 
 
 @pytest.mark.parametrize("text", ["0" * 63, "0" * 65, "g" + "0" * 63, "A" * 64, "é" * 32, "", None])
 def test_what_is_no_hash_is_refused(text):
     with pytest.raises(InputError, match="is no SHA-256"):
-        image_list.parse_digests(pa.array(["0" * 64, text], pa.string()))
+        manifest.parse_digests(pa.array(["0" * 64, text], pa.string()))
 
 
 def test_a_flipped_bit_anywhere_in_the_tables_pages_is_told(made):

@@ -12,8 +12,8 @@ from equigen.diagnosis.training_images import read_source
 from equigen.errors import InputError
 from equigen.quality.image_sets import load_image_set
 from equigen.study.screening import accepted_rows
+from equigen.synthesis.counterfactual_pairs import read_pairs
 from equigen.synthesis.generation import SyntheticSet
-from equigen.synthesis.pair_sets import read_pairs
 from equigen.synthesis.screening.screening import read_unscreened
 
 READERS = {

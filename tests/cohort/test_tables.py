@@ -5,9 +5,9 @@ import gzip
 import pandas as pd
 import pytest
 
-from equigen.cohort.positive_level import binary_order
+from equigen.cohort.levels import binary_order
 from equigen.cohort.tables.reader import read_table, table_notes
-from equigen.cohort.tables.spelling import is_rounded, spelling_variants
+from equigen.cohort.tables.values import is_rounded, spelling_variants
 from equigen.errors import InputError
 
 TEXT = "id,word\n007,x\n8,y\n"

@@ -13,9 +13,7 @@ from torch.nn import functional
 
 from equigen.diagnosis import Augmentation, Classifier, FitSettings, SmallResNet
 from equigen.diagnosis import fitting as module
-from equigen.diagnosis.augment import augment
-from equigen.diagnosis.checkpoint import State
-from equigen.diagnosis.fitting import Pool, class_weights, fit, learning_rate, loss, macro_auc
+from equigen.diagnosis.fitting import Pool, State, augment, class_weights, fit, learning_rate, loss, macro_auc
 from equigen.diagnosis.networks import Card
 from equigen.diagnosis.recipes import parse_recipe
 from equigen.errors import InputError

@@ -9,10 +9,15 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from tiny_pipelines import tiny_sd
 
-from equigen.diffusion.lora import add_lora, load_lora, save_lora
 from equigen.diffusion.pretrained import MemoryTable, open_pretrained
 from equigen.diffusion.prompt_cache import prompt_table
-from equigen.diffusion.trainable_weights import enable_gradient_checkpointing, set_trainable
+from equigen.diffusion.trainable_weights import (
+    add_lora,
+    enable_gradient_checkpointing,
+    load_lora,
+    save_lora,
+    set_trainable,
+)
 from equigen.errors import InputError
 from equigen.files import read_json
 

@@ -12,12 +12,11 @@ from report_rows import NAN
 from test_report import read
 
 from equigen.errors import InputError
-from equigen.report.comparison.autoencoder import autoencoder_sentences
 from equigen.report.comparison.convergence import convergence_sentences, curve_section
 from equigen.report.comparison.findings import comparison_sentences
 from equigen.report.comparison.page import CalibrationSummary, write_comparison_page
 from equigen.report.comparison.sections import table_section
-from equigen.report.comparison.view import comparison_views, row_verdict
+from equigen.report.comparison.view import autoencoder_sentences, comparison_views, row_verdict
 
 GROUPS = {"sex": ["female", "male"], "age": ["young", "old"]}
 

@@ -9,8 +9,7 @@ from report_rows import NAN, quality_row
 
 from equigen.report import report
 from equigen.report.frames import quality_frame
-from equigen.report.metrics import METRICS, floor_name, lookup_metric, sort_metrics
-from equigen.report.rounding import error_text
+from equigen.report.metrics import METRICS, error_text, floor_name, lookup_metric, sort_metrics
 from equigen.report.study.details import metrics_table, monte_carlo_text, numbers_table
 from equigen.report.study.quality import quality_sentences
 

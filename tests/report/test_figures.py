@@ -6,8 +6,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pandas as pd
 
-from equigen.report.curves import average_points, axis_limits, curve_figure
-from equigen.report.figures import display_width, run_styles, wrap_text
+from equigen.report.figures import average_points, axis_limits, curve_figure, display_width, run_styles, wrap_text
 from equigen.report.forest import Mark, forest_plot
 
 NAN = float("nan")

@@ -14,7 +14,7 @@ from equigen.quality.cells import ResamplingSettings
 from equigen.quality.judge.questions import Target
 from equigen.report import write_report
 from equigen.report.study.screening import screening_section, screening_sentences
-from equigen.synthesis.screening.rules import Rule
+from equigen.synthesis.screening.rounds import Rule
 from equigen.synthesis.screening.table import FieldVerdicts, screening_table
 
 SEX = Target("attr.sex", ["fe<male", "male"])

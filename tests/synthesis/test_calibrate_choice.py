@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from equigen.synthesis.calibration.choice import TIE, best_common, best_per_group, cost, front
+from equigen.synthesis.calibration.search import TIE, best_common, best_per_group, cost, front
 
 
 def every(curves):

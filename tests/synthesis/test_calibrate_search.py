@@ -5,9 +5,20 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import Matern
 
-from equigen.synthesis.calibration.choice import TIE, best_per_group, cost
-from equigen.synthesis.calibration.curve import Curve, _Fit, fit_curve
-from equigen.synthesis.calibration.search import GRID, INITIAL_POINTS, Goal, fit_curves, gain_bound, search
+from equigen.synthesis.calibration.search import (
+    GRID,
+    INITIAL_POINTS,
+    TIE,
+    Curve,
+    Goal,
+    _Fit,
+    best_per_group,
+    cost,
+    fit_curve,
+    fit_curves,
+    gain_bound,
+    search,
+)
 
 X, Y = np.array([0.0, 0.35, 0.6, 1.0]), np.array([2.0, 0.5, 0.7, 3.0])
 

@@ -17,8 +17,7 @@ from equigen.devices import best_device
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.synthesis import SyntheticSet, generate
-from equigen.synthesis.chunks import Batched, chunk_size, chunks, is_out_of_memory, render
-from equigen.synthesis.sharding import Share, share_of, write_first
+from equigen.synthesis.chunks import Batched, Share, chunk_size, chunks, is_out_of_memory, render, share_of, write_first
 
 module = sys.modules["equigen.synthesis.generation"]
 CHOICES = {

@@ -11,7 +11,7 @@ from screen_world import DX, SEX, row
 from equigen.quality.cells import ResamplingSettings
 from equigen.quality.group_means import clustered_group_means, independent_group_means
 from equigen.quality.judge.questions import Target
-from equigen.synthesis.screening.rules import Rule
+from equigen.synthesis.screening.rounds import Rule
 from equigen.synthesis.screening.table import COLUMNS, FieldVerdicts, field_verdicts, groupings, screening_table
 
 SETTINGS = ResamplingSettings(replicates=400, seed=0, min_patients=30)

@@ -10,7 +10,7 @@ from worded import settings, sides, trainer
 from equigen.checkpoints import load_checkpoint, select_prefix
 from equigen.equity import group_losses
 from equigen.errors import InputError
-from equigen.training.best_weights import BestWeights
+from equigen.training.average import BestWeights
 from equigen.training.probe import Probe
 
 NONE = {"mechanism": "none"}

@@ -6,8 +6,7 @@ import torch
 from equigen.cohort import Cohort, Manifest, pack
 from equigen.errors import InputError
 from equigen.latents import LatentView, encode_store, load_autoencoder, store
-from equigen.training.cohort_data import prepare_memory_splits
-from equigen.training.datasets import prepare_stored_splits
+from equigen.training.datasets import prepare_memory_splits, prepare_stored_splits
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from equigen.diffusion import PRESETS, open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import load_autoencoder
-from equigen.training import cohort_data as sides
+from equigen.training import datasets as sides
 from equigen.training import loop, train
 
 

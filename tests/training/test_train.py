@@ -17,8 +17,8 @@ from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import cache, load_autoencoder
 from equigen.training import Run, check_settings, loop, train
-from equigen.training import cohort_data as sides
-from equigen.training.cohort_data import cohort_groups, prepare_memory_splits
+from equigen.training import datasets as sides
+from equigen.training.datasets import cohort_groups, prepare_memory_splits
 
 PERTURBATION = {"mechanism": "perturbation", "mechanism_settings": {"window_images": 16, "minimum": 1}}
 

@@ -11,14 +11,14 @@ from equigen.diffusion import open_generator
 from equigen.errors import InputError
 from equigen.files import read_json
 from equigen.latents import load_autoencoder
-from equigen.training import check_settings, grids
-from equigen.training import cohort_data as sides
+from equigen.training import check_settings, trackers
+from equigen.training import datasets as sides
 from equigen.training import requirements as needs
-from equigen.training.grids import COLUMNS
+from equigen.training.trackers import COLUMNS
 
 
 def test_grids_of_each_group_are_of_the_same_noise_and_follow_the_training(go, cohort, monkeypatch):
-    monkeypatch.setattr(grids, "STEPS", 2)
+    monkeypatch.setattr(trackers, "STEPS", 2)
     run = go("with", images=24, grid_every=24, learning_rate=1e-2)
     folder = run.folder / "grids"
     assert names(folder) == ["000000000", "000000024"]

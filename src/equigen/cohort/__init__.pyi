@@ -12,8 +12,6 @@ from .generated_images import image_problems as image_problems
 from .generated_images import read_generated as read_generated
 from .generated_images import screening_note as screening_note
 from .images.faults import ImageFault as ImageFault
-from .images.image_list import DIGEST as DIGEST
-from .images.image_list import ImageList as ImageList
 from .images.reader import SUFFIXES as SUFFIXES
 from .images.reader import load_images as load_images
 from .images.reader import read_image as read_image
@@ -24,6 +22,8 @@ from .images.sources import reading_order as reading_order
 from .levels import AttributeSpec as AttributeSpec
 from .levels import LabelSpec as LabelSpec
 from .levels import unknown_warnings as unknown_warnings
+from .manifest import DIGEST as DIGEST
+from .manifest import ImageList as ImageList
 from .manifest import Manifest as Manifest
 from .packing import pack as pack
 from .persons import same_files_note as same_files_note
@@ -47,12 +47,12 @@ from .tables.reader import is_table as is_table
 from .tables.reader import read_table as read_table
 from .tables.reader import table_notes as table_notes
 from .tables.reader import table_suffix as table_suffix
-from .tables.spelling import is_rounded as is_rounded
-from .tables.spelling import spelling_warnings as spelling_warnings
-from .tables.unknown_words import UNKNOWN_WORDS as UNKNOWN_WORDS
-from .tables.unknown_words import means_unknown as means_unknown
-from .tables.unknown_words import unknown_words as unknown_words
+from .tables.values import UNKNOWN_WORDS as UNKNOWN_WORDS
+from .tables.values import is_rounded as is_rounded
+from .tables.values import means_unknown as means_unknown
+from .tables.values import spelling_warnings as spelling_warnings
 from .tables.values import text_cells as text_cells
+from .tables.values import unknown_words as unknown_words
 from .trained_on import carry_trained_on as carry_trained_on
 from .trained_on import check_unseen as check_unseen
 from .trained_on import read_trained_on as read_trained_on

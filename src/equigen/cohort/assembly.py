@@ -17,17 +17,15 @@ from equigen.cohort.checks import (
     patient_units,
     split_conflicts,
 )
-from equigen.cohort.identifiers import name_warnings
 from equigen.cohort.images.metadata import MEMBERS, add_members
 from equigen.cohort.images.paths import FOLDER, ImageLocations, locate_images
 from equigen.cohort.levels import AttributeSpec, LabelSpec, apply_attribute, apply_label
-from equigen.cohort.persons import MAX_AGE, contradictions
+from equigen.cohort.persons import MAX_AGE, contradictions, name_warnings
 from equigen.cohort.prompts import prompt_columns
 from equigen.cohort.spec import SPLITS, CohortSpec, PatientRole, normalize_cell
 from equigen.cohort.splits import absent_levels, split_patients
 from equigen.cohort.tables.reader import check_columns, read_table, table_notes
-from equigen.cohort.tables.spelling import is_rounded
-from equigen.cohort.tables.unknown_words import means_unknown
+from equigen.cohort.tables.values import is_rounded, means_unknown
 from equigen.errors import InputError, Problem, suggestion
 
 TEXT_COLUMNS = ("image", "path", "sha256", "patient", "site", "split", "domain")

@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort.images.tar_shards import leads_out
-from equigen.cohort.tables.unknown_words import means_unknown, unknown_words
+from equigen.cohort.tables.values import means_unknown, unknown_words
 from equigen.errors import InputError, Problem
 from equigen.files import hash_file, read_json, read_parquet
 

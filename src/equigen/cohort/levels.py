@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable
@@ -10,10 +11,8 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from equigen.cohort.positive_level import binary_order
 from equigen.cohort.spec import RESERVED_LEVELS, AttributeRole, LabelRole, level_names, normalize_cell
-from equigen.cohort.tables.spelling import spelling_warnings
-from equigen.cohort.tables.unknown_words import means_unknown
+from equigen.cohort.tables.values import means_unknown, spelling_warnings
 from equigen.errors import Problem, suggestion
 
 JOIN = "|"
@@ -262,3 +261,40 @@ def _finding_faults(
     if known_findings and len(known_findings) < len(findings):
         faults.append((f"'{cell}' mixes findings with an unknown for label '{name}'", "mend the cell"))
     return faults
+
+
+_PAIRS = {
+    ("0", "1"), ("false", "true"), ("f", "t"), ("no", "yes"), ("n", "y"), ("negative", "positive"), ("neg", "pos"),
+    ("absent", "present"), ("-", "+"), ("control", "case"),
+}  # fmt: skip
+_NEGATIVE = {"normal", "healthy", "benign", "negative", "absent", "control", "unaffected", "no finding", "no findings"}
+_WITHOUT = re.compile(r"(no|non|not|without)[ _-]+\w.*")
+
+
+def binary_order(levels: list[str], subject: str, column: str) -> tuple[list[str], list[Problem]]:
+    """Return two levels as [negative, positive] if their words tell, else unchanged with a problem.
+
+    Recognised are pairs such as 0 and 1, no and yes, and a word for health ("normal", "benign", "no X") against another
+    word.
+
+    >>> binary_order(["glaucoma", "normal"], "label 'dx'", "dx")
+    (['normal', 'glaucoma'], [])
+    """
+    first, second = (" ".join(level.casefold().split()) for level in levels)
+    if (first, second) in _PAIRS or (_is_negative(first) and _is_positive(second)):
+        return levels, []
+    if (second, first) in _PAIRS or (_is_negative(second) and _is_positive(first)):
+        return levels[::-1], []
+    choices = f"levels: [{levels[0]}, {levels[1]}] or levels: [{levels[1]}, {levels[0]}]"
+    message = f"{subject} is binary, and its column does not say whether '{levels[0]}' or '{levels[1]}' is positive"
+    return levels, [Problem(message, f"write {choices}: the negative one first", column=column)]
+
+
+def _is_negative(word: str) -> bool:
+    return word in _NEGATIVE or _WITHOUT.fullmatch(word) is not None
+
+
+def _is_positive(word: str) -> bool:
+    """Whether a word can be the positive level: no number, truth value or word for health."""
+    plain = {name for pair in _PAIRS for name in pair} - {"positive", "present", "pos", "case"}
+    return not _is_negative(word) and word not in plain and not re.fullmatch(r"[+-]?[\d.,]+", word)

@@ -61,7 +61,13 @@ def pack(cohort: Cohort, out: str | Path, images: int = SHARD, show: bool = True
                 raise InputError("A shard is not what was packed.", [problem])
             names += members
             bar.advance(len(rows))
-    write_parquet(folder / TABLE, _packed_table(cohort, names))
+    frame = cohort.frame
+    columns = {"file": pd.Series(names, index=frame.index, dtype=object), "source": frame["image"]}
+    columns |= {name: frame[name] for name in frame.columns if name not in {"row", "image", "path", "domain"}}
+    for name, label in cohort.labels.items():
+        findings = columns[f"label.{name}"]
+        columns[f"label.{name}"] = findings.where(findings != "", _no_finding_name(label))  # unknown cells are null
+    write_parquet(folder / TABLE, pd.DataFrame(columns))
     write_text(folder / SPEC, yaml.safe_dump(_packed_spec(cohort), sort_keys=False, allow_unicode=True))
     return folder / SPEC
 
@@ -107,17 +113,6 @@ def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     archive.addfile(info, io.BytesIO(data))
-
-
-def _packed_table(cohort: Cohort, names: list[str]) -> pd.DataFrame:
-    """Return the cohort's columns with the names of its images in the shards."""
-    frame = cohort.frame
-    columns = {"file": pd.Series(names, index=frame.index, dtype=object), "source": frame["image"]}
-    columns |= {name: frame[name] for name in frame.columns if name not in {"row", "image", "path", "domain"}}
-    for name, label in cohort.labels.items():
-        findings = columns[f"label.{name}"]
-        columns[f"label.{name}"] = findings.where(findings != "", _no_finding_name(label))  # unknown cells are null
-    return pd.DataFrame(columns)
 
 
 def _no_finding_name(label: LabelSpec) -> str:

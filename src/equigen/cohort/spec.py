@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from equigen.cohort.prompts import Prompt, prompt_columns, unknown_names, validate_prompt
-from equigen.cohort.tables.unknown_words import UNKNOWN_WORDS, unknown_words
+from equigen.cohort.tables.values import UNKNOWN_WORDS, unknown_words
 from equigen.config import check_keys
 from equigen.errors import suggestion
 
@@ -99,7 +99,9 @@ class ImageRole(_Strict):
     @property
     def columns(self) -> list[str]:
         """Names of the table's columns that form the path."""
-        return [self.column] if self.column is not None else placeholders(self.template or "")
+        if self.column is not None:
+            return [self.column]
+        return [name for _, name, _, _ in Formatter().parse(self.template or "") if name is not None]
 
 
 class PatientRole(_Strict):
@@ -232,7 +234,7 @@ class CohortSpec(_Strict):
 
     ``table`` is a csv, tsv or Parquet file, or a folder that the library ``datasets`` saved. Any column may be
     ``@npz:KEY`` or ``@json:KEY``, which are read from the images' files (``equigen.cohort.images.metadata``).
-    ``missing`` adds to the texts that always mean a missing value (``equigen.cohort.tables.unknown_words``).
+    ``missing`` adds to the texts that always mean a missing value (``equigen.cohort.tables.values``).
     """
 
     name: Text = Field(pattern=r"^[\w][\w .\-]*$")
@@ -289,11 +291,6 @@ def level_names(levels: list[str] | dict[str, str] | None) -> list[str]:
     if levels is None:
         return []
     return list(dict.fromkeys(levels.values() if isinstance(levels, dict) else levels))
-
-
-def placeholders(text: str) -> list[str]:
-    """Return the names between braces in a path template, in order."""
-    return [name for _, name, _, _ in Formatter().parse(text) if name is not None]
 
 
 def parse_spec(values: Mapping[str, Any], source: str) -> CohortSpec:

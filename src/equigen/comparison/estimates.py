@@ -53,7 +53,11 @@ def sample_results(
     for metric in metrics:
         by_sample = [next((result for result in sample if result.metric == metric), None) for sample in results]
         for attribute in dict.fromkeys(cell.attribute for cell in cells[0]):
-            groups = _common_groups(by_sample, cells, attribute)
+            per_sample = [
+                [] if result is None else [cell.group for cell in cells_with_estimate(result, sample_cells, attribute)]
+                for result, sample_cells in zip(by_sample, cells, strict=True)
+            ]
+            groups = [group for group in per_sample[0] if all(group in names for names in per_sample)]
             for sample_cells, result, table in zip(cells, by_sample, quantities, strict=True):
                 attribute_cells = [cell for cell in sample_cells if cell.attribute == attribute]
                 table |= {
@@ -61,15 +65,6 @@ def sample_results(
                     for name, quantity in _quantities(result, attribute_cells, groups).items()
                 }
     return [SampleResult(dict(head), n, table) for head, table in zip(heads, quantities, strict=True)]
-
-
-def _common_groups(results: Sequence[MetricResult | None], cells: Sequence[list[Cell]], attribute: str) -> list[str]:
-    """Return the groups of an attribute in which every sample has an estimate."""
-    groups = [
-        [] if result is None else [cell.group for cell in cells_with_estimate(result, sample_cells, attribute)]
-        for result, sample_cells in zip(results, cells, strict=True)
-    ]
-    return [group for group in groups[0] if all(group in sample_groups for sample_groups in groups)]
 
 
 def _quantities(result: MetricResult | None, cells: list[Cell], groups: list[str]) -> dict[str, Quantity]:

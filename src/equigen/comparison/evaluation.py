@@ -194,7 +194,7 @@ def evaluate_comparison(
     encoded = encoding.encode(images["real"], "real", show=show)
     select_metrics(metrics, train=False, labels=False, classes=encoded.features.probabilities is not None)
     measurement = _Measurement(encoded, encoding, settings, permutations, metric_names, workers)
-    steps = len(pairs) * count_passes(metric_names) * measurement.cells_per_sample
+    steps = len(pairs) * count_passes(metric_names) * (1 + sum(map(len, measurement.encoding.levels.values())))
     limits = threadpool_limits(1) if workers > 1 else nullcontext()
     with limits, progress_bar("Measuring samples", steps, show=show) as bar:
         results = [
@@ -252,11 +252,6 @@ class _Measurement:
     metrics: list[str]
     workers: int = 1
     memory: ResultCache = field(default_factory=ResultCache)
-
-    @property
-    def cells_per_sample(self) -> int:
-        """Number of cells of a sample."""
-        return 1 + sum(map(len, self.encoding.levels.values()))
 
     def measure_plan(self, pairs: list[tuple[Sample, ImageSet]], bar: Bar) -> list[SampleResult]:
         """Measure all samples of one plan at one matched n; features of ``workers`` samples are in memory at once."""

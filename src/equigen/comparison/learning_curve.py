@@ -82,22 +82,18 @@ def measure_curve(
     result = measure(reduced, real, [sample for _, sample in points], cache, show, reference=END)
     images = {(sample.setting, sample.mechanism): count for count, sample in points}
     seeds = result.seeds.assign(images_seen=_images_seen(result.seeds, images))
+    rows = result.summary[result.summary["mechanism"] != END]  # their differences are point less end
+    table = rows.assign(
+        images_seen=_images_seen(rows, images), end=[images[setting, END] for setting in rows["setting"]],
+        change=-rows["difference"], change_low=-rows["difference_high"], change_high=-rows["difference_low"],
+        estimate_end=rows["estimate"] - rows["difference"],
+    )  # fmt: skip
     return Curve(
-        seeds[POINTS].sort_values(POINTS[:3], kind="stable").reset_index(drop=True), _change(result.summary, images)
+        seeds[POINTS].sort_values(POINTS[:3], kind="stable").reset_index(drop=True),
+        table[CHANGE].sort_values(CHANGE[:2], kind="stable").reset_index(drop=True),
     )
 
 
 def _images_seen(table: pd.DataFrame, images: Mapping[tuple[str, str], int]) -> list[int]:
     """Return the images seen of each row; in the mechanism's column stands the name of the point."""
     return [images[key] for key in zip(table["setting"], table["mechanism"], strict=True)]
-
-
-def _change(summary: pd.DataFrame, images: Mapping[tuple[str, str], int]) -> pd.DataFrame:
-    """Return the paired differences of end less point; those of the summary are point less end."""
-    rows = summary[summary["mechanism"] != END]
-    table = rows.assign(
-        images_seen=_images_seen(rows, images), end=[images[setting, END] for setting in rows["setting"]],
-        change=-rows["difference"], change_low=-rows["difference_high"], change_high=-rows["difference_low"],
-        estimate_end=rows["estimate"] - rows["difference"],
-    )  # fmt: skip
-    return table[CHANGE].sort_values(CHANGE[:2], kind="stable").reset_index(drop=True)

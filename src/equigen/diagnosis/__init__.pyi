@@ -1,7 +1,7 @@
 """Diagnostic classifiers trained on real and synthetic images, and their predictions."""
 
-from .augment import Augmentation as Augmentation
 from .experiment import diagnose as diagnose
+from .fitting import Augmentation as Augmentation
 from .fitting import FitSettings as FitSettings
 from .networks import Classifier as Classifier
 from .networks import SmallResNet as SmallResNet

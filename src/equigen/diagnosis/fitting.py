@@ -1,9 +1,9 @@
-"""Training of one classifier, with the same steps, augmentation, schedule and model selection for every recipe."""
+"""Training of one classifier, resumed from checkpoints: the same steps, augmentation and selection for every recipe."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,16 +12,130 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
 
-from equigen.diagnosis.augment import Augmentation, augment
-from equigen.diagnosis.checkpoint import State
 from equigen.diagnosis.networks import Card, Classifier, SmallResNet, to_tensor
 from equigen.diagnosis.recipes import Recipe, Stream
+from equigen.errors import InputError, Problem
 from equigen.fairness import auc
+from equigen.files import replace_file
+from equigen.model_files import nonfinite_weight
 from equigen.progress import Bar, progress_bar
 from equigen.seeds import torch_generator
+
+
+@dataclass
+class State:
+    """The mutable state of a fit. ``best_score`` is None before a defined validation score."""
+
+    network: SmallResNet
+    average: SmallResNet
+    optimizer: torch.optim.AdamW
+    best: dict[str, Tensor]
+    best_score: float | None = None
+    step: int = 0
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """All tensors by name; they are not copies, so that copying into them restores the state."""
+        for prefix, tensors in {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "best": self.best,
+        }.items():
+            yield from ((f"{prefix}/{name}", value) for name, value in tensors.items())
+        for name, parameter in self.network.named_parameters():
+            yield from ((f"adam/{name}/{key}", value) for key, value in self.optimizer.state[parameter].items())
+
+    def save(self, path: Path, key: str) -> None:
+        """Write the state; ``key`` is the hash of all settings and inputs."""
+        score = "" if self.best_score is None else repr(self.best_score)
+        with replace_file(path) as temporary:
+            save_file(
+                {name: value.detach().contiguous().cpu() for name, value in self.tensors()},
+                temporary,
+                metadata={"key": key, "step": str(self.step), "best_score": score},
+            )
+
+    def resume(self, path: Path, key: str) -> None:
+        """Restore a checkpoint of the same key; without one the state is unchanged.
+
+        Raises InputError for a file that is not a safetensors file of this state: a pickle, a damaged file, tensors
+        that are missing, of another shape, NaN or infinite. The state is unchanged then, except for zero moments.
+        """
+        if not path.exists():
+            return
+        try:
+            with safe_open(path, framework="pt") as handle:
+                metadata = handle.metadata() or {}
+                if metadata["key"] != key:
+                    return
+                step, score = int(metadata["step"]), float(metadata["best_score"]) if metadata["best_score"] else None
+                for parameter in self.network.parameters():
+                    self.optimizer.state[parameter] = {
+                        "step": torch.zeros(()),
+                        "exp_avg": torch.zeros_like(parameter),
+                        "exp_avg_sq": torch.zeros_like(parameter),
+                    }
+                values = {name: handle.get_tensor(name) for name, _ in self.tensors()}
+                for name, value in self.tensors():
+                    if values[name].shape != value.shape:
+                        raise ValueError(f"{name} is {list(values[name].shape)}, not {list(value.shape)}")
+                fault = nonfinite_weight(values)
+                if fault is not None:
+                    raise ValueError(fault)
+        except (SafetensorError, KeyError, ValueError, OSError, RuntimeError) as error:
+            problem = Problem(f"is no whole checkpoint ({error})", "delete it to start afresh", file=str(path))
+            raise InputError("A checkpoint is damaged.", [problem]) from error
+        with torch.no_grad():
+            for name, value in self.tensors():
+                value.copy_(values[name])
+        self.step, self.best_score = step, score
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Random transformations of training images, drawn for each image, uniform in their ranges.
+
+    ``flip`` mirrors left and right with probability one half: disable it where laterality matters
+    for the diagnosis (situs). Images are never flipped vertically.
+    """
+
+    flip: bool = True
+    rotate: float = 10.0  # degrees, in both directions
+    scale: float = 0.1  # zoom between 1 - scale and 1 + scale
+    shift: float = 0.05  # relative to the image size, in both directions
+    brightness: float = 0.1  # added to pixels in [0, 1]
+    contrast: float = 0.1  # factor 1 +- contrast around the image's mean
+    saturation: float = 0.1  # factor 1 +- saturation around the pixel's grey
+
+
+def augment(images: Tensor, settings: Augmentation, generator: torch.Generator) -> Tensor:
+    """Augment images [B, 3, H, W] in [0, 1]; random numbers come from a CPU generator on every device."""
+    draws = (torch.rand(8, len(images), generator=generator) * 2 - 1).to(images.device)
+    angle, zoom, right, down, light, contrast, saturation, flip = draws
+    mirror = torch.where(flip < 0, -1.0, 1.0) if settings.flip else torch.ones_like(flip)
+    angle, scale = angle * math.radians(settings.rotate), 1 + zoom * settings.scale
+    shift = 2 * settings.shift * torch.stack([right, down], 1)
+    cos, sin = angle.cos() / scale, angle.sin() / scale
+    theta = torch.stack([cos * mirror, -sin, shift[:, 0], sin * mirror, cos, shift[:, 1]], 1).view(-1, 2, 3)
+    grid = functional.affine_grid(theta, list(images.shape), align_corners=False)
+    warped: Tensor = functional.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    grey = warped.mean(dim=1, keepdim=True)
+    warped = grey + (warped - grey) * _factor(saturation, settings.saturation)
+    mean = warped.mean(dim=(1, 2, 3), keepdim=True)
+    warped = mean + (warped - mean) * _factor(contrast, settings.contrast)
+    augmented: Tensor = (warped + light.view(-1, 1, 1, 1) * settings.brightness).clamp(0, 1)
+    return augmented
+
+
+def _factor(draw: Tensor, strength: float) -> Tensor:
+    """Factor 1 +- strength of each image."""
+    factor: Tensor = (1 + draw * strength).view(-1, 1, 1, 1)
+    return factor
+
 
 EMA_RAMP = 10  # of the decay of the weight average in its first steps k, (1 + k) / (10 + k)
 

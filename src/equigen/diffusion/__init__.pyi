@@ -3,15 +3,12 @@
 from .choices import Prediction as Prediction
 from .choices import Preset as Preset
 from .choices import TrainableWeights as TrainableWeights
-from .conditions import Conditions as Conditions
-from .conditions import TokenConditions as TokenConditions
 from .loading import open_any_generator as open_any_generator
-from .lora import add_lora as add_lora
-from .lora import load_lora as load_lora
-from .lora import save_lora as save_lora
 from .networks import PRESETS as PRESETS
+from .networks import Conditions as Conditions
 from .networks import ConditionTokens as ConditionTokens
 from .networks import Denoiser as Denoiser
+from .networks import TokenConditions as TokenConditions
 from .networks import build_text_unet as build_text_unet
 from .networks import build_tokens as build_tokens
 from .networks import build_unet as build_unet
@@ -49,6 +46,9 @@ from .text_encoders import MINILM as MINILM
 from .text_encoders import TextEncoder as TextEncoder
 from .text_encoders import open_text_encoder as open_text_encoder
 from .text_generator import TextGenerator as TextGenerator
+from .trainable_weights import add_lora as add_lora
 from .trainable_weights import enable_gradient_checkpointing as enable_gradient_checkpointing
+from .trainable_weights import load_lora as load_lora
+from .trainable_weights import save_lora as save_lora
 from .trainable_weights import set_trainable as set_trainable
 from .vocabulary import Vocabulary as Vocabulary

@@ -11,10 +11,10 @@ from diffusers.utils import logging
 from safetensors import SafetensorError
 
 from equigen.devices import best_device
-from equigen.diffusion.lora import load_lora
 from equigen.diffusion.pipeline import EquigenPipeline, open_generator
 from equigen.diffusion.pretrained import open_pretrained
 from equigen.diffusion.text_generator import TextGenerator
+from equigen.diffusion.trainable_weights import load_lora
 from equigen.errors import InputError, Problem
 from equigen.files import DamagedJSONError, hash_file, read_json
 from equigen.model_files import folder_problems

@@ -1,4 +1,4 @@
-"""Prompt embeddings on disk: each text is encoded once, and found again by its hash and the encoder's."""
+"""A cache of prompt embeddings on disk, by the hashes of the text and of the encoders."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class PromptCache:
         self.refresh()
 
     def refresh(self) -> None:
-        """Find what other processes have added. Raises InputError for a damaged file."""
+        """Index the files that other processes have added. Raises InputError for a damaged file."""
         files = {file for file, _ in self.locations.values()}
         for file in sorted(self.folder.glob("prompts-*.safetensors")):
             if file not in files:
                 self._add_file(file)
 
     def _add_file(self, file: Path) -> None:
-        """Remember which text lies where; silence about a damaged file would hide lost work."""
+        """Add the texts of a file to the index. Raises InputError for a damaged file, since its texts would be lost."""
         try:
             with safe_open(str(file), framework="pt") as handle:
                 hashes = json.loads((handle.metadata() or {})["texts"])
@@ -54,11 +54,11 @@ class PromptCache:
         self.locations.update({name: (file, row) for row, name in enumerate(hashes)})
 
     def missing(self, texts: Sequence[str]) -> list[str]:
-        """Those texts, each once, that are not in the cache."""
+        """Return the texts, each once, that are not in the cache."""
         return [text for text in dict.fromkeys(texts) if _text_hash(text) not in self.locations]
 
     def add(self, texts: Sequence[str], rows: Tensors) -> None:
-        """Write one more file: a row for each text. InputError where a value does not fit the cache's precision."""
+        """Write a new file with a row for each text. InputError where a value does not fit the cache's precision."""
         dtype = torch.float16 if self.precision == "half" else torch.float32
         tensors = {
             name: (value.to(dtype) if value.is_floating_point() else value).cpu().contiguous()
@@ -74,7 +74,7 @@ class PromptCache:
         self._add_file(file)
 
     def table(self, texts: Sequence[str]) -> MappedTable:
-        """A row for each text, in this order, which stays on disk until it is asked for; KeyError for a missing one."""
+        """Return the rows of texts in this order, read from disk as needed; KeyError for a missing text."""
         return MappedTable([self.locations[_text_hash(text)] for text in texts])
 
 
@@ -105,7 +105,7 @@ def encode_prompts(
 
 
 def _texts_a_file(pretrained: Pretrained) -> int:
-    """How many texts' rows fill one file."""
+    """Return the number of texts whose rows fill one file."""
     return max(1, SHARD_BYTES // sum(value.nbytes for value in pretrained.encode([""]).values()))
 
 
@@ -116,7 +116,7 @@ def prompt_table(
     precision: Precision = "half",
     show: bool = True,
 ) -> PromptTable:
-    """A row for each text: cached embeddings, or token numbers where a text encoder is trained."""
+    """Return a row for each text: cached embeddings, or token numbers where a text encoder is trained."""
     if not pretrained.trains_text:
         return encode_prompts(pretrained, texts, folder, precision, show=show).table(texts)
     parts = [pretrained.family.tokenize(texts[low : low + CHUNK]) for low in range(0, len(texts), CHUNK)]

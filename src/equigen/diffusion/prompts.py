@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -50,7 +50,16 @@ class PromptConditions:
             _PromptTemplate(template, self.names) for template in prompt_templates(cohort.spec.prompt)
         ]
         wordings = wordings or [_Caption()]
-        prompts = _possible_prompts(wordings, conditions, drop_one > 0, limit)
+        prompts: list[dict[TemplateValues, str]] = []
+        for wording in wordings:
+            combinations = dict.fromkeys(wording.select(values) for values in conditions)
+            drops_names = drop_one > 0 and isinstance(wording, _PromptTemplate)
+            for position in range(len(next(iter(combinations), ())) if drops_names else 0):
+                without = ((*values[:position], None, *values[position + 1 :]) for values in list(combinations))
+                combinations |= dict.fromkeys(without)
+                _check_number(len(combinations), limit)
+            prompts.append({values: wording.text(values) for values in combinations})
+            _check_number(sum(len(texts) for texts in prompts), limit)
         self.texts = ["", *sorted({text for texts in prompts for text in texts.values()} - {""})]
         number = {text: index for index, text in enumerate(self.texts)}
         self._templates, self._conditions = wordings, conditions
@@ -176,23 +185,6 @@ def _factorise(cells: pd.Series, word: Callable[[object], str | None]) -> tuple[
     codes, different = pd.factorize(cells)
     values = [*(word(value) for value in different), None]
     return np.where(codes < 0, len(values) - 1, codes).astype(np.int64), values
-
-
-def _possible_prompts(
-    wordings: Sequence[_PromptTemplate | _Caption], conditions: Iterable[TemplateValues], dropping: bool, limit: int
-) -> list[dict[TemplateValues, str]]:
-    """Return each template's prompts for the values of all rows, and for all that dropping single names leaves."""
-    prompts: list[dict[TemplateValues, str]] = []
-    for wording in wordings:
-        combinations = dict.fromkeys(wording.select(values) for values in conditions)
-        names = len(next(iter(combinations), ())) if dropping and isinstance(wording, _PromptTemplate) else 0
-        for position in range(names):
-            without = ((*values[:position], None, *values[position + 1 :]) for values in list(combinations))
-            combinations |= dict.fromkeys(without)
-            _check_number(len(combinations), limit)
-        prompts.append({values: wording.text(values) for values in combinations})
-        _check_number(sum(len(texts) for texts in prompts), limit)
-    return prompts
 
 
 def _check_number(count: int, limit: int) -> None:

@@ -38,7 +38,7 @@ class Request:
 
     @property
     def guided(self) -> bool:
-        """Whether guidance changes the prediction: the scale is not 1."""
+        """Return whether guidance changes the prediction: the scale is not 1."""
         return self.guidance != 1.0
 
     @property
@@ -71,7 +71,7 @@ class Generator(Protocol):
 
     @property
     def hash(self) -> str:
-        """Name of weights and settings in provenance."""
+        """Hash of weights and settings, which names the generator in tables."""
 
     @property
     def size(self) -> int:
@@ -79,11 +79,11 @@ class Generator(Protocol):
 
     @property
     def latent_side(self) -> int:
-        """Side of what the network sees."""
+        """Side of the network's input, the latents."""
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
 
     def check(self, plan: pd.DataFrame) -> None:
         """Raise InputError for rows that cannot be made."""
@@ -124,28 +124,25 @@ def sampling_requests(plan: pd.DataFrame) -> tuple[list[Request], NDArray[np.int
             )
         )
         row = int(np.argmax(numbers == number)) + 2
-        for message, mend, column in _request_problems(distinct[-1]):
-            problems.append(Problem(message, mend, row=row, column=column))
+        request = distinct[-1]
+        low, high = request.interval
+        tests = [
+            (
+                math.isfinite(request.guidance) and request.guidance >= 0,
+                request.guidance,
+                "use 0 or more; 1 is plain conditional sampling",
+                "guidance",
+            ),
+            (request.steps >= 1, request.steps, "use at least 1", "steps"),
+            (0 <= low < high, low, "use a noise level t / T from 0 to below guidance_high", "guidance_low"),
+            (low < high <= 1, high, "use a noise level t / T above guidance_low, up to 1", "guidance_high"),
+        ]
+        problems += [
+            Problem(f"{value}", mend, row=row, column=column) for fine, value, mend, column in tests if not fine
+        ]
     if problems:
         raise InputError("This plan cannot be carried out.", problems)
     return distinct, numbers.astype(np.int64)
-
-
-def _request_problems(request: Request) -> list[tuple[str, str, str]]:
-    """Return the problems of one request: the value, the mend, and the column."""
-    low, high = request.interval
-    tests = [
-        (
-            math.isfinite(request.guidance) and request.guidance >= 0,
-            request.guidance,
-            "use 0 or more; 1 is plain conditional sampling",
-            "guidance",
-        ),
-        (request.steps >= 1, request.steps, "use at least 1", "steps"),
-        (0 <= low < high, low, "use a noise level t / T from 0 to below guidance_high", "guidance_low"),
-        (low < high <= 1, high, "use a noise level t / T above guidance_low, up to 1", "guidance_high"),
-    ]
-    return [(f"{value}", mend, column) for fine, value, mend, column in tests if not fine]
 
 
 def check_sampler(requests: Sequence[Request], make: Callable[[str], Any]) -> None:
@@ -158,17 +155,16 @@ def check_sampler(requests: Sequence[Request], make: Callable[[str], Any]) -> No
             problem = Problem(f"{steps} steps", f"use a whole number from 1 to {total}")
             raise InputError("These images cannot be made.", [problem])
         if interval and interval != FULL_INTERVAL:
-            _check_interval(scheduler, steps, interval)
-
-
-def _check_interval(scheduler: Any, steps: int, interval: Interval) -> None:
-    """Raise InputError where no step of the sampler lies in the interval: guidance would have no effect."""
-    if scheduler.config.get("use_dynamic_shifting"):
-        problem = Problem("noise levels depend on the size of the image", "leave out guidance_low and guidance_high")
-        raise InputError("Guidance cannot be limited with this model.", [problem])
-    if not any(in_interval(level, interval) for level in noise_levels(set_steps(scheduler, steps))):
-        message = f"none of {steps} steps lies at a noise level from {interval[0]} to {interval[1]}"
-        raise InputError("Guidance would do nothing.", [Problem(message, "widen the interval, or take more steps")])
+            if scheduler.config.get("use_dynamic_shifting"):
+                problem = Problem(
+                    "noise levels depend on the size of the image", "leave out guidance_low and guidance_high"
+                )
+                raise InputError("Guidance cannot be limited with this model.", [problem])
+            if not any(in_interval(level, interval) for level in noise_levels(set_steps(scheduler, steps))):
+                message = f"none of {steps} steps lies at a noise level from {interval[0]} to {interval[1]}"
+                raise InputError(
+                    "Guidance would do nothing.", [Problem(message, "widen the interval, or take more steps")]
+                )
 
 
 def in_interval(level: float, interval: Interval) -> bool:

@@ -1,4 +1,4 @@
-"""Solvers by name: the scheduler of diffusers that takes noise to an image, made from the one that trained."""
+"""Samplers by name: schedulers of diffusers with the noise schedule that a network was trained with."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from diffusers import (
 from equigen.errors import InputError, Problem
 
 DEFAULT_SOLVER = "dpm++"
-# What a scheduler's config says of the noise that a network was trained with. All else in it is a habit of sampling
-# (Karras' noise levels, clipping, thresholding), and a name that means a solver should mean the same with any model.
+# Settings of a scheduler that describe the noise of training. All others describe sampling (Karras' noise levels,
+# clipping, thresholding) and are not inherited, so that a solver's name means the same for every model.
 NOISE = (
     "num_train_timesteps",
     "beta_start",
@@ -31,7 +31,7 @@ NOISE = (
     "rescale_betas_zero_snr",
     "steps_offset",
 )
-# Steps end at t = T, where training's noise was strongest (Lin et al. 2024, arXiv 2305.08891), and at no noise at all.
+# The first step is at t = T, the strongest noise of training (Lin et al. 2024, arXiv 2305.08891); the last ends at 0.
 ENDS = {"timestep_spacing": "trailing", "final_sigmas_type": "zero"}
 SOLVERS: dict[str, tuple[Any, dict[str, Any]]] = {
     "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", **ENDS}),
@@ -60,26 +60,26 @@ SHIFTS = (
 
 
 def solver(name: str, scheduler: Any) -> Any:
-    """A fresh scheduler of diffusers that samples by the named method from what ``scheduler`` trained.
+    """Return a new scheduler of diffusers for the named solver, with the noise schedule of ``scheduler``.
 
     ``dpm++``: DPM-Solver++ of second order (Lu et al. 2022, arXiv 2211.01095); ``ddim``: Song et al. 2021 without
     added noise; ``unipc``: Zhao et al. 2023, of second order; ``euler``: Karras et al. 2022, algorithm 1. For flow
-    matching (Lipman et al. 2023) ``euler``, ``dpm++`` and ``unipc`` in their versions for flows. None draws noise on
-    the way, so an image follows from its starting noise alone. The same with plain diffusers: the class that
-    ``SOLVERS`` or ``FLOW_SOLVERS`` names, ``from_config(scheduler.config, **settings)``.
+    matching (Lipman et al. 2023) ``euler``, ``dpm++`` and ``unipc`` in their versions for flows. All are deterministic:
+    an image depends on its starting noise alone. Plain diffusers gives the same by
+    ``from_config(scheduler.config, **settings)`` of the class in ``SOLVERS`` or ``FLOW_SOLVERS``.
 
-    With ``ddim``, diffusers steps from t to t - floor(T / steps), up to one timestep beside its own grid where
+    With ``ddim``, diffusers steps from t to t - floor(T / steps), which is up to one timestep off its own grid where
     ``steps`` does not divide T.
 
-    Raises InputError for an unknown name, one that cannot be used with this kind of model, or a scheduler of no kind
-    that is known.
+    Raises InputError for an unknown solver, one that cannot be used with this kind of model, or an unsupported
+    scheduler.
     """
     flows = is_flow(scheduler)
     possible = possible_solvers(scheduler)
     if name not in possible:
         reason = "is not possible with this model" if name in SOLVERS else "is unknown"
         problem = Problem(f"solver '{name}' {reason}", f"use one of {', '.join(possible)}")
-        raise InputError("These images cannot be sampled so.", [problem])
+        raise InputError("This solver cannot be used.", [problem])
     kind, settings = (FLOW_SOLVERS if flows else SOLVERS)[name]
     config = scheduler.config
     inherited = {key: config[key] for key in (SHIFTS if flows else NOISE) if key in config}
@@ -90,19 +90,19 @@ def solver(name: str, scheduler: Any) -> Any:
         return kind(**{**{key: value for key, value in inherited.items() if key in parameters}, **settings})
     except NotImplementedError as error:
         problem = Problem(f"solver '{name}': {error}", "use another solver, or another model")
-        raise InputError("These images cannot be sampled so.", [problem]) from error
+        raise InputError("This solver cannot be used.", [problem]) from error
 
 
 def possible_solvers(scheduler: Any) -> list[str]:
-    """Names of the solvers that can be used with what ``scheduler`` trained."""
+    """Return the names of the solvers that can be used with the noise schedule of ``scheduler``."""
     if not is_flow(scheduler):
         return list(SOLVERS)
-    # Shifts that depend on the size of the image are the pipeline's to work out, for the Euler scheduler alone.
+    # diffusers' pipelines compute shifts that depend on the image's size for the Euler scheduler alone.
     return ["euler"] if scheduler.config.get("use_dynamic_shifting") else list(FLOW_SOLVERS)
 
 
 def is_flow(scheduler: Any) -> bool:
-    """Whether a scheduler is of flow matching; InputError unless it is that or of diffusion with betas."""
+    """Return whether a scheduler is for flow matching; InputError unless it is for that or for diffusion with betas."""
     config = scheduler.config
     if "FlowMatch" in type(scheduler).__name__ or config.get("prediction_type") == "flow_prediction":
         return True
@@ -110,25 +110,25 @@ def is_flow(scheduler: Any) -> bool:
         return False
     mend = "use a model of diffusion with betas, or of flow matching"
     problem = Problem(f"its scheduler is {type(scheduler).__name__}", mend)
-    raise InputError("It is not known how this model was trained.", [problem])
+    raise InputError("The noise schedule of this model is not supported.", [problem])
 
 
 def set_steps(scheduler: Any, steps: int, device: Any = None) -> Any:
-    """Tell a scheduler how many steps it is to take; returns it."""
+    """Set the number of steps of a scheduler, and return the scheduler."""
     with ignore_array_warnings():
         scheduler.set_timesteps(steps, device=device)
     return scheduler
 
 
 def noise_levels(scheduler: Any) -> list[float]:
-    """Give t / T of each step of a scheduler that knows how many: t is what the network is told, the largest first."""
+    """Return the noise level t / T of each step, the largest first; ``set_steps`` has to be called before."""
     total = scheduler.config["num_train_timesteps"]
     return [time / total for time in scheduler.timesteps.tolist()]
 
 
 @contextmanager
 def ignore_array_warnings() -> Iterator[None]:
-    """Without a warning about how diffusers asks NumPy 2 for an array, in a way that it deprecates."""
+    """Ignore the deprecation warning of NumPy 2 on ``__array__``, which diffusers causes, within the block."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
         yield

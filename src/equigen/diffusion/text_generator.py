@@ -79,13 +79,13 @@ class TextGenerator:
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         device: torch.device = self.pipeline.device
         return device
 
     @cached_property
     def autoencoder(self) -> Autoencoder:
-        """The pipeline's own."""
+        """The pipeline's autoencoder."""
         return self.blocks or Autoencoder(self.pipeline.vae)
 
     @cached_property
@@ -104,7 +104,7 @@ class TextGenerator:
         return hash_value([*parts, type(self.original_scheduler).__name__, _settings(self.original_scheduler)])[:16]
 
     def check(self, plan: pd.DataFrame) -> None:
-        """Raise InputError for rows of a plan that cannot be made: no prompt, or what the sampler cannot do."""
+        """Raise InputError for rows of a plan without a prompt, or with impossible sampling settings."""
         if "prompt" not in plan:
             problem = Problem("is missing", "give each row its prompt", column="prompt")
             raise InputError("There is nothing to say to the generator.", [problem])

@@ -159,22 +159,17 @@ def load_autoencoder(path: str | Path = SHIPPED, device: str | torch.device = "c
         problem = Problem(f"holds a {kind}", f"use one of {', '.join(CLASSES)}", file=str(config))
         raise InputError("This kind of autoencoder is not supported.", [problem])
     if str(path) == SHIPPED:
-        _check_shipped(folder)
+        problems = [
+            Problem("its content is not that of the package", "install equigen again", file=str(folder / name))
+            for name, digest in SHIPPED_FILES.items()
+            if not (folder / name).is_file() or hash_file(folder / name) != digest
+        ]
+        if problems:
+            raise InputError("The shipped autoencoder is damaged.", problems)
     problems = folder_problems(folder)
     if problems:
         raise InputError("The autoencoder cannot be used.", problems)
     return Autoencoder(_open(CLASSES[kind], folder).to(device))
-
-
-def _check_shipped(folder: Path) -> None:
-    """Raise InputError where a file of the shipped autoencoder differs from the package's."""
-    problems = [
-        Problem("its content is not that of the package", "install equigen again", file=str(folder / name))
-        for name, digest in SHIPPED_FILES.items()
-        if not (folder / name).is_file() or hash_file(folder / name) != digest
-    ]
-    if problems:
-        raise InputError("The shipped autoencoder is damaged.", problems)
 
 
 def _open(kind: Any, folder: Path) -> Any:

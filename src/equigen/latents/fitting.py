@@ -52,7 +52,7 @@ class AutoencoderSettings(BaseModel):
 
     @model_validator(mode="after")
     def _fits(self) -> AutoencoderSettings:
-        """Sizes that go together."""
+        """Check that the sizes fit each other."""
         if self.patch % self.factor:
             raise ValueError(f"patch {self.patch} must be a multiple of factor {self.factor}")
         if min(self.encoder_channels, self.decoder_channels) < 2 * self.latent_channels:

@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from equigen.report.frames import DERIVED
-from equigen.report.metrics import Metric
-from equigen.report.rounding import is_finite, number, p_text
+from equigen.report.metrics import Metric, is_finite, number, p_text
 
 LEVEL = 0.05
 _SEED_NAME = re.compile(r"^(?P<base>.+?)[\s._/@-]+(?:seed|s)[\s._=-]*(?P<seed>\d+)$")

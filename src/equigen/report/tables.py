@@ -9,8 +9,18 @@ import pandas as pd
 from equigen.report.findings import is_group, verdict
 from equigen.report.frames import DERIVED, unique_values
 from equigen.report.layout import Cell, Row, Table
-from equigen.report.metrics import Metric, floor_name, lookup_metric
-from equigen.report.rounding import ABSENT, count, difference_text, interval, is_finite, number, p_text
+from equigen.report.metrics import (
+    ABSENT,
+    Metric,
+    count,
+    difference_text,
+    floor_name,
+    interval,
+    is_finite,
+    lookup_metric,
+    number,
+    p_text,
+)
 
 WHOLE_SET = "whole set"
 MAX_NOTE = 100  # a note of more characters is not repeated in a cell

@@ -18,9 +18,8 @@ from equigen.files import hash_file, hash_value, read_json, read_parquet, write_
 from equigen.integrity import is_readable
 from equigen.pngs import is_complete_png, write_png
 from equigen.progress import console, progress_bar
-from equigen.synthesis.chunks import CHUNK, Batched, Images, device_kind, render
+from equigen.synthesis.chunks import CHUNK, Batched, Images, device_kind, render, share_of, write_first
 from equigen.synthesis.guidance import Level, set_guidance
-from equigen.synthesis.sharding import share_of, write_first
 from equigen.training import Run
 
 GENERATION_FILE, TABLE = "generation.json", "synthetic.parquet"

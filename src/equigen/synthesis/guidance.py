@@ -112,7 +112,13 @@ def apply_guidance(rows: pd.DataFrame, calibration: Guidance | Calibrated, choic
     """
     guidance = calibration if isinstance(calibration, Guidance) else calibration.guidance
     if choice == "group":
-        check_pairs(rows, guidance.attribute)
+        changed = set(rows["changed"].dropna().astype(str)) if "changed" in rows else set()
+        for name in sorted(changed & set(attribute_parts(guidance.attribute))):
+            message = (
+                f"the pairs are to differ in {name} alone, and guidance by {guidance.attribute} would differ with it"
+            )
+            problem = Problem(message, "take one guidance for all: common, or a number")
+            raise InputError("Guidance per group cannot be used for these counterfactual pairs.", [problem])
     return rows.assign(guidance=guidance.for_rows(rows, choice))
 
 
@@ -149,15 +155,6 @@ def set_guidance(
         problem = Problem(f"'{guidance}'", "give a number of 0 or more, calibrated, or common")
         raise InputError("The guidance cannot be used.", [problem])
     return rows.assign(guidance=float(guidance)), None
-
-
-def check_pairs(rows: pd.DataFrame, attribute: str) -> None:
-    """Raise InputError where guidance by ``attribute`` would differ within counterfactual pairs."""
-    changed = set(rows["changed"].dropna().astype(str)) if "changed" in rows else set()
-    for name in sorted(changed & set(attribute_parts(attribute))):
-        message = f"the pairs are to differ in {name} alone, and guidance by {attribute} would differ with it"
-        problem = Problem(message, "take one guidance for all: common, or a number")
-        raise InputError("Guidance per group cannot be used for these counterfactual pairs.", [problem])
 
 
 def load_calibration(folder: str | Path, generator: str | None = None) -> Guidance:

@@ -39,7 +39,7 @@ def read_plan(path: str | Path) -> pd.DataFrame:
     """Read a plan from csv, tsv or parquet; ``generate`` checks its conditions.
 
     In csv and tsv an empty cell is missing, except in a label, where it is an image without a finding. In a label or
-    attribute every word of ``equigen.cohort.tables.unknown_words`` but "none" means "not known". Raises InputError for
+    attribute every word of ``equigen.cohort.tables.values`` but "none" means "not known". Raises InputError for
     a missing or unreadable file, and for invalid numbers with row and column.
     """
     file = _check_suffix(Path(path), table_suffix(path))

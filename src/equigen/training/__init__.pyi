@@ -4,8 +4,8 @@ from .class_conditional import check_settings as check_settings
 from .class_conditional import open_start as open_start
 from .class_conditional import run_key as run_key
 from .class_conditional import train as train
-from .cohort_data import cohort_groups as cohort_groups
-from .data import LatentDataset as LatentDataset
+from .datasets import LatentDataset as LatentDataset
+from .datasets import cohort_groups as cohort_groups
 from .loop import Trainer as Trainer
 from .pipeline import check_base as check_base
 from .pipeline import latent_scale as latent_scale

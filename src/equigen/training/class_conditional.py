@@ -26,15 +26,14 @@ from equigen.equity import Mechanism, build_mechanism
 from equigen.errors import InputError, Problem
 from equigen.files import convert_disk_full, hash_value
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
-from equigen.training.cohort_data import LatentSplits, check_cohort, cohort_groups
-from equigen.training.datasets import prepare_splits
+from equigen.training.datasets import LatentSplits, check_cohort, cohort_groups, prepare_splits
 from equigen.training.gradients import check_batch
-from equigen.training.grids import group_grids, token_sampler
 from equigen.training.loop import Images, Trainer
 from equigen.training.requirements import check_accelerator
 from equigen.training.run import Run, is_finished, write_record
 from equigen.training.settings import TrainSettings
 from equigen.training.text_to_image import train_text
+from equigen.training.trackers import group_grids, token_sampler
 
 
 def check_settings(settings: TrainSettings, cohort: Cohort | Manifest, autoencoder: Autoencoder) -> None:

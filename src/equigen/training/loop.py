@@ -17,9 +17,8 @@ from equigen.diffusion import Conditions, Objective, loss_per_image, min_snr_wei
 from equigen.equity import GroupLosses, Mechanism, check_sampling_weights, check_weights
 from equigen.errors import EquigenError
 from equigen.progress import progress_bar
-from equigen.training.average import Average, trained_parameters
-from equigen.training.best_weights import BestWeights
-from equigen.training.data import LatentDataset
+from equigen.training.average import Average, BestWeights, trained_parameters
+from equigen.training.datasets import LatentDataset
 from equigen.training.gradients import (
     autocast,
     check_batch,

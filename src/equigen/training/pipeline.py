@@ -47,22 +47,18 @@ class PipelineFactory:
             pretrained, settings.trainable_weights, rank=settings.rank, alpha=settings.alpha, seed=settings.seed
         )
         if settings.start is not None and settings.trainable_weights.startswith("lora"):
-            self._load_start(pretrained)
+            earlier = self.open("cpu", torch.float32)  # the weights' base is known by its hash in full precision
+            load_lora(earlier, settings.start)
+            weights, parameters = _lora_weights(earlier), _lora_weights(pretrained)
+            shapes = [{name: value.shape for name, value in tensors.items()} for tensors in (weights, parameters)]
+            if shapes[0] != shapes[1]:
+                message = "holds LoRA weights of other layers, or of another rank"
+                problem = Problem(message, "ask for the same", file=settings.start)
+                raise InputError("Training cannot go on from these weights.", [problem])
+            with torch.no_grad():
+                for name, value in weights.items():
+                    parameters[name].copy_(value)
         return pretrained
-
-    def _load_start(self, pretrained: Pretrained) -> None:
-        """Copy the LoRA weights of an earlier training into the pipeline."""
-        earlier = self.open("cpu", torch.float32)  # their base is known by its hash in full precision
-        load_lora(earlier, self.settings.start or "")
-        weights, parameters = _lora_weights(earlier), _lora_weights(pretrained)
-        shapes = [{name: value.shape for name, value in tensors.items()} for tensors in (weights, parameters)]
-        if shapes[0] != shapes[1]:
-            message = "holds LoRA weights of other layers, or of another rank"
-            problem = Problem(message, "ask for the same", file=self.settings.start)
-            raise InputError("Training cannot go on from these weights.", [problem])
-        with torch.no_grad():
-            for name, value in weights.items():
-                parameters[name].copy_(value)
 
 
 def _lora_weights(pretrained: Pretrained) -> dict[str, torch.Tensor]:

@@ -31,7 +31,7 @@ def check_requirements(settings: TrainSettings) -> None:
 
 
 def check_accelerator(accelerator: Accelerator) -> None:
-    """Raise InputError where accelerate is configured to shard or to round: both are settings of the training."""
+    """Raise InputError where accelerate is configured to shard or to use half precision; both are training settings."""
     kind, precision = accelerator.distributed_type, accelerator.mixed_precision
     problems = []
     if kind in SHARDING_BACKENDS:

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 def run_state(trainer: Trainer) -> tuple[Tensors, dict[str, Any]]:
     """Return the tensors and the record of a checkpoint; where weights are sharded every process has to call this."""
     state, average, best, scale = trainer.mechanism.state_dict(), trainer.average, trainer.best, trainer.scale
+    network, optimizer = _changing_tensors(trainer.network), optimizer_tensors(trainer.optimizer)
     tensors = {
-        **add_prefix("network", network_state(trainer.network)),
-        **add_prefix("optimizer", optimizer_state(trainer.optimizer)),
+        **add_prefix("network", {name: gather_on_first(value) for name, value in network.items()}),
+        **add_prefix("optimizer", {name: gather_on_first(value) for name, value in optimizer.items()}),
         **add_prefix("average", average.state_dict() if average else {}),
         **add_prefix("best", best.weights.state_dict() if best else {}),
         **add_prefix("mechanism", {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}),
@@ -81,13 +82,8 @@ def _changing_tensors(network: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {**{name: parameter.detach() for name, parameter in trained_parameters(network).items()}, **buffers}
 
 
-def network_state(network: torch.nn.Module) -> Tensors:
-    """Return copies of the tensors that training changes in a network; frozen weights are not among them."""
-    return {name: gather_on_first(value) for name, value in _changing_tensors(network).items()}
-
-
 def load_network_state(network: torch.nn.Module, tensors: Mapping[str, torch.Tensor], source: Path) -> None:
-    """Load what ``network_state`` returned; raises InputError where ``source`` has other names or shapes."""
+    """Load the network's tensors of a checkpoint; raises InputError where ``source`` has other names or shapes."""
     current = _changing_tensors(network)
     shapes = {name: tuple(value.shape) for name, value in current.items()}
     saved_shapes = {name: tuple(value.shape) for name, value in tensors.items()}
@@ -101,13 +97,8 @@ def load_network_state(network: torch.nn.Module, tensors: Mapping[str, torch.Ten
         copy_into(value, tensors[name])
 
 
-def optimizer_state(optimizer: torch.optim.Optimizer) -> Tensors:
-    """Return an optimizer's state of each parameter, as ``<index>.<name>``."""
-    return {name: gather_on_first(value) for name, value in optimizer_tensors(optimizer).items()}
-
-
 def load_optimizer_state(optimizer: torch.optim.Optimizer, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Load what ``optimizer_state`` returned; each process takes its part."""
+    """Load the optimizer's tensors of a checkpoint; each process takes its part."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state = {name: shard_like(parameters[int(name.split(".", 1)[0])], value) for name, value in tensors.items()}
     load_optimizer_tensors(optimizer, state)

@@ -32,14 +32,13 @@ from equigen.equity import build_mechanism
 from equigen.files import convert_disk_full
 from equigen.latents import Autoencoder
 from equigen.progress import console
-from equigen.training.cohort_data import LatentSplits
-from equigen.training.datasets import prepare_splits
+from equigen.training.datasets import LatentSplits, prepare_splits
 from equigen.training.gradients import check_batch
-from equigen.training.grids import GUIDANCE, STEPS, Sampler, group_grids
 from equigen.training.loop import Images, Trainer
 from equigen.training.pipeline import PipelineFactory, latent_scale, pipeline_factory, text_key
 from equigen.training.run import Run, is_finished, write_record
 from equigen.training.settings import TrainSettings
+from equigen.training.trackers import GUIDANCE, STEPS, Sampler, group_grids
 
 
 def train_text(

@@ -1,23 +1,89 @@
-"""A pretrained network and its texts as one module: what is trained, and what DDP or FSDP wraps."""
+"""A pretrained network and its texts as one module, which is trained, and which DDP or FSDP wraps."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
 import torch
+from safetensors import safe_open
 
 from equigen.diffusion.pretrained.family import Tensors
-from equigen.diffusion.pretrained.memory import PromptTable
 from equigen.errors import InputError, Problem
 
 if TYPE_CHECKING:
     from equigen.diffusion.pretrained.pretrained import Pretrained
 
 
+class PromptTable(Protocol):
+    """Rows by number. ``kind``: ``embeddings``, or ``tokens`` where a text encoder runs with the network."""
+
+    kind: str
+
+    def __len__(self) -> int:
+        """Number of texts."""
+
+    def take(self, numbers: torch.Tensor) -> Tensors:
+        """Rows [B, ...] on the CPU for numbers [B]."""
+
+
+class MemoryTable:
+    """Rows in memory, from ``Pretrained.encode`` or ``family.tokenize``."""
+
+    def __init__(self, rows: Mapping[str, torch.Tensor], kind: str = "embeddings") -> None:
+        self.rows, self.kind = dict(rows), kind
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(next(iter(self.rows.values())))
+
+    def __deepcopy__(self, memo: dict[int, object]) -> MemoryTable:
+        """Return the object itself, which is immutable."""
+        return self
+
+    def take(self, numbers: torch.Tensor) -> Tensors:
+        """Rows [B, ...] for numbers [B]."""
+        return {name: values[numbers] for name, values in self.rows.items()}
+
+
+class MappedTable:
+    """Rows in safetensors files on disk, read as needed.
+
+    ``places``: the file and the row in it of each text.
+    """
+
+    kind = "embeddings"
+
+    def __init__(self, places: Sequence[tuple[Path, int]]) -> None:
+        files = list(dict.fromkeys(file for file, _ in places))
+        self._files = [_mapped(file) for file in files]
+        numbers = {file: number for number, file in enumerate(files)}
+        self._places = torch.tensor([(numbers[file], row) for file, row in places], dtype=torch.int64).view(-1, 2)
+
+    def __len__(self) -> int:
+        """Number of texts."""
+        return len(self._places)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> MappedTable:
+        """Return the object itself, which is immutable."""
+        return self
+
+    def take(self, numbers: torch.Tensor) -> Tensors:
+        """Rows [B, ...] for numbers [B]."""
+        places = self._places[numbers].tolist()
+        return {name: torch.stack([self._files[file][name][row] for file, row in places]) for name in self._files[0]}
+
+
+def _mapped(file: Path) -> Tensors:
+    """Return the tensors of a file, memory-mapped."""
+    with safe_open(str(file), framework="pt") as handle:
+        return {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
+
+
 class TextDenoiser(torch.nn.Module):
-    """f(z_t, t, c) where c is named by its number in a table of unique texts.
+    """f(z_t, t, c), where the text c is given as its number in a table of unique texts.
 
     Called as ``module(noisy [B, C, h, w], time [B], ids [B, 1])``. With a table of token numbers the text encoders run
     inside, and their weights belong to the module. Raises InputError when encoders are trained that a table of
@@ -41,7 +107,7 @@ class TextDenoiser(torch.nn.Module):
         return self.family.call(self.network, noisy.to(dtype), time, inputs, self.factor).float()
 
     def rows(self, numbers: torch.Tensor, device: torch.device) -> Tensors:
-        """What the network gets for texts [B], on ``device``."""
+        """Return the network's text inputs for texts [B], on ``device``."""
         table_rows = self.table.take(numbers.cpu())
         inputs = {name: value.to(device, non_blocking=True) for name, value in table_rows.items()}
         if self.table.kind != "tokens":
@@ -51,9 +117,9 @@ class TextDenoiser(torch.nn.Module):
 
     @contextmanager
     def swap_parameters(self, values: Mapping[str, torch.Tensor]) -> Iterator[None]:
-        """Put other values into parameters by their name (averages, say) while the block runs; then the own ones again.
+        """Replace parameters by name (by averages, say) within the block, and restore them after it.
 
-        With it ``Pretrained.save`` and ``save_lora`` write averaged weights. The own ones wait in the CPU's memory.
+        With it ``Pretrained.save`` and ``save_lora`` write averaged weights. The original values stay in CPU memory.
         """
         parameters = dict(self.named_parameters())
         originals = {name: parameters[name].detach().to("cpu", copy=True) for name in values}

@@ -14,13 +14,10 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from equigen.diffusion.pretrained.families import PixArt, StableDiffusion, StableDiffusion3, StableDiffusionXL
 from equigen.diffusion.pretrained.family import Family
-from equigen.diffusion.pretrained.pixart import PixArt
 from equigen.diffusion.pretrained.pretrained import Pretrained, prediction_of
 from equigen.diffusion.pretrained.saving import INDEX
-from equigen.diffusion.pretrained.sd3 import StableDiffusion3
-from equigen.diffusion.pretrained.sdxl import StableDiffusionXL
-from equigen.diffusion.pretrained.stable_diffusion import StableDiffusion
 from equigen.errors import InputError, Problem
 from equigen.model_files import CONVERT, folder_problems, nonfinite_weight
 from equigen.progress import silence_library
@@ -70,7 +67,12 @@ def open_pretrained(
         parts = _read_components(folder, FAMILIES[kind], index, dtype, variant)
         pipeline = _build_pipeline(folder, kind, parts)
     pipeline.set_progress_bar_config(disable=True)
-    _check_channels(pipeline, FAMILIES[kind], folder)
+    input_channels = int(getattr(pipeline, FAMILIES[kind].network).config.in_channels)
+    latent_channels = int(pipeline.vae.config.latent_channels)
+    if input_channels != latent_channels:  # other inputs (masks, another image) belong to other tasks
+        message = f"its network takes {input_channels} channels, its autoencoder makes {latent_channels}"
+        mend = "give a text-to-image pipeline: not one for inpainting, upscaling or editing"
+        raise InputError("This kind of pipeline is not supported.", [Problem(message, mend, file=str(folder))])
     prediction_of(pipeline.scheduler)
     clear_paths(pipeline)
     path = Path(source).expanduser()
@@ -226,16 +228,6 @@ def _build_pipeline(folder: Path, kind: str, parts: dict[str, Any]) -> Any:
         )
     except FAULTS as error:
         raise _damage_error(f"its parts do not make a pipeline ({_first_line(error)})", folder) from error
-
-
-def _check_channels(pipeline: Any, family: type[Family], folder: Path) -> None:
-    """Raise InputError for a network with other inputs than latents (masks, another image), made for other tasks."""
-    input_channels = int(getattr(pipeline, family.network).config.in_channels)
-    latent_channels = int(pipeline.vae.config.latent_channels)
-    if input_channels != latent_channels:
-        message = f"its network takes {input_channels} channels, its autoencoder makes {latent_channels}"
-        mend = "give a text-to-image pipeline: not one for inpainting, upscaling or editing"
-        raise InputError("This kind of pipeline is not supported.", [Problem(message, mend, file=str(folder))])
 
 
 def clear_paths(pipeline: Any) -> None:

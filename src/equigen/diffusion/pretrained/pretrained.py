@@ -9,15 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from equigen.diffusion.pretrained.family import Family, Tensors
-from equigen.diffusion.pretrained.fingerprint import component_hash
-from equigen.diffusion.pretrained.saving import save_pipeline
+from equigen.diffusion.pretrained.saving import component_hash, save_pipeline
 from equigen.errors import InputError, Problem
 from equigen.files import hash_value
 from equigen.latents import Autoencoder
 
 if TYPE_CHECKING:
-    from equigen.diffusion.pretrained.denoiser import TextDenoiser
-    from equigen.diffusion.pretrained.memory import PromptTable
+    from equigen.diffusion.pretrained.denoiser import PromptTable, TextDenoiser
 
 FLOW = ("FlowMatch",)
 
@@ -39,7 +37,12 @@ class Pretrained:
             name: getattr(pipeline, name).eval().requires_grad_(False) for name in family.tokenizers
         }
         for encoder in self.encoders.values():
-            _disable_dropout(encoder)
+            for module in encoder.modules():  # dropout is disabled: its draws are not seeded, so no run could resume
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+                for name in ("dropout", "attention_dropout"):
+                    if isinstance(getattr(module, name, None), float):
+                        setattr(module, name, 0.0)
         self.autoencoder = Autoencoder(pipeline.vae)
         self.mean, self.std = family.statistics(pipeline.vae)
         self.size = int(self.network.config.sample_size) * self.autoencoder.factor
@@ -48,12 +51,12 @@ class Pretrained:
 
     @property
     def scheduler(self) -> Any:
-        """The pipeline's own scheduler."""
+        """The scheduler of the pipeline."""
         return self.diffusers_pipeline.scheduler
 
     @property
     def device(self) -> torch.device:
-        """Where the network is."""
+        """The device of the network."""
         weight: torch.Tensor = next(self.network.parameters())
         return weight.device
 
@@ -64,13 +67,13 @@ class Pretrained:
         return weight.dtype
 
     def to(self, device: str | torch.device) -> Pretrained:
-        """Move all parts."""
+        """Move all components to a device."""
         self.diffusers_pipeline.to(device)
         return self
 
     @property
     def prediction(self) -> str:
-        """What the network predicts: ``epsilon``, ``v_prediction`` or ``flow``, as its scheduler says."""
+        """The prediction of the network by its scheduler: ``epsilon``, ``v_prediction`` or ``flow``."""
         return prediction_of(self.scheduler)
 
     @property
@@ -106,7 +109,7 @@ class Pretrained:
         return latents * std + mean
 
     def token_counts(self, texts: Sequence[str]) -> dict[str, list[int]]:
-        """Tokens of each text by encoder, special ones included, before anything is cut."""
+        """Return the number of tokens of each text by encoder, special ones included, before truncation."""
         return self.family.token_counts(texts)
 
     def excess(self, texts: Sequence[str]) -> list[int]:
@@ -136,19 +139,19 @@ class Pretrained:
 
     @property
     def text_device(self) -> torch.device:
-        """Where the text encoders are."""
+        """The device of the text encoders."""
         weight: torch.Tensor = next(next(iter(self.encoders.values())).parameters())
         return weight.device
 
     def move_text_encoders(self, device: str | torch.device) -> Pretrained:
-        """Move the text encoders, to the CPU once all prompts are encoded, say."""
+        """Move the text encoders, for example to the CPU once all prompts are encoded."""
         for encoder in self.encoders.values():
             encoder.to(device)
         return self
 
     @property
     def trains_text(self) -> bool:
-        """Whether any weight of a text encoder is trained."""
+        """Return whether any weight of a text encoder is trained."""
         return any(weight.requires_grad for encoder in self.encoders.values() for weight in encoder.parameters())
 
     def denoiser(self, table: PromptTable) -> TextDenoiser:
@@ -224,13 +227,3 @@ def prediction_of(scheduler: Any) -> str:
         problem = Problem(f"its scheduler predicts '{prediction}'", f"use one that predicts {', '.join(predictions)}")
         raise InputError("This kind of pipeline cannot be trained.", [problem])
     return predictions[prediction]
-
-
-def _disable_dropout(encoder: Any) -> None:
-    """Disable dropout in a text encoder: its draws are not seeded, so no run could resume."""
-    for module in encoder.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-        for name in ("dropout", "attention_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)

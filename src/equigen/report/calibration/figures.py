@@ -20,8 +20,7 @@ from equigen.report.figures import (
 )
 from equigen.report.frames import unique_values
 from equigen.report.layout import Picture
-from equigen.report.metrics import lookup_metric
-from equigen.report.rounding import number
+from equigen.report.metrics import lookup_metric, number
 
 KD = lookup_metric("kd")
 MARKS = {"default": ("s", PALETTE[5], "default guidance"), "common": ("D", PALETTE[1], "common guidance"),

@@ -9,8 +9,7 @@ import pandas as pd
 
 from equigen.report.findings import LEVEL
 from equigen.report.layout import Sentence
-from equigen.report.metrics import lookup_metric
-from equigen.report.rounding import interval, is_finite, listing, number, p_text, signed_number
+from equigen.report.metrics import interval, is_finite, listing, lookup_metric, number, p_text, signed_number
 
 KD = lookup_metric("kd")
 SETS = {"default": "default guidance", "common": "common guidance", "group": "guidance by group"}

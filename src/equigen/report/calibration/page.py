@@ -24,8 +24,8 @@ from equigen.report.figures import run_styles
 from equigen.report.forest import Mark, forest_plot
 from equigen.report.frames import json_table
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
+from equigen.report.metrics import ABSENT, count, interval, is_finite, number, p_text, signed_number
 from equigen.report.render import Page
-from equigen.report.rounding import ABSENT, count, interval, is_finite, number, p_text, signed_number
 from equigen.report.study.sections import settings_section
 
 COLUMNS = {

@@ -1,8 +1,8 @@
 """Convergence of training in a comparison: the learning curve, and a test of its last part.
 
-No training ever stops for certain, so the question is put as one of equivalence (Schuirmann, Journal of
-Pharmacokinetics and Biopharmaceutics 15:657, 1987): over at least the last quarter of the images, is the improvement
-shown to be less than a margin? An interval that merely holds 0 would call every short or noisy comparison converged.
+Convergence is tested as equivalence (Schuirmann, Journal of Pharmacokinetics and Biopharmaceutics 15:657, 1987): over
+at least the last quarter of the images, the improvement must be shown to be less than a margin. An interval that merely
+contains 0 is not enough, since every short or noisy comparison would count as converged.
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ import pandas as pd
 
 from equigen.report.comparison.sections import quantity_name
 from equigen.report.comparison.view import DERIVED, GAPS, RECONSTRUCTION, unit_name
-from equigen.report.curves import curve_figure
-from equigen.report.figures import run_styles
+from equigen.report.figures import curve_figure, run_styles
 from equigen.report.layout import Block, Picture, Section, Sentence
-from equigen.report.metrics import Metric, lookup_metric
-from equigen.report.rounding import difference_text, is_finite, listing, number
+from equigen.report.metrics import Metric, difference_text, is_finite, listing, lookup_metric, number
 
 LAST = 0.25  # share of all images, at the end of training, over which the improvement is judged, at least
 MARGIN = 0.05  # share of the value before that part; an improvement shown to be smaller counts as none

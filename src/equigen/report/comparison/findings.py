@@ -16,7 +16,7 @@ from equigen.report.comparison.view import (
     row_verdict,
 )
 from equigen.report.layout import Sentence
-from equigen.report.rounding import is_finite, listing, number
+from equigen.report.metrics import is_finite, listing, number
 from equigen.report.study.differences import DIRECTIONS, MIN_SEEDS
 
 VERDICT = "Verdict"

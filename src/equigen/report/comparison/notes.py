@@ -9,8 +9,17 @@ import pandas as pd
 
 from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Cell, Row, Section, Table
-from equigen.report.metrics import LIMITS, Metric, lookup_metric
-from equigen.report.rounding import ABSENT, count, interval, is_finite, number, signed_number
+from equigen.report.metrics import (
+    ABSENT,
+    LIMITS,
+    Metric,
+    count,
+    interval,
+    is_finite,
+    lookup_metric,
+    number,
+    signed_number,
+)
 
 GAINS = {"overall": "overall", "mean": "mean of the groups", "worst": "worst group", "gap": "gap"}
 TERMS = [

@@ -11,7 +11,6 @@ import pandas as pd
 
 from equigen import files
 from equigen.errors import InputError, Problem
-from equigen.report.comparison.autoencoder import autoencoder_sentences
 from equigen.report.comparison.convergence import CHANGE_COLUMNS, convergence_sentences, curve_section
 from equigen.report.comparison.findings import comparison_sentences
 from equigen.report.comparison.notes import calibration_section, reading_section
@@ -21,7 +20,7 @@ from equigen.report.comparison.sections import (
     seeds_section,
     table_section,
 )
-from equigen.report.comparison.view import RECONSTRUCTION_COLUMNS, comparison_views
+from equigen.report.comparison.view import RECONSTRUCTION_COLUMNS, autoencoder_sentences, comparison_views
 from equigen.report.frames import json_table, json_value
 from equigen.report.render import Page
 from equigen.report.study.sections import settings_section

@@ -9,8 +9,7 @@ import pandas as pd
 
 from equigen.report.frames import unique_values
 from equigen.report.layout import Sentence
-from equigen.report.metrics import Metric, lookup_metric
-from equigen.report.rounding import estimate_text, is_finite, listing
+from equigen.report.metrics import Metric, estimate_text, is_finite, listing, lookup_metric
 
 CHANGES, SHOWS, FLIPS = "What the attribute changes", "Does the attribute show?", "Does anything else change?"
 SHARE = Metric("share", "share", "share", "", "", "", decimals=3)

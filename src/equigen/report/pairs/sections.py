@@ -10,14 +10,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.report.figures import run_styles
-from equigen.report.forest import Mark, forest_plot
-from equigen.report.forest_figures import alt_text
+from equigen.report.forest import Mark, alt_text, forest_plot
 from equigen.report.frames import unique_values
 from equigen.report.images import pair_table
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import Metric, lookup_metric
+from equigen.report.metrics import ABSENT, Metric, count, interval, is_finite, lookup_metric, number
 from equigen.report.pairs.findings import field_name, merged_prompt, value_text
-from equigen.report.rounding import ABSENT, count, interval, is_finite, number
 
 DISTANCES = ["pixel_difference", "feature_distance"]
 RATIO = Metric("ratio", "share of another seed's", "Share of what another seed changes", "", "", "", decimals=3)

@@ -11,9 +11,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from equigen.report.figures import REFERENCES
 from equigen.report.findings import without_intersections
 from equigen.report.frames import DERIVED, json_value, unique_values
-from equigen.report.metrics import lookup_metric
-from equigen.report.rounding import estimate_text
-from equigen.report.study.content import Content
+from equigen.report.metrics import estimate_text, lookup_metric
+from equigen.report.render import Content
 from equigen.report.study.diagnosis import TOPIC as DIAGNOSIS
 from equigen.report.study.differences import TOPIC as COMPARED
 from equigen.report.study.memorisation import TOPIC as MEMORISATION

@@ -10,8 +10,20 @@ import pandas as pd
 from equigen.report.findings import verdict
 from equigen.report.frames import DERIVED, ERRORS, unique_values
 from equigen.report.layout import Block, Cell, Row, Table
-from equigen.report.metrics import Metric, floor_name, lookup_metric, sort_metrics
-from equigen.report.rounding import ABSENT, count, error_text, interval, is_finite, listing, number, p_text
+from equigen.report.metrics import (
+    ABSENT,
+    Metric,
+    count,
+    error_text,
+    floor_name,
+    interval,
+    is_finite,
+    listing,
+    lookup_metric,
+    number,
+    p_text,
+    sort_metrics,
+)
 from equigen.report.tables import group_rank, group_title, missing_text, value_table
 
 MAX_ERROR_SHARE = 0.1  # more replicates are advised where a Monte-Carlo error exceeds this share of an interval

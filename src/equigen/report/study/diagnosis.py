@@ -16,11 +16,20 @@ from equigen.report.findings import (
     verdict,
     worst_group,
 )
-from equigen.report.forest_figures import attribute_phrase, group_picture, plot_attributes
+from equigen.report.forest import attribute_phrase, group_picture, plot_attributes
 from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Picture, Section, Sentence
-from equigen.report.metrics import Metric, lookup_metric
-from equigen.report.rounding import difference_text, estimate_text, interval, is_finite, listing, number, p_text
+from equigen.report.metrics import (
+    Metric,
+    difference_text,
+    estimate_text,
+    interval,
+    is_finite,
+    listing,
+    lookup_metric,
+    number,
+    p_text,
+)
 from equigen.report.tables import gap_table, value_table
 
 TOPIC = "Diagnosis and fairness"

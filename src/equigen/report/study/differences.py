@@ -10,12 +10,22 @@ import pandas as pd
 
 from equigen.report.figures import REFERENCES, run_styles
 from equigen.report.findings import LEVEL, is_intersection, runs_by_mechanism, without_intersections
-from equigen.report.forest import Mark, forest_plot
-from equigen.report.forest_figures import alt_text, axis_name
+from equigen.report.forest import Mark, alt_text, axis_name, forest_plot
 from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Sentence, Table
-from equigen.report.metrics import Metric, lookup_metric, sort_metrics
-from equigen.report.rounding import ABSENT, difference_text, interval, is_finite, listing, number, p_text, signed_number
+from equigen.report.metrics import (
+    ABSENT,
+    Metric,
+    difference_text,
+    interval,
+    is_finite,
+    listing,
+    lookup_metric,
+    number,
+    p_text,
+    signed_number,
+    sort_metrics,
+)
 from equigen.statistics import holm
 
 TOPIC = "Generators compared"

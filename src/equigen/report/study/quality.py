@@ -21,11 +21,10 @@ from equigen.report.findings import (
     without_intersections,
     worst_group,
 )
-from equigen.report.forest_figures import direction_text, group_pictures
+from equigen.report.forest import direction_text, group_pictures
 from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Section, Sentence
-from equigen.report.metrics import Metric, lookup_metric, sort_metrics
-from equigen.report.rounding import estimate_text, interval, is_finite, listing
+from equigen.report.metrics import Metric, estimate_text, interval, is_finite, listing, lookup_metric, sort_metrics
 from equigen.report.study.details import family_block, has_errors, metrics_table, monte_carlo_text, numbers_table
 from equigen.report.tables import value_table
 

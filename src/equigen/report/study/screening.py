@@ -10,12 +10,10 @@ import pandas as pd
 from equigen.errors import InputError, Problem
 from equigen.report.figures import run_styles
 from equigen.report.findings import attribute_names, gap_text, verdict
-from equigen.report.forest import Mark, forest_plot
-from equigen.report.forest_figures import alt_text
+from equigen.report.forest import Mark, alt_text, forest_plot
 from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Sentence, Table
-from equigen.report.metrics import Metric, lookup_metric
-from equigen.report.rounding import ABSENT, count, estimate_text, interval, is_finite, number
+from equigen.report.metrics import ABSENT, Metric, count, estimate_text, interval, is_finite, lookup_metric, number
 from equigen.report.tables import WHOLE_SET
 
 COLUMNS = [

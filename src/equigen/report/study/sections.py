@@ -9,13 +9,11 @@ from typing import Any
 
 import pandas as pd
 
-from equigen.report.curves import axis_limits, curve_figure
-from equigen.report.figures import run_styles
+from equigen.report.figures import axis_limits, curve_figure, run_styles
 from equigen.report.frames import json_value, unique_values
 from equigen.report.images import Grid, image_table
 from equigen.report.layout import Block, Cell, Picture, Row, Section, Table
-from equigen.report.metrics import LIMITS, QUOTE, TERMS, lookup_metric
-from equigen.report.rounding import count, duration, listing, number
+from equigen.report.metrics import LIMITS, QUOTE, TERMS, count, duration, listing, lookup_metric, number
 from equigen.report.tables import counts_tables, split_tables
 
 MAX_NOTES = 12  # more kinds of notes than this are folded away

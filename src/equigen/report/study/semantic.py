@@ -20,8 +20,7 @@ from equigen.report.findings import (
 )
 from equigen.report.frames import unique_values
 from equigen.report.layout import Block, Section, Sentence
-from equigen.report.metrics import Metric, lookup_metric, sort_metrics
-from equigen.report.rounding import estimate_text, is_finite, listing, number
+from equigen.report.metrics import Metric, estimate_text, is_finite, listing, lookup_metric, number, sort_metrics
 from equigen.report.study.details import family_block, metrics_table
 from equigen.report.study.quality import family_rows, intersection_block, plot_block
 

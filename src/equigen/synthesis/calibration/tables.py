@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from equigen.synthesis.calibration.choice import best_common, best_per_group, front
 from equigen.synthesis.calibration.measurement import Group
-from equigen.synthesis.calibration.search import DEVIATIONS, Goal, Point, fit_curves
+from equigen.synthesis.calibration.search import DEVIATIONS, Goal, Point, best_common, best_per_group, fit_curves, front
 from equigen.synthesis.guidance import DEFAULT, Guidance
 
 Array = NDArray[np.float64]

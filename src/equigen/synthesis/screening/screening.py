@@ -18,8 +18,7 @@ from equigen.integrity import renew_record
 from equigen.quality import Classifier, ResamplingSettings, check_held_out, load_image_set, predict_images
 from equigen.synthesis.chunks import render
 from equigen.synthesis.generation import SyntheticSet, open_pipeline
-from equigen.synthesis.screening.rounds import Rounds, screened_table, unscreened_table
-from equigen.synthesis.screening.rules import make_rule
+from equigen.synthesis.screening.rounds import Rounds, make_rule, screened_table, unscreened_table
 from equigen.synthesis.screening.table import FieldVerdicts, field_verdicts, groupings, screening_table
 from equigen.training import Run
 

@@ -23,7 +23,7 @@ from equigen.quality import (
     patient_share_interval,
 )
 from equigen.statistics import Estimate, gap, holm, p_value, percentile_interval, wilson_interval
-from equigen.synthesis.screening.rules import Rule
+from equigen.synthesis.screening.rounds import Rule
 
 Array = NDArray[np.float64]
 Row = dict[str, Any]
