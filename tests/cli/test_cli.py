@@ -160,7 +160,7 @@ def test_a_folder_with_a_cohort_file_is_as_good_as_the_file(table, tmp_path):
         ({"cells": [(3, "dx", "mell")]}, "did you mean 'mel'?"),
         ({"cells": [(9, "pid", "p0")]}, "row 9, column 'part': patient 'p0' is on several sides of the split"),
         ({"cells": [(4, "file", "nine.png")]}, "row 4, column 'file': there is no image 'nine.png'"),
-        ({"spec": {"pattient": "pid"}}, "cohort.yaml: pattient: unknown key 'pattient' (did you mean 'patient'?)"),
+        ({"spec": {"pattient": "pid"}}, "cohort.yaml: pattient: unknown key (did you mean 'patient'?)"),
     ],
 )
 def test_a_bad_cohort_is_refused_with_row_column_and_mend(table, tmp_path, change, words):

@@ -61,6 +61,13 @@ def test_files_are_left_to_the_shell(complete, tmp_path):
     assert complete("equigen train c.yaml --mechanism my").strip() == "_files"
 
 
+def test_encoders_and_metrics_are_completed(complete):
+    assert complete("equigen evaluate --encoder in", "bash").split() == ["inception:"]
+    assert complete("equigen calibrate g c.yaml --encoder eff", "bash").split() == ["efficientnet-lite0"]
+    assert complete("equigen evaluate --metrics cov", "bash").split() == ["coverage"]
+    assert complete("equigen evaluate --metrics kd,fd,f", "bash").split() == ["kd,fd,fd_inf"]
+
+
 def test_keys_and_choices_of_settings_are_completed(complete):
     assert complete("equigen run s.yaml --set train.im", "bash").split() == ["train.images="]
     assert complete("equigen compare c.yaml --set cal", "bash").split()[:2] == ["calibrate=", "calibrate.attribute="]

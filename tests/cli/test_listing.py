@@ -165,6 +165,15 @@ def examples(request):
     return found
 
 
+def test_the_help_of_train_is_the_description_of_its_settings():
+    outcome = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
+    text = " ".join(outcome.output.replace("│", " ").split())
+    for name in ("images", "rank", "min_snr", "snapshot_every"):
+        field = TrainSettings.model_fields[name]
+        assert f"{field.description[0].upper()}{field.description[1:]}. [default: ({field.default})]" in text
+    assert "--preset tiny|small|base" in text
+
+
 def test_the_page_of_settings_is_what_the_code_says(request):
     program = "import runpy, sys; print(runpy.run_path(sys.argv[1])['settings_page'](), end='')"
     tool = request.config.rootpath / "tools" / "settings_page.py"

@@ -5,8 +5,9 @@ Files and folders are completed by the shell itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
 
 from equigen.cli.listing import FileKind, file_schema
 
@@ -50,13 +51,29 @@ def complete_setting(file: FileKind) -> Callable[[str], Values]:
     return complete
 
 
-def complete_choice(key: str) -> Callable[[str], Values]:
-    """Return the completer of an option that is a training setting with a few values, such as ``preset``."""
+def complete_values(values: Sequence[str]) -> Callable[[str], Values]:
+    """Return the completer of an option with a few values."""
 
     def complete(incomplete: str) -> Values:
-        from equigen.schema import setting_rows
-
-        row = next(row for row in setting_rows(file_schema("train")) if row.key == key)
-        return [(value, "") for value in row.type.split(" | ")]
+        return [(value, "") for value in values]
 
     return complete
+
+
+def literal_values(annotation: Any) -> tuple[str, ...]:
+    """Return the values of a ``Literal``, which may be optional; empty for other types.
+
+    >>> literal_values(Literal["a", "b"] | None)
+    ('a', 'b')
+    """
+    if get_origin(annotation) is Literal:
+        return tuple(map(str, get_args(annotation)))
+    return tuple(value for inner in get_args(annotation) for value in literal_values(inner))
+
+
+COMPLETERS: dict[str, Callable[[str], Values]] = {
+    "mechanism": complete_mechanism,
+    "encoder": complete_encoder,
+    "metrics": complete_metrics,
+}
+"""By the name of a setting."""

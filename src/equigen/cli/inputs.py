@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
+from equigen.cli.completion import COMPLETERS, complete_values, literal_values
 from equigen.errors import InputError, Problem, problem_lines
 from equigen.files import read_parquet
 from equigen.processes import is_first_process
@@ -29,17 +30,22 @@ AcceptOption = Annotated[
 ]
 
 
-def setting(model: type[BaseModel], name: str, **options: Any) -> Any:
+def setting(model: type[BaseModel], name: str, *declarations: str, **options: Any) -> Any:
     """Return a command's option for a field of settings, with the field's description as its help.
 
-    Several values are separated by commas, except under a ``metavar``.
+    Several values are separated by commas, except under a ``metavar``. Names, and values where there are a few, are
+    completed by the shell.
     """
     field = model.model_fields[name]
     several = "list" in str(field.annotation) and "metavar" not in options
     text = field.description or name
     mark = "" if text.endswith(("?", ".")) else "."
     text = f"{text[0].upper()}{text[1:]}{mark}{' Several are separated by commas.' if several else ''}"
-    return typer.Option(help=text, **options)
+    choices = literal_values(field.annotation)
+    completer = COMPLETERS.get(name) or (complete_values(choices) if choices else None)
+    if choices:
+        options = {"metavar": "|".join(choices), **options}
+    return typer.Option(*declarations, help=text, autocompletion=completer, **options)
 
 
 def echo(text: object) -> None:

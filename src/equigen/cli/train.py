@@ -7,10 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from equigen.cli.completion import complete_choice, complete_mechanism
-from equigen.cli.inputs import echo, open_cohort, read_settings
+from equigen.cli.inputs import echo, open_cohort, read_settings, setting
 from equigen.errors import InputError, Problem
 from equigen.processes import process_count
+from equigen.training import TrainSettings
 
 TEXT, MANY, WATCH = "Text-to-image", "Many devices and memory", "Watching"
 CohortArgument = Annotated[
@@ -21,6 +21,13 @@ Settings = Annotated[
     Path | None,
     typer.Option("--settings", help="YAML with further settings; options on the command line win."),
 ]
+
+
+def training_option(name: str, panel: str | None = None, *declarations: str) -> Any:
+    """Return the option of a training setting; its default is shown, since None stands for it and for no override."""
+    default = TrainSettings.model_fields[name].default
+    shown_default = "" if default is None or isinstance(default, bool) else f"{default}"
+    return setting(TrainSettings, name, *declarations, rich_help_panel=panel, show_default=shown_default or False)
 
 
 def encode(
@@ -78,110 +85,33 @@ def train(
         Path | None,
         typer.Option(help="Folder of the generator; generators/MECHANISM-seedSEED by default."),
     ] = None,
-    mechanism: Annotated[
-        str | None,
-        typer.Option(
-            help="perturbation (the default), none, balanced, another of `equigen list mechanisms`, or one of "
-            "your own in a file: my.py:CLASS, whose code is run.",
-            autocompletion=complete_mechanism,
-        ),
-    ] = None,
-    images: Annotated[int | None, typer.Option(help="Length of training in images seen; 200000 by default.")] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_choice("preset"),
-            help="Size of a network from scratch: tiny, small (the default) or base.",
-        ),
-    ] = None,
-    size: Annotated[int | None, typer.Option(help="Side of the images in pixels; 64 by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Training seed; 0 by default.")] = None,
-    start: Annotated[Path | None, typer.Option(help="Folder of a generator whose weights are gone on from.")] = None,
-    min_snr: Annotated[
-        float | None, typer.Option(help="Gamma of min-SNR loss weights, 5 is usual; off by default.")
-    ] = None,
+    mechanism: Annotated[str | None, training_option("mechanism")] = None,
+    images: Annotated[int | None, training_option("images")] = None,
+    preset: Annotated[str | None, training_option("preset")] = None,
+    size: Annotated[int | None, training_option("size")] = None,
+    seed: Annotated[int | None, training_option("seed")] = None,
+    start: Annotated[Path | None, training_option("start")] = None,
+    min_snr: Annotated[float | None, training_option("min_snr")] = None,
     autoencoder: Annotated[
         str | None, typer.Option(help="`shipped` (the default), or a diffusers autoencoder folder; a base has its own.")
     ] = None,
     latents: Annotated[Path, typer.Option(help="Folder of the cache of latents and prompts.")] = Path("latents"),
     settings: Settings = None,
-    base: Annotated[
-        str | None,
-        typer.Option(help="Pipeline to fine-tune: a diffusers folder, or OWNER/NAME of the hub.", rich_help_panel=TEXT),
-    ] = None,
-    tune: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_choice("tune"),
-            help="What is trained: lora (of a base), lora+text, unet or unet+text.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of LoRA; 16 by default.", rich_help_panel=TEXT)] = None,
-    text_encoder: Annotated[
-        str | None,
-        typer.Option(
-            help="Without a base: prompts for a network from scratch, by `minilm` or a transformers folder.",
-            rich_help_panel=TEXT,
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_choice("precision"),
-            help="auto (the default), fp32, bf16 or fp16.",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    accumulate: Annotated[
-        int | None,
-        typer.Option(
-            help="Parts in which a batch passes the network, to save memory; 1 by default.", rich_help_panel=MANY
-        ),
-    ] = None,
+    base: Annotated[str | None, training_option("base", TEXT)] = None,
+    tune: Annotated[str | None, training_option("tune", TEXT)] = None,
+    rank: Annotated[int | None, training_option("rank", TEXT)] = None,
+    text_encoder: Annotated[str | None, training_option("text_encoder", TEXT)] = None,
+    precision: Annotated[str | None, training_option("precision", MANY)] = None,
+    accumulate: Annotated[int | None, training_option("accumulate", MANY)] = None,
     gradient_checkpointing: Annotated[
-        bool | None,
-        typer.Option("--gradient-checkpointing", help="Far less memory for a third more work.", rich_help_panel=MANY),
+        bool | None, training_option("gradient_checkpointing", MANY, "--gradient-checkpointing")
     ] = None,
-    sharding: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_choice("sharding"),
-            help="none, or full: each process holds its part of the weights.",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    store: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_choice("store"),
-            help="Latents in memory (the default), or on disk for large cohorts.",
-            rich_help_panel=MANY,
-        ),
-    ] = None,
-    best: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_choice("best"),
-            help="Keep the weights of the lowest validation loss: overall, or of the worst_group.",
-            rich_help_panel=WATCH,
-        ),
-    ] = None,
-    trackers: Annotated[
-        str | None,
-        typer.Option(
-            autocompletion=complete_choice("trackers"),
-            help="auto: TensorBoard if installed; tensorboard, wandb, mlflow, none.",
-            rich_help_panel=WATCH,
-        ),
-    ] = None,
-    grid_every: Annotated[
-        int | None, typer.Option(help="Images between two grids of samples; none by default.", rich_help_panel=WATCH)
-    ] = None,
-    snapshot_every: Annotated[
-        int | None,
-        typer.Option(help="Images between two kept generators; none are kept by default.", rich_help_panel=WATCH),
-    ] = None,
+    sharding: Annotated[str | None, training_option("sharding", MANY)] = None,
+    store: Annotated[str | None, training_option("store", MANY)] = None,
+    best: Annotated[str | None, training_option("best", WATCH)] = None,
+    trackers: Annotated[str | None, training_option("trackers", WATCH)] = None,
+    grid_every: Annotated[int | None, training_option("grid_every", WATCH)] = None,
+    snapshot_every: Annotated[int | None, training_option("snapshot_every", WATCH)] = None,
 ) -> None:
     """Train a conditional latent diffusion model on the training split, with an equity mechanism.
 
@@ -216,7 +146,6 @@ def _settings(file: Path | None, options: dict[str, Any]) -> Any:
     """Return ``TrainSettings`` of a file, to which its paths are relative, and of options, which win."""
     from equigen.config import check_keys
     from equigen.equity import check_mechanism_name
-    from equigen.training import TrainSettings
 
     values = read_settings(file)
     if file is not None:

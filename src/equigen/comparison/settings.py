@@ -31,7 +31,7 @@ Guidance = Annotated[float, Field(gt=0)]
 class EvaluateSettings(StrictModel):
     """Image quality against the held-out test images of the training domain."""
 
-    groups: list[str] | None = Field(None, description="attributes whose groups are measured; null: all")
+    groups: list[str] | None = Field(None, description="attributes whose groups are measured; by default all")
     encoder: str = Field("efficientnet-lite0", description="encoder of the features: a name of `equigen list encoders`")
     metrics: list[str] = Field(["kd"], min_length=1, description="names of `equigen list metrics`")
     replicates: int = Field(300, ge=20, description="bootstrap replicates of the real patients")
@@ -57,7 +57,7 @@ class CalibrateStage(StrictModel):
     bounds: tuple[Guidance, Guidance] = Field((1.0, 4.0), description="least and greatest guidance")
     mechanisms: list[str] = Field(["none"], min_length=1, description="mechanisms whose generators are calibrated")
     images: int | None = Field(
-        None, ge=LEAST_IMAGES, description="images for each group and evaluation; null: as the budget allows"
+        None, ge=LEAST_IMAGES, description="images for each group and evaluation; by default as the budget allows"
     )
     steps: int = Field(20, ge=1, description="steps of the solver")
     against: Reference = Field(
@@ -77,7 +77,7 @@ class CurveStage(StrictModel):
     mechanism: str = Field("none", description="mechanism whose snapshots are measured")
     plan: str = Field(description="name of the plan of the sets")
     guidance: Guidance = Field(2.0, description="scale of classifier-free guidance")
-    size: int | None = Field(None, ge=1, description="images in each set; null: those of the plan")
+    size: int | None = Field(None, ge=1, description="images in each set; by default those of the plan")
 
 
 class ComparisonSettings(StrictModel):
@@ -93,11 +93,12 @@ class ComparisonSettings(StrictModel):
         description="side of all images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
     )
     autoencoder: str | None = Field(
-        None, description="a diffusers autoencoder folder; null: the one of train.base, else the shipped one"
+        None, description="a diffusers autoencoder folder; by default the one of train.base, else the shipped one"
     )
     train: dict[str, Any] = Field(default_factory=dict, description="training settings of every mechanism")
     pretrain: dict[str, Any] | None = Field(
-        None, description="changes to them for one plain training a seed, from which every mechanism starts; null: none"
+        None,
+        description="changes to them for one plain training a seed, from which every mechanism starts; none by default",
     )
     mechanisms: dict[str, MechanismSettings] = Field(
         {"none": {}, "perturbation": {}},
@@ -122,10 +123,10 @@ class ComparisonSettings(StrictModel):
     )
     evaluate: EvaluateSettings = Field(EvaluateSettings(), description="measurement of image quality")
     calibrate: CalibrateStage | None = Field(
-        None, description="guidance for each group, as one more candidate; null: none"
+        None, description="guidance for each group, as one more candidate; by default none"
     )
-    curve: CurveStage | None = Field(None, description="quality over images seen, of kept snapshots; null: none")
-    jobs: int | None = Field(None, ge=1, description="jobs at once; null: one for each GPU, or cores / threads")
+    curve: CurveStage | None = Field(None, description="quality over images seen, of kept snapshots; by default none")
+    jobs: int | None = Field(None, ge=1, description="jobs at once; by default one for each GPU, or cores / threads")
     threads: int = Field(1, ge=1, description="threads of each job")
     engine: Literal["local", "ray", "submitit"] = Field(
         "local", description="where jobs run; ray and submitit are extras"

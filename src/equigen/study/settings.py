@@ -42,7 +42,7 @@ class StudySettings(StrictModel):
         description="side of all images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
     )
     autoencoder: str | None = Field(
-        None, description="a diffusers autoencoder folder; null: the one of train.base, else the shipped one"
+        None, description="a diffusers autoencoder folder; by default the one of train.base, else the shipped one"
     )
     train: dict[str, Any] = Field(
         default_factory=dict, description="training settings of every generator, but for size, mechanism and seed"
@@ -57,8 +57,12 @@ class StudySettings(StrictModel):
         {"match": PlanSettings(policy="match"), "balanced": PlanSettings(policy="balanced")},
         description="synthetic sets of every generator, by name",
     )
-    screen: ScreenSettings | None = Field(None, description="check of every generated image by a judge; null: none")
-    pairs: PairsSettings | None = Field(None, description="page of each generator's counterfactual pairs; null: none")
+    screen: ScreenSettings | None = Field(
+        None, description="check of every generated image by a judge; by default none"
+    )
+    pairs: PairsSettings | None = Field(
+        None, description="page of each generator's counterfactual pairs; by default none"
+    )
     evaluate: EvaluateStage = Field(EvaluateStage(), description="measurement of image quality")
     diagnose: DiagnoseSettings = Field(
         DiagnoseSettings(), description="classifiers trained on real, and on real and synthetic images"

@@ -28,13 +28,15 @@ class PlanRequest(StrictModel):
     steps: int = Field(20, ge=1, description="steps of the solver")
     seed: int = Field(0, description="seed of the requests and of the noise")
     attribute: str | None = Field(None, description="attribute that the pairs of the policy counterfactual differ in")
-    solver: str | None = Field(None, description="solver of the sampling: dpm++, ddim, unipc or euler; null: dpm++")
+    solver: str | None = Field(
+        None, description="solver of the sampling: dpm++, ddim, unipc or euler; by default dpm++"
+    )
     negative: str | None = Field(None, description="prompt to guide away from, of text-to-image generators")
     guidance_low: float | None = Field(
-        None, ge=0, lt=1, description="least noise level t/T that is guided; null: all levels are guided"
+        None, ge=0, lt=1, description="least noise level t/T that is guided; by default all levels are guided"
     )
     guidance_high: float | None = Field(
-        None, gt=0, le=1, description="greatest noise level t/T that is guided; null: all levels are guided"
+        None, gt=0, le=1, description="greatest noise level t/T that is guided; by default all levels are guided"
     )
 
 
@@ -62,7 +64,7 @@ class DiagnoseSettings(StrictModel):
     """Classifiers trained on real, and on real and synthetic images."""
 
     plan: str = Field("balanced", description="name of the plan whose synthetic sets are mixed in")
-    label: str | None = Field(None, description="label that the classifiers learn; null: the cohort's first")
+    label: str | None = Field(None, description="label that the classifiers learn; by default the cohort's first")
     ratios: list[Annotated[float, Field(ge=0)]] = Field(
         [0.0, 1.0], min_length=1, description="synthetic images shown for each real one"
     )
@@ -75,16 +77,16 @@ class ScreenSettings(StrictModel):
     """A check of each generated image by a judge; images that it refuses are drawn again with the next seed."""
 
     fields: list[str] | None = Field(
-        None, description="labels and attributes that are checked, such as label.dx or attr.sex; null: all"
+        None, description="labels and attributes that are checked, such as label.dx or attr.sex; by default all"
     )
     tries: int = Field(3, ge=0, description="most redraws of one image; 0 only checks")
     threshold: float | None = Field(
         None,
         gt=0,
         le=1,
-        description="least probability of the requested level; null: it has to be the most probable one",
+        description="least probability of the requested level; by default it has to be the most probable one",
     )
-    encoder: str | None = Field(None, description="encoder of the judge; null: that of evaluate")
+    encoder: str | None = Field(None, description="encoder of the judge; by default that of evaluate")
     min_patients: int = Field(
         30, ge=1, description="least patients of a level or group, for the judge and for a number"
     )
@@ -108,5 +110,5 @@ class ReportSettings(StrictModel):
 
     blind: bool = Field(False, description="leave real images and their file names out of the report")
     names: bool | None = Field(
-        None, description="file names in the report; null: unless they could be names of persons"
+        None, description="file names in the report; by default they are left out where they could be names of persons"
     )

@@ -28,10 +28,10 @@ class TrainSettings(BaseModel):
         None, description="text-to-image pipeline to fine-tune: a diffusers folder, or OWNER/NAME of the hub"
     )
     tune: Tune | None = Field(
-        None, description="which weights of a text-to-image pipeline are trained; null: lora of a base, else unet"
+        None, description="which weights of a text-to-image pipeline are trained; by default lora of a base, else unet"
     )
     rank: int = Field(16, ge=1, description="rank of LoRA")
-    alpha: float | None = Field(None, gt=0, description="scale of LoRA; null: the rank")
+    alpha: float | None = Field(None, gt=0, description="scale of LoRA; by default the rank")
     text_encoder: str | None = Field(
         None, description="without a base: prompts in place of tokens, by `minilm` or a transformers folder"
     )
@@ -42,10 +42,12 @@ class TrainSettings(BaseModel):
     images: int = Field(200_000, ge=1, description="length of training, in images seen")
     batch: int = Field(64, ge=1, description="images in a global batch, over all processes")
     optimizer: Literal["adamw", "adamw8bit"] = Field(
-        "adamw", description="adamw8bit needs bitsandbytes, and a quarter of the memory"
+        "adamw", description="optimizer; adamw8bit needs bitsandbytes, and a quarter of the memory"
     )
     learning_rate: float = Field(6e-4, gt=0, description="learning rate at its peak")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="cosine falls to a tenth of the peak")
+    schedule: Literal["cosine", "constant"] = Field(
+        "cosine", description="course of the learning rate; cosine falls to a tenth of the peak"
+    )
     warmup: int = Field(5_000, ge=0, description="images of linear warm-up of the learning rate")
     weight_decay: float = Field(0.01, ge=0, description="weight decay of AdamW")
     clip: float = Field(1.0, gt=0, description="largest norm of a gradient")
@@ -64,14 +66,14 @@ class TrainSettings(BaseModel):
         "uniform", description="distribution of noise levels; logit_normal is usual for flow matching"
     )
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="auto: bf16 on a GPU, fp32 on a CPU; fp16 scales the loss"
+        "auto", description="precision of the arithmetic; auto: bf16 on a GPU, fp32 on a CPU; fp16 scales the loss"
     )
     gradient_checkpointing: bool = Field(
         False, description="compute activations twice: far less memory, a third more work"
     )
     sharding: Literal["none", "full"] = Field(
         "none",
-        description="full: each process holds its part of the weights and of the optimizer (FSDP, under torchrun)",
+        description="full: weights and optimizer state are spread over processes (FSDP, under torchrun)",
     )
     probe_images: int = Field(
         128, ge=8, description="images of each fixed probe, one of the training and one of the validation split"
@@ -84,12 +86,12 @@ class TrainSettings(BaseModel):
     )
     best: Literal["none", "overall", "worst_group"] = Field(
         "none",
-        description="weights of the lowest validation loss, overall or of the worst group; none: the last weights",
+        description="weights that are kept: the last, or those of the lowest validation loss, overall or worst group",
     )
     grid_every: int = Field(0, ge=0, description="images seen between two grids of samples of each group; 0 makes none")
     trackers: Tracker | None = Field(
         None,
-        description="experiment tracker; auto: TensorBoard where it is installed; null: auto with prompts, else none",
+        description="experiment tracker; auto: TensorBoard if installed; by default auto with prompts, else none",
     )
     start: str | None = Field(None, description="folder of a generator from whose weights training starts")
     min_snr: float = Field(
