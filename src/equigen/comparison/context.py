@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from equigen.checkpoints import load_checkpoint
 from equigen.cohort import Cohort
+from equigen.comparison.job_file import LatentsStep, TrainStep
 from equigen.devices import best_device
 from equigen.diffusion import EquigenPipeline, open_generator
 from equigen.files import hash_value, write_json
@@ -27,7 +27,6 @@ from equigen.latents import (
 from equigen.study import START_SETTINGS, Stages, read_stamp
 from equigen.training import TrainSettings, latent_scale, pipeline_factory, run_key, text_key, train, train_again
 
-Step = Mapping[str, Any]
 RECORD = "training.json"
 
 
@@ -46,11 +45,11 @@ class JobContext:
     coders: dict[str, Autoencoder] = field(default_factory=dict)
     stages: Stages | None = None
 
-    def autoencoder_name(self, step: Step) -> str:
+    def autoencoder_name(self, step: LatentsStep) -> str:
         """Return the name or folder of a step's autoencoder."""
-        return str(step.get("autoencoder", self.autoencoder))
+        return self.autoencoder if step.autoencoder is None else step.autoencoder
 
-    def coder(self, step: Step) -> Autoencoder:
+    def coder(self, step: LatentsStep) -> Autoencoder:
         """Return the autoencoder of a step, opened once."""
         name = self.autoencoder_name(step)
         if name not in self.coders:
@@ -79,26 +78,26 @@ class JobContext:
         return (self.stages or Stages(self.out)).is_intact(stage, [result], damaged=damaged)
 
 
-# --- encode: {autoencoder, store} ------------------------------------------------------------------------------------
+# --- encode ----------------------------------------------------------------------------------------------------------
 
 
-def is_encoded(context: JobContext, step: Step) -> bool:
+def is_encoded(context: JobContext, step: LatentsStep) -> bool:
     """Return whether all latents exist."""
     images, coder = context.training_images, context.coder(step)
-    if step.get("store") == "disk":
+    if step.store == "disk":
         file = cohort_store_folder(context.latents, coder.hash, context.size, images) / STORE_FILE
         return file.is_file() and bool(StoreFile(file).filled_rows().all())
     cache = LatentCache(context.latents, coder.hash, context.size)
     return set(images.frame["sha256"]) <= set(cache.locations)
 
 
-def encode_images(context: JobContext, step: Step) -> None:
+def encode_images(context: JobContext, step: LatentsStep) -> None:
     """Encode the training and validation images, in the form that the trainings read."""
-    encoder = encode_store if step.get("store") == "disk" else encode
+    encoder = encode_store if step.store == "disk" else encode
     encoder(context.training_images, context.coder(step), context.latents, context.size)
 
 
-# --- train: {stage, settings, autoencoder} ---------------------------------------------------------------------------
+# --- train -----------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=8)
@@ -106,9 +105,9 @@ def _open_once(folder: str, _mtime_ns: int) -> EquigenPipeline:
     return open_generator(folder, "cpu")
 
 
-def _training_key(context: JobContext, step: Step) -> str:
+def _training_key(context: JobContext, step: TrainStep) -> str:
     """Return the key of a training; the generator that it continues must exist."""
-    settings = TrainSettings(**step["settings"])
+    settings = step.settings
     if settings.reads_text:
         return text_key(context.cohort, _start_hash(context, step, settings), settings)
     origin = None
@@ -121,7 +120,7 @@ def _training_key(context: JobContext, step: Step) -> str:
 _hashes: dict[str, str] = {}
 
 
-def _start_hash(context: JobContext, step: Step, settings: TrainSettings) -> str:
+def _start_hash(context: JobContext, step: TrainStep, settings: TrainSettings) -> str:
     """Return a hash of the pipeline that a training with prompts starts from.
 
     The hash is computed once for each set of settings and of files of the folders that they name.
@@ -153,30 +152,30 @@ def _folder_key(folder: Path) -> str | None:
     return str(load_checkpoint(checkpoint)[1]["key"]) if checkpoint.is_file() else None
 
 
-def is_trained(context: JobContext, step: Step) -> bool:
+def is_trained(context: JobContext, step: TrainStep) -> bool:
     """Return whether a training is finished for these settings; one with a damaged stamp is not."""
-    folder = context.out / step["stage"]
+    folder = context.out / step.stage
     if (folder / STAMP).is_file() and not read_stamp(folder / STAMP):
         return False
-    if not context.is_intact(step["stage"], RECORD) or not (folder / RECORD).is_file():
+    if not context.is_intact(step.stage, RECORD) or not (folder / RECORD).is_file():
         return False
-    scratch = step["settings"].get("text_encoder") is not None  # its key depends on the latents, which may be missing
+    scratch = step.settings.text_encoder is not None  # its key depends on the latents, which may be missing
     if scratch and not is_encoded(context, step):
         return False
     return _folder_key(folder) == _training_key(context, step)
 
 
-def train_generator(context: JobContext, step: Step) -> None:
+def train_generator(context: JobContext, step: TrainStep) -> None:
     """Train a generator or resume its training, also one that ``train`` began; other trainings move to ``stale/``."""
-    key, folder = _training_key(context, step), context.out / step["stage"]
+    key, folder = _training_key(context, step), context.out / step.stage
     if folder.exists() and _folder_key(folder) == key:
         seconds = float(read_stamp(folder / BEGUN).get("seconds", 0.0))
         write_json(folder / BEGUN, {"key": hash_value(key), "seconds": seconds})
     Stages(context.out).run(
-        step["stage"],
+        step.stage,
         key,
         lambda out: train(
-            context.cohort, settings=TrainSettings(**step["settings"]), out=out, latents=context.latents,
+            context.cohort, settings=step.settings, out=out, latents=context.latents,
             autoencoder=context.autoencoder_name(step),
         ),
         results=[RECORD],

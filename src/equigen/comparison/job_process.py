@@ -12,7 +12,6 @@ from pathlib import Path
 from equigen.comparison.runners.local import PARENT
 from equigen.errors import EquigenError
 from equigen.exit_status import as_input_error, end_on_sigterm, print_error
-from equigen.files import read_json
 
 
 def main(file: str) -> int:
@@ -41,13 +40,14 @@ def run_steps(file: Path) -> None:
 
     from equigen.cohort import Cohort
     from equigen.comparison.context import JobContext
+    from equigen.comparison.job_file import read_job
     from equigen.comparison.steps import run_step
 
-    job = read_json(file)
-    torch.set_num_threads(int(job["threads"]))
-    out = Path(job["out"])
-    context = JobContext(out, Cohort.load(out / "cohort", job["root"]), job["autoencoder"], int(job["size"]))
-    for step in job["steps"]:
+    job = read_job(file)
+    torch.set_num_threads(job.threads)
+    out = Path(job.out)
+    context = JobContext(out, Cohort.load(out / "cohort", job.root), job.autoencoder, job.size)
+    for step in job.steps:
         run_step(context, step)
 
 

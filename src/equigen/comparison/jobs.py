@@ -6,7 +6,17 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from equigen.comparison.context import JobContext, Step
+from equigen.comparison.context import JobContext
+from equigen.comparison.job_file import (
+    CalibrateStep,
+    EncodeStep,
+    JobFile,
+    SetRequest,
+    SetsStep,
+    SnapshotsStep,
+    Step,
+    TrainStep,
+)
 from equigen.comparison.paths import Guidance, RunPaths, Training
 from equigen.comparison.runners.base import Job
 from equigen.comparison.settings import PRETRAINED, ComparisonSettings
@@ -51,15 +61,15 @@ class JobBuilder:
 
     def jobs(self) -> list[Job]:
         """Return all jobs, each after those that it needs: latents, pretrainings, then generators with their sets."""
-        encodings: list[Step] = []
+        encodings: list[EncodeStep] = []
         for training in self.runs:
-            step = {"kind": "encode", **self._latents(training)}
+            step = EncodeStep(**self._latents(training))
             if step not in encodings:
                 encodings.append(step)
         jobs = [self._job("latents", "encode", encodings, [], len(self.context.cohort))]
         for training, settings in self.runs.items():
             if training.name == PRETRAINED:
-                steps = [self._train(training)]
+                steps: list[Step] = [self._train(training)]
                 jobs.append(self._job(training.path, "pretrain", steps, ["latents"], settings.images))
         for training, settings in self.runs.items():
             if training.name != PRETRAINED:
@@ -75,14 +85,13 @@ class JobBuilder:
             pairs = calibrated_sets(self.settings, training.name)
             if settings is None or not pairs:
                 continue
-            step = {
-                "kind": "calibrate",
-                "generator": str(self.paths.generator(training)),
-                "stage": self.paths.calibration(training),
-                "seed": training.seed,
-                "settings": {**settings.model_dump(exclude={"mechanisms"}), "encoder": self.settings.evaluate.encoder},
-            }
-            steps = [step, self._sets(training, pairs)]
+            step = CalibrateStep(
+                generator=str(self.paths.generator(training)),
+                stage=self.paths.calibration(training),
+                seed=training.seed,
+                settings={**settings.model_dump(exclude={"mechanisms"}), "encoder": self.settings.evaluate.encoder},
+            )
+            steps: list[Step] = [step, self._sets(training, pairs)]
             name = f"{training.path}/calibration"
             jobs.append(self._job(name, "calibrate", steps, [training.path], settings.budget))
         return jobs
@@ -95,14 +104,13 @@ class JobBuilder:
                 continue
             stages = [stage for stage in (training.pretrained, training) if stage in self.runs]
             steps: list[Step] = [
-                {
-                    "kind": "snapshots",
-                    "training": f"generators/{stage.path}",
-                    "encoder": self.settings.evaluate.encoder,
-                    "stage": self.paths.synthetic(stage, name, curve.guidance, snapshot=True),
-                    "plan": self._plan(name, stage),
-                    "guidance": curve.guidance,
-                }
+                SnapshotsStep(
+                    training=f"generators/{stage.path}",
+                    encoder=self.settings.evaluate.encoder,
+                    stage=self.paths.synthetic(stage, name, curve.guidance, snapshot=True),
+                    plan=self._plan(name, stage),
+                    guidance=curve.guidance,
+                )
                 for stage in stages
             ]
             steps += [self._sets(stage, [(name, curve.guidance)]) for stage in stages]
@@ -110,29 +118,27 @@ class JobBuilder:
             jobs.append(self._job(f"{training.path}/curve", "curve", steps, [training.path], size))
         return jobs
 
-    def _train(self, training: Training) -> Step:
+    def _train(self, training: Training) -> TrainStep:
         settings = self.runs[training].model_dump(mode="json")
         settings["mechanism"] = mechanism_copy(settings["mechanism"], self.paths.out / "mechanisms")
         stage = f"generators/{training.path}"
-        return {"kind": "train", "stage": stage, "settings": settings, **self._latents(training)}
+        return TrainStep(stage=stage, settings=TrainSettings(**settings), **self._latents(training))
 
-    def _latents(self, training: Training) -> dict[str, str]:
+    def _latents(self, training: Training) -> dict[str, Any]:
         """Return the keys of a step that say how latents of a training differ from the usual ones."""
         name = self.coders.get(training, self.context.autoencoder)
         keys = {} if name == self.context.autoencoder else {"autoencoder": name}
         return {**keys, **({"store": "disk"} if self.runs[training].store == "disk" else {})}
 
-    def _sets(self, training: Training, pairs: Sequence[tuple[str, Guidance]]) -> Step:
+    def _sets(self, training: Training, pairs: Sequence[tuple[str, Guidance]]) -> SetsStep:
         sets = [
-            {
-                "stage": self.paths.synthetic(training, name, guidance),
-                "plan": self._plan(name, training),
-                "guidance": guidance,
-            }
+            SetRequest(
+                stage=self.paths.synthetic(training, name, guidance), plan=self._plan(name, training), guidance=guidance
+            )
             for name, guidance in pairs
         ]
         generator, encoder = str(self.paths.generator(training)), self.settings.evaluate.encoder
-        return {"kind": "sets", "generator": generator, "encoder": encoder, "sets": sets}
+        return SetsStep(generator=generator, encoder=encoder, sets=sets)
 
     def _plan(self, name: str, training: Training) -> dict[str, Any]:
         """Return the arguments of a plan, whose seed depends on the training seed.
@@ -147,15 +153,15 @@ class JobBuilder:
     def _job(self, name: str, kind: str, steps: Sequence[Step], after: Sequence[str], units: float) -> Job:
         """Write the file with the steps of a job, and return the job."""
         file = self.paths.out / "logs" / f"{name}.json"
-        content = {
-            "out": str(self.paths.out.resolve()),
-            "root": str(self.context.cohort.root.resolve()),
-            "autoencoder": self.context.autoencoder,
-            "size": self.context.size,
-            "threads": self.settings.threads,
-            "steps": list(steps),
-        }
-        write_json(file, content)
+        content = JobFile(
+            out=str(self.paths.out.resolve()),
+            root=str(self.context.cohort.root.resolve()),
+            autoencoder=self.context.autoencoder,
+            size=self.context.size,
+            threads=self.settings.threads,
+            steps=list(steps),
+        )
+        write_json(file, content.model_dump(mode="json"))
         return Job(
             name=name,
             kind=kind,

@@ -1,7 +1,4 @@
-"""The steps of a comparison's jobs, each with a check whether its result exists.
-
-A step is a JSON object, which the job's process reads from a file.
-"""
+"""The steps of a comparison's jobs (``job_file``), each with a check whether its result exists."""
 
 from __future__ import annotations
 
@@ -12,12 +9,12 @@ import equigen
 from equigen.comparison.context import (
     RECORD,
     JobContext,
-    Step,
     encode_images,
     is_encoded,
     is_trained,
     train_generator,
 )
+from equigen.comparison.job_file import CalibrateStep, EncodeStep, SetRequest, SetsStep, SnapshotsStep, Step, TrainStep
 from equigen.comparison.paths import Guidance, RunPaths, snapshots
 from equigen.diffusion import open_any_generator
 from equigen.errors import InputError, Problem
@@ -32,7 +29,7 @@ from equigen.training import train_again
 SET, ENCODED = "synthetic.parquet", "encoded.json"
 
 
-# --- sets: {generator, encoder, sets: [{stage, plan, guidance}]}: images and their features --------------------------
+# --- sets: images and their features ---------------------------------------------------------------------------------
 
 
 def identity(folder: Path) -> str:
@@ -49,13 +46,13 @@ def identity(folder: Path) -> str:
     raise InputError("There is no generator here.", [problem])
 
 
-def _set_inputs(context: JobContext, generator: Path, settings: Step) -> Any:
+def _set_inputs(context: JobContext, generator: Path, request: SetRequest) -> Any:
     """Return what a synthetic set depends on."""
-    guidance: Any = settings["guidance"]
+    guidance: Any = request.guidance
     if isinstance(guidance, str):
         calibration = load_calibration(generator)
         guidance = [guidance, calibration.attribute, calibration.groups, calibration.common]
-    return [identity(generator), settings["plan"], guidance, context.cohort.hash]
+    return [identity(generator), request.plan, guidance, context.cohort.hash]
 
 
 def _feature_inputs(context: JobContext, inputs: Any, encoder: str) -> Any:
@@ -63,32 +60,32 @@ def _feature_inputs(context: JobContext, inputs: Any, encoder: str) -> Any:
     return [inputs, encoder, context.size, equigen.__version__]
 
 
-def _is_sampled(context: JobContext, step: Step) -> bool:
+def _is_sampled(context: JobContext, step: SetsStep) -> bool:
     """Return whether the images and features of all sets exist."""
-    for settings in step["sets"]:
-        inputs = _set_inputs(context, Path(step["generator"]), settings)
-        features = _feature_inputs(context, inputs, step["encoder"])
-        if not (context.is_finished(settings["stage"], inputs, SET)
-                and context.is_finished(RunPaths.features(settings["stage"]), features, ENCODED)):  # fmt: skip
+    for request in step.sets:
+        inputs = _set_inputs(context, Path(step.generator), request)
+        features = _feature_inputs(context, inputs, step.encoder)
+        if not (context.is_finished(request.stage, inputs, SET)
+                and context.is_finished(RunPaths.features(request.stage), features, ENCODED)):  # fmt: skip
             return False
     return True
 
 
-def make_sets(context: JobContext, step: Step) -> None:
+def make_sets(context: JobContext, step: SetsStep) -> None:
     """Make and encode the sets that do not exist; the generator is opened once."""
-    generator = Path(step["generator"])
+    generator = Path(step.generator)
     pipeline = None
-    for settings in step["sets"]:
-        inputs = _set_inputs(context, generator, settings)
-        if not context.is_finished(settings["stage"], inputs, SET):
+    for request in step.sets:
+        inputs = _set_inputs(context, generator, request)
+        if not context.is_finished(request.stage, inputs, SET):
             pipeline = pipeline or _open(context, generator)
-            rows = _rows(context, generator, settings["plan"], settings["guidance"])
+            rows = _rows(context, generator, request.plan, request.guidance)
 
             def work(out: Path, pipeline: Any = pipeline, rows: Any = rows) -> None:
                 generate(pipeline, rows, out)
 
-            Stages(context.out).run(settings["stage"], inputs, work, [SET])
-        _encode_set(context, settings["stage"], inputs, step["encoder"])
+            Stages(context.out).run(request.stage, inputs, work, [SET])
+        _encode_set(context, request.stage, inputs, step.encoder)
 
 
 def _open(context: JobContext, generator: Path) -> Any:
@@ -114,7 +111,7 @@ def _encode_set(context: JobContext, stage: str, inputs: Any, encoder: str) -> N
     Stages(context.out).run(RunPaths.features(stage), _feature_inputs(context, inputs, encoder), work, [ENCODED])
 
 
-def _rows(context: JobContext, generator: Path, settings: Step, guidance: Guidance) -> Any:
+def _rows(context: JobContext, generator: Path, settings: dict[str, Any], guidance: Guidance) -> Any:
     """Return the rows of a plan, with their guidance."""
     if not isinstance(guidance, str):
         return plan(context.cohort, **settings, guidance=guidance)
@@ -122,52 +119,47 @@ def _rows(context: JobContext, generator: Path, settings: Step, guidance: Guidan
     return apply_guidance(plan(context.cohort, **settings), load_calibration(generator), level)  # type: ignore[arg-type]
 
 
-# --- snapshots: {training, encoder, stage, plan, guidance}: sets of the snapshots of a training ----------------------
+# --- snapshots: sets of the snapshots of a training ------------------------------------------------------------------
 
 
-def _snapshot_sets(context: JobContext, step: Step) -> list[dict[str, Any]]:
+def _snapshot_sets(context: JobContext, step: SnapshotsStep) -> list[SetsStep]:
     """Return a ``sets`` step for each snapshot; the finished generator replaces a snapshot of the end of training."""
     return [
-        {
-            "generator": str(folder),
-            "encoder": step["encoder"],
-            "sets": [
-                {
-                    "stage": step["stage"].format(snapshot=folder.name),
-                    **{key: step[key] for key in ("plan", "guidance")},
-                }
-            ],
-        }
-        for folder in snapshots(context.out / step["training"])[1]
+        SetsStep(
+            generator=str(folder),
+            encoder=step.encoder,
+            sets=[SetRequest(stage=step.stage.format(snapshot=folder.name), plan=step.plan, guidance=step.guidance)],
+        )
+        for folder in snapshots(context.out / step.training)[1]
     ]
 
 
-# --- calibrate: {generator, stage, seed, settings} -------------------------------------------------------------------
+# --- calibrate -------------------------------------------------------------------------------------------------------
 
 
-def _calibration_inputs(context: JobContext, step: Step) -> Any:
+def _calibration_inputs(context: JobContext, step: CalibrateStep) -> Any:
     """Return what a calibration depends on."""
-    generator = identity(Path(step["generator"]))
-    return [equigen.__version__, generator, context.cohort.hash, step["seed"], step["settings"]]
+    generator = identity(Path(step.generator))
+    return [equigen.__version__, generator, context.cohort.hash, step.seed, step.settings]
 
 
-def _is_calibrated(context: JobContext, step: Step) -> bool:
+def _is_calibrated(context: JobContext, step: CalibrateStep) -> bool:
     """Return whether the calibration exists."""
-    exists = (Path(step["generator"]) / CALIBRATION).is_file()
-    return exists and context.is_finished(step["stage"], _calibration_inputs(context, step), "calibration.parquet")
+    exists = (Path(step.generator) / CALIBRATION).is_file()
+    return exists and context.is_finished(step.stage, _calibration_inputs(context, step), "calibration.parquet")
 
 
-def calibrate_generator(context: JobContext, step: Step) -> None:
+def calibrate_generator(context: JobContext, step: CalibrateStep) -> None:
     """Calibrate guidance on in-distribution validation images; the comparison itself measures the gain."""
 
     def work(out: Path) -> None:
         validation_images = context.cohort.split("val", domain="id")
-        calibrate(step["generator"], validation_images, None, out=out, seed=step["seed"], **step["settings"])
+        calibrate(step.generator, validation_images, None, out=out, seed=step.seed, **step.settings)
 
     inputs = _calibration_inputs(context, step)
-    if not (Path(step["generator"]) / CALIBRATION).is_file():  # missing: written again from the finished search
-        (context.out / step["stage"] / STAMP).unlink(missing_ok=True)
-    Stages(context.out).run(step["stage"], inputs, work, ["calibration.parquet"])
+    if not (Path(step.generator) / CALIBRATION).is_file():  # missing: written again from the finished search
+        (context.out / step.stage / STAMP).unlink(missing_ok=True)
+    Stages(context.out).run(step.stage, inputs, work, ["calibration.parquet"])
 
 
 # --- all of them -----------------------------------------------------------------------------------------------------
@@ -175,21 +167,32 @@ def calibrate_generator(context: JobContext, step: Step) -> None:
 
 def is_done(context: JobContext, step: Step) -> bool:
     """Return whether a step's result exists for its inputs. The results that the step reads must exist."""
-    kind = step["kind"]
-    if kind == "snapshots":
-        return all(_is_sampled(context, inner) for inner in _snapshot_sets(context, step))
-    checks = {"encode": is_encoded, "train": is_trained, "sets": _is_sampled, "calibrate": _is_calibrated}
-    return checks[kind](context, step)
+    match step:
+        case EncodeStep():
+            return is_encoded(context, step)
+        case TrainStep():
+            return is_trained(context, step)
+        case SetsStep():
+            return _is_sampled(context, step)
+        case SnapshotsStep():
+            return all(_is_sampled(context, inner) for inner in _snapshot_sets(context, step))
+        case CalibrateStep():
+            return _is_calibrated(context, step)
 
 
 def run_step(context: JobContext, step: Step) -> None:
     """Do a step, or resume it, unless it is done."""
     if is_done(context, step):
         return
-    kind = step["kind"]
-    if kind == "snapshots":
-        for inner in _snapshot_sets(context, step):
-            make_sets(context, inner)
-        return
-    actions = {"encode": encode_images, "train": train_generator, "sets": make_sets, "calibrate": calibrate_generator}
-    actions[kind](context, step)
+    match step:
+        case EncodeStep():
+            encode_images(context, step)
+        case TrainStep():
+            train_generator(context, step)
+        case SetsStep():
+            make_sets(context, step)
+        case SnapshotsStep():
+            for inner in _snapshot_sets(context, step):
+                make_sets(context, inner)
+        case CalibrateStep():
+            calibrate_generator(context, step)
