@@ -20,6 +20,7 @@ from PIL import Image
 
 from equigen.errors import InputError
 from equigen.files import hash_file, hash_value, read_json, read_parquet, write_json
+from equigen.progress import console
 
 Record = dict[str, dict[str, Any]]  # relative path -> {size, mtime_ns, sha256}
 TABLES = (".parquet", ".json", ".csv", ".html", ".yaml", ".md")  # files whose content is hashed in every check
@@ -52,6 +53,27 @@ def record_files(folder: Path, skip: tuple[str, ...] = ()) -> Record:
             status = path.stat()
             record[name] = {"size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": hash_file(path)}
     return dict(sorted(record.items()))
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read the record of finished work; an empty mapping if there is none, or if it is damaged, which is reported.
+
+    Every stage and every function that resumes writes its record last, and knows by it that its work is done.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        stamp = dict(read_json(path))
+        content = {key: value for key, value in stamp.items() if key != "seal"}
+        if "seal" in stamp and stamp["seal"] != hash_value(content):
+            raise ValueError("it does not fit its own hash")
+        if path.name == STAMP and not isinstance(stamp.get("seconds"), (int, float)):
+            raise ValueError("it does not say how long the stage took")
+    except (ValueError, TypeError) as error:
+        reason = error.problems[0].message if isinstance(error, InputError) else error
+        console.print(f"[yellow]{path}: this record is damaged ({reason}); the work is done again[/yellow]")
+        return {}
+    return stamp
 
 
 def renew_record(folder: Path) -> None:

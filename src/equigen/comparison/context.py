@@ -13,7 +13,7 @@ from equigen.comparison.job_file import LatentsStep, TrainStep
 from equigen.devices import best_device
 from equigen.diffusion import EquigenPipeline, open_generator
 from equigen.files import hash_value, write_json
-from equigen.integrity import BEGUN, STAMP
+from equigen.integrity import BEGUN, STAMP, read_record
 from equigen.latents import (
     STORE_FILE,
     Autoencoder,
@@ -24,7 +24,7 @@ from equigen.latents import (
     encode_store,
     load_autoencoder,
 )
-from equigen.study import START_SETTINGS, Stages, read_stamp
+from equigen.study import START_SETTINGS, Stages
 from equigen.training import TrainSettings, latent_scale, pipeline_factory, run_key, text_key, train, train_again
 
 RECORD = "training.json"
@@ -69,7 +69,7 @@ class JobContext:
     def is_finished(self, stage: str, inputs: Any, result: str) -> bool:
         """Return whether a stage is finished for these inputs and has its result."""
         stamp = self.out / stage / STAMP
-        same = stamp.is_file() and read_stamp(stamp).get("key") == hash_value(inputs)
+        same = stamp.is_file() and read_record(stamp).get("key") == hash_value(inputs)
         return same and self.is_intact(stage, result) and (self.out / stage / result).is_file()
 
     def is_intact(self, stage: str, result: str) -> bool:
@@ -145,7 +145,7 @@ def _start_hash(context: JobContext, step: TrainStep, settings: TrainSettings) -
 
 def _folder_key(folder: Path) -> str | None:
     """Return the key of the training that a folder has, finished or begun."""
-    key = read_stamp(folder / RECORD).get("key")
+    key = read_record(folder / RECORD).get("key")
     if key is not None:
         return str(key)
     checkpoint = folder / "checkpoint.safetensors"
@@ -155,7 +155,7 @@ def _folder_key(folder: Path) -> str | None:
 def is_trained(context: JobContext, step: TrainStep) -> bool:
     """Return whether a training is finished for these settings; one with a damaged stamp is not."""
     folder = context.out / step.stage
-    if (folder / STAMP).is_file() and not read_stamp(folder / STAMP):
+    if (folder / STAMP).is_file() and not read_record(folder / STAMP):
         return False
     if not context.is_intact(step.stage, RECORD) or not (folder / RECORD).is_file():
         return False
@@ -169,7 +169,7 @@ def train_generator(context: JobContext, step: TrainStep) -> None:
     """Train a generator or resume its training, also one that ``train`` began; other trainings move to ``stale/``."""
     key, folder = _training_key(context, step), context.out / step.stage
     if folder.exists() and _folder_key(folder) == key:
-        seconds = float(read_stamp(folder / BEGUN).get("seconds", 0.0))
+        seconds = float(read_record(folder / BEGUN).get("seconds", 0.0))
         write_json(folder / BEGUN, {"key": hash_value(key), "seconds": seconds})
     Stages(context.out).run(
         step.stage,

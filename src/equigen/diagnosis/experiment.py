@@ -19,7 +19,8 @@ from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe, parse_recipe, rec
 from equigen.diagnosis.targets import encode, outputs, tasks
 from equigen.diagnosis.training_images import Arm, Data, Folders, Source, read_source, synthetic_folders
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, read_parquet, write_json, write_parquet
+from equigen.files import read_parquet, write_json, write_parquet
+from equigen.integrity import read_record
 from equigen.progress import console
 
 PREDICTIONS, RECORD, CHECKPOINT = "predictions.parquet", "done.json", "checkpoint.safetensors"
@@ -188,11 +189,9 @@ def _run(data: Data, arm: Arm, folder: Path | None, *, device: torch.device, sho
 
 def _read_finished(folder: Path, key: str) -> pd.DataFrame | None:
     """Predictions of a finished fit with the same inputs; None without one, or where a file is damaged."""
-    if not (folder / RECORD).is_file():
+    if read_record(folder / RECORD).get("key") != key:
         return None
     try:
-        if read_json(folder / RECORD)["key"] != key:
-            return None
         Classifier.load(folder)
         return read_parquet(folder / PREDICTIONS)
     except (InputError, ValueError, KeyError, TypeError) as error:

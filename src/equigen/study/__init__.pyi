@@ -28,7 +28,6 @@ from .stage_settings import PhantomStage as PhantomStage
 from .stage_settings import PlanRequest as PlanRequest
 from .stage_settings import PlanSettings as PlanSettings
 from .stages import Stages as Stages
-from .stages import read_stamp as read_stamp
 from .starting_points import START_SETTINGS as START_SETTINGS
 from .starting_points import autoencoder_source as autoencoder_source
 from .starting_points import base_fact as base_fact

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_json, write_json
-from equigen.integrity import BEGUN, STAGE_RECORDS, STAMP, Change, Record, file_changes, record_files
+from equigen.files import hash_value, write_json
+from equigen.integrity import BEGUN, STAGE_RECORDS, STAMP, Change, Record, file_changes, read_record, record_files
 from equigen.progress import console
 
 Damaged = Callable[[Path, list[Change]], object]
@@ -66,7 +66,7 @@ class Stages:
         """
         folder, key = self.folder / name, hash_value(inputs)
         self._results[name] = results, damaged
-        stamp = read_stamp(folder / STAMP)
+        stamp = read_record(folder / STAMP)
         if stamp.get("key") == key and all((folder / result).is_file() for result in results):
             if self._is_intact(name, stamp):
                 self.seconds[name] = float(stamp["seconds"])
@@ -78,7 +78,7 @@ class Stages:
             console.print(f"[yellow]{name}: {lost} is missing; it is made again[/yellow]")
             self._is_intact(name, stamp)
         self._check_earlier(name)
-        earlier = read_stamp(folder / BEGUN)
+        earlier = read_record(folder / BEGUN)
         if folder.exists() and earlier.get("key") != key:
             target = self._stale_path(f"{name.replace('/', '-')}-{str(earlier.get('key', 'unknown'))[:8]}")
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -107,7 +107,7 @@ class Stages:
         A stage without a stamp is left alone. After an interruption of the block the record stays open: the stage's
         files are then not checked until the next record.
         """
-        stamp = read_stamp(self.folder / name / STAMP)
+        stamp = read_record(self.folder / name / STAMP)
         if not stamp:
             yield
             return
@@ -125,7 +125,7 @@ class Stages:
         ``every_file``: hash all files. Raises InputError where files were edited and are not accepted.
         """
         self._broken.discard(name)  # another process may have made it again
-        stamp = read_stamp(self.folder / name / STAMP)
+        stamp = read_record(self.folder / name / STAMP)
         self._results[name] = results, damaged
         return not stamp or self._is_intact(name, stamp, every_file)
 
@@ -197,7 +197,7 @@ class Stages:
         broken = False
         for earlier in dict.fromkeys(self.skipped):
             if earlier != name and earlier not in self._verified:
-                broken |= not self._is_intact(earlier, read_stamp(self.folder / earlier / STAMP), every_file=True)
+                broken |= not self._is_intact(earlier, read_record(self.folder / earlier / STAMP), every_file=True)
         if broken:
             self.skipped = []
             raise DamageError
@@ -218,21 +218,3 @@ class Stages:
             count += 1
             target = first.with_name(f"{first.name}-{count}")
         return target
-
-
-def read_stamp(path: Path) -> dict[str, Any]:
-    """Read a stamp; an empty mapping if there is none, or if it is damaged, which is reported."""
-    if not path.is_file():
-        return {}
-    try:
-        stamp = dict(read_json(path))
-        content = {key: value for key, value in stamp.items() if key != "seal"}
-        if "seal" in stamp and stamp["seal"] != hash_value(content):
-            raise ValueError("it does not fit its own hash")
-        if path.name == STAMP and not isinstance(stamp.get("seconds"), (int, float)):
-            raise ValueError("it does not say how long the stage took")
-    except (ValueError, TypeError) as error:
-        reason = error.problems[0].message if isinstance(error, InputError) else error
-        console.print(f"[yellow]{path}: this record is damaged ({reason}); its stage is done again[/yellow]")
-        return {}
-    return stamp

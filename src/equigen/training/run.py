@@ -13,9 +13,8 @@ import equigen
 from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator
 from equigen.equity import COPY, mechanism_label, mechanism_source
 from equigen.errors import InputError, Problem
-from equigen.files import DamagedJSONError, read_json, write_json, write_parquet, write_text
-from equigen.integrity import Change, record_files
-from equigen.progress import console
+from equigen.files import read_json, write_json, write_parquet, write_text
+from equigen.integrity import Change, read_record, record_files
 from equigen.training.loop import Trainer
 
 RECORD = "training.json"
@@ -62,12 +61,8 @@ def is_finished(folder: Path, key: str) -> bool:
 
     A damaged record is reported, and written again from the checkpoint.
     """
-    if not (folder / RECORD).is_file():
-        return False
-    try:
-        earlier = read_json(folder / RECORD)["key"]
-    except DamagedJSONError as error:
-        console.print(f"{error.problems[0]}; it is written again", style="yellow", markup=False)
+    earlier = read_record(folder / RECORD).get("key")
+    if earlier is None:
         return False
     if earlier != key:
         problem = Problem(

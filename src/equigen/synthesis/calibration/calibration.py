@@ -13,7 +13,8 @@ import equigen
 from equigen.cohort import Cohort, check_unseen
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, read_parquet, write_json, write_parquet
+from equigen.files import read_parquet, write_json, write_parquet
+from equigen.integrity import read_record
 from equigen.latents import Autoencoder
 from equigen.progress import progress_bar
 from equigen.quality import Encoder, ResamplingSettings, identity, load_encoder
@@ -253,8 +254,7 @@ def _search_guidance(
 
 def _read_finished(folder: Path, inputs: dict[str, Any]) -> Calibration | None:
     """The saved result of an earlier call with the same inputs; None without a complete one."""
-    path = folder / INPUTS_FILE
-    if not path.is_file() or read_json(path) != json.loads(json.dumps(inputs)):
+    if read_record(folder / INPUTS_FILE) != json.loads(json.dumps(inputs)):
         return None
     gain = read_parquet(folder / GAIN) if inputs["confirm"] is not None else None
     return Calibration(folder, load_calibration(folder), read_parquet(folder / TABLE), gain)
