@@ -85,3 +85,49 @@ def test_fairlearn(data):
     )
     relabelled = np.array([7, 1, 9, 3])[groups]
     assert metrics.deodds(truth, score, relabelled) == metrics.deodds(truth, score, groups)
+
+
+def test_every_metric_of_four_patients_by_hand():
+    truth, score = np.array([1, 1, 0, 0]), np.array([0.85, 0.45, 0.65, 0.05])
+    found = {name: float(values[0]) for name, values in metrics.measure(truth, score, threshold=0.6).items()}
+    expected = {
+        "auc": 3 / 4,  # 0.85 beats both, 0.45 beats one of two negatives
+        "pr_auc": (1 + 2 / 3) / 2,
+        "accuracy": 0.5,
+        "balanced_accuracy": 0.5,
+        "sensitivity": 0.5,
+        "specificity": 0.5,
+        "selection_rate": 0.5,
+        "brier": (0.15**2 + 0.55**2 + 0.65**2 + 0.05**2) / 4,
+        "ece": (0.15 + 0.55 + 0.65 + 0.05) / 4,
+    }
+    assert found == pytest.approx(expected)
+
+
+def test_a_score_at_the_threshold_is_positive_and_one_of_1_is_in_the_last_bin():
+    assert metrics.sensitivity(np.array([1, 1]), np.array([0.5, 0.5 - 1e-12])) == 0.5
+    assert metrics.ece(np.array([1, 0]), np.array([1.0, 0.95])) == pytest.approx(abs(1 - 1.95) / 2)
+
+
+def test_the_calibration_error_is_the_sum_of_its_parts(data):
+    truth, score = data
+    weights = np.random.default_rng(5).integers(0, 3, (300, 4)).astype(float)
+    residuals, shares = metrics.calibration_parts(truth, score, weights)
+    np.testing.assert_allclose(np.abs(residuals).sum(axis=0), metrics.measure(truth, score, weights)["ece"])
+    assert shares.sum() == pytest.approx(1.0) and residuals.shape == (10, 4)
+    np.testing.assert_allclose(residuals.sum(axis=0), weights.T @ (truth - score) / weights.sum(axis=0), atol=1e-12)
+
+
+def test_a_group_alone_has_no_difference_and_one_without_a_class_none_that_is_defined():
+    score = np.array([0.9, 0.1, 0.8])
+    assert metrics.dpd(np.ones(3), score, np.zeros(3)) == 0
+    assert np.isnan(metrics.deodds(np.array([1, 0, 1]), score, np.array([0, 0, 1])))
+
+
+def test_single_weightings_have_one_value_and_many_one_each(data):
+    truth, score = data
+    for function in (metrics.auc, metrics.pr_auc, metrics.brier, metrics.ece, metrics.accuracy):
+        assert np.shape(function(truth, score)) == ()
+        assert np.shape(function(truth, score, np.ones(300))) == ()
+        values = function(truth, score, np.ones((300, 3)))
+        assert values == pytest.approx(np.full(3, float(function(truth, score))))
