@@ -142,7 +142,7 @@ def test_findings_say_what_changes_and_what_else(page):
 
 @pytest.mark.parametrize(
     ("flip", "tone", "text"),
-    [(0.4, "caution", "more than noise and the classifier's errors explain"), (0.01, "finding", "less than the noise"),
+    [(0.4, "caution", "more than noise and the classifier's errors explain"), (0.01, "finding", "changing the seed"),
      (0.1, "chance", "cannot be told apart")],
 )  # fmt: skip
 def test_a_flip_is_held_against_other_seeds(flip, tone, text):

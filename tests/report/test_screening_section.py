@@ -46,7 +46,7 @@ def said(*given):
     [
         ((1.0, 0.6), (1.0, 0.6), "caution", "treats real images of these groups unequally too: it refuses 0.400"),
         ((1.0, 0.6), (0.9, 0.9), "caution", "not shown to treat real images of these groups unequally; beyond its own"),
-        ((1.0, 0.6), None, "caution", "behind it was not measured"),
+        ((1.0, 0.6), None, "caution", "causes this was not measured"),
         ((0.9, 0.9), (1.0, 0.6), "chance", "not distinguishable from chance"),
     ],
 )

@@ -102,7 +102,7 @@ def fit_judge(
     held_out = cohort.split(HELD_OUT[split], domain="id")
     if not len(held_out):
         problem = Problem(f"the split {HELD_OUT[split]} has no image of the training domain", "mend 'split'")
-        raise InputError("The judge cannot be held against real images.", [problem])
+        raise InputError("The judge cannot be checked on real images.", [problem])
     judge = fit_classifier(
         cohort.split(split, domain="id"), size=size, encoder=encoder, columns=columns, min_patients=min_patients,
         seed=seed, cache_dir=cache_dir, show=show,

@@ -21,8 +21,7 @@ from equigen.quality import Evaluation, describe_label_filter
 from equigen.report import write_report
 from equigen.study.checks import check_before_images, check_cohort, check_sets, generator_settings, required_plans
 from equigen.study.counterfactual_pairs import copy_pages, pairs_stage
-from equigen.study.evaluation_results import read_tables, report_tables, write_tables
-from equigen.study.image_grids import image_grids
+from equigen.study.evaluation_results import image_grids, read_tables, report_tables, write_tables
 from equigen.study.judges import Judges, columns_of, validation_images
 from equigen.study.mechanisms import mechanism_facts
 from equigen.study.quality import evaluate_study

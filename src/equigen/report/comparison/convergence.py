@@ -86,7 +86,7 @@ def _reconstruction_line(
 def convergence_sentences(change: pd.DataFrame | None, name: str) -> list[Sentence]:
     """A sentence for each setting: whether overall quality had stopped improving; none without a table.
 
-    The interval of the improvement is held against 0 and against ``MARGIN``.
+    The interval of the improvement is compared with 0 and with ``MARGIN``.
     """
     if change is None:
         return []

@@ -39,7 +39,7 @@ def comparison_sentences(summary: pd.DataFrame, reference: str) -> list[Sentence
             "evidence does not mean no effect."
         )
     else:
-        text += f"Fewer than {MIN_SEEDS} are no evidence about a mechanism: read what follows as a rehearsal."
+        text += f"Fewer than {MIN_SEEDS} are no evidence about a mechanism: the findings below are preliminary."
     sentences = [Sentence(text, "note" if least >= MIN_SEEDS else "caution", VERDICT)]
     for view in views:
         if view.metric.name != views[0].metric.name:

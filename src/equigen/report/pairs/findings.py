@@ -105,10 +105,10 @@ def _flip_sentence(row: MetricRow, name: str, attribute: str) -> Sentence:
         return Sentence(f"Flips of {name} were not measured: {row['note']}.", "missing", FLIPS)
     text = f"Changing {attribute} changes what is read as {name} in {value_text(row, 'estimate', SHARE)} of pairs"
     if not is_finite(row["reference"]):
-        return Sentence(f"{text}; there is nothing to hold it against.", "finding", FLIPS)
+        return Sentence(f"{text}; there is no reference to compare it with.", "finding", FLIPS)
     text = f"{text}; another seed with the same request does in {value_text(row, 'reference', SHARE)}"
     if row["ci_low"] > row["reference_high"]:
         return Sentence(f"{text}. That is more than noise and the classifier's errors explain.", "caution", FLIPS)
     if row["ci_high"] < row["reference_low"]:
-        return Sentence(f"{text}. The attribute does less than the noise.", "finding", FLIPS)
+        return Sentence(f"{text}. Changing the attribute changes less than changing the seed.", "finding", FLIPS)
     return Sentence(f"{text}. The two cannot be told apart.", "chance", FLIPS)

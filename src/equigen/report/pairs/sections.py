@@ -113,7 +113,7 @@ def readings_section(metrics: pd.DataFrame) -> Section:
                               slug=f"reading-{index}", series=series, styles=run_styles(series))  # fmt: skip
             pictures.append(Picture(svg, f"{name}, by level of the changed attribute"))
         blocks.append(Block(name, pictures=pictures, tables=[table]))
-    return Section("readings", "Is what was asked for read?", intro, blocks, "No classifier read the images.")
+    return Section("readings", "Is the requested level read?", intro, blocks, "No classifier read the images.")
 
 
 def flips_section(metrics: pd.DataFrame) -> Section:

@@ -192,9 +192,9 @@ def _cause_text(table: pd.DataFrame, attribute: str, worst: str) -> str:
     screen_gap, excess_gap = (_find_row(table, name, attribute, "gap") for name in names)
     screen, excess = (_find_row(table, name, attribute, worst) for name in names)
     if screen_gap is None or excess_gap is None or not is_finite(screen_gap["estimate"]):
-        return "Whether the screen or the generator is behind it was not measured."
+        return "Whether the screen or the generator causes this was not measured."
     if verdict(screen_gap, lookup_metric(names[0])).exceeds_chance:
         return SCREEN_CAUSE.format(f"it refuses {_value_text(screen, names[0])} of those of {worst}")
     if verdict(excess_gap, lookup_metric(names[1])).exceeds_chance:
         return GENERATOR_CAUSE.format(f"{_value_text(excess, names[1])} of the images of {worst} are refused")
-    return "Whether the screen or the generator is behind it cannot be told."
+    return "Whether the screen or the generator causes this cannot be told."
