@@ -25,7 +25,7 @@ from equigen.report.study.differences import difference_sentences
 from equigen.report.study.memorisation import memorisation_sentences
 
 GROUPS = ["a", "b", "c"]
-METRICS = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "coverage"]
+METRICS = ["fd", "fd_inf", "kd", "precision", "recall", "density", "coverage"]  # gaps in IS have no p-value
 SETTINGS = ResamplingSettings(repeats=2, replicates=99, min_patients=20)
 
 

@@ -268,8 +268,7 @@ def measure_set(
         results.append(replace(kernel, heterogeneity=group_heterogeneity(*values, plan)))
     classes = real.features.probabilities, generated.features.probabilities
     if "is" in metrics and classes[0] is not None and classes[1] is not None:
-        heterogeneity = group_heterogeneity(classes[0], classes[1], plan)
-        results.append(replace(measure_inception(classes[0], classes[1], plan), heterogeneity=heterogeneity))
+        results.append(measure_inception(classes[0], classes[1], plan))
     if {"precision", "recall", "density", "coverage"} & set(metrics):
         results += measure_manifold(*values, plan, patients=codes)
     closest = None
