@@ -2,11 +2,11 @@
 
 from .calibration.calibration import Calibration as Calibration
 from .calibration.calibration import calibrate as calibrate
-from .calibration.checks import LEAST_IMAGES as LEAST_IMAGES
 from .calibration.checks import check_cohorts as check_cohorts
 from .calibration.checks import eligible_groups as eligible_groups
 from .calibration.checks import images_per_group as images_per_group
-from .calibration.checks import is_guidance_range as is_guidance_range
+from .calibration.limits import LEAST_IMAGES as LEAST_IMAGES
+from .calibration.limits import is_guidance_range as is_guidance_range
 from .calibration.measurement import reconstructed_images as reconstructed_images
 from .calibration.search import INITIAL_POINTS as INITIAL_POINTS
 from .chunks import share_of as share_of
