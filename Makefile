@@ -8,7 +8,7 @@ export GOMP_SPINCOUNT ?= 10000
 .PHONY: install demo test lint docs bench clean help
 
 help:
-	@echo "make demo    install, then run the main job on the embedded phantom; ends with the path of the report"
+	@echo "make demo    install the package, then run the main job on the embedded phantom; ends with the path of the report"
 	@echo "make test    install, then run the tests"
 	@echo "make lint    install, then ruff and mypy --strict"
 	@echo "make docs    install, then build the site of the documents into site/, without a network"
@@ -18,14 +18,18 @@ help:
 install: $(VENV)/.installed
 
 # torch first and pinned: an unpinned one would bring several GB of CUDA to a machine without a GPU
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.package: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("equigen needs Python 3.11 or newer; set PYTHON=...") if sys.version_info < (3, 11) else None'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt '$(TORCH)'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.package
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-demo: install
+demo: $(VENV)/.package
 	$(BIN)/equigen demo --out equigen-demo
 
 # one thread a process: two torch processes of two threads each are many times slower on two cores

@@ -264,13 +264,18 @@ def measure_set(
     codes = patients[: len(real.patients)], patients[len(real.patients) :]
     results = _measure_frechet(values, plan, [name for name in metrics if name in {"fd", "fd_inf"}])
     if "kd" in metrics:
-        kernel = measure_kernel(kernel_data(*values, *codes), plan)
-        results.append(replace(kernel, heterogeneity=group_heterogeneity(*values, plan)))
+        results.append(measure_kernel(kernel_data(*values, *codes), plan))
     classes = real.features.probabilities, generated.features.probabilities
     if "is" in metrics and classes[0] is not None and classes[1] is not None:
         results.append(measure_inception(classes[0], classes[1], plan))
     if {"precision", "recall", "density", "coverage"} & set(metrics):
         results += measure_manifold(*values, plan, patients=codes)
+    if {"kd", "density"} & set(metrics):  # their permutations hold the level in groups that are alike alone
+        heterogeneity = group_heterogeneity(*values, plan)
+        results = [
+            replace(result, heterogeneity=heterogeneity) if result.metric in {"kd", "density"} else result
+            for result in results
+        ]
     closest = None
     if train is not None and set(MEMORISATION) & set(metrics):
         memorisation, closest = measure_memorisation(

@@ -240,10 +240,11 @@ def _gap_test(metric: MetricResult, groups: list[CellEstimate], row: Row, chance
     """P-value of a gap by the null that holds its level for this metric, with a note on the choice.
 
     FD's expectation differs between groups of different spread even under a perfect generator, so its gap is tested in
-    excess: under equality the excesses are those of each group's own deviations (``_equal_gaps``). KD is unbiased,
-    but its noise differs between groups of different spread or cluster size, which permutations mix: there the larger
-    p of the two nulls is reported. The Inception score depends on spread itself, and no test of the spread is sure
-    enough to tell when permutations would do: its gap has no p-value. Simulations: benchmarks/validity_groups.py.
+    excess: under equality the excesses are those of each group's own deviations (``_equal_gaps``). KD is unbiased, but
+    its noise, and that of density, differs between groups of different spread or cluster size, which permutations mix:
+    there the larger p of the two nulls is reported. The Inception score depends on spread itself, and no test of the
+    spread is sure enough to tell when permutations would do: its gap has no p-value. Simulations:
+    benchmarks/validity_groups.py.
 
     Args:
         metric: the metric, which decides on the null.
