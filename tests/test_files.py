@@ -16,15 +16,13 @@ from equigen.files import (
     hash_bytes,
     hash_file,
     hash_value,
-    is_sealed,
     read_json,
-    read_parquet,
     replace_file,
     write_bytes,
     write_json,
-    write_parquet,
     write_text,
 )
+from equigen.parquet import is_sealed, read_parquet, write_parquet
 
 
 def names(folder):

@@ -19,7 +19,8 @@ from typing import Any, Literal
 from PIL import Image
 
 from equigen.errors import InputError
-from equigen.files import hash_file, hash_value, read_json, read_parquet, write_json
+from equigen.files import hash_file, hash_value, read_json, write_json
+from equigen.parquet import read_parquet
 from equigen.progress import console
 
 Record = dict[str, dict[str, Any]]  # relative path -> {size, mtime_ns, sha256}

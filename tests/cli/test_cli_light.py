@@ -39,3 +39,13 @@ def test_a_mistake_is_told_without_heavy_libraries(arguments, text, message, tmp
     status, _, output = done.stdout.partition("\n")
     assert status == "2 []"
     assert message in " ".join(f"{output} {done.stderr}".split())
+
+
+@pytest.mark.parametrize(("command", "key"), [("run", "imags"), ("compare", "mechanism")])
+def test_a_misspelt_key_and_the_help_load_not_even_pandas(command, key, tmp_path):
+    script = SCRIPT.replace('"torch", ', '"torch", "pandas", "numpy", "pyarrow", ')
+    file = tmp_path / "settings.yaml"
+    file.write_text(f"name: t\nphantom: {{images: 60}}\n{key}: {{x: 3}}\n")
+    for line, status in ([[command, str(file)], "2 []"], [["--help"], "0 []"]):
+        done = subprocess.run([sys.executable, "-c", script, *line], capture_output=True, text=True, check=True)
+        assert done.stdout.partition("\n")[0] == status

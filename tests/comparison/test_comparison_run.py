@@ -17,7 +17,7 @@ from equigen.comparison import checks, compare, job_process, steps
 from equigen.comparison import comparison as module
 from equigen.comparison.runners.base import Handle
 from equigen.errors import EquigenError, InputError
-from equigen.files import write_parquet
+from equigen.parquet import write_parquet
 from equigen.quality import load_encoder
 from equigen.study.checks import check_only
 from equigen.synthesis.guidance import Guidance

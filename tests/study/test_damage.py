@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import save_file
 
 from equigen.errors import InputError
-from equigen.files import write_json, write_parquet
+from equigen.files import write_json
 from equigen.integrity import is_readable, remove_temporary_files
 from equigen.locks import lock_folder
+from equigen.parquet import write_parquet
 from equigen.pngs import write_png
 from equigen.study.stages import DamageError, Stages
 

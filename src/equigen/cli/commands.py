@@ -230,7 +230,7 @@ def audit(
 ) -> None:
     """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives."""
     from equigen.fairness import audit as measure
-    from equigen.files import write_parquet
+    from equigen.parquet import write_parquet
 
     values = {
         "groups": parse_words(groups), "truth": truth, "score": score, "patient": patient,

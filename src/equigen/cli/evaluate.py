@@ -11,7 +11,7 @@ import typer
 from equigen.cli.inputs import BlindOption, NamesOption, parse_words, print_warnings, setting
 from equigen.config import check_keys
 from equigen.errors import InputError, Problem
-from equigen.quality import DEFAULT_ENCODER, EvaluateSettings, open_sources
+from equigen.quality import DEFAULT_ENCODER, EvaluateSettings
 
 
 def evaluate(
@@ -58,6 +58,8 @@ def evaluate(
     --groups sex,age --labels dx --out result`. Nothing of ours has to have made the images. Encoded images are kept
     in OUT/features, so a second run with other options is quick.
     """
+    from equigen.quality import open_sources
+
     paths = parse_named_paths(generated)
     values = {
         "groups": parse_words(groups), "labels": parse_words(labels), "only": parse_label_filter(only), "image": image,

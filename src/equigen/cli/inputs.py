@@ -11,7 +11,6 @@ from pydantic import BaseModel
 
 from equigen.cli.completion import COMPLETERS, complete_values, literal_values
 from equigen.errors import InputError, Problem, problem_lines
-from equigen.files import read_parquet
 from equigen.processes import is_first_process
 from equigen.progress import console
 
@@ -81,6 +80,8 @@ def print_warnings(problems: Sequence[Problem]) -> None:
 
 def result_table(path: Path | None) -> Any:
     """Read a Parquet table of results; None for None."""
+    from equigen.parquet import read_parquet
+
     return None if path is None else read_parquet(path)
 
 

@@ -23,7 +23,8 @@ from equigen.cohort.summary import SMALL, count_cells, count_text
 from equigen.cohort.tables.reader import is_table
 from equigen.config import read_yaml
 from equigen.errors import InputError, Problem, suggestion
-from equigen.files import hash_value, read_json, read_parquet, write_json, write_parquet
+from equigen.files import hash_value, read_json, write_json
+from equigen.parquet import read_parquet, write_parquet
 
 TABLE, SHEET = "cohort.parquet", "cohort.json"
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from equigen.cohort.images.tar_shards import leads_out
 from equigen.cohort.tables.values import means_unknown, unknown_words
 from equigen.errors import InputError, Problem
-from equigen.files import hash_file, read_json, read_parquet
+from equigen.files import hash_file, read_json
+from equigen.parquet import read_parquet
 
 GENERATED_TABLE = "synthetic.parquet"
 STAMP = "stage.json"  # of a stage of a study

@@ -29,7 +29,8 @@ from equigen.cohort.cohort import (
 from equigen.cohort.levels import AttributeSpec, LabelSpec
 from equigen.cohort.spec import SPLITS, CohortSpec
 from equigen.errors import InputError, Problem, suggestion
-from equigen.files import MAX_CELLS, UNREADABLE, hash_bytes, hash_value
+from equigen.files import hash_bytes, hash_value
+from equigen.parquet import MAX_CELLS, UNREADABLE
 
 DIGEST = 32  # bytes of a SHA-256
 

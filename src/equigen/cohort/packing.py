@@ -17,7 +17,8 @@ from equigen.cohort.images.sources import open_image
 from equigen.cohort.images.tar_shards import open_shard
 from equigen.cohort.levels import JOIN, LabelSpec
 from equigen.errors import InputError, Problem
-from equigen.files import hash_bytes, read_json, replace_file, write_json, write_parquet, write_text
+from equigen.files import hash_bytes, read_json, replace_file, write_json, write_text
+from equigen.parquet import write_parquet
 from equigen.progress import progress_bar
 
 SHARD = 2048  # images a shard

@@ -11,7 +11,7 @@ import pandas as pd
 from equigen.cohort.cohort import Cohort
 from equigen.cohort.manifest import Manifest
 from equigen.errors import InputError, Problem
-from equigen.files import read_parquet, write_parquet
+from equigen.parquet import read_parquet, write_parquet
 
 FILE = "trained_on.parquet"
 COLUMNS = ["kind", "salt", "digest"]

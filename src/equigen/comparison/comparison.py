@@ -35,8 +35,9 @@ from equigen.comparison.settings import ComparisonSettings
 from equigen.comparison.steps import ENCODED, SET
 from equigen.config import settings_key
 from equigen.devices import best_device
-from equigen.files import read_json, read_parquet, write_parquet
+from equigen.files import read_json
 from equigen.latents import Autoencoder
+from equigen.parquet import read_parquet, write_parquet
 from equigen.progress import console
 from equigen.quality import ImageSet, describe_label_filter, label_mask
 from equigen.report import write_comparison_page

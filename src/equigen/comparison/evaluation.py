@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 from equigen.comparison.estimates import SampleResult, sample_results
 from equigen.comparison.tables import seeds_table, summary_table
 from equigen.errors import InputError, Problem
-from equigen.files import read_parquet, write_parquet
+from equigen.parquet import read_parquet, write_parquet
 from equigen.progress import Bar, progress_bar
 from equigen.quality import (
     Cell,

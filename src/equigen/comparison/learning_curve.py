@@ -12,7 +12,7 @@ from equigen.comparison.evaluation import Sample
 from equigen.comparison.measurement import measure, stage_sample
 from equigen.comparison.paths import RunPaths, Training, snapshots
 from equigen.comparison.settings import ComparisonSettings
-from equigen.files import read_parquet, write_parquet
+from equigen.parquet import read_parquet, write_parquet
 from equigen.quality import ImageSet
 from equigen.training import TrainSettings
 

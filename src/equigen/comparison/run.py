@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from equigen.comparison.settings import read_comparison
-from equigen.study import Workspace
 
 
 def compare(
@@ -29,6 +28,7 @@ def compare(
     settings = read_comparison(file, overrides)
     folder = out or Path("runs") / settings.name
     from equigen.comparison.comparison import Comparison  # heavy libraries, once the settings are read
+    from equigen.study import Workspace
 
     workspace = Workspace(folder, file.parent, show, str(file), verify, accept)
     return workspace.run(lambda: Comparison.open(settings, workspace).run())

@@ -19,8 +19,9 @@ from equigen.diagnosis.recipes import REAL, SYNTHETIC, Recipe, parse_recipe, rec
 from equigen.diagnosis.targets import encode, outputs, tasks
 from equigen.diagnosis.training_images import Arm, Data, Folders, Source, read_source, synthetic_folders
 from equigen.errors import InputError, Problem
-from equigen.files import read_parquet, write_json, write_parquet
+from equigen.files import write_json
 from equigen.integrity import read_record
+from equigen.parquet import read_parquet, write_parquet
 from equigen.progress import console
 
 PREDICTIONS, RECORD, CHECKPOINT = "predictions.parquet", "done.json", "checkpoint.safetensors"

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, image_exists, load_images
-from equigen.files import read_parquet, write_parquet
+from equigen.parquet import read_parquet, write_parquet
 from equigen.quality import Evaluation
 from equigen.report import ClosePairs, Grid, pair_caption, write_report
 from equigen.seeds import numpy_generator

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from equigen.study.settings import read_study
-from equigen.study.workspace import Workspace
 
 
 def run_study(
@@ -30,6 +29,7 @@ def run_study(
     settings = read_study(file, overrides)
     folder = out or Path("runs") / settings.name
     from equigen.study.study import Study  # heavy libraries, once the settings are read
+    from equigen.study.workspace import Workspace
 
     workspace = Workspace(folder, file.parent, show, str(file), verify, accept)
     return workspace.run(lambda: Study.open(settings, workspace).run())

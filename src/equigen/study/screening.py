@@ -11,8 +11,9 @@ import pandas as pd
 import equigen
 from equigen.cohort import Cohort, accepted_mask
 from equigen.diffusion import Generator
-from equigen.files import hash_file, read_parquet, write_bytes, write_parquet
+from equigen.files import hash_file, write_bytes
 from equigen.integrity import Change
+from equigen.parquet import read_parquet, write_parquet
 from equigen.progress import console
 from equigen.quality import JudgeClassifier
 from equigen.study.stage_settings import ScreenSettings

@@ -14,8 +14,9 @@ from equigen.diagnosis import FitSettings, diagnose
 from equigen.diffusion import Generator
 from equigen.errors import InputError
 from equigen.fairness import AuditSettings, audit
-from equigen.files import read_json, read_parquet, write_parquet
+from equigen.files import read_json
 from equigen.latents import Autoencoder, LatentStore, encode, encode_store, reconstruction_error, store_error
+from equigen.parquet import read_parquet, write_parquet
 from equigen.progress import console
 from equigen.quality import Evaluation, describe_label_filter
 from equigen.report import write_report

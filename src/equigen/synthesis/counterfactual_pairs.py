@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from equigen.cohort import Cohort, accepted_mask, add_paths, check_images, load_images, read_generated, read_image
 from equigen.errors import InputError, Problem
-from equigen.files import write_parquet
+from equigen.parquet import write_parquet
 from equigen.progress import progress_bar
 from equigen.quality import (
     Classifier,

@@ -14,8 +14,9 @@ import pandas as pd
 from equigen.cohort import add_paths, carry_trained_on, read_generated
 from equigen.diffusion import Generator, open_any_generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_file, hash_value, read_json, read_parquet, write_json, write_parquet
+from equigen.files import hash_file, hash_value, read_json, write_json
 from equigen.integrity import is_readable
+from equigen.parquet import read_parquet, write_parquet
 from equigen.pngs import is_complete_png, write_png
 from equigen.progress import console, progress_bar
 from equigen.synthesis.chunks import CHUNK, Batched, Images, device_kind, render, share_of, write_first

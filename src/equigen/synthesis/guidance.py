@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from equigen.errors import InputError, Problem
 from equigen.files import read_json, write_json
 from equigen.quality import INTERSECTION_SEPARATOR
+from equigen.synthesis.policies import Reference
 
 Objective = Literal["worst", "gap"]
-Reference = Literal["images", "reconstructions"]
 Choice = Literal["group", "common", "default"]
 Level = float | Literal["calibrated", "common"]
 CALIBRATION_FILE = "calibration.json"

@@ -10,7 +10,8 @@ import pandas as pd
 
 from equigen.cohort import UNKNOWN_WORDS, means_unknown, read_table, table_suffix, text_cells, unknown_words
 from equigen.errors import InputError, Problem
-from equigen.files import read_parquet, write_parquet, write_text
+from equigen.files import write_text
+from equigen.parquet import read_parquet, write_parquet
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 KINDS = (*SEPARATORS, ".parquet")

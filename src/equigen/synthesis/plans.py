@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from equigen.cohort import Cohort, optional_text, prompt_columns
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive_seed, numpy_generator
+from equigen.synthesis.policies import Policy
 
-Policy = Literal["match", "balanced", "uniform", "complement", "counterfactual"]
 PAIR = ["pair", "changed"]
 """Columns of a counterfactual plan: number of the pair, and the attribute that differs within it."""
 

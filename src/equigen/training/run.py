@@ -13,8 +13,9 @@ import equigen
 from equigen.diffusion import EquigenPipeline, TextGenerator, open_any_generator
 from equigen.equity import COPY, mechanism_label, mechanism_source
 from equigen.errors import InputError, Problem
-from equigen.files import read_json, write_json, write_parquet, write_text
+from equigen.files import read_json, write_json, write_text
 from equigen.integrity import Change, read_record, record_files
+from equigen.parquet import write_parquet
 from equigen.training.loop import Trainer
 
 RECORD = "training.json"

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from equigen.cohort.images.faults import ImageFault
 from equigen.errors import InputError, Problem
-from equigen.files import UNREADABLE, replace_file
+from equigen.files import replace_file
+from equigen.parquet import UNREADABLE
 
 BLOCK = 512  # a tar's unit, bytes
 _STATE = b"equigen.shard"

@@ -21,7 +21,7 @@ from equigen.cohort.tables.text import (
 )
 from equigen.cohort.tables.values import text_cells
 from equigen.errors import InputError, Problem, suggestion
-from equigen.files import parquet_frame
+from equigen.parquet import parquet_frame
 
 ROW = "row"
 NOTES = "notes"

@@ -13,9 +13,10 @@ import equigen
 from equigen.cohort import Cohort, check_unseen
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
-from equigen.files import read_parquet, write_json, write_parquet
+from equigen.files import write_json
 from equigen.integrity import read_record
 from equigen.latents import Autoencoder
+from equigen.parquet import read_parquet, write_parquet
 from equigen.progress import progress_bar
 from equigen.quality import Encoder, ResamplingSettings, identity, load_encoder
 from equigen.synthesis.calibration.checks import (
@@ -32,7 +33,8 @@ from equigen.synthesis.calibration.search import GRID, INITIAL_POINTS, Goal, sea
 from equigen.synthesis.calibration.tables import calibration_table, choice_table, chosen_guidance
 from equigen.synthesis.chunks import Batched
 from equigen.synthesis.generation import open_pipeline
-from equigen.synthesis.guidance import DEFAULT, Guidance, Objective, Reference, load_calibration
+from equigen.synthesis.guidance import DEFAULT, Guidance, Objective, load_calibration
+from equigen.synthesis.policies import Reference
 from equigen.training import Run
 
 TABLE, GAIN, INPUTS_FILE = "calibration.parquet", "gain.parquet", "claim.json"

@@ -20,7 +20,8 @@ from equigen.synthesis.calibration.limits import (
     MOST_IMAGES,
     is_guidance_range,
 )
-from equigen.synthesis.guidance import Objective, Reference, attribute_parts, group_names
+from equigen.synthesis.guidance import Objective, attribute_parts, group_names
+from equigen.synthesis.policies import Reference
 
 
 def check_options(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from equigen.cohort import load_images
 from equigen.errors import InputError, Problem
-from equigen.files import hash_file, read_parquet, write_parquet
+from equigen.files import hash_file
+from equigen.parquet import read_parquet, write_parquet
 from equigen.pngs import is_complete_png, write_png
 from equigen.progress import Bar, progress_bar
 from equigen.quality import Classifier, Target, predict_levels

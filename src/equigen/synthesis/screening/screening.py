@@ -13,8 +13,9 @@ import pandas as pd
 from equigen.cohort import Cohort, check_images, read_generated, read_image
 from equigen.diffusion import Generator
 from equigen.errors import InputError, Problem
-from equigen.files import hash_value, read_parquet, write_parquet
+from equigen.files import hash_value
 from equigen.integrity import renew_record
+from equigen.parquet import read_parquet, write_parquet
 from equigen.quality import Classifier, ResamplingSettings, check_held_out, load_image_set, predict_images
 from equigen.synthesis.chunks import render
 from equigen.synthesis.generation import SyntheticSet, open_pipeline
