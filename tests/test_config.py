@@ -5,7 +5,16 @@ from typing import Annotated
 import pytest
 from pydantic import AfterValidator, BaseModel, Field, model_validator
 
-from equigen.config import LevelLists, StrictModel, check_keys, set_key, settings_key, update_settings
+from equigen.config import (
+    LevelLists,
+    StrictModel,
+    check_keys,
+    parse_override,
+    parse_scalars,
+    set_key,
+    settings_key,
+    update_settings,
+)
 from equigen.errors import InputError, Problem
 
 
@@ -38,6 +47,17 @@ def problems(values, model: type[BaseModel] = Study, prefix="") -> list[str]:
         check_keys(model, values, "s.yaml", "Errors.", prefix)
     assert all(problem.file == "s.yaml" for problem in caught.value.problems)
     return [f"{problem.message} ({problem.mend})" for problem in caught.value.problems]
+
+
+def test_levels_are_lists_of_text():
+    for value in (("nv",), {"nv"}, ["nv"], "nv"):
+        assert Study(name="a", only={"dx": value}).only == {"dx": ["nv"]}
+    assert (
+        Study(name="a", only={"grade": [1, "2"]}).only == {"grade": ["1", "2"]}
+        and Study(name="a", only=None).only == {}
+    )
+    assert parse_scalars({"only": {"grade": "1", "x": "yes"}, "n": "1"}) == {"only": {"grade": "1", "x": "yes"}, "n": 1}
+    assert parse_override("evaluate.only.grade", "yes") == "yes"
 
 
 def test_settings_are_built_and_single_levels_become_lists():

@@ -42,9 +42,14 @@ SECTIONS = {
     ),
     "evaluate": (
         EvaluateSettings,
-        "`equigen.EvaluateSettings`, and the options of [`equigen evaluate`](quality.md), with hyphens.",
+        "`equigen.EvaluateSettings`, and the options of [`equigen evaluate`](quality.md), with hyphens. `kinds` can be "
+        "set in Python alone.",
     ),
-    "audit": (AuditSettings, "`equigen.AuditSettings`, and the options of [`equigen audit`](audit.md), with hyphens."),
+    "audit": (
+        AuditSettings,
+        "`equigen.AuditSettings`, and the options of [`equigen audit`](audit.md), with hyphens. `--replicates` sets "
+        "`permutations` too.",
+    ),
 }
 
 

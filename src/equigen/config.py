@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, WithJsonSchema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from equigen.errors import InputError, Problem, suggestion
 
@@ -20,6 +20,7 @@ Model = TypeVar("Model", bound=BaseModel)
 MAX_CHARACTERS = 2**24
 MAX_DEPTH = 40
 MAX_NODES = 100_000
+TEXT_KEYS = {"only"}  # their values are levels of a table, which stay as they are written
 _EXPONENT = re.compile(r"^[+-]?\d+(\.\d*)?[eE][+-]?\d+$")  # 1e-4, which YAML 1.1 takes for text
 _RESOLVED_TAGS = {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
 
@@ -31,19 +32,27 @@ class StrictModel(BaseModel):
 
 
 def level_lists(value: object) -> object:
-    """Return a mapping with each single level as a list: ``{dx: nv}`` becomes ``{dx: [nv]}``."""
-    if not isinstance(value, dict):
+    """Return levels as lists of text: ``{"dx": "nv", "grade": [1]}`` becomes ``{"dx": ["nv"], "grade": ["1"]}``.
+
+    None becomes an empty mapping.
+    """
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
         return value
-    return {label: levels if isinstance(levels, list) else [levels] for label, levels in value.items()}
+    lists = {}
+    for key, levels in value.items():
+        items = list(levels) if isinstance(levels, Iterable) and not isinstance(levels, str) else [levels]
+        lists[key] = [str(item) if isinstance(item, int | float) else item for item in items]
+    return lists
 
 
-LEVELS_SCHEMA = {"anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}]}
-LevelLists = Annotated[
-    dict[str, list[str]],
-    BeforeValidator(level_lists),
-    WithJsonSchema({"type": "object", "additionalProperties": LEVELS_SCHEMA}),
-]
+LevelLists = Annotated[dict[str, list[str]], BeforeValidator(level_lists)]
 """Levels by label or column; a single level may stand without a list."""
+OptionalTexts = Annotated[dict[str, str], BeforeValidator(lambda value: {} if value is None else value)]
+"""Texts by name; None is no text."""
+OptionalColumn = Annotated[str | None, BeforeValidator(lambda value: None if value == "none" else value)]
+"""A column, or None, which a command writes as none."""
 
 
 def check_bounds(text: str) -> None:  # noqa: C901  (one branch an event)
@@ -135,13 +144,13 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_scalars(value: Any) -> Any:
     """Parse the texts in nested mappings and lists as YAML scalars.
 
-    Numbers, truth values and null are parsed; everything else stays text. ``read_yaml`` returns all scalars as text,
-    since a cohort's levels are text.
+    Numbers, truth values and null are parsed; everything else stays text, as do the values of
+    ``TEXT_KEYS``. ``read_yaml`` returns all scalars as text, since a cohort's levels are text.
     """
     if isinstance(value, str):
         return _parse_scalar(value)
     if isinstance(value, Mapping):
-        return {key: parse_scalars(item) for key, item in value.items()}
+        return {key: item if key in TEXT_KEYS else parse_scalars(item) for key, item in value.items()}
     return [parse_scalars(item) for item in value] if isinstance(value, list) else value
 
 
@@ -164,7 +173,8 @@ def parse_override(key: str, text: str) -> Any:
 
     Raises InputError when the text is no YAML.
     """
-    textual = key == "name" or key.split(".", maxsplit=1)[0] == "cohort"
+    keys = key.split(".")
+    textual = key == "name" or keys[0] == "cohort" or bool(TEXT_KEYS & set(keys))
     try:
         check_bounds(text)
         value = yaml.load(text, Loader=yaml.BaseLoader if textual else yaml.SafeLoader)

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 import torch
@@ -242,3 +243,26 @@ def test_settings_checks_load_no_torch(file):
     )
     line = [sys.executable, "-c", program, f"{file}:Twice"]
     assert subprocess.run(line, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+SCALE = 1
+
+
+def tilt(factor, powers=(1.0,)):
+    """A class whose weights depend on a variable around it, a class attribute and a constant of this module."""
+
+    class Inner(BaseMechanism):
+        exponents: ClassVar[list[float]] = list(powers)
+
+        @torch.no_grad()
+        def weights(self, losses, groups, timesteps, images_seen):
+            return torch.ones_like(losses) * factor * SCALE
+
+    return Inner
+
+
+def test_the_name_of_a_class_changes_with_all_that_its_code_reads(monkeypatch):
+    names = [mechanism_reference(tilt(1.0)), mechanism_reference(tilt(3.0)), mechanism_reference(tilt(1.0, [3.0]))]
+    assert mechanism_reference(tilt(1.0)) == names[0] and len(set(names)) == 3
+    monkeypatch.setitem(globals(), "SCALE", 2)
+    assert mechanism_reference(tilt(1.0)) != names[0]

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from equigen.errors import InputError
-from equigen.quality import EvaluateSettings, ImageSet, open_sources
+from equigen.quality import EvaluateSettings, ImageSet, load_image_set, open_sources
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +70,12 @@ def test_what_lies_in_memory_stays_what_it_is(phantom_cohort):
     assert sources.train is None and sources.labels is None and sources.warnings == []
 
 
+def test_a_set_that_is_not_finished_is_no_folder_of_images(place, tmp_path):
+    (tmp_path / "generation.json").write_text("{}")
+    with pytest.raises(InputError, match=r"there is no synthetic\.parquet"):
+        load_image_set(opened(place / "real.csv", tmp_path).generated["mine"], "generated")
+
+
 @pytest.mark.parametrize(
     ("name", "settings", "message"),
     [
@@ -77,7 +83,7 @@ def test_what_lies_in_memory_stays_what_it_is(phantom_cohort):
         ("nothing", {}, "nothing: not found"),
         ("images/0.png", {}, "is neither a table .*nor a folder"),
         ("fake.csv", {}, r"column 'patient'.*--patient; none: every image is its own patient"),
-        ("real.csv", {"image": "picture"}, r"column 'picture'.*Name the column with --image"),
+        ("real.csv", {"image": "picture"}, r"column 'picture'.*name the column with --image"),
         ("real.csv", {"groups": ["sexx"]}, "sexx.*did you mean 'sex'"),
     ],
 )

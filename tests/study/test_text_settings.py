@@ -6,7 +6,7 @@ from tiny_pipelines import tiny_pixart, tiny_sd
 
 from equigen.errors import InputError
 from equigen.study import read_study, run_study
-from equigen.study.starting_points import resolve_training_paths
+from equigen.study.settings import resolve_training_paths
 
 PAIRS = {"policy": "counterfactual", "attribute": "sex", "size": 4, "steps": 2}
 

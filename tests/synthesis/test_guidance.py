@@ -12,6 +12,7 @@ from equigen.cli.generate import _with_guidance
 from equigen.diffusion import open_any_generator
 from equigen.errors import InputError
 from equigen.synthesis import Guidance, apply_guidance, generate, load_calibration, plan, set_guidance
+from equigen.synthesis.guidance import DEFAULT_MARK
 
 CHOSEN = Guidance(
     attribute="sex & age", groups={"F & old": 1.25, "M & old": 3.0}, common=2.5, default=2.0, objective="worst",
@@ -22,6 +23,7 @@ ROWS = pd.DataFrame(
     {"attr.sex": ["F", "M", "F", None, "M"], "attr.age": ["old", "old", "young", "old", None], "seed": range(5),
      "guidance": 2.0, "steps": 20}
 )  # fmt: skip
+ROWS.attrs = {DEFAULT_MARK: True}  # as `plan` marks a plan for which no guidance was named
 
 
 def test_each_row_gets_its_groups_guidance_and_the_rest_the_common_one():
@@ -93,6 +95,8 @@ def test_a_plan_of_default_guidance_takes_the_calibration_that_is_there_unless_a
     assert rows["guidance"].tolist() == [3.0] * 5 and calibration is None
     own = ROWS.assign(guidance=[2.0, 2.0, 2.0, 2.0, 3.0])  # the plan names its guidance
     assert set_guidance(own, None, tmp_path, "xyz") == (own, None)
+    two = pd.DataFrame(ROWS.to_dict("list"))  # 2 was asked for, as in a plan's file
+    assert set_guidance(two, None, tmp_path, "xyz") == (two, None)
     assert set_guidance(own, "common", tmp_path, "abc")[0]["guidance"].tolist() == [2.5] * 5
 
 

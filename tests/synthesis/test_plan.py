@@ -124,6 +124,7 @@ def test_sizes_are_exact(hand, policy, size):
 def test_columns_and_their_order(hand):
     for policy in ("match", "balanced"):
         assert list(plan(hand, policy, 5)) == [*CELL, "prompt", "seed", "guidance", "steps"]
+    assert plan(hand, "match", 5).attrs and not plan(hand, "match", 5, guidance=2.0).attrs
     rows = plan(hand, "match", 5, guidance=3, steps=9)
     assert set(rows["guidance"]) == {3.0} and set(rows["steps"]) == {9}
 

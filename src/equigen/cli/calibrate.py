@@ -39,7 +39,8 @@ def calibrate(
     budget: Annotated[int, typer.Option(help="Images that the search may make.")] = 4000,
     bounds: Annotated[str, typer.Option(help="Least and greatest guidance.")] = "1,4",
     images: Annotated[
-        int | None, typer.Option(help="Images of a group in one evaluation; so that each group has eight by default.")
+        int | None,
+        typer.Option(help="Images of a group in one evaluation; by default as many as let every group have eight."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 20,
     encoder: Annotated[str, setting(EvaluateSettings, "encoder")] = DEFAULT_ENCODER,

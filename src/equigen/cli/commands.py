@@ -23,6 +23,7 @@ from equigen.cli.inputs import (
     parse_numbers,
     parse_overrides,
     parse_words,
+    print_rows,
     read_settings,
     result_table,
     setting,
@@ -95,9 +96,8 @@ def cohort_check(
     checked = open_cohort(cohort, quarantine, warn=False)
     checked.save(out)
     print_counts(checked, Console())
-    for word, problems in (("warning", checked.warnings), ("left out", checked.quarantined)):
-        for line in problem_lines(problems):
-            console.print(f"[yellow]{word}[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
+    for line in problem_lines(checked.quarantined):
+        console.print(f"[yellow]left out[/yellow] {escape(line)}", highlight=False, soft_wrap=True)
     quarantined_rows = len({problem.row for problem in checked.quarantined})
     typer.echo(f"{len(checked)} images, {quarantined_rows} rows left out: {out / 'cohort.parquet'}")
 
@@ -146,7 +146,11 @@ def autoencoder_train(
     seed: Annotated[int, typer.Option(help="Training seed.")] = 0,
     settings: Settings = None,
 ) -> None:
-    """Fit an autoencoder to the training split, and print its reconstruction error on validation images."""
+    """Fit an autoencoder to the training split, and print its reconstruction error on validation images.
+
+    Example: `equigen autoencoder train cohort.yaml --out autoencoder`, then `equigen train cohort.yaml --autoencoder
+    autoencoder`.
+    """
     from equigen.cohort import load_images, read_image
     from equigen.latents import AutoencoderSettings, fit_autoencoder, psnr
 
@@ -191,7 +195,11 @@ def diagnose(
     size: Annotated[int, typer.Option(help="Side of the images in pixels.")] = 64,
     seeds: Annotated[str, typer.Option(help="Training seeds, separated by commas.")] = "0",
 ) -> None:
-    """Train classifiers on real, and on real and synthetic images, for the same number of steps."""
+    """Train classifiers on real, and on real and synthetic images, for the same number of steps.
+
+    Example: `equigen diagnose cohort.yaml --synthetic synthetic/balanced --ratios 0,0.5,1 --seeds 0,1 --out diagnosis`,
+    then `equigen audit diagnosis/predictions.parquet --out fairness`.
+    """
     from equigen.diagnosis import diagnose as fit
 
     ratio_list = None if ratios is None else parse_numbers(ratios, float, "--ratios")
@@ -228,13 +236,17 @@ def audit(
     replicates: Annotated[int, typer.Option(help="Bootstrap replicates, and draws of what chance gives.")] = 500,
     seed: Annotated[int, setting(AuditSettings, "seed")] = 0,
 ) -> None:
-    """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives."""
+    """Audit predictions: AUC, sensitivity, calibration and gaps per group, with intervals and what chance gives.
+
+    Example: `equigen audit predictions.csv --truth y --score p --patient pid --groups sex,race --out out`. The table
+    may come from any model: one row for each image, with the truth, a probability and the patient. See docs/audit.md.
+    """
     from equigen.fairness import audit as measure
     from equigen.parquet import write_parquet
 
     values = {
         "groups": parse_words(groups), "truth": truth, "score": score, "patient": patient,
-        "site": None if site == "none" else site, "positive": positive, "unknown": parse_words(unknown) or [],
+        "site": site, "positive": positive, "unknown": parse_words(unknown) or [],
         "only": parse_label_filter(only), "baseline": baseline, "threshold": threshold,
         "target_sensitivity": target_sensitivity, "standardise": standardise, "min_patients": min_patients,
         "min_cases": min_cases, "replicates": replicates, "permutations": replicates, "seed": seed,
@@ -242,11 +254,11 @@ def audit(
     result = measure(predictions, settings=check_keys(AuditSettings, values, None, "The options have errors."))
     table = result.table
     write_parquet(out / "fairness.parquet", table)
-    columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high note"
+    columns = "recipe task domain attribute group n n_patients estimate ci_low ci_high null_low null_high p_value"
     for note in table.attrs["notes"]:
         typer.echo(f"note: {note}")
     typer.echo("AUC; the other metrics are in the table:")
-    typer.echo(table.loc[table["metric"] == "auc", columns.split()].to_string(index=False))
+    print_rows(table[table["metric"] == "auc"], columns.split(), optional=("recipe", "task", "domain"))
     typer.echo(out / "fairness.parquet")
 
 
@@ -257,7 +269,10 @@ def report(
     fairness: Annotated[Path | None, typer.Option(help="fairness.parquet of `equigen audit`.")] = None,
     title: Annotated[str, typer.Option(help="What stands on top of the page.")] = "equigen report",
 ) -> None:
-    """One self-contained HTML page and its JSON from result tables alone."""
+    """One self-contained HTML page and its JSON from result tables alone.
+
+    Example: `equigen report --quality out/quality.parquet --fairness out/fairness.parquet --out report`.
+    """
     from equigen.report import report as write
 
     if quality is None and fairness is None:

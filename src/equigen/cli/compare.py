@@ -17,7 +17,7 @@ def compare(
     ],
     out: Annotated[Path | None, typer.Option(help="Folder of the run; runs/NAME by default.")] = None,
     jobs: Annotated[
-        int | None, typer.Option(help="Jobs at once; by default one a GPU, or as many as the cores feed.")
+        int | None, typer.Option(help="Jobs at once; by default one a GPU, or cores divided by threads.")
     ] = None,
     engine: Annotated[
         str | None, typer.Option(help="local (the default), ray or submitit; the last two are extras.")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from equigen.cli.inputs import BlindOption, NamesOption, parse_words, print_warnings, setting
+from equigen.cli.inputs import BlindOption, NamesOption, parse_words, print_rows, print_warnings, setting
 from equigen.config import check_keys
 from equigen.errors import InputError, Problem
 from equigen.quality import DEFAULT_ENCODER, EvaluateSettings
@@ -63,7 +63,7 @@ def evaluate(
     paths = parse_named_paths(generated)
     values = {
         "groups": parse_words(groups), "labels": parse_words(labels), "only": parse_label_filter(only), "image": image,
-        "patient": None if patient == "none" else patient, "encoder": encoder, "metrics": parse_words(metrics),
+        "patient": patient, "encoder": encoder, "metrics": parse_words(metrics),
         "size": size, "matched_n": matched_n, "repeats": repeats, "replicates": replicates, "seed": seed,
         "min_patients": min_patients, "limit": limit, "intersections": intersections,
     }  # fmt: skip
@@ -85,7 +85,7 @@ def evaluate(
     page = write_evaluation(result, out, title=title, size=size or 128, blind=blind, names=names)
     main = result.quality[~result.quality["attribute"].str.contains(" & ")]
     columns = "run metric attribute group matched_n estimate ci_low ci_high floor excess p_value"
-    typer.echo(main[columns.split()].to_string(index=False))
+    print_rows(main, columns.split(), optional=("run",))
     for name in ("quality", "comparison", "copies", "copy_power"):
         if (out / f"{name}.parquet").is_file():
             typer.echo(out / f"{name}.parquet")

@@ -39,7 +39,9 @@ def setting(model: type[BaseModel], name: str, *declarations: str, **options: An
     several = "list" in str(field.annotation) and "metavar" not in options
     text = field.description or name
     mark = "" if text.endswith(("?", ".")) else "."
-    text = f"{text[0].upper()}{text[1:]}{mark}{' Several are separated by commas.' if several else ''}"
+    more = " Several are separated by commas." if several else ""
+    more = " Repeat it for another one." if field.annotation == dict[str, list[str]] else more
+    text = f"{text[0].upper()}{text[1:]}{mark}{more}"
     choices = literal_values(field.annotation)
     completer = COMPLETERS.get(name) or (complete_values(choices) if choices else None)
     if choices:
@@ -76,6 +78,19 @@ def print_warnings(problems: Sequence[Problem]) -> None:
     if is_first_process():
         for line in problem_lines(problems):
             console.print(f"warning {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_rows(rows: Any, columns: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Print rows of a result table, and below them each reason for a missing number once.
+
+    ``optional``: columns that are left out where all rows have one value.
+    """
+    single = [name for name in optional if rows[name].nunique(dropna=False) <= 1]
+    typer.echo(rows[[name for name in columns if name not in single]].to_string(index=False, na_rep="-"))
+    missing = rows[rows["estimate"].isna()]
+    cells = dict.fromkeys(zip(missing["attribute"], missing["group"], missing["note"], strict=True))
+    for attribute, group, note in cells:
+        typer.echo(f"no number for {attribute} {group}: {note}")
 
 
 def result_table(path: Path | None) -> Any:

@@ -122,7 +122,7 @@ def train(
 
     The same on two GPUs: `torchrun --nproc-per-node 2 -m equigen train cohort --base models/sd-2-1 --size 512`
 
-    All settings are in docs/study.md; `--settings` takes them as YAML.
+    `equigen list settings train` shows all settings; `--settings` takes them as YAML.
     """
     options = {
         "mechanism": mechanism, "images": images, "preset": preset, "size": size, "seed": seed,

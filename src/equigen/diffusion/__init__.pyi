@@ -1,5 +1,6 @@
 """Conditioning, networks, the objective, the pipeline that samples, and pretrained text-to-image pipelines."""
 
+from .choices import MINILM as MINILM
 from .choices import Prediction as Prediction
 from .choices import Preset as Preset
 from .choices import TrainableWeights as TrainableWeights
@@ -42,7 +43,6 @@ from .samplers import DEFAULT_SOLVER as DEFAULT_SOLVER
 from .samplers import solver as solver
 from .scratch import build_text_pipeline as build_text_pipeline
 from .scratch import scaling_factor as scaling_factor
-from .text_encoders import MINILM as MINILM
 from .text_encoders import TextEncoder as TextEncoder
 from .text_encoders import open_text_encoder as open_text_encoder
 from .text_generator import TextGenerator as TextGenerator

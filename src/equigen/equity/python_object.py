@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -31,9 +31,7 @@ def register_object(mechanism: Any) -> str:
         raise InputError("This is no mechanism.", [problem])
     digest = code_hash(kind)
     if kind is not mechanism:
-        state = {key: value.tolist() if hasattr(value, "tolist") else value
-                 for key, value in mechanism.state_dict().items()}  # fmt: skip
-        digest = hash_value([digest, state])
+        digest = hash_value([digest, _constant_text(mechanism.state_dict()), _constant_text(vars(mechanism))])
     name = f"{kind.__name__}@{digest[:DIGITS]}"
     _objects[name] = mechanism if kind is mechanism else copy.deepcopy(mechanism)
     return name
@@ -75,12 +73,18 @@ def code_hash(kind: Any) -> str:
 
 def _collect(item: Any, parts: dict[str, str]) -> None:
     """Add the text of a class or function, and of all that it refers to, to ``parts``, by name."""
+    item = inspect.unwrap(item) if isinstance(item, FunctionType) else item  # without the decorator of a library
     name = f"{getattr(item, '__module__', '')}.{getattr(item, '__qualname__', '')}"
     if name in parts or str(getattr(item, "__module__", "")).partition(".")[0] in LIBRARIES:
         return
     parts[name] = ""  # it may refer to itself
     if isinstance(item, FunctionType):
-        parts[name] = _source(item) or _code_text(item.__code__)
+        cells = [cell.cell_contents for cell in item.__closure__ or ()]
+        for inner in cells:
+            if isinstance(inner, type | FunctionType):
+                _collect(inner, parts)
+        values = [item.__defaults__, item.__kwdefaults__, *(cell for cell in cells if not callable(cell))]
+        parts[name] = (_source(item) or _code_text(item.__code__)) + _constant_text(values)
         for key in sorted(_global_names(item.__code__)):
             _collect_global(item, key, parts)
         return
@@ -88,8 +92,8 @@ def _collect(item: Any, parts: dict[str, str]) -> None:
         function = getattr(value, "__func__", getattr(value, "fget", value))
         if isinstance(function, FunctionType):
             _collect(function, parts)
-        elif isinstance(value, CONSTANTS) and (not key.startswith("__") or key == "__slots__"):
-            parts[f"{name}.{key}"] = repr(value)
+        elif not key.startswith("__") or key == "__slots__":
+            parts[f"{name}.{key}"] = _constant_text(value)
     for base in item.__bases__:
         _collect(base, parts)
 
@@ -98,8 +102,25 @@ def _collect_global(function: FunctionType, key: str, parts: dict[str, str]) -> 
     value = function.__globals__.get(key)
     if isinstance(value, type | FunctionType) and value.__module__ == function.__module__:
         _collect(value, parts)
-    elif isinstance(value, CONSTANTS) and key in function.__globals__:
-        parts[f"{function.__module__}.{key}"] = repr(value)
+    elif isinstance(value, (*CONSTANTS, list, dict, set)) and key in function.__globals__:
+        parts[f"{function.__module__}.{key}"] = _constant_text(value)
+
+
+def _constant_text(value: Any) -> str:
+    """Return the text of a value: constants, and containers and arrays of them; of other objects the state or type."""
+    if isinstance(value, CONSTANTS) and not isinstance(value, tuple):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return str(sorted((str(key), _constant_text(item)) for key, item in value.items()))
+    if isinstance(value, set | frozenset):
+        return str(sorted(map(_constant_text, value)))
+    if isinstance(value, list | tuple):
+        return str([_constant_text(item) for item in value])
+    if hasattr(value, "tolist"):
+        return repr(value.tolist())
+    state = getattr(value, "__dict__", None)
+    own = "" if state is None or isinstance(value, type | FunctionType) else _constant_text(state)
+    return f"{type(value).__qualname__} {own}"
 
 
 def _global_names(code: CodeType) -> set[str]:

@@ -132,7 +132,7 @@ def _attribute_columns(raw: pd.DataFrame, groups: Sequence[str] | None) -> dict[
         if not attributes:
             problem = Problem(
                 "no column starts with 'attr.' and no groups were named",
-                "name columns as groups, or give an empty list for the overall numbers alone",
+                'add --groups sex,race, or --groups "" for the overall numbers alone (in Python groups=[...])',
             )
             raise InputError("Which groups should be compared?", [problem])
         return {column.removeprefix("attr."): column for column in attributes}

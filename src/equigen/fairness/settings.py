@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from equigen.config import LevelLists, StrictModel
+from equigen.config import LevelLists, OptionalColumn, StrictModel
 
 DEFAULT_BASELINE = "real"  # may be absent
 MIN_CASES = 10  # patients with, and without, the condition
@@ -18,16 +18,11 @@ class FairnessSettings(StrictModel):
         description="attributes whose groups are compared (columns attr.NAME or NAME); by default all attr.*; an empty "
         "list: the overall metrics alone",
     )
-    only: LevelLists = Field(
-        {},
-        description="keep to rows with these levels of a column, such as dx: nv. Is a gap between groups one between "
-        "diagnoses?",
-    )
-    baseline: str | None = Field(
-        DEFAULT_BASELINE, description="recipe that the others are compared with; the default may be absent"
-    )
     threshold: float | None = Field(
-        None, ge=0, le=1, description="operating point; by default it is chosen on the rows with split val"
+        None,
+        ge=0,
+        le=1,
+        description="operating point; by default it is chosen on the rows with split val, and 0.5 without such rows",
     )
     target_sensitivity: float | None = Field(
         None,
@@ -40,10 +35,10 @@ class FairnessSettings(StrictModel):
         description="'truth' or a column of traits: weight every group to a common mix of it, which removes "
         "differences in prevalence or case mix",
     )
-    min_patients: int = Field(30, ge=1, description="groups with fewer patients get no number")
+    min_patients: int = Field(30, ge=0, description="groups with fewer patients get no number")
     min_cases: int | None = Field(
         None,
-        ge=1,
+        ge=0,
         description="metrics that divide by the patients of a class get no number in groups with fewer of it; by "
         f"default {MIN_CASES}, or min_patients if lower",
     )
@@ -59,15 +54,24 @@ class FairnessSettings(StrictModel):
 
 
 class AuditSettings(FairnessSettings):
-    """Settings of `audit`: the statistics, and the columns of the table."""
+    """Settings of `audit`: the statistics, and what is read of the table."""
 
+    only: LevelLists = Field(
+        {},
+        description="keep to rows with these levels of a column, such as dx=nv,mel (in YAML dx: [nv, mel]), to see "
+        "whether a gap between groups is one between diagnoses",
+    )
+    baseline: str | None = Field(
+        DEFAULT_BASELINE,
+        description="recipe that the others are compared with; without a recipe of this name nothing is compared",
+    )
     truth: str = Field("truth", description="column of the truth: 0 and 1, or words of which `positive` is one")
     positive: str | None = Field(
         None, description="the word of the truth that means 1, where it is told in words; all others mean 0"
     )
     score: str = Field("probability", description="column of the probability of 1")
     patient: str = Field("patient", description="column of the patient, the unit of resampling")
-    site: str | None = Field("site", description="column of the site; may be absent. none: no column is the site")
+    site: OptionalColumn = Field("site", description="column of the site; may be absent. none: no column is the site")
     unknown: list[str] = Field(
         [], description="words that mean 'not known' in a group, besides Unknown, NA, None and the like"
     )

@@ -36,7 +36,6 @@ from equigen.quality.image_sets import ImageSet, Source, attribute_levels, group
 from equigen.quality.judge.judge import fit_judges
 from equigen.quality.measurement import (
     HIGHER_IS_BETTER,
-    SEMANTIC,
     EncodedImages,
     EvaluationInputs,
     count_passes,
@@ -45,7 +44,7 @@ from equigen.quality.measurement import (
 )
 from equigen.quality.row_order import request_table, sort_by_content
 from equigen.quality.rows import join_notes, quality_table
-from equigen.quality.settings import EvaluateSettings
+from equigen.quality.settings import SEMANTIC, EvaluateSettings
 from equigen.quality.sources import open_sources
 from equigen.quality.strata import LabelFilter, filter_by_labels
 
@@ -76,7 +75,7 @@ class Evaluation(GroupTable):
 def evaluate(
     real: Source,
     generated: Source | Mapping[str, Source],
-    groups: list[str] | None = None,
+    groups: Sequence[str] | None = None,
     *,
     train: Source | None = None,
     run: str = "generated",
@@ -123,7 +122,7 @@ def evaluate(
             metric or one that lacks its input, a setting is out of range, features are not finite.
 
     """
-    options |= {} if groups is None else {"groups": groups}
+    options |= {} if groups is None else {"groups": [groups] if isinstance(groups, str) else list(groups)}
     options |= {"encoder": encoder} if isinstance(encoder, str) else {}
     settings = update_settings(settings or EvaluateSettings(), options, "The evaluation's settings cannot be used.")
     sets = generated if isinstance(generated, Mapping) else {run: generated}
@@ -140,6 +139,9 @@ def evaluate(
         if settings.groups is not None
         else [name for name in sources["real"].attributes if all(name in sources[title].attributes for title in sets)]
     )
+    if settings.groups is None and not names and show:
+        message = "no groups are compared: name attributes, or columns of a table, as groups"
+        console.print(message, style="yellow", markup=False)
     for name in sets:
         levels = attribute_levels(sources["real"], sources[name], names)
     sources |= filter_by_labels({name: sources[name] for name in ("real", *sets)}, only)

@@ -27,11 +27,8 @@ from equigen.quality.metrics.memorisation import NearestTraining, TrainingSearch
 from equigen.quality.metrics.scores import measure_inception
 from equigen.quality.resamples import make_draws
 from equigen.quality.rows import join_notes
+from equigen.quality.settings import FIDELITY, MEMORISATION, METRICS, SEMANTIC
 
-FIDELITY = ["fd", "fd_inf", "kd", "is", "precision", "recall", "density", "coverage"]
-MEMORISATION = ["mifid", "nn_ratio", "authenticity", "near_copies"]
-SEMANTIC = ["semantic_auc", "semantic_attribute_auc", "semantic_attribute_probability", "judge_agreement"]
-METRICS = [*FIDELITY, *MEMORISATION, *SEMANTIC]
 KINDS = {
     "fd": "lower",
     "fd_inf": "lower",

@@ -81,7 +81,7 @@ class _Reader:
         if not isinstance(source, str | PathLike):
             return source
         path = Path(source)
-        if _is_synthetic(path):
+        if _is_synthetic(path) or (path / "generation.json").is_file():  # the latter alone: a set that is not finished
             return path
         if is_cohort_path(path):
             return self.open_cohort(path).split(split, domain="id")
@@ -108,4 +108,4 @@ def _with_option(problem: Problem, image: str, patient: str | None) -> Problem:
     option = {**options, image: "--image (in Python image=)"}.get(problem.column or "")
     if option is None or "no such column" not in problem.message:
         return problem
-    return replace(problem, mend=f"{problem.mend} Name the column with {option}")
+    return replace(problem, mend=f"{problem.mend}; name the column with {option}")

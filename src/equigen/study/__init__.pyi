@@ -21,6 +21,7 @@ from .settings import base_problems as base_problems
 from .settings import check_training_keys as check_training_keys
 from .settings import folder_name_problems as folder_name_problems
 from .settings import read_study as read_study
+from .settings import resolve_training_paths as resolve_training_paths
 from .stage_settings import DiagnoseSettings as DiagnoseSettings
 from .stage_settings import EvaluateStage as EvaluateStage
 from .stage_settings import MechanismSettings as MechanismSettings
@@ -35,6 +36,5 @@ from .starting_points import check_starts as check_starts
 from .starting_points import open_autoencoder as open_autoencoder
 from .starting_points import plan_arguments as plan_arguments
 from .starting_points import plan_tables as plan_tables
-from .starting_points import resolve_training_paths as resolve_training_paths
 from .workspace import Workspace as Workspace
 from .workspace import versions as versions

@@ -16,8 +16,8 @@ from equigen.latents import Autoencoder
 from equigen.quality import LabelFilter, describe_label_filter, label_filter_problems, label_mask, load_encoder
 from equigen.study.judges import check_judges
 from equigen.study.mechanisms import check_mechanism_options, mechanism_choice
-from equigen.study.settings import StudySettings
-from equigen.study.starting_points import check_starts, plan_tables, resolve_training_paths
+from equigen.study.settings import StudySettings, resolve_training_paths
+from equigen.study.starting_points import check_starts, plan_tables
 from equigen.training import TrainSettings, check_settings, choose_probe_rows, cohort_groups
 
 PHANTOM_LABELS = ("glaucoma",)
@@ -92,6 +92,10 @@ def check_names(settings: StudySettings, labels: Collection[str], attributes: Co
             for name in getattr(settings, stage).groups or []
             if name not in attributes
         ]
+    trait = (settings.audit.standardise or "truth").removeprefix("attr.")
+    if trait != "truth" and trait not in attributes:
+        message = f"audit.standardise: '{trait}' is neither truth nor an attribute of the cohort"
+        problems.append(Problem(message, suggestion(trait, attributes), file=source))
     if problems:
         raise InputError("The study's settings do not fit the cohort.", problems)
 

@@ -10,7 +10,8 @@ from typing import Any
 from pydantic import Field, model_validator
 
 from equigen.config import StrictModel, check_keys, read_values
-from equigen.equity import is_mechanism_file, mechanism_label
+from equigen.diffusion import MINILM
+from equigen.equity import is_mechanism_file, mechanism_label, mechanism_reference
 from equigen.fairness import FairnessSettings
 from equigen.study.mechanisms import check_mechanism_names
 from equigen.study.stage_settings import (
@@ -145,6 +146,15 @@ def resolve_path(folder: Path, name: str) -> str:
     """Return the absolute path of a file or folder named relative to ``folder``, or the name if there is none."""
     path = folder / Path(name).expanduser()
     return str(path.resolve()) if path.exists() else name
+
+
+def resolve_training_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return training settings with absolute paths, where they name folders and files relative to ``folder``."""
+    paths = {key: values[key] for key in ("base", "start", "text_encoder") if values.get(key) is not None}
+    resolved = {key: path if path == MINILM else resolve_path(folder, str(path)) for key, path in paths.items()}
+    if isinstance(values.get("mechanism"), str):
+        resolved["mechanism"] = mechanism_reference(values["mechanism"], folder)
+    return {**values, **resolved}
 
 
 def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> StudySettings:

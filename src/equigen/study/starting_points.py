@@ -11,7 +11,6 @@ import pandas as pd
 from equigen.cohort import Cohort, prompt_columns
 from equigen.config import settings_key
 from equigen.diffusion import (
-    MINILM,
     PromptConditions,
     TextGenerator,
     Vocabulary,
@@ -20,10 +19,8 @@ from equigen.diffusion import (
     pipeline_folder,
     sampling_requests,
 )
-from equigen.equity import mechanism_reference
 from equigen.errors import InputError, Problem
 from equigen.latents import SHIPPED, Autoencoder, load_autoencoder
-from equigen.study.settings import resolve_path
 from equigen.study.stage_settings import PlanRequest
 from equigen.synthesis import plan
 from equigen.training import TrainSettings, check_base, open_start
@@ -31,15 +28,6 @@ from equigen.training import TrainSettings, check_base, open_start
 Tables = Mapping[str, pd.DataFrame]
 # settings that determine the weights at the start, apart from those that a seed draws
 START_SETTINGS = ("base", "start", "text_encoder", "tune", "rank", "alpha", "size", "preset", "prediction")
-
-
-def resolve_training_paths(values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Return training settings with absolute paths, where they name folders and files relative to ``folder``."""
-    paths = {key: values[key] for key in ("base", "start", "text_encoder") if values.get(key) is not None}
-    resolved = {key: path if path == MINILM else resolve_path(folder, str(path)) for key, path in paths.items()}
-    if isinstance(values.get("mechanism"), str):
-        resolved["mechanism"] = mechanism_reference(values["mechanism"], folder)
-    return {**values, **resolved}
 
 
 def autoencoder_source(autoencoder: str | None, folder: Path, settings: TrainSettings) -> str:

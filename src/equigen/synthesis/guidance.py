@@ -20,6 +20,7 @@ Objective = Literal["worst", "gap"]
 Choice = Literal["group", "common", "default"]
 Level = float | Literal["calibrated", "common"]
 CALIBRATION_FILE = "calibration.json"
+DEFAULT_MARK = "default_guidance"  # attribute of a plan for which no guidance was named
 DEFAULT = 2.0  # the guidance of `plan` and of `equigen generate`, to which a calibration is compared
 
 
@@ -130,8 +131,8 @@ def set_guidance(
     Args:
         rows: a plan.
         guidance: a number for all rows; "calibrated", the guidance of each row's group; "common", the best one for all
-            groups; None: "calibrated" where the folder has a ``calibration.json`` and all rows have the default
-            guidance of ``plan``, else the plan's guidance.
+            groups; None: "calibrated" where the folder has a ``calibration.json`` and the plan was made by ``plan``
+            without a guidance, else the plan's guidance.
         folder: of the generator; None for a generator in memory, which has no calibration.
         generator: hash of the generator.
 
@@ -141,7 +142,7 @@ def set_guidance(
 
     """
     if guidance is None:
-        default = "guidance" in rows and bool((rows["guidance"] == DEFAULT).all())
+        default = rows.attrs.get(DEFAULT_MARK) and bool((rows["guidance"] == DEFAULT).all())
         if folder is None or not default or not (folder / CALIBRATION_FILE).is_file():
             return rows, None
         guidance = "calibrated"

@@ -27,7 +27,9 @@ def write_plan(path: str | Path, rows: pd.DataFrame) -> Path:
     """Write a plan atomically as csv, tsv or parquet; in text an unknown label or attribute is "unknown"."""
     file = _check_suffix(Path(path), Path(path).suffix.lower())
     if file.suffix.lower() == ".parquet":
-        write_parquet(file, rows)
+        table = rows.copy()
+        table.attrs = {}  # a file names the guidance of its rows
+        write_parquet(file, table)
         return file
     table = rows.copy()
     for column in (str(name) for name in rows.columns if str(name).startswith(("label.", "attr."))):

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from equigen.cohort import Cohort, optional_text, prompt_columns
 from equigen.errors import InputError, Problem
 from equigen.seeds import derive_seed, numpy_generator
+from equigen.synthesis.guidance import DEFAULT, DEFAULT_MARK
 from equigen.synthesis.policies import Policy
 
 PAIR = ["pair", "changed"]
@@ -25,7 +26,7 @@ def plan(
     policy: Policy = "match",
     size: int = 1000,
     seed: int = 0,
-    guidance: float = 2.0,
+    guidance: float | None = None,
     steps: int = 20,
     attribute: str | None = None,
     *,
@@ -46,7 +47,8 @@ def plan(
     guidance. The columns ``pair`` and ``changed`` identify the pairs; ``size`` counts images, and only complete pairs
     are planned. Counts are exact up to rounding, not sampled; rows (of pairs: the pairs) are shuffled.
 
-    ``guidance`` is one scale for all rows; ``apply_guidance`` sets one for each group. ``solver``, ``negative``,
+    ``guidance`` is one scale for all rows; without one it is 2, or what a calibration of the generator says (see
+    ``generate``). ``apply_guidance`` sets one for each group. ``solver``, ``negative``,
     ``guidance_low`` and ``guidance_high`` (see ``equigen.diffusion.Request``) become columns where they are not None.
     Where the cohort's prompts are a column of its table, each row takes the caption of a training image with the same
     labels and attributes; without ``captions`` it has none, for generators that read none.
@@ -55,7 +57,8 @@ def plan(
     ``uniform`` without known diagnoses, an ``attribute`` that is missing, unknown, of one level, or given with another
     policy, a cell without a caption, or captions for counterfactual pairs, which cannot follow the attribute.
     """
-    training = cohort.split("train").frame
+    training, named = cohort.split("train").frame, guidance is not None
+    guidance = DEFAULT if guidance is None else guidance
     _check(policy, size, guidance, steps, training)
     _check_attribute(cohort, policy, attribute, size, captions=captions)
     if policy == "counterfactual":
@@ -70,7 +73,9 @@ def plan(
     elif prompt_columns(cohort.spec.prompt):
         rows["prompt"] = None
     options = {"solver": solver, "negative": negative, "guidance_low": guidance_low, "guidance_high": guidance_high}
-    return rows.assign(**{name: value for name, value in options.items() if value is not None})
+    rows = rows.assign(**{name: value for name, value in options.items() if value is not None})
+    rows.attrs = {} if named else {DEFAULT_MARK: True}
+    return rows
 
 
 def match_plan(cohort: Cohort, size: int, seed: int = 0, guidance: float = 2.0, steps: int = 20) -> pd.DataFrame:

@@ -107,7 +107,7 @@ def _attributes_sentence(rows: pd.DataFrame, metric: Metric) -> list[Sentence]:
 def _run_sentence(rows: pd.DataFrame, run: str) -> Sentence:
     """One run's diagnosis AUC beside the ceiling; by attribute the lowest group, the gap and ES-AUC."""
     metric, overall = lookup_metric("semantic_auc"), first_row(rows, attribute="*", group="*")
-    text = f"{run}, {metric.short}: not evaluated over all."
+    text = f"{run}, {metric.short}: not evaluated for the whole set."
     if overall is not None and is_finite(overall["estimate"]):
         text = f"{run}, {metric.short}: {_ceiling_text(overall, metric)}."
     parts = []
