@@ -232,3 +232,13 @@ def test_the_shipped_demo_and_the_examples_are_studies():
     files = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
     studies = [file for file in files if not file.name.startswith("compare-")]
     assert len(studies) >= 2 and all(read_study(file).cohort is not None for file in studies)
+
+
+def test_mistakes_of_the_study_and_of_its_training_are_told_together(tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text("name: a\nphantom: {images: 60}\nseds: [1]\nevaluate: {metric: kd}\ntrain: {imags: 3}\n")
+    with pytest.raises(InputError) as caught:
+        read_study(file)
+    assert {problem.message for problem in caught.value.problems} == {
+        "seds: unknown key", "evaluate.metric: unknown key", "train.imags: unknown key",
+    }  # fmt: skip

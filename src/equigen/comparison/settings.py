@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from equigen.config import LevelLists, StrictModel, check_keys, read_values
+from equigen.config import LevelLists, StrictModel, read_values
 from equigen.study import (
     RESERVED_NAMES,
     MechanismSettings,
@@ -16,7 +16,7 @@ from equigen.study import (
     PlanRequest,
     base_problems,
     check_mechanism_names,
-    check_training_keys,
+    check_settings_file,
     folder_name_problems,
 )
 from equigen.synthesis import LEAST_IMAGES, Reference, is_guidance_range
@@ -232,9 +232,7 @@ def read_comparison(path: str | Path, overrides: Mapping[str, Any] | None = None
 
     Raises InputError naming the file and every key that is unknown, missing or of the wrong kind.
     """
-    settings = read_values(path, overrides)
     title = "The comparison's settings have errors."
-    checked: ComparisonSettings = check_keys(ComparisonSettings, settings, str(path), title)
-    check_training_keys(checked.train, str(path))
+    checked = check_settings_file(ComparisonSettings, read_values(path, overrides), path, title)
     check_mechanism_names(checked.mechanisms, Path(path).parent, str(path))
     return checked

@@ -18,7 +18,7 @@ from .settings import FOLDER_NAME as FOLDER_NAME
 from .settings import RESERVED_NAMES as RESERVED_NAMES
 from .settings import StudySettings as StudySettings
 from .settings import base_problems as base_problems
-from .settings import check_training_keys as check_training_keys
+from .settings import check_settings_file as check_settings_file
 from .settings import folder_name_problems as folder_name_problems
 from .settings import read_study as read_study
 from .settings import resolve_training_paths as resolve_training_paths

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from equigen.config import StrictModel, check_keys, read_values
+from equigen.config import Model, StrictModel, check_keys, read_values
 from equigen.diffusion import MINILM
 from equigen.equity import is_mechanism_file, mechanism_label, mechanism_reference
+from equigen.errors import InputError
 from equigen.fairness import FairnessSettings
 from equigen.study.mechanisms import check_mechanism_names
 from equigen.study.stage_settings import (
@@ -162,14 +163,28 @@ def read_study(path: str | Path, overrides: Mapping[str, Any] | None = None) -> 
 
     Raises InputError naming the file and every key that is unknown, missing or of the wrong kind.
     """
-    settings = read_values(path, overrides)
-    checked: StudySettings = check_keys(StudySettings, settings, str(path), "The study's settings have errors.")
-    check_training_keys(checked.train, str(path))
+    checked = check_settings_file(
+        StudySettings, read_values(path, overrides), path, "The study's settings have errors."
+    )
     check_mechanism_names(checked.mechanisms, Path(path).parent, str(path))
     return checked
 
 
-def check_training_keys(train: Mapping[str, Any], source: str) -> None:
-    """Raise InputError for keys of ``train`` that ``TrainSettings`` has not; their values are checked elsewhere."""
-    if set(train) - set(TrainSettings.model_fields):
-        check_keys(TrainSettings, dict(train), source, "The training settings have errors.", prefix="train")
+def check_settings_file(model: type[Model], values: Mapping[str, Any], path: str | Path, title: str) -> Model:
+    """Build the settings of a study or a comparison, whose ``train`` holds keys of ``TrainSettings``.
+
+    Raises InputError with the problems of both. Values of ``train`` are checked elsewhere, if its keys are right.
+    """
+    problems, checked, train = [], None, values.get("train")
+    try:
+        checked = check_keys(model, values, str(path), title)
+    except InputError as error:
+        problems += error.problems
+    if isinstance(train, Mapping) and set(train) - set(TrainSettings.model_fields):
+        try:
+            check_keys(TrainSettings, dict(train), str(path), title, prefix="train")
+        except InputError as error:
+            problems += error.problems
+    if checked is None or problems:
+        raise InputError(title, problems)
+    return checked
