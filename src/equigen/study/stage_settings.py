@@ -22,14 +22,16 @@ class PlanRequest(StrictModel):
     """A plan of images to generate, without guidance."""
 
     policy: Policy = Field(
-        description="which images are made: match keeps each group's own diagnoses, balanced makes groups equally large"
+        description="match: the joint distribution of the training split; balanced: every group equally often, "
+        "diagnoses as in the whole; uniform: every diagnosis in every group equally often; complement: what each group "
+        "lacks to the largest; counterfactual: pairs that differ in one attribute alone"
     )
     size: int = Field(1000, ge=1, description="number of images")
     steps: int = Field(20, ge=1, description="steps of the solver")
     seed: int = Field(0, description="seed of the requests and of the noise")
     attribute: str | None = Field(None, description="attribute that the pairs of the policy counterfactual differ in")
     solver: str | None = Field(
-        None, description="solver of the sampling: dpm++, ddim, unipc or euler; by default dpm++"
+        None, description="solver: dpm++, ddim, unipc, euler, or own (that of a pipeline); by default dpm++"
     )
     negative: str | None = Field(None, description="prompt to guide away from, of text-to-image generators")
     guidance_low: float | None = Field(
