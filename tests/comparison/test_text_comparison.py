@@ -13,8 +13,10 @@ from tiny_pipelines import tiny_sd
 from equigen.cohort import Cohort
 from equigen.comparison import comparison as module
 from equigen.comparison import context
+from equigen.comparison.job_file import TrainStep
 from equigen.diffusion import open_any_generator
 from equigen.errors import InputError
+from equigen.training import TrainSettings
 
 MEMBERS = [f"{setting}/{name}-seed0" for setting in ("lora", "whole") for name in ("pretrained", "none", "equal")]
 LORA = "pytorch_lora_weights.safetensors"
@@ -93,7 +95,7 @@ def test_other_weights_of_the_base_are_other_trainings(copied):
         job_context = context.JobContext(copied.out, cohort, str(copied.place / "sd"), 32)
         for name, key in keys.items():
             settings = {**copied.settings(name), "base": str(copied.place / "sd")}
-            step = {"stage": f"generators/{name}", "settings": settings}
+            step = TrainStep(stage=f"generators/{name}", settings=TrainSettings(**settings))
             assert context.is_trained(job_context, step) is same
             assert (context._training_key(job_context, step) == key) is same
 

@@ -187,7 +187,7 @@ def test_reading_says_which_number_to_quote_and_what_monte_carlo_error_means(tmp
     text = html(tmp_path, quality_row("none", "*", "*", 0.2))
     assert "Quote excess KD with its 95 % interval" in text
     assert "Do not quote raw FD (FID) of a group" in text
-    assert "if the same computation ran again with other random draws. It is no interval" in text
+    assert "if the same computation ran again with other random draws. It is not an interval" in text
     assert "Which number to quote" not in report(path=tmp_path / "empty").read_text()
 
 

@@ -39,7 +39,7 @@ def test_interval_that_holds_the_ceiling_is_not_below_it():
     text = "none, diagnosis AUC: 0.860 (0.830 to 0.890), real images reach 0.880: not shown to be below the ceiling."
     assert said(auc("*", "*", 0.86)) == [["finding", text]]
     assert "no ceiling measured" in said(auc("*", "*", 0.86, floor=NAN))[0][1]
-    assert "not evaluated over all" in said(auc("*", "*", NAN, ci_low=NAN, ci_high=NAN))[0][1]
+    assert "not evaluated for the whole set" in said(auc("*", "*", NAN, ci_low=NAN, ci_high=NAN))[0][1]
 
 
 def test_real_images_of_their_own_are_no_generator():
