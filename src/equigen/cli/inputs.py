@@ -68,7 +68,7 @@ def open_cohort(path: Path, quarantine: bool = False, large: bool = False, warn:
     from equigen.cohort import open_cohort as read_cohort
 
     cohort = read_cohort(path, quarantine=quarantine)
-    if warn:
+    if warn and not (path / "cohort.parquet").is_file():  # those of a saved cohort were told when it was checked
         print_warnings(cohort.warnings)
     return cohort
 

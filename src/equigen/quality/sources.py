@@ -71,9 +71,9 @@ class _Reader:
         self.warnings: list[Problem] = []
 
     def open_cohort(self, path: Path) -> Cohort:
-        """Open a cohort and collect its warnings."""
+        """Open a cohort and collect its warnings; those of a saved cohort were told when it was checked."""
         cohort = open_cohort(path)
-        self.warnings += cohort.warnings
+        self.warnings += [] if (path / "cohort.parquet").is_file() else cohort.warnings
         return cohort
 
     def open(self, source: Source, labels: Sequence[str], patient: str | None = None, split: str = "test") -> Source:
