@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 
@@ -48,6 +49,8 @@ def job(folder: Path, name: str, code: str = "", after: tuple[str, ...] = ()) ->
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::ResourceWarning")  # of Ray's own processes
 def test_jobs_run_in_order_with_their_environment_fail_alone_and_end_when_interrupted(engine, tmp_path):
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # tests in the background; submitit interrupts its jobs
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     watcher, pid = States(), tmp_path / "pid"
     jobs = [
         job(tmp_path, "first", "import os; print(os.environ['WORD'])"),
