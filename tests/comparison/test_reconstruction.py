@@ -8,7 +8,7 @@ import yaml
 from equigen.cohort import Cohort, load_images
 from equigen.cohort.phantom import PhantomSettings, write_phantom
 from equigen.comparison import measurement
-from equigen.comparison import measurement as module
+from equigen.comparison import reconstruction as module
 from equigen.comparison.evaluation import Sample
 from equigen.comparison.measurement import measure
 from equigen.comparison.settings import ComparisonSettings

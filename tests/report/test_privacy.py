@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from equigen.report import ClosePairs, Grid, report
-from equigen.report.study.memorisation import could_name_people
+from equigen.report.study.privacy import could_name_people
 
 RNG = np.random.default_rng(0)
 

@@ -19,15 +19,13 @@ from equigen.comparison.jobs import JobBuilder
 from equigen.comparison.learning_curve import FILES as CURVE
 from equigen.comparison.learning_curve import Curve, curve_samples, measure_curve
 from equigen.comparison.measurement import (
-    FILE,
     calibrations,
     measure,
-    measure_reconstruction,
-    reconstructions,
     samples,
     test_images,
 )
 from equigen.comparison.paths import RunPaths, Training
+from equigen.comparison.reconstruction import FILE, measure_reconstruction, reconstructions
 from equigen.comparison.runners.base import read_seconds, run_jobs
 from equigen.comparison.runners.cluster import open_engine
 from equigen.comparison.runners.progress import job_progress

@@ -23,14 +23,8 @@ from equigen.report.render import Content, Page, software
 from equigen.report.study.cards import dataset_card, model_card
 from equigen.report.study.diagnosis import diagnosis_section, fairness_sentences
 from equigen.report.study.differences import difference_sentences, differences_section
-from equigen.report.study.memorisation import (
-    hide_names,
-    memorisation_section,
-    memorisation_sentences,
-    power_sentences,
-    privacy_notices,
-    remove_real_images,
-)
+from equigen.report.study.memorisation import memorisation_section, memorisation_sentences, power_sentences
+from equigen.report.study.privacy import hide_names, privacy_notices, remove_real_images
 from equigen.report.study.quality import quality_section, quality_sentences
 from equigen.report.study.screening import check_screening, screening_section, screening_sentences
 from equigen.report.study.sections import (
