@@ -11,7 +11,6 @@ import typer
 from equigen import __version__
 from equigen.cli.calibrate import calibrate
 from equigen.cli.compare import compare
-from equigen.cli.completion import complete_setting
 from equigen.cli.evaluate import evaluate, parse_label_filter
 from equigen.cli.generate import generate, plan
 from equigen.cli.inputs import (
@@ -26,6 +25,7 @@ from equigen.cli.inputs import (
     print_rows,
     read_settings,
     result_table,
+    set_option,
     setting,
 )
 from equigen.cli.listing import list_app
@@ -51,15 +51,7 @@ app.add_typer(cohort_app, name="cohort")
 app.add_typer(autoencoder_app, name="autoencoder")
 app.add_typer(list_app, name="list")
 
-SetOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        autocompletion=complete_setting("study"),
-        help="Override one setting, such as train.images=20000 or cohort.table=mine.csv. May be repeated.",
-    ),
-]
+SetOption = Annotated[list[str] | None, set_option("study", "cohort.table=mine.csv")]
 
 
 @app.callback(invoke_without_command=True)

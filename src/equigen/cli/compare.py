@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from equigen.cli.completion import complete_setting
-from equigen.cli.inputs import AcceptOption, VerifyOption, parse_overrides
+from equigen.cli.inputs import AcceptOption, VerifyOption, parse_overrides, set_option
 
 
 def compare(
@@ -22,15 +21,7 @@ def compare(
     engine: Annotated[
         str | None, typer.Option(help="local (the default), ray or submitit; the last two are extras.")
     ] = None,
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            autocompletion=complete_setting("comparison"),
-            help="Override one setting, such as train.images=20000 or seeds=[0,1]. May be repeated.",
-        ),
-    ] = None,
+    overrides: Annotated[list[str] | None, set_option("comparison", "seeds=[0,1]")] = None,
     verify: VerifyOption = False,
     accept: AcceptOption = False,
 ) -> None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any
 import typer
 from pydantic import BaseModel
 
-from equigen.cli.completion import COMPLETERS, complete_values, literal_values
+from equigen.cli.completion import COMPLETERS, complete_setting, complete_values, literal_values
+from equigen.cli.listing import FileKind
 from equigen.errors import InputError, Problem, problem_lines
 from equigen.processes import is_first_process
 from equigen.progress import console
@@ -27,6 +28,16 @@ VerifyOption = Annotated[bool, typer.Option("--verify", help="Hash every file of
 AcceptOption = Annotated[
     bool, typer.Option("--accept", help="Keep files that were edited after their stage ended; the report says so.")
 ]
+
+
+def set_option(file: FileKind, example: str) -> Any:
+    """Return the option ``--set`` of a command that takes a settings file; ``example``: a second override."""
+    return typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        autocompletion=complete_setting(file),
+        help=f"Override one setting, such as train.images=20000 or {example}. May be repeated.",
+    )
 
 
 def setting(model: type[BaseModel], name: str, *declarations: str, **options: Any) -> Any:
