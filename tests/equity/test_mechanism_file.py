@@ -266,3 +266,9 @@ def test_the_name_of_a_class_changes_with_all_that_its_code_reads(monkeypatch):
     assert mechanism_reference(tilt(1.0)) == names[0] and len(set(names)) == 3
     monkeypatch.setitem(globals(), "SCALE", 2)
     assert mechanism_reference(tilt(1.0)) != names[0]
+
+
+def test_an_object_that_holds_itself_has_a_name(groups):
+    first, second = (build_mechanism("none", groups, 0) for _ in range(2))
+    first.parts, second.parts = [first, 1], [second, 2]
+    assert mechanism_reference(first) != mechanism_reference(second)

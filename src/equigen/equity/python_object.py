@@ -14,7 +14,8 @@ from equigen.errors import InputError, Problem
 from equigen.files import hash_bytes, hash_value
 
 LIBRARIES = ("equigen", "torch", "typing", "abc", "numpy")  # known by their versions, not by their code
-CONSTANTS = (int, float, str, bytes, bool, tuple, type(None))
+CONSTANTS = (int, float, str, bytes, bool, type(None))
+CONTAINERS = (list, tuple, dict, set)
 
 _objects: dict[str, Any] = {}
 
@@ -102,25 +103,29 @@ def _collect_global(function: FunctionType, key: str, parts: dict[str, str]) -> 
     value = function.__globals__.get(key)
     if isinstance(value, type | FunctionType) and value.__module__ == function.__module__:
         _collect(value, parts)
-    elif isinstance(value, (*CONSTANTS, list, dict, set)) and key in function.__globals__:
+    elif isinstance(value, (*CONSTANTS, *CONTAINERS)) and key in function.__globals__:
         parts[f"{function.__module__}.{key}"] = _constant_text(value)
 
 
-def _constant_text(value: Any) -> str:
-    """Return the text of a value: constants, and containers and arrays of them; of other objects the state or type."""
-    if isinstance(value, CONSTANTS) and not isinstance(value, tuple):
+def _constant_text(value: Any, outer: tuple[int, ...] = ()) -> str:
+    """Return the text of a value: constants, and containers and arrays of them; of other objects type and state.
+
+    ``outer``: ids of the objects that this one is within, of which it may hold one.
+    """
+    if isinstance(value, CONSTANTS):
         return repr(value)
+    if id(value) in outer:
+        return type(value).__qualname__
+    within = (*outer, id(value))
     if isinstance(value, Mapping):
-        return str(sorted((str(key), _constant_text(item)) for key, item in value.items()))
-    if isinstance(value, set | frozenset):
-        return str(sorted(map(_constant_text, value)))
-    if isinstance(value, list | tuple):
-        return str([_constant_text(item) for item in value])
+        return str(sorted((str(key), _constant_text(item, within)) for key, item in value.items()))
+    if isinstance(value, list | tuple | set | frozenset):
+        texts = [_constant_text(item, within) for item in value]
+        return str(texts if isinstance(value, list | tuple) else sorted(texts))
     if hasattr(value, "tolist"):
         return repr(value.tolist())
-    state = getattr(value, "__dict__", None)
-    own = "" if state is None or isinstance(value, type | FunctionType) else _constant_text(state)
-    return f"{type(value).__qualname__} {own}"
+    state = {} if isinstance(value, type | FunctionType) else getattr(value, "__dict__", {})
+    return f"{type(value).__qualname__} {_constant_text(state, within)}"
 
 
 def _global_names(code: CodeType) -> set[str]:
