@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import equigen
 from equigen.cohort import Cohort
@@ -67,12 +68,23 @@ def pairs(
         folder, encoder=encoder, classifier=classifier, held_out=held_out, limit=number, min_pairs=min_pairs,
         replicates=replicates, seed=seed, cache_dir=folder / "features", show=show,
     )  # fmt: skip
-    page = write_pairs_page(
-        Path(out), result, title=f"Counterfactual pairs: {folder.resolve().name}",
-        facts={} if classifier is None else {"Judge": classifier.notes[0]}, max_pairs=shown,
-        phantom=cohort is not None and cohort.phantom, warnings=[] if classifier is None else classifier.notes[1:],
-    )  # fmt: skip
-    return result, page
+    phantom = cohort is not None and cohort.phantom
+    return result, _write_page(out, result, folder.resolve().name, {}, classifier, max_pairs=shown, phantom=phantom)
+
+
+def _write_page(
+    out: str | Path,
+    result: PairComparison,
+    name: str,
+    facts: Mapping[str, str],
+    classifier: JudgeClassifier | None,
+    **options: Any,
+) -> Path:
+    """Write the page of measured pairs, with what the judge says of itself; ``options``: of ``write_pairs_page``."""
+    notes = [] if classifier is None else classifier.notes
+    facts = {**facts, **({"Judge": notes[0]} if notes else {})}
+    title = f"Counterfactual pairs: {name}"
+    return write_pairs_page(Path(out), result, title=title, facts=facts, warnings=notes[1:], **options)
 
 
 def pairs_stage(
@@ -98,12 +110,9 @@ def pairs_stage(
             synthetic, encoder=encoder, classifier=classifier, held_out=real, limit=settings.number,
             min_pairs=settings.min_pairs, replicates=settings.replicates, cache_dir=cache, show=show,
         )  # fmt: skip
-        facts = {"Generator": name, "Plan": settings.plan}
-        facts |= {} if classifier is None else {"Judge": classifier.notes[0]}
-        write_pairs_page(
-            out, result, title=f"Counterfactual pairs: {name}", facts=facts, max_pairs=settings.shown,
+        _write_page(
+            out, result, name, {"Generator": name, "Plan": settings.plan}, classifier, max_pairs=settings.shown,
             settings=settings.model_dump(), versions=versions, phantom=validation.phantom,
-            warnings=[] if classifier is None else classifier.notes[1:],
         )  # fmt: skip
 
     return stages.run(f"pairs/{name}", inputs, work, PAGE)
