@@ -12,8 +12,8 @@ from equigen.config import LevelLists, StrictModel, read_values
 from equigen.study import (
     RESERVED_NAMES,
     MechanismSettings,
-    PhantomStage,
     PlanRequest,
+    RunSettings,
     base_problems,
     check_mechanism_names,
     check_settings_file,
@@ -80,25 +80,12 @@ class CurveStage(StrictModel):
     size: int | None = Field(None, ge=1, description="images in each set; by default those of the plan")
 
 
-class ComparisonSettings(StrictModel):
+class ComparisonSettings(RunSettings):
     """Settings of a comparison: mechanisms, seeds, training settings, plans and guidance."""
 
-    name: str = Field(description="name of the run folder and of the page")
-    cohort: dict[str, Any] | str | None = Field(None, description="a cohort.yaml, or its content")
-    phantom: PhantomStage | None = Field(None, description="in place of a cohort: a phantom that is made on the spot")
-    quarantine: bool = Field(False, description="go on without bad rows, which the page lists")
-    size: int = Field(
-        64,
-        ge=16,
-        description="side of all images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
-    )
-    autoencoder: str | None = Field(
-        None, description="a diffusers autoencoder folder; by default the one of train.base, else the shipped one"
-    )
-    train: dict[str, Any] = Field(default_factory=dict, description="training settings of every mechanism")
     pretrain: dict[str, Any] | None = Field(
         None,
-        description="changes to them for one plain training a seed, from which every mechanism starts; none by default",
+        description="changes to train for a plain training a seed, from which every mechanism starts; none by default",
     )
     mechanisms: dict[str, MechanismSettings] = Field(
         {"none": {}, "perturbation": {}},
@@ -150,9 +137,7 @@ class ComparisonSettings(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> ComparisonSettings:
-        """Check keys against each other: one source of images, names that can be folders, references that exist."""
-        if (self.cohort is None) == (self.phantom is None):
-            raise ValueError("give either 'cohort' or 'phantom'")
+        """Check keys against each other: names that can be folders, references that exist."""
         trainings = [self.train, self.pretrain or {}, *self.settings.values()]
         lists: dict[str, list[Any]] = {"seeds": self.seeds, "guidance": self.guidance}
         repeated = [

@@ -28,6 +28,7 @@ from .stage_settings import MechanismSettings as MechanismSettings
 from .stage_settings import PhantomStage as PhantomStage
 from .stage_settings import PlanRequest as PlanRequest
 from .stage_settings import PlanSettings as PlanSettings
+from .stage_settings import RunSettings as RunSettings
 from .stages import Stages as Stages
 from .starting_points import START_SETTINGS as START_SETTINGS
 from .starting_points import autoencoder_source as autoencoder_source

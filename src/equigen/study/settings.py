@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from equigen.config import Model, StrictModel, check_keys, read_values
+from equigen.config import Model, check_keys, read_values
 from equigen.diffusion import MINILM
 from equigen.equity import is_mechanism_file, mechanism_label, mechanism_reference
 from equigen.errors import InputError
@@ -20,9 +20,9 @@ from equigen.study.stage_settings import (
     EvaluateStage,
     MechanismSettings,
     PairsSettings,
-    PhantomStage,
     PlanSettings,
     ReportSettings,
+    RunSettings,
     ScreenSettings,
 )
 from equigen.training import TrainSettings
@@ -31,24 +31,9 @@ FOLDER_NAME = re.compile(r"^\w[\w .\-]*$")  # of generators and plans: they name
 RESERVED_NAMES = ("real", "reconstruction", "synthetic")  # rows of result tables that are no generator
 
 
-class StudySettings(StrictModel):
+class StudySettings(RunSettings):
     """Settings of a study: cohort, generators, and measurements. A missing key takes the default written here."""
 
-    name: str = Field(description="name of the run folder and of the report")
-    cohort: dict[str, Any] | str | None = Field(None, description="a cohort.yaml, or its content")
-    phantom: PhantomStage | None = Field(None, description="in place of a cohort: a phantom that is made on the spot")
-    quarantine: bool = Field(False, description="go on without bad rows, which the report lists")
-    size: int = Field(
-        64,
-        ge=16,
-        description="side of all images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
-    )
-    autoencoder: str | None = Field(
-        None, description="a diffusers autoencoder folder; by default the one of train.base, else the shipped one"
-    )
-    train: dict[str, Any] = Field(
-        default_factory=dict, description="training settings of every generator, but for size, mechanism and seed"
-    )
     mechanisms: dict[str, MechanismSettings] = Field(
         {"none": {}, "perturbation": {}},
         min_length=1,
@@ -74,9 +59,7 @@ class StudySettings(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> StudySettings:
-        """Check keys against each other: one source of images, plans that exist, names that can be folders."""
-        if (self.cohort is None) == (self.phantom is None):
-            raise ValueError("give either 'cohort' or 'phantom'")
+        """Check keys against each other: plans that exist, names that can be folders."""
         for stage in ("evaluate", "diagnose"):
             name = getattr(self, stage).plan
             if name not in self.plans:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from equigen.config import StrictModel
 from equigen.quality import QualitySettings
@@ -16,6 +16,32 @@ class PhantomStage(StrictModel):
 
     images: int = Field(4000, ge=50, description="number of phantom images")
     seed: int = Field(0, description="another seed, other patients")
+
+
+class RunSettings(StrictModel):
+    """Settings that a study and a comparison share: the name, the images and their size, and the trainings."""
+
+    name: str = Field(description="name of the run folder and of the report")
+    cohort: dict[str, Any] | str | None = Field(None, description="a cohort.yaml, or its content")
+    phantom: PhantomStage | None = Field(None, description="in place of a cohort: a phantom that is made on the spot")
+    quarantine: bool = Field(False, description="go on without bad rows, which the report lists")
+    size: int = Field(
+        64,
+        ge=16,
+        description="side of all images in pixels, a multiple of the autoencoder's factor (8 for the shipped one)",
+    )
+    autoencoder: str | None = Field(
+        None, description="a diffusers autoencoder folder; by default the one of train.base, else the shipped one"
+    )
+    train: dict[str, Any] = Field(
+        default_factory=dict, description="training settings of every generator, but for size, mechanism and seed"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RunSettings:
+        if (self.cohort is None) == (self.phantom is None):
+            raise ValueError("give either 'cohort' or 'phantom'")
+        return self
 
 
 class PlanRequest(StrictModel):

@@ -6,7 +6,6 @@ import platform
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Protocol
 
 import equigen
 from equigen.cohort import Cohort, write_phantom
@@ -14,27 +13,11 @@ from equigen.errors import InputError, Problem
 from equigen.integrity import remove_temporary_files
 from equigen.locks import lock_folder
 from equigen.progress import console
-from equigen.study.stage_settings import PhantomStage
+from equigen.study.stage_settings import RunSettings
 from equigen.study.stages import DamageError, Stages
 
 ROUNDS = 5  # times that all stages are run to replace damaged files
 LIBRARIES = ("torch", "diffusers", "transformers", "accelerate", "peft", "botorch", "scikit-learn", "numpy")
-
-
-class CohortSettings(Protocol):
-    """The settings that say which images are read: a cohort.yaml, its content, or a phantom."""
-
-    @property
-    def cohort(self) -> dict[str, Any] | str | None:
-        """A cohort.yaml, or its content."""
-
-    @property
-    def phantom(self) -> PhantomStage | None:
-        """A phantom in place of a cohort."""
-
-    @property
-    def quarantine(self) -> bool:
-        """Whether rows with errors are left out."""
 
 
 class Workspace:
@@ -74,7 +57,7 @@ class Workspace:
         problem = Problem("files are damaged again as soon as they are made", "check the disk", file=str(self.folder))
         raise InputError("The run folder cannot be kept whole.", [problem])
 
-    def open_cohort(self, settings: CohortSettings) -> Cohort:
+    def open_cohort(self, settings: RunSettings) -> Cohort:
         """Read the cohort, or write and read the phantom. Its files are checked at every call: they may change."""
         phantom = settings.phantom
         if phantom is not None:
